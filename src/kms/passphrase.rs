@@ -1,0 +1,125 @@
+//! `passphrase:`: a key from words, by Argon2id (RFC 9106).
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey, local};
+use crate::secret::{CmekParent, KEY_LEN, StoreKey};
+
+/// RFC 9106 section 4, second recommended option: 64 MiB, 3 passes, 4 lanes.
+const DEFAULT: Cost = Cost { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
+/// Most that a blob may ask for: the blob is read before anything is authenticated, so
+/// its costs are bounded (1 GiB, 16 passes, 16 lanes).
+const MAX: Cost = Cost { memory_kib: 1024 * 1024, passes: 16, lanes: 16 };
+/// Three costs of 4 bytes and a salt of 16.
+const PREFIX_LEN: usize = 12 + 16;
+
+struct Cost {
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+}
+
+/// A customer's key made from a passphrase. Costs and salt are in the wrapped key.
+pub struct Passphrase {
+    uri: KeyUri,
+    words: Zeroizing<Box<[u8]>>,
+}
+
+impl std::fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Passphrase(..)")
+    }
+}
+
+impl Passphrase {
+    /// A provider with these words; `words` is zeroized.
+    ///
+    /// # Errors
+    /// [`KmsErrorKind::Misconfigured`] for an empty passphrase.
+    pub fn new(mut words: String) -> Result<Self, KmsError> {
+        let kept = Zeroizing::new(Box::<[u8]>::from(words.as_bytes()));
+        words.zeroize();
+        let uri: KeyUri = "passphrase:".parse()?;
+        if kept.is_empty() {
+            let what = "expected a passphrase, found none";
+            return Err(KmsError::new(KmsErrorKind::Misconfigured, what).with_key_uri(&uri));
+        }
+        Ok(Self { uri, words: kept })
+    }
+
+    pub(super) fn from_uri(uri: KeyUri) -> Result<Self, KmsError> {
+        if !uri.rest().is_empty() {
+            // Words in the URI would be stored, readable, in the keyring.
+            let what = "expected nothing after passphrase:";
+            return Err(KmsError::new(KmsErrorKind::Misconfigured, what));
+        }
+        let words = std::env::var("ATREST_PASSPHRASE").map_err(|_| {
+            let what = "expected the passphrase in the variable ATREST_PASSPHRASE";
+            KmsError::new(KmsErrorKind::Misconfigured, what).with_key_uri(&uri)
+        })?;
+        Self::new(words)
+    }
+
+    fn parent(&self, cost: &Cost, salt: &[u8]) -> Result<CmekParent, KmsError> {
+        let fail = || {
+            KmsError::new(KmsErrorKind::Integrity, "the wrapped key's Argon2id costs are invalid")
+                .with_key_uri(&self.uri)
+        };
+        let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(KEY_LEN))
+            .map_err(|_| fail())?;
+        let mut parent = CmekParent::zeroed();
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into(&self.words, salt, parent.bytes_mut())
+            .map_err(|_| fail())?;
+        Ok(parent)
+    }
+}
+
+impl Kms for Passphrase {
+    fn key_uri(&self) -> &KeyUri {
+        &self.uri
+    }
+
+    fn wrap(
+        &self,
+        key: &StoreKey,
+        context: &WrapContext,
+        _deadline: Deadline,
+    ) -> Result<WrappedKey, KmsError> {
+        let mut blob = Vec::with_capacity(PREFIX_LEN + local::BLOB_LEN);
+        for cost in [DEFAULT.memory_kib, DEFAULT.passes, DEFAULT.lanes] {
+            blob.extend_from_slice(&cost.to_le_bytes());
+        }
+        blob.resize(PREFIX_LEN, 0);
+        crate::random::fill(&mut blob[12..]).map_err(|source| {
+            KmsError::new(KmsErrorKind::Misconfigured, "no randomness").with_source(source)
+        })?;
+        let parent = self.parent(&DEFAULT, &blob[12..])?;
+        let sealed = local::wrap(&parent, key, context).map_err(|e| e.with_key_uri(&self.uri))?;
+        blob.extend_from_slice(&sealed);
+        Ok(WrappedKey { key_version: String::new(), blob })
+    }
+
+    fn unwrap(
+        &self,
+        wrapped: &WrappedKey,
+        context: &WrapContext,
+        _deadline: Deadline,
+    ) -> Result<StoreKey, KmsError> {
+        let refuse =
+            |what: &str| KmsError::new(KmsErrorKind::Integrity, what).with_key_uri(&self.uri);
+        let Some((prefix, sealed)) = wrapped.blob.split_at_checked(PREFIX_LEN) else {
+            return Err(refuse("expected a wrapped key of 108 bytes"));
+        };
+        let word = |at: usize| {
+            u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]])
+        };
+        let cost = Cost { memory_kib: word(0), passes: word(4), lanes: word(8) };
+        if cost.memory_kib > MAX.memory_kib || cost.passes > MAX.passes || cost.lanes > MAX.lanes {
+            return Err(refuse("the wrapped key asks for excessive Argon2id costs"));
+        }
+        let parent = self.parent(&cost, &prefix[12..])?;
+        local::unwrap(&parent, sealed, context).map_err(|e| e.with_key_uri(&self.uri))
+    }
+}
