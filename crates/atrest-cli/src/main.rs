@@ -1,0 +1,3 @@
+//! The command `atrest`.
+
+fn main() {}

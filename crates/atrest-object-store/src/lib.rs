@@ -1,0 +1,1 @@
+//! An encrypting object store over any other one.

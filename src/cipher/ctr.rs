@@ -1,0 +1,211 @@
+//! AES-256 in counter mode: the hot path of suite 1 (`docs/FORMAT.md`, section 3).
+//!
+//! The counter block is `nonce[0..8] || BE64(block number)`. Block numbers start at 0 and a body
+//! has at most 2^40 blocks, so the low 64 bits never carry into the nonce, and any 128-bit
+//! big-endian counter implementation produces the same bytes.
+//!
+//! On x86-64 the work is done by the kernels of `x86`, in the widest registers that the machine
+//! has; everywhere else by the `aes` and `ctr` crates. All widths produce the same bytes.
+
+// `danger-internals` exports these items; without it some are neither reachable nor used.
+#![cfg_attr(not(feature = "danger-internals"), allow(unreachable_pub, dead_code))]
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::OnceLock;
+
+use aes::Aes256Enc;
+use aes::cipher::{InOutBuf, InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
+use ctr::{CtrCore, flavors};
+use zeroize::Zeroize;
+
+const BLOCK_BYTES: u64 = 16;
+
+/// How many bytes of keystream one instruction makes.
+///
+/// Chosen once per process from CPUID. For diagnosis the environment variable
+/// `ATREST_CTR_WIDTH` (`portable`, `aesni`, `vaes256` or `vaes512`, read once) asks for another
+/// one; a width that the machine lacks, and a word that is none of these, count as the best one
+/// that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Width {
+    /// The `aes` and `ctr` crates.
+    Portable,
+    /// AES-NI, 16 bytes.
+    Aes128,
+    /// VAES in AVX2 registers, 32 bytes.
+    Vaes256,
+    /// VAES in AVX-512 registers, 64 bytes.
+    Vaes512,
+}
+
+impl Width {
+    /// Every width, narrowest first.
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Aes128, Self::Vaes256, Self::Vaes512];
+
+    /// The widths that this machine can run, narrowest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|width| width.is_available())
+    }
+
+    /// Whether this machine can run it.
+    #[must_use]
+    pub fn is_available(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if x86::is_available(self) {
+            return true;
+        }
+        self == Self::Portable
+    }
+
+    /// The width that [`CtrKey::new`] uses.
+    #[must_use]
+    pub fn chosen() -> Self {
+        static CHOSEN: OnceLock<Width> = OnceLock::new();
+        *CHOSEN.get_or_init(|| Self::choose(std::env::var("ATREST_CTR_WIDTH").ok().as_deref()))
+    }
+
+    /// The name that `ATREST_CTR_WIDTH` takes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Aes128 => "aesni",
+            Self::Vaes256 => "vaes256",
+            Self::Vaes512 => "vaes512",
+        }
+    }
+
+    fn choose(wanted: Option<&str>) -> Self {
+        let best = Self::available().last().unwrap_or(Self::Portable);
+        Self::available().find(|width| Some(width.name()) == wanted).unwrap_or(best)
+    }
+}
+
+/// The key and the nonce of one file body.
+///
+/// Zeroized on drop. Knows nothing of direction or of which bytes were used before: that a
+/// counter never covers two plaintexts is the duty of the writer that owns it.
+pub struct CtrKey {
+    /// The 8 fixed bytes of the counter block, as a big-endian number.
+    nonce: u64,
+    schedule: Schedule,
+}
+
+// A file handle at rest has 512 bytes for everything.
+const _: () = assert!(size_of::<CtrKey>() <= 272);
+
+#[allow(clippy::large_enum_variant)] // OK because the large one is the one that all but old machines use.
+enum Schedule {
+    #[cfg(target_arch = "x86_64")]
+    X86(x86::RoundKeys),
+    /// Boxed because the bit-sliced key schedule of `aes` takes a kilobyte.
+    Portable(Box<Aes256Enc>),
+}
+
+impl CtrKey {
+    /// Expands the key for the width that suits this machine.
+    #[must_use]
+    pub fn new(key: &[u8; 32], nonce: [u8; 8]) -> Self {
+        Self::with_width(key, nonce, Width::chosen()).unwrap_or_else(|| Self::portable(key, nonce))
+    }
+
+    /// Expands the key for one width; `None` where the machine lacks it.
+    #[must_use]
+    #[inline]
+    pub fn with_width(key: &[u8; 32], nonce: [u8; 8], width: Width) -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(keys) = x86::RoundKeys::new(key, width) {
+            return Some(Self { nonce: u64::from_be_bytes(nonce), schedule: Schedule::X86(keys) });
+        }
+        (width == Width::Portable).then(|| Self::portable(key, nonce))
+    }
+
+    fn portable(key: &[u8; 32], nonce: [u8; 8]) -> Self {
+        let cipher = Box::new(Aes256Enc::new(key.into()));
+        Self { nonce: u64::from_be_bytes(nonce), schedule: Schedule::Portable(cipher) }
+    }
+
+    /// Encrypts or decrypts `buf`, which stands at `offset_bytes` of the body.
+    #[inline]
+    pub fn apply_in_place(&self, offset_bytes: u64, buf: &mut [u8]) {
+        let (block, skip) = position(offset_bytes);
+        self.apply_in_place_at_block(block, skip, buf);
+    }
+
+    /// Encrypts or decrypts `src`, which stands at `offset_bytes` of the body, into `dst`.
+    ///
+    /// # Panics
+    ///
+    /// When the lengths differ.
+    #[inline]
+    pub fn apply(&self, offset_bytes: u64, src: &[u8], dst: &mut [u8]) {
+        assert_eq!(src.len(), dst.len(), "source and destination differ in length");
+        let (block, skip) = position(offset_bytes);
+        match &self.schedule {
+            #[cfg(target_arch = "x86_64")]
+            Schedule::X86(keys) => keys.apply(self.nonce, block, skip, src, dst),
+            Schedule::Portable(cipher) => {
+                let Ok(inout) = InOutBuf::new(src, dst) else {
+                    unreachable!("lengths compared above")
+                };
+                apply_portable(cipher, self.nonce, block, skip, inout);
+            }
+        }
+    }
+
+    /// Takes a block number, so that vectors whose counters lie past 2^64 bytes can run too.
+    fn apply_in_place_at_block(&self, block: u64, skip: usize, buf: &mut [u8]) {
+        match &self.schedule {
+            #[cfg(target_arch = "x86_64")]
+            Schedule::X86(keys) => keys.apply_in_place(self.nonce, block, skip, buf),
+            Schedule::Portable(cipher) => {
+                apply_portable(cipher, self.nonce, block, skip, buf.into());
+            }
+        }
+    }
+}
+
+/// Runs as many rounds as encrypting `blocks` blocks takes, on registers alone: the ceiling that
+/// benchmarks compare with. `None` where the machine lacks the width, and for the portable one.
+#[must_use]
+pub fn limit(width: Width, blocks: u64) -> Option<u64> {
+    #[cfg(target_arch = "x86_64")]
+    return x86::limit(width, blocks);
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (width, blocks);
+        None
+    }
+}
+
+/// Block number, and bytes to skip in that block.
+#[inline]
+fn position(offset_bytes: u64) -> (u64, usize) {
+    // OK because the remainder is below 16.
+    (offset_bytes / BLOCK_BYTES, (offset_bytes % BLOCK_BYTES) as usize)
+}
+
+fn apply_portable(
+    cipher: &Aes256Enc,
+    nonce: u64,
+    block: u64,
+    skip: usize,
+    inout: InOutBuf<'_, '_, u8>,
+) {
+    // The block number goes in as a part of the IV: `Ctr64BE` adds to it modulo 2^64.
+    let iv = (u128::from(nonce) << 64 | u128::from(block)).to_be_bytes();
+    let core = CtrCore::<&Aes256Enc, flavors::Ctr64BE>::inner_iv_init(cipher, &iv.into());
+    let mut stream = StreamCipherCoreWrapper::from_core(core);
+    let mut skipped = [0; BLOCK_BYTES as usize];
+    if skip > 0 {
+        stream.apply_keystream(&mut skipped[..skip]);
+        skipped.zeroize();
+    }
+    stream.apply_keystream_inout(inout);
+}

@@ -1,0 +1,254 @@
+//! Encrypted files over a file system: what a storage engine needs, and no more.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{HEADER_LEN, Header, KEYRING_MAGIC, begins_encrypted};
+use crate::keyring::{Expect, FileSpec, Keyring, PlaintextPolicy};
+use crate::vfs::{OsVfs, ReadFile, Vfs};
+
+mod reader;
+mod writer;
+
+pub use reader::Reader;
+pub use writer::{Sealed, Writer};
+
+/// Default size of a writer's buffer, in bytes.
+pub const WRITE_BUFFER_LEN: usize = 256 << 10;
+
+/// Encrypted files. A clone shares everything.
+///
+/// The directory, the names and the lengths of files are as without encryption, plus 4096
+/// bytes in front of each. Renames and hard links need nothing special: a file carries
+/// its own header.
+#[derive(Clone, Debug)]
+pub struct EncryptedFs {
+    keyring: Keyring,
+    vfs: Arc<dyn Vfs>,
+    write_buffer_len: usize,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    created: AtomicU64,
+    encrypted_opened: AtomicU64,
+    plaintext_opened: AtomicU64,
+}
+
+/// What went through one [`EncryptedFs`] and its clones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct FsReport {
+    /// Files created, all encrypted.
+    pub files_created: u64,
+    /// Encrypted files opened for reading.
+    pub encrypted_files_opened: u64,
+    /// Files opened that are not encrypted: from before encryption was switched on.
+    pub plaintext_files_opened: u64,
+}
+
+/// One file of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Directory and name.
+    pub path: PathBuf,
+    /// Plaintext length in bytes: what a reader's [`len`](Reader::len) says.
+    pub len: u64,
+    /// Length on disk in bytes.
+    pub physical_len: u64,
+}
+
+impl EncryptedFs {
+    /// Encrypted files of the operating system.
+    pub fn new(keyring: Keyring) -> Self {
+        Self::with_vfs(keyring, Arc::new(OsVfs))
+    }
+
+    /// The same over another file system.
+    pub fn with_vfs(keyring: Keyring, vfs: Arc<dyn Vfs>) -> Self {
+        Self { keyring, vfs, write_buffer_len: WRITE_BUFFER_LEN, counts: Arc::default() }
+    }
+
+    /// Sets the size of writers' buffers in bytes; at least 4096.
+    #[must_use]
+    pub fn write_buffer_len(mut self, len: usize) -> Self {
+        self.write_buffer_len = len.max(HEADER_LEN);
+        self
+    }
+
+    /// The keyring.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// Creates a file that must not exist, under a fresh key. Nothing is written before
+    /// the buffer is full, or [`sync`](Writer::sync) or [`finish`](Writer::finish) is
+    /// called: the header goes out with the first bytes.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io), `AlreadyExists` among others; those of
+    /// [`Keyring::encryptor`].
+    pub fn create_new(&self, path: impl AsRef<Path>, spec: impl Into<FileSpec>) -> Result<Writer> {
+        let path = path.as_ref();
+        let encryptor = self.keyring.encryptor(spec).map_err(|e| e.with_path(path))?;
+        let file = self
+            .vfs
+            .create_new(path, 0o666)
+            .map_err(|e| Error::io("the file cannot be created", e).with_path(path))?;
+        self.counts.created.fetch_add(1, Ordering::Relaxed);
+        Ok(Writer::new(path.into(), file, encryptor, self.write_buffer_len))
+    }
+
+    /// Deletes `path` if it exists and creates it anew under a fresh key: what recycling a
+    /// log file has to be, since its old keystream must not be used again.
+    ///
+    /// # Errors
+    /// Those of [`remove`](Self::remove) and [`create_new`](Self::create_new).
+    pub fn reuse_for_write(
+        &self,
+        path: impl AsRef<Path>,
+        spec: impl Into<FileSpec>,
+    ) -> Result<Writer> {
+        match self.remove(&path) {
+            Err(error) if error.kind() != ErrorKind::Io(io::ErrorKind::NotFound) => Err(error),
+            _ => self.create_new(path, spec),
+        }
+    }
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io); those of [`Header::parse`] and [`Keyring::decryptor`].
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Reader> {
+        self.open_expecting(path, &Expect::default())
+    }
+
+    /// Opens a file that must be the one the engine means.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), and
+    /// [`IdentityMismatch`](ErrorKind::IdentityMismatch).
+    pub fn open_expecting(&self, path: impl AsRef<Path>, expect: &Expect) -> Result<Reader> {
+        let path = path.as_ref();
+        let file = self
+            .vfs
+            .open(path)
+            .map_err(|e| Error::io("the file cannot be opened", e).with_path(path))?;
+        self.open_file(path, file, expect).map_err(|error| error.with_path(path))
+    }
+
+    fn open_file(&self, path: &Path, file: Box<dyn ReadFile>, expect: &Expect) -> Result<Reader> {
+        let mut start = [0; HEADER_LEN];
+        let read =
+            file.read_at(&mut start, 0).map_err(|e| Error::io("the header cannot be read", e))?;
+        let start = &start[..read];
+        let plain = !start.is_empty()
+            && !begins_encrypted(start)
+            && !start.starts_with(&KEYRING_MAGIC)
+            && self.keyring.settings().plaintext == PlaintextPolicy::Allow;
+        if plain {
+            self.counts.plaintext_opened.fetch_add(1, Ordering::Relaxed);
+            return Ok(Reader::new(path.into(), file, None));
+        }
+        let header = Header::parse(start)?;
+        let decryptor = self.keyring.decryptor(&header, expect)?;
+        self.counts.encrypted_opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Reader::new(path.into(), file, Some(decryptor)))
+    }
+
+    /// Renames over whatever is at `to`.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        let from = from.as_ref();
+        self.vfs
+            .rename(from, to.as_ref())
+            .map_err(|e| Error::io("the file cannot be renamed", e).with_path(from))
+    }
+
+    /// Makes a hard link; `to` must not exist.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    pub fn hard_link(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        let from = from.as_ref();
+        self.vfs
+            .hard_link(from, to.as_ref())
+            .map_err(|e| Error::io("the file cannot be linked", e).with_path(from))
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    pub fn remove(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        self.vfs
+            .remove(path)
+            .map_err(|e| Error::io("the file cannot be removed", e).with_path(path))
+    }
+
+    /// The files of a directory with their logical lengths, in no order, without the
+    /// keyring's own. Reads the first bytes of each file that may be plaintext when the
+    /// store's policy allows plaintext; otherwise no file is opened.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    pub fn list(&self, dir: impl AsRef<Path>) -> Result<Vec<FileEntry>> {
+        let dir = dir.as_ref();
+        let entries = self
+            .vfs
+            .list(dir)
+            .map_err(|e| Error::io("the directory cannot be listed", e).with_path(dir))?;
+        let plaintext = self.keyring.settings().plaintext == PlaintextPolicy::Allow;
+        let mut files = Vec::with_capacity(entries.len());
+        for entry in entries.into_iter().filter(|entry| entry.is_file && !is_keyring(&entry.path)) {
+            let plain = plaintext && !self.begins_encrypted(&entry.path)?;
+            let hidden = if plain { 0 } else { HEADER_LEN as u64 };
+            files.push(FileEntry {
+                len: entry.len.saturating_sub(hidden),
+                physical_len: entry.len,
+                path: entry.path,
+            });
+        }
+        Ok(files)
+    }
+
+    fn begins_encrypted(&self, path: &Path) -> Result<bool> {
+        let mut start = [0; 8];
+        let read = self.vfs.open(path).and_then(|file| file.read_at(&mut start, 0));
+        let read = read.map_err(|e| Error::io("the file cannot be read", e).with_path(path))?;
+        Ok(begins_encrypted(&start[..read]))
+    }
+
+    /// Makes creations, renames and removals in a directory durable.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    pub fn sync_dir(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
+        self.vfs
+            .sync_dir(dir)
+            .map_err(|e| Error::io("the directory cannot be synced", e).with_path(dir))
+    }
+
+    /// What went through this file system so far.
+    pub fn report(&self) -> FsReport {
+        FsReport {
+            files_created: self.counts.created.load(Ordering::Relaxed),
+            encrypted_files_opened: self.counts.encrypted_opened.load(Ordering::Relaxed),
+            plaintext_files_opened: self.counts.plaintext_opened.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Whether a path is one of the keyring's own files.
+pub fn is_keyring(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name == "KEYRING" || name.starts_with("KEYRING."))
+}

@@ -1,0 +1,168 @@
+//! Writing one new file from its first byte to its last.
+
+use std::path::{Path, PathBuf};
+
+use crate::cipher::Encryptor;
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::HEADER_LEN;
+use crate::ids::DataKeyId;
+use crate::vfs::WriteFile;
+
+/// A new file. Appends go, encrypted on the way, into one buffer.
+///
+/// Dropping it without [`finish`](Self::finish) loses what is in the buffer, as a crash
+/// would. After an error of the file system it takes no more
+/// ([`Poisoned`](ErrorKind::Poisoned)): delete the file and write a new one.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    file: Box<dyn WriteFile>,
+    encryptor: Encryptor,
+    /// Ciphertext, and in front of the first the header.
+    buffer: Vec<u8>,
+    buffer_len_max: usize,
+    unsynced: bool,
+    poisoned: bool,
+}
+
+/// A finished file, for the engine's manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sealed {
+    /// Plaintext length in bytes.
+    pub len: u64,
+    /// Length on disk in bytes.
+    pub physical_len: u64,
+    /// The data key.
+    pub data_key_id: DataKeyId,
+    /// The header's commitment: names this very file and its key.
+    pub commitment: [u8; 32],
+}
+
+impl Writer {
+    pub(super) fn new(
+        path: PathBuf,
+        file: Box<dyn WriteFile>,
+        encryptor: Encryptor,
+        buffer_len_max: usize,
+    ) -> Self {
+        let mut buffer = Vec::with_capacity(buffer_len_max.max(HEADER_LEN));
+        buffer.extend_from_slice(encryptor.header());
+        Self { path, file, encryptor, buffer, buffer_len_max, unsynced: true, poisoned: false }
+    }
+
+    /// The path it was created at.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Plaintext bytes appended so far: the offset of the next one.
+    pub fn position(&self) -> u64 {
+        self.encryptor.position()
+    }
+
+    /// Appends bytes: encrypted once, straight into the buffer; the buffer is written
+    /// when it is full.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io), which poisons the writer; [`Poisoned`](ErrorKind::Poisoned);
+    /// [`FileTooLarge`](ErrorKind::FileTooLarge) and
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked), after which nothing more than whole
+    /// buffers of `bytes` was taken: compare [`position`](Self::position).
+    pub fn append(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.check()?;
+        while !bytes.is_empty() {
+            if self.buffer.len() >= self.buffer_len_max {
+                self.flush()?;
+            }
+            let room = (self.buffer_len_max - self.buffer.len()).min(bytes.len());
+            let (now, later) = bytes.split_at(room);
+            let start = self.buffer.len();
+            self.buffer.resize(start + room, 0);
+            let encrypted = self.encryptor.encrypt(now, &mut self.buffer[start..]);
+            if let Err(error) = encrypted {
+                self.buffer.truncate(start);
+                return Err(error.with_path(&self.path));
+            }
+            bytes = later;
+        }
+        self.unsynced = true;
+        Ok(())
+    }
+
+    /// Writes out what is in the buffer, without making it durable.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io), which poisons the writer; [`Poisoned`](ErrorKind::Poisoned).
+    pub fn flush(&mut self) -> Result<()> {
+        self.check()?;
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.file.append(&self.buffer).map_err(|source| {
+            self.poisoned = true;
+            Error::io("the file cannot be written", source).with_path(&self.path)
+        })?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Makes all that was appended durable; costs nothing if it is.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io), which poisons the writer; [`Poisoned`](ErrorKind::Poisoned).
+    pub fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        if self.unsynced {
+            self.file.sync().map_err(|source| {
+                self.poisoned = true;
+                Error::io("the file cannot be made durable", source).with_path(&self.path)
+            })?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Ends the file and makes it durable: one fsync, none if nothing was appended since
+    /// [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// Those of [`sync`](Self::sync).
+    pub fn finish(mut self) -> Result<Sealed> {
+        self.sync()?;
+        Ok(self.sealed())
+    }
+
+    /// Ends the file without making it durable: for files that need not outlive a crash,
+    /// or whose engine syncs many at once.
+    ///
+    /// # Errors
+    /// Those of [`flush`](Self::flush).
+    pub fn finish_unsynced(mut self) -> Result<Sealed> {
+        self.flush()?;
+        Ok(self.sealed())
+    }
+
+    fn sealed(&self) -> Sealed {
+        let header = self.encryptor.header();
+        let mut data_key_id = [0; 16];
+        data_key_id.copy_from_slice(&header[48..64]);
+        let mut commitment = [0; 32];
+        commitment.copy_from_slice(&header[128..160]);
+        let len = self.encryptor.position();
+        Sealed {
+            len,
+            physical_len: len + HEADER_LEN as u64,
+            data_key_id: DataKeyId::from_bytes(data_key_id),
+            commitment,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if !self.poisoned {
+            return Ok(());
+        }
+        let what = "a write failed earlier: delete the file and write a new one";
+        Err(Error::new(ErrorKind::Poisoned, what).with_path(&self.path))
+    }
+}

@@ -1,0 +1,368 @@
+//! The 4096 bytes in front of every encrypted file. `docs/FORMAT.md` section 2.
+//!
+//! ```text
+//! off  len  field                                off   len  field
+//!   0    8  magic 89 41 54 52 46 0D 0A 1A         32    16  store id
+//!   8    2  format version = 1                    48    16  data key id
+//!  10    2  header length = 4096                  64    16  file id, or zero
+//!  12    1  suite 1, 2 or 3                       80    16  zero
+//!  13    1  log2 of the chunk (suite 2), or 0     96    32  salt
+//!  14    1  file kind 1..=5                      128    32  commitment
+//!  15    1  zero                                 160    16  SHA-256(0..160), first half
+//!  16    4  incompatible features                176  3920  zero
+//!  20    4  compatible features
+//!  24    8  created, ns since the Unix epoch     integers are little-endian
+//! ```
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::derive::{Derived, Purpose, derive};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{DataKeyId, FileId, StoreId};
+use crate::secret::DataKey;
+
+/// Length of the header in bytes: one page, so that direct I/O and mmap of the body keep
+/// their alignment. The body begins at this physical offset.
+pub const HEADER_LEN: usize = 4096;
+/// The file format version this library writes, and the only one it reads.
+pub const FORMAT_VERSION: u16 = 1;
+
+pub(crate) const MAGIC: [u8; 8] = *b"\x89ATRF\r\n\x1a";
+/// A keyring's magic: such a file is never a data file.
+pub(crate) const KEYRING_MAGIC: [u8; 8] = *b"\x89ATRK\r\n\x1a";
+/// Bytes that the commitment covers, salt included.
+pub(crate) const PREFIX_LEN: usize = 128;
+/// Bytes with a meaning; zeros follow.
+const RAW_LEN: usize = 176;
+/// Bytes that the checksum covers.
+const CHECKED_LEN: usize = 160;
+/// Incompatible features this version knows: none yet.
+const INCOMPATIBLE_KNOWN: u32 = 0;
+/// Log2 of the smallest and largest chunk of suite 2.
+const CHUNK_LOG2_RANGE: std::ops::RangeInclusive<u8> = 12..=20;
+
+/// How the body is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[non_exhaustive]
+#[serde(rename_all = "kebab-case")]
+pub enum Suite {
+    /// 1: AES-256-CTR. Length-preserving, at the speed of the processor; **no integrity**.
+    Aes256Ctr,
+    /// 2: AES-256-GCM chunks: authenticated, random reads.
+    Aes256GcmChunks,
+    /// 3: AES-256-GCM log frames: authenticated append-only logs.
+    Aes256GcmLog,
+}
+
+impl Suite {
+    /// The number on disk.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Aes256Ctr => 1,
+            Self::Aes256GcmChunks => 2,
+            Self::Aes256GcmLog => 3,
+        }
+    }
+
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Aes256Ctr,
+            2 => Self::Aes256GcmChunks,
+            3 => Self::Aes256GcmLog,
+            _ => return None,
+        })
+    }
+
+    /// Whether a changed body is refused.
+    pub const fn is_authenticated(self) -> bool {
+        !matches!(self, Self::Aes256Ctr)
+    }
+
+    /// Whether this suite satisfies `minimum`: an authenticated minimum asks for an
+    /// authenticated suite.
+    pub const fn satisfies(self, minimum: Self) -> bool {
+        self.is_authenticated() || !minimum.is_authenticated()
+    }
+}
+
+/// What the engine keeps in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[non_exhaustive]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    /// 1: a sorted table.
+    Table,
+    /// 2: a write-ahead log.
+    Log,
+    /// 3: a manifest.
+    Manifest,
+    /// 4: a blob or value log.
+    Blob,
+    /// 5: anything else.
+    Other,
+}
+
+impl FileKind {
+    /// The number on disk.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Table => 1,
+            Self::Log => 2,
+            Self::Manifest => 3,
+            Self::Blob => 4,
+            Self::Other => 5,
+        }
+    }
+
+    const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Table,
+            2 => Self::Log,
+            3 => Self::Manifest,
+            4 => Self::Blob,
+            5 => Self::Other,
+            _ => return None,
+        })
+    }
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawHeader {
+    magic: [u8; 8],
+    version: U16,
+    header_len: U16,
+    suite: u8,
+    chunk_log2: u8,
+    kind: u8,
+    zero_15: u8,
+    incompatible: U32,
+    compatible: U32,
+    created_ns: U64,
+    store_id: [u8; 16],
+    data_key_id: [u8; 16],
+    file_id: [u8; 16],
+    zero_80: [u8; 16],
+    salt: [u8; 32],
+    commitment: [u8; 32],
+    checksum: [u8; 16],
+}
+
+/// A parsed header: well-formed, not yet proven. Only a key proves it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// How the body is encrypted.
+    pub suite: Suite,
+    /// Length of a ciphertext chunk in bytes, for [`Suite::Aes256GcmChunks`].
+    pub chunk_len: Option<u32>,
+    /// What the engine keeps in the file.
+    pub kind: FileKind,
+    /// Compatible feature bits; unknown ones are ignored.
+    pub compatible_features: u32,
+    /// Creation time, nanoseconds since the Unix epoch.
+    pub created_ns: u64,
+    /// The store the file belongs to.
+    pub store_id: StoreId,
+    /// The data key its own key is derived from.
+    pub data_key_id: DataKeyId,
+    /// The engine's id of the file, zero if it gave none.
+    pub file_id: FileId,
+    pub(crate) prefix: [u8; PREFIX_LEN],
+    commitment: [u8; 32],
+}
+
+/// What a new header says besides its random salt.
+#[derive(Clone, Copy)]
+pub(crate) struct NewHeader {
+    pub(crate) suite: Suite,
+    /// Log2 of the chunk for suite 2, otherwise 0.
+    pub(crate) chunk_log2: u8,
+    pub(crate) kind: FileKind,
+    pub(crate) created_ns: u64,
+    pub(crate) store_id: StoreId,
+    pub(crate) data_key_id: DataKeyId,
+    pub(crate) file_id: FileId,
+}
+
+impl NewHeader {
+    /// The header's bytes and the file's key material.
+    pub(crate) fn seal(&self, key: &DataKey, salt: [u8; 32]) -> (Box<[u8; HEADER_LEN]>, Derived) {
+        let mut raw = RawHeader {
+            magic: MAGIC,
+            version: FORMAT_VERSION.into(),
+            header_len: (HEADER_LEN as u16).into(),
+            suite: self.suite.number(),
+            chunk_log2: self.chunk_log2,
+            kind: self.kind.number(),
+            zero_15: 0,
+            incompatible: 0.into(),
+            compatible: 0.into(),
+            created_ns: self.created_ns.into(),
+            store_id: *self.store_id.as_bytes(),
+            data_key_id: *self.data_key_id.as_bytes(),
+            file_id: *self.file_id.as_bytes(),
+            zero_80: [0; 16],
+            salt,
+            commitment: [0; 32],
+            checksum: [0; 16],
+        };
+        let derived = derive(key.expose(), Purpose::File, &[&raw.as_bytes()[..PREFIX_LEN]]);
+        raw.commitment = *derived.commitment();
+        raw.checksum = checksum(raw.as_bytes());
+        let mut bytes = Box::new([0; HEADER_LEN]);
+        bytes[..RAW_LEN].copy_from_slice(raw.as_bytes());
+        (bytes, derived)
+    }
+}
+
+fn checksum(raw: &[u8]) -> [u8; 16] {
+    let digest = Sha256::digest(&raw[..CHECKED_LEN]);
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    half
+}
+
+impl Header {
+    /// Parses the first 4096 bytes of a file; more may follow.
+    ///
+    /// A header that parses is well-formed. It is trustworthy only after
+    /// [`Keyring::decryptor`](crate::Keyring::decryptor) accepted it.
+    ///
+    /// # Errors
+    /// In the order of the checks: [`EmptyFile`](ErrorKind::EmptyFile),
+    /// [`NotEncrypted`](ErrorKind::NotEncrypted) or
+    /// [`ForeignFile`](ErrorKind::ForeignFile),
+    /// [`TruncatedHeader`](ErrorKind::TruncatedHeader),
+    /// [`UnsupportedVersion`](ErrorKind::UnsupportedVersion),
+    /// [`CorruptHeader`](ErrorKind::CorruptHeader),
+    /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature).
+    pub fn parse(file: &[u8]) -> Result<Self> {
+        let fail = |kind, what: String| Err(Error::new(kind, what));
+        if file.is_empty() {
+            return fail(ErrorKind::EmptyFile, "the file is empty: it never got a header".into());
+        }
+        if !begins_encrypted(file) {
+            return match foreign(file) {
+                Some(tool) => fail(
+                    ErrorKind::ForeignFile,
+                    format!("expected an encrypted data file, found {tool}"),
+                ),
+                None => fail(
+                    ErrorKind::NotEncrypted,
+                    "the file is not encrypted: it does not begin with the magic bytes".into(),
+                ),
+            };
+        }
+        let Some(header) = file.get(..HEADER_LEN) else {
+            return fail(
+                ErrorKind::TruncatedHeader,
+                format!(
+                    "the header is truncated: expected {HEADER_LEN} bytes, found {}",
+                    file.len()
+                ),
+            );
+        };
+        let (bytes, zeros) = header.split_at(RAW_LEN);
+        match RawHeader::ref_from_bytes(bytes) {
+            Ok(raw) => Self::from_raw(raw, bytes, zeros),
+            Err(_) => unreachable!("RawHeader is unaligned and has RAW_LEN bytes"),
+        }
+    }
+
+    fn from_raw(raw: &RawHeader, bytes: &[u8], zeros: &[u8]) -> Result<Self> {
+        let fail = |kind, what: String| Err(Error::new(kind, what));
+        let corrupt = |what: &str| Error::new(ErrorKind::CorruptHeader, what);
+        let version = raw.version.get();
+        if version != FORMAT_VERSION {
+            return fail(
+                ErrorKind::UnsupportedVersion,
+                format!("expected format version {FORMAT_VERSION}, found {version}"),
+            );
+        }
+        if checksum(bytes) != raw.checksum {
+            return Err(corrupt("the header's checksum is wrong"));
+        }
+        if usize::from(raw.header_len.get()) != HEADER_LEN {
+            return Err(corrupt("the header length is not 4096"));
+        }
+        let reserved = [&[raw.zero_15][..], &raw.zero_80, zeros];
+        if reserved.iter().any(|bytes| bytes.iter().any(|byte| *byte != 0)) {
+            return Err(corrupt("a reserved byte of the header is not zero"));
+        }
+        let unknown = raw.incompatible.get() & !INCOMPATIBLE_KNOWN;
+        if unknown != 0 {
+            return fail(
+                ErrorKind::UnsupportedFeature,
+                format!("the file needs unknown features, bits {unknown:#x}"),
+            );
+        }
+        let Some(suite) = Suite::from_number(raw.suite) else {
+            return fail(
+                ErrorKind::UnsupportedFeature,
+                format!("expected suite 1, 2 or 3, found {}", raw.suite),
+            );
+        };
+        let chunk_len = match suite {
+            Suite::Aes256GcmChunks if CHUNK_LOG2_RANGE.contains(&raw.chunk_log2) => {
+                Some(1 << raw.chunk_log2)
+            }
+            Suite::Aes256Ctr | Suite::Aes256GcmLog if raw.chunk_log2 == 0 => None,
+            _ => return Err(corrupt("the chunk size does not fit the suite")),
+        };
+        let Some(kind) = FileKind::from_number(raw.kind) else {
+            return fail(
+                ErrorKind::UnsupportedFeature,
+                format!("expected a file kind from 1 to 5, found {}", raw.kind),
+            );
+        };
+        let mut prefix = [0; PREFIX_LEN];
+        prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
+        Ok(Self {
+            suite,
+            chunk_len,
+            kind,
+            compatible_features: raw.compatible.get(),
+            created_ns: raw.created_ns.get(),
+            store_id: StoreId::from_bytes(raw.store_id),
+            data_key_id: DataKeyId::from_bytes(raw.data_key_id),
+            file_id: FileId::from_bytes(raw.file_id),
+            prefix,
+            commitment: raw.commitment,
+        })
+    }
+
+    /// Derives the file's key and proves the header with it, in constant time.
+    pub(crate) fn unseal(&self, key: &DataKey) -> Result<Derived> {
+        let derived = derive(key.expose(), Purpose::File, &[&self.prefix]);
+        if bool::from(derived.commitment().ct_eq(&self.commitment)) {
+            return Ok(derived);
+        }
+        Err(Error::new(
+            ErrorKind::WrongKey,
+            format!("data key {} does not fit the header", self.data_key_id),
+        ))
+    }
+}
+
+/// Whether `file`, as far as it goes, begins like an encrypted file. A short file that
+/// ends inside the magic counts: it may be a torn header, never plaintext.
+pub(crate) fn begins_encrypted(file: &[u8]) -> bool {
+    let seen = file.len().min(MAGIC.len());
+    seen > 0 && file[..seen] == MAGIC[..seen]
+}
+
+/// The other tool that wrote the file, by its magic.
+fn foreign(file: &[u8]) -> Option<&'static str> {
+    const TOOLS: [(&[u8], &str); 6] = [
+        (&KEYRING_MAGIC, "a keyring"),
+        (b"age-encryption.org/", "a file of age"),
+        (b"Salted__", "a file of openssl enc"),
+        (b"LUKS\xba\xbe", "a LUKS volume"),
+        (b"-----BEGIN PGP MESSAGE", "a file of OpenPGP"),
+        (b"-----BEGIN AGE ENCRYPTED FILE", "a file of age"),
+    ];
+    TOOLS.iter().find(|(magic, _)| file.starts_with(magic)).map(|(_, tool)| *tool)
+}

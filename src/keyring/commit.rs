@@ -1,0 +1,178 @@
+//! One commit: edit a draft, encode it, prove it, store it, publish it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{
+    Body, DataKeyId, Event, Fixed, Image, Inner, KeyEntry, KeyRecord, Slot, Snapshot, StoreKey,
+    StoreKeyId, StoredImage, Unlocked, WriterState, active_keys, format,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::secret::DataKey;
+
+/// Conflicts with other writers before a commit gives up: each means that somebody else
+/// succeeded.
+const ATTEMPTS_MAX: usize = 8;
+
+/// The next generation while it is made.
+pub(super) struct Draft {
+    pub(super) now_ns: u64,
+    pub(super) slots: Vec<Slot>,
+    pub(super) body: Body,
+    pub(super) store_key_id: StoreKeyId,
+    pub(super) store_key: Arc<StoreKey>,
+    keys: HashMap<DataKeyId, Arc<KeyEntry>>,
+    store_id: super::StoreId,
+}
+
+impl Draft {
+    fn new(snapshot: &Snapshot, unlocked: &Unlocked, now_ns: u64) -> Self {
+        let mut draft = Self {
+            now_ns,
+            slots: snapshot.image.slots.clone(),
+            body: snapshot.body.clone(),
+            store_key_id: snapshot.image.fixed.store_key_id,
+            store_key: unlocked.store_key.clone(),
+            keys: unlocked.keys.clone(),
+            store_id: snapshot.image.fixed.store_id,
+        };
+        for record in &mut draft.body.keys {
+            if let Some(entry) = draft.keys.get(&DataKeyId::from_bytes(record.id)) {
+                record.encrypted_bytes = record.encrypted_bytes.max(entry.count.get());
+            }
+        }
+        draft
+    }
+
+    /// Gives a keyspace a new active data key.
+    pub(super) fn rotate_data_key(&mut self, keyspace: usize) -> Result<()> {
+        let key = DataKey::random()?;
+        let index = u32::try_from(keyspace).unwrap_or(u32::MAX);
+        let store_key = (self.store_key_id, &*self.store_key);
+        let record = KeyRecord::new(&key, index, self.now_ns, self.store_id, store_key)?;
+        for old in &mut self.body.keys {
+            if old.keyspace == index && old.state == 1 {
+                old.state = 2;
+                old.retired_ns = self.now_ns;
+            }
+        }
+        self.body.keyspaces[keyspace].active = record.id;
+        self.body.keyspaces[keyspace].clock_rebased_ns = 0;
+        let entry = KeyEntry { key, count: crate::cipher::ByteCount::new(0) };
+        self.keys.insert(DataKeyId::from_bytes(record.id), Arc::new(entry));
+        self.body.keys.push(record);
+        Ok(())
+    }
+
+    /// Gives every keyspace that has one a new active data key.
+    pub(super) fn rotate_all_data_keys(&mut self) -> Result<()> {
+        for keyspace in 0..self.body.keyspaces.len() {
+            if self.body.keyspaces[keyspace].active != [0; 16] {
+                self.rotate_data_key(keyspace)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the store key and wraps every data key by the new one. The slots are the
+    /// caller's to wrap.
+    pub(super) fn replace_store_key(&mut self, id: StoreKeyId, key: StoreKey) -> Result<()> {
+        self.store_key_id = id;
+        self.store_key = Arc::new(key);
+        for record in self.body.keys.iter_mut().filter(|record| record.state != 3) {
+            let data_key = self.keys.get(&DataKeyId::from_bytes(record.id)).ok_or_else(|| {
+                Error::new(ErrorKind::UnknownKey, "a data key of the keyring is not in memory")
+            })?;
+            record.wrap(&data_key.key, self.store_id, (id, &self.store_key))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn record(&mut self, what: u8, detail: impl Into<String>) {
+        let (at_ns, store_key_id) = (self.now_ns, *self.store_key_id.as_bytes());
+        self.body.record(Event { at_ns, what, store_key_id, detail: detail.into() });
+    }
+
+    /// Encodes the draft as the generation after `previous`, decodes it again and unwraps
+    /// every record: what cannot be read back is never written.
+    fn prove(self, previous: &Image) -> Result<Snapshot> {
+        let fixed = Fixed {
+            generation: previous.fixed.generation + 1,
+            written_ns: self.now_ns,
+            store_id: self.store_id,
+            store_key_id: self.store_key_id,
+            previous_mac: *previous.mac(),
+        };
+        let bytes = format::encode(&fixed, &self.slots, &self.body, &self.store_key)?;
+        if bytes.len() > format::KEYRING_LEN_MAX {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the keyring exceeds 64 MiB"));
+        }
+        let image = Image::parse(StoredImage { bytes, version: String::new() })?;
+        let body = image.authenticate(&self.store_key)?;
+        for record in body.keys.iter().filter(|record| record.state != 3) {
+            let key = record.unwrap(self.store_id, &self.store_key)?;
+            let known = self.keys.get(&DataKeyId::from_bytes(record.id));
+            if !known.is_some_and(|known| known.key.same(&key)) {
+                return Err(Error::new(
+                    ErrorKind::KeyringCorrupt,
+                    "the new keyring does not read back as it was written",
+                ));
+            }
+        }
+        let active = active_keys(&body, &self.keys);
+        let unlocked = Unlocked { store_key: self.store_key, keys: self.keys, active };
+        Ok(Snapshot { image, body, unlocked: Some(unlocked) })
+    }
+}
+
+impl Inner {
+    /// Commits what `edit` makes of the present generation. `edit` returns false when
+    /// there is nothing to do; it runs again on the newer generation when another writer
+    /// was first.
+    ///
+    /// The new keys are handed out only after the commit is durable: no header on disk
+    /// ever names a data key that is not.
+    pub(super) fn commit(
+        &self,
+        writer: &mut WriterState,
+        mut edit: impl FnMut(&mut Draft) -> Result<bool>,
+    ) -> Result<()> {
+        if !self.writable {
+            return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
+        }
+        if writer.poisoned {
+            let what = "an earlier commit had an unknown outcome: open the store again";
+            return Err(Error::new(ErrorKind::Poisoned, what));
+        }
+        for _ in 0..ATTEMPTS_MAX {
+            let old = self.snapshot.load_full();
+            let mut draft = Draft::new(&old, old.unlocked()?, self.clock.now_ns());
+            if !edit(&mut draft)? {
+                return Ok(());
+            }
+            draft.body.location = self.storage.location();
+            let mut new = draft.prove(&old.image)?;
+            let stored = &new.image.stored.bytes;
+            let generation = new.image.fixed.generation;
+            match self.storage.commit(stored, generation, Some(&old.image.stored)) {
+                Ok(version) => {
+                    new.image.stored.version = version;
+                    self.snapshot.store(Arc::new(new));
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::KeyringConflict => {
+                    let before = self.snapshot.load().image.fixed.generation;
+                    self.reload(writer)?;
+                    if self.snapshot.load().image.fixed.generation == before {
+                        return Err(error);
+                    }
+                }
+                Err(error) => {
+                    writer.poisoned = error.kind() == ErrorKind::Poisoned;
+                    return Err(error);
+                }
+            }
+        }
+        Err(Error::new(ErrorKind::KeyringConflict, "other writers kept committing first"))
+    }
+}

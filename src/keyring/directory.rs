@@ -1,0 +1,204 @@
+//! The keyring in a local directory, and its crash-safe commit. `docs/FORMAT.md`
+//! section 6.
+//!
+//! `KEYRING` is the current image, `KEYRING.<generation>` the last two before it,
+//! `KEYRING.lock` is locked by the one writer, `KEYRING.new` is a commit that did not
+//! finish.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use super::format::KEYRING_LEN_MAX;
+use super::storage::{KEPT_IMAGES, KeyringStorage, StoredImage};
+use crate::error::{Error, ErrorKind, Result};
+use crate::vfs::{OsVfs, Vfs};
+
+/// File name of the current keyring.
+pub const KEYRING_FILE: &str = "KEYRING";
+const NEW_FILE: &str = "KEYRING.new";
+const LOCK_FILE: &str = "KEYRING.lock";
+
+/// The keyring in a directory.
+pub struct DirectoryStorage {
+    dir: PathBuf,
+    vfs: Arc<dyn Vfs>,
+    lock: Mutex<Option<Box<dyn Send + Sync>>>,
+}
+
+impl std::fmt::Debug for DirectoryStorage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DirectoryStorage").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl DirectoryStorage {
+    /// The keyring in `dir`, which must exist.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self::with_vfs(dir, Arc::new(OsVfs))
+    }
+
+    /// The same over another file system.
+    pub fn with_vfs(dir: impl Into<PathBuf>, vfs: Arc<dyn Vfs>) -> Self {
+        Self { dir: dir.into(), vfs, lock: Mutex::new(None) }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        let fail = |source| Error::io("the keyring cannot be read", source).with_path(path);
+        let file = match self.vfs.open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail(error)),
+        };
+        let len = file.len().map_err(fail)?;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        if len > KEYRING_LEN_MAX {
+            let what = format!("expected a keyring of at most 64 MiB, found {len} bytes");
+            return Err(Error::new(ErrorKind::KeyringCorrupt, what).with_path(path));
+        }
+        let mut bytes = vec![0; len];
+        let read = file.read_at(&mut bytes, 0).map_err(fail)?;
+        bytes.truncate(read);
+        Ok(Some(bytes))
+    }
+
+    /// Generations of the older images, oldest first.
+    fn kept_generations(&self) -> Result<Vec<u64>> {
+        let entries = self.vfs.list(&self.dir).map_err(|e| {
+            Error::io("the store's directory cannot be listed", e).with_path(&self.dir)
+        })?;
+        let mut generations: Vec<u64> = entries
+            .iter()
+            .filter_map(|entry| {
+                entry.path.file_name()?.to_str()?.strip_prefix("KEYRING.")?.parse().ok()
+            })
+            .collect();
+        generations.sort_unstable();
+        Ok(generations)
+    }
+
+    fn remove_if_there(&self, path: &Path) -> io::Result<()> {
+        match self.vfs.remove(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Writes the new image beside the old one, durably.
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.remove_if_there(path)?;
+        let mut file = self.vfs.create_new(path, 0o600)?;
+        let written = file.append(bytes).and_then(|()| file.sync());
+        if written.is_err() {
+            // After a failed fsync the page cache lies: the file is given up, never
+            // synced a second time. The first error is the one to tell.
+            drop(self.vfs.remove(path));
+        }
+        written
+    }
+}
+
+impl KeyringStorage for DirectoryStorage {
+    fn lock(&self) -> Result<()> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_none() {
+            let path = self.path(LOCK_FILE);
+            *lock = Some(self.vfs.lock(&path).map_err(|source| {
+                if source.kind() == io::ErrorKind::WouldBlock {
+                    let what = "another process has the store open for writing";
+                    Error::new(ErrorKind::KeyringBusy, what).with_path(&path)
+                } else {
+                    Error::io("the keyring cannot be locked", source).with_path(&path)
+                }
+            })?);
+        }
+        Ok(())
+    }
+
+    fn load(&self) -> Result<Option<StoredImage>> {
+        let bytes = self.read(&self.path(KEYRING_FILE))?;
+        Ok(bytes.map(|bytes| StoredImage { bytes, version: String::new() }))
+    }
+
+    fn commit(
+        &self,
+        bytes: &[u8],
+        generation: u64,
+        previous: Option<&StoredImage>,
+    ) -> Result<String> {
+        let (current, new) = (self.path(KEYRING_FILE), self.path(NEW_FILE));
+        let fail = |source| Error::io("the keyring cannot be written", source).with_path(&current);
+        // The lock keeps other writers out; this catches a keyring replaced behind it.
+        if self.load()?.as_ref() != previous {
+            let what = "the keyring is not the one that was read";
+            return Err(Error::new(ErrorKind::KeyringConflict, what).with_path(&current));
+        }
+        self.write_new(&new, bytes).map_err(fail)?;
+        let replaced = (|| {
+            if previous.is_some() {
+                let old = self.path(&format!("KEYRING.{}", generation.saturating_sub(1)));
+                self.remove_if_there(&old)?;
+                self.vfs.hard_link(&current, &old)?;
+            }
+            self.vfs.rename(&new, &current)
+        })();
+        if let Err(source) = replaced {
+            drop(self.vfs.remove(&new)); // The first error is the one to tell.
+            return Err(fail(source));
+        }
+        self.vfs.sync_dir(&self.dir).map_err(|source| {
+            let what = "the new keyring may not be durable: open the store again";
+            Error::new(ErrorKind::Poisoned, what).with_source(source).with_path(&current)
+        })?;
+        // The commit is done; what is left over is removed at the next one.
+        if let Ok(generations) = self.kept_generations() {
+            let excess = generations.len().saturating_sub(KEPT_IMAGES);
+            for generation in &generations[..excess] {
+                drop(self.vfs.remove(&self.path(&format!("KEYRING.{generation}"))));
+            }
+        }
+        Ok(String::new())
+    }
+
+    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+        let mut images = Vec::new();
+        for generation in self.kept_generations()? {
+            if let Some(bytes) = self.read(&self.path(&format!("KEYRING.{generation}")))? {
+                images.push((generation, bytes));
+            }
+        }
+        Ok(images)
+    }
+
+    fn forget_kept(&self) -> Result<()> {
+        for generation in self.kept_generations()? {
+            let path = self.path(&format!("KEYRING.{generation}"));
+            self.remove_if_there(&path)
+                .map_err(|e| Error::io("an older keyring cannot be removed", e).with_path(&path))?;
+        }
+        self.vfs
+            .sync_dir(&self.dir)
+            .map_err(|e| Error::io("the directory cannot be synced", e).with_path(&self.dir))
+    }
+
+    /// The directory's inode and canonical path: a copy has another inode, a store moved
+    /// to another machine another path. Either starts a new data key, which is harmless.
+    fn location(&self) -> [u8; 16] {
+        use std::os::unix::fs::MetadataExt;
+        let mut hash = Sha256::new();
+        let (Ok(path), Ok(metadata)) = (self.dir.canonicalize(), self.dir.metadata()) else {
+            return [0; 16];
+        };
+        hash.update(metadata.ino().to_le_bytes());
+        hash.update(path.as_os_str().as_encoded_bytes());
+        let mut location = [0; 16];
+        location.copy_from_slice(&hash.finalize()[..16]);
+        location
+    }
+}

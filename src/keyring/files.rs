@@ -1,0 +1,179 @@
+//! The path of a file: a key for a new one, the key of an existing one.
+
+use std::sync::Arc;
+
+use super::{Inner, Keyring};
+use crate::cipher::{Decryptor, Encryptor, KeySlot, revoked};
+use crate::derive::Derived;
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{FileKind, Header, NewHeader, PREFIX_LEN, Suite};
+use crate::ids::{DataKeyId, FileId};
+
+/// What a new file is.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct FileSpec {
+    /// What the engine keeps in it.
+    pub kind: FileKind,
+    /// The engine's id of it; zero for none.
+    pub file_id: FileId,
+    /// How it is encrypted. Default: [`Suite::Aes256Ctr`].
+    pub suite: Suite,
+}
+
+impl FileSpec {
+    /// A file of this kind, without id, in suite 1.
+    pub fn new(kind: FileKind) -> Self {
+        Self { kind, file_id: FileId::default(), suite: Suite::Aes256Ctr }
+    }
+
+    /// Names the file, so that another put in its place is refused when it is opened with
+    /// the same id expected.
+    #[must_use]
+    pub fn file_id(mut self, file_id: impl Into<FileId>) -> Self {
+        self.file_id = file_id.into();
+        self
+    }
+
+    /// Sets the suite.
+    #[must_use]
+    pub fn suite(mut self, suite: Suite) -> Self {
+        self.suite = suite;
+        self
+    }
+}
+
+impl From<FileKind> for FileSpec {
+    fn from(kind: FileKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+/// What the caller knows about a file it opens. The store is always checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expect {
+    /// The kind, if known.
+    pub kind: Option<FileKind>,
+    /// The file id, if the engine gives ids.
+    pub file_id: Option<FileId>,
+}
+
+impl Keyring {
+    /// A fresh key for a new file. The caller writes [`Encryptor::header`] in front of
+    /// what the encryptor returns. Costs no write and no key service call: if the data
+    /// key is due, the background thread is told.
+    ///
+    /// # Errors
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked),
+    /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) for a suite below the store's minimum,
+    /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) for a suite this version
+    /// cannot write, [`Io`](ErrorKind::Io) if the system has no randomness.
+    pub fn encryptor(&self, spec: impl Into<FileSpec>) -> Result<Encryptor> {
+        self.inner.encryptor(&spec.into())
+    }
+
+    /// The key of an existing file, proven by its header.
+    ///
+    /// # Errors
+    /// [`IdentityMismatch`](ErrorKind::IdentityMismatch),
+    /// [`UnknownKey`](ErrorKind::UnknownKey) after the keyring was read once more,
+    /// [`WrongKey`](ErrorKind::WrongKey), [`SuiteTooWeak`](ErrorKind::SuiteTooWeak),
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked).
+    pub fn decryptor(&self, header: &Header, expect: &Expect) -> Result<Decryptor> {
+        self.inner.decryptor(header, expect)
+    }
+}
+
+impl Inner {
+    fn encryptor(&self, spec: &FileSpec) -> Result<Encryptor> {
+        let snapshot = self.snapshot.load();
+        let settings = snapshot.body.settings();
+        check_minimum(spec.suite, settings.minimum_suite)?;
+        let active = snapshot.active(0)?;
+        let now_ns = self.clock.now_ns();
+        if active.is_due(now_ns, &settings) {
+            self.alarm.ring();
+        }
+        let header = NewHeader {
+            suite: spec.suite,
+            chunk_log2: 0,
+            kind: spec.kind,
+            created_ns: now_ns,
+            store_id: self.store_id,
+            data_key_id: active.id,
+            file_id: spec.file_id,
+        };
+        let mut salt = [0; 32];
+        crate::random::fill(&mut salt)?;
+        let (bytes, derived) = header.seal(&active.entry.key, salt);
+        let mut prefix = [0; PREFIX_LEN];
+        prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
+        let slot = self.key_slot(&prefix, &derived)?;
+        Ok(Encryptor::new(bytes, spec.suite, slot, active.entry.count.clone()))
+    }
+
+    fn decryptor(&self, header: &Header, expect: &Expect) -> Result<Decryptor> {
+        let derived = match self.unseal(header)? {
+            Some(derived) => derived,
+            // Another store's file cannot become known by reading our keyring again.
+            None if header.store_id != self.store_id => return Err(self.foreign(header)),
+            None => {
+                self.reload(&mut self.writer())?;
+                self.unseal(header)?.ok_or_else(|| self.unknown(header.data_key_id))?
+            }
+        };
+        // Only now is the header proven, so only now are its words worth comparing.
+        if header.store_id != self.store_id {
+            return Err(self.foreign(header));
+        }
+        if expect.kind.is_some_and(|kind| kind != header.kind) {
+            return Err(Error::new(
+                ErrorKind::IdentityMismatch,
+                format!("expected a file of kind {:?}, found {:?}", expect.kind, header.kind),
+            ));
+        }
+        if let Some(file_id) = expect.file_id.filter(|file_id| *file_id != header.file_id) {
+            return Err(Error::new(
+                ErrorKind::IdentityMismatch,
+                format!("expected file id {file_id}, found {}", header.file_id),
+            ));
+        }
+        check_minimum(header.suite, self.snapshot.load().body.settings().minimum_suite)?;
+        Ok(Decryptor::new(header, self.key_slot(&header.prefix, &derived)?))
+    }
+
+    fn unseal(&self, header: &Header) -> Result<Option<Derived>> {
+        let snapshot = self.snapshot.load();
+        let entry = snapshot.unlocked()?.keys.get(&header.data_key_id);
+        entry.map(|entry| header.unseal(&entry.key)).transpose()
+    }
+
+    fn key_slot(&self, prefix: &[u8; PREFIX_LEN], derived: &Derived) -> Result<Arc<KeySlot>> {
+        let slot = KeySlot::new(prefix, derived);
+        if self.handles.register(&slot) { Ok(slot) } else { Err(revoked()) }
+    }
+
+    fn foreign(&self, header: &Header) -> Error {
+        Error::new(
+            ErrorKind::IdentityMismatch,
+            format!("expected a file of store {}, found store {}", self.store_id, header.store_id),
+        )
+    }
+
+    fn unknown(&self, id: DataKeyId) -> Error {
+        let snapshot = self.snapshot.load();
+        let destroyed = snapshot.body.keys.iter().any(|record| record.id == *id.as_bytes());
+        let what = if destroyed { "was destroyed" } else { "is not in the keyring" };
+        Error::new(ErrorKind::UnknownKey, format!("data key {id} {what}"))
+    }
+}
+
+fn check_minimum(suite: Suite, minimum: Suite) -> Result<()> {
+    if suite.satisfies(minimum) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::SuiteTooWeak,
+        format!("expected an authenticated suite, found {suite:?}"),
+    ))
+}

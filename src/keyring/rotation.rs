@@ -1,0 +1,214 @@
+//! When keys rotate, and how.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::commit::Draft;
+use super::{ActiveKey, DEFAULT_SLOT, Inner, Keyring, RawSettings, Settings, unlock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{DataKeyId, StoreKeyId};
+use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind};
+use crate::secret::StoreKey;
+
+/// A key created further in the future than this comes from a clock that was wrong.
+const CLOCK_TOLERANCE_NS: u64 = 24 * 3600 * 1_000_000_000;
+/// The byte count is committed when it grew by this part of the limit.
+const COUNT_PARTS: u64 = 8;
+
+impl Keyring {
+    /// Starts a new data key. Returns its id.
+    ///
+    /// # Errors
+    /// [`ReadOnly`](ErrorKind::ReadOnly), [`CmekRevoked`](ErrorKind::CmekRevoked),
+    /// [`Poisoned`](ErrorKind::Poisoned), [`Io`](ErrorKind::Io). The old key then stays
+    /// active.
+    pub fn rotate_data_key(&self) -> Result<DataKeyId> {
+        let mut writer = self.inner.writer();
+        let before = self.active_data_key_id()?;
+        self.inner.commit(&mut writer, |draft| {
+            // After a conflict: another writer's new key is as new as ours would be.
+            let due = draft.body.keyspaces[0].active == *before.as_bytes();
+            if due {
+                draft.rotate_data_key(0)?;
+            }
+            Ok(due)
+        })?;
+        self.active_data_key_id()
+    }
+
+    /// Replaces the store key, wraps every data key by the new one, and starts new data
+    /// keys. Older images of the keyring, which hold the old store key, are removed.
+    ///
+    /// # Errors
+    /// Those of [`rotate_data_key`](Self::rotate_data_key), and
+    /// [`Kms`](ErrorKind::Kms): every slot's key service has to wrap the new key. The old
+    /// store key then stays.
+    pub fn rotate_store_key(&self) -> Result<StoreKeyId> {
+        let mut writer = self.inner.writer();
+        let deadline = Deadline::after(self.inner.kms_deadline);
+        self.inner.commit(&mut writer, |draft| {
+            let (id, key) = (StoreKeyId::random()?, StoreKey::random()?);
+            let context = unlock::context(self.inner.store_id, id);
+            for slot in &mut draft.slots {
+                let kms = self.inner.kms_for(&slot.key_uri)?;
+                let now_ns = draft.now_ns;
+                *slot = unlock::wrap_slot(&*kms, &slot.name, &key, &context, now_ns, deadline)?;
+            }
+            draft.replace_store_key(id, key)?;
+            draft.rotate_all_data_keys()?;
+            draft.record(2, "");
+            Ok(true)
+        })?;
+        self.inner.storage.forget_kept()?;
+        Ok(self.inner.snapshot.load().image.fixed.store_key_id)
+    }
+
+    /// Replaces the customer's key of the slot `default` (or the only slot) by `new`,
+    /// while the store is in use. The data keys and the store key stay. The old wrapped
+    /// copy is dropped only after the new one was proven by an unwrap.
+    ///
+    /// # Errors
+    /// Those of [`rotate_data_key`](Self::rotate_data_key), and [`Kms`](ErrorKind::Kms)
+    /// from the new key. The old key then stays.
+    pub fn rotate_cmek(&self, new: Arc<dyn Kms>) -> Result<()> {
+        let mut writer = self.inner.writer();
+        let deadline = Deadline::after(self.inner.kms_deadline);
+        self.inner.commit(&mut writer, |draft| {
+            let only = draft.slots.len() == 1;
+            let slot = draft.slots.iter_mut().find(|slot| only || slot.name == DEFAULT_SLOT);
+            let slot = slot.ok_or_else(|| {
+                let what = format!("the keyring has no CMEK slot named {DEFAULT_SLOT}");
+                Error::new(ErrorKind::InvalidArgument, what)
+            })?;
+            let context = unlock::context(self.inner.store_id, draft.store_key_id);
+            let name = slot.name.clone();
+            *slot = unlock::wrap_slot(
+                &*new,
+                &name,
+                &draft.store_key,
+                &context,
+                draft.now_ns,
+                deadline,
+            )?;
+            let detail = format!("{name} {}", slot.key_uri);
+            draft.record(3, detail);
+            Ok(true)
+        })?;
+        self.inner.kms.lock().unwrap_or_else(PoisonError::into_inner).push(new);
+        Ok(())
+    }
+
+    /// Replaces the store's settings.
+    ///
+    /// # Errors
+    /// Those of [`rotate_data_key`](Self::rotate_data_key).
+    pub fn configure(&self, settings: &Settings) -> Result<()> {
+        let mut writer = self.inner.writer();
+        let raw = RawSettings::from(settings);
+        self.inner.commit(&mut writer, |draft| {
+            let changed = draft.body.settings != raw;
+            draft.body.settings = raw.clone();
+            Ok(changed)
+        })?;
+        self.inner.alarm.ring();
+        Ok(())
+    }
+
+    /// Does what is due: rotates data keys by age or bytes, keeps the byte counts. The
+    /// background thread calls it; so does a caller that switched the thread off.
+    ///
+    /// # Errors
+    /// Those of [`rotate_data_key`](Self::rotate_data_key).
+    pub fn maintain(&self) -> Result<()> {
+        self.inner.maintain()
+    }
+}
+
+impl Inner {
+    pub(super) fn maintain(&self) -> Result<()> {
+        let mut writer = self.writer();
+        self.commit(&mut writer, |draft| self.do_due(draft))
+    }
+
+    pub(super) fn rotate_all_data_keys(&self) -> Result<()> {
+        let mut writer = self.writer();
+        self.commit(&mut writer, |draft| draft.rotate_all_data_keys().map(|()| true))
+    }
+
+    fn do_due(&self, draft: &mut Draft) -> Result<bool> {
+        let (now_ns, settings) = (draft.now_ns, draft.body.settings());
+        let snapshot = self.snapshot.load();
+        let mut changed = false;
+        for (index, active) in snapshot.unlocked()?.active.iter().enumerate() {
+            let Some(active) = active else { continue };
+            let keyspace = &mut draft.body.keyspaces[index];
+            if active.is_due(now_ns, &settings) {
+                draft.rotate_data_key(index)?;
+                changed = true;
+            } else if active.created_ns > now_ns.saturating_add(CLOCK_TOLERANCE_NS)
+                && (keyspace.clock_rebased_ns == 0 || keyspace.clock_rebased_ns > now_ns)
+            {
+                // The clock stands before the key's creation. One of the two times is
+                // wrong, and nobody knows which: count a whole period from now, so that
+                // the key rotates neither early nor never.
+                keyspace.clock_rebased_ns = now_ns;
+                changed = true;
+            }
+        }
+        if let Some(limit) = settings.rotation_bytes {
+            // The draft has the present counts, the snapshot those of the last commit.
+            let grown = draft.body.keys.iter().zip(&snapshot.body.keys);
+            changed |= grown
+                .into_iter()
+                .any(|(new, old)| new.encrypted_bytes - old.encrypted_bytes >= limit / COUNT_PARTS);
+        }
+        Ok(changed)
+    }
+
+    /// How long the background thread may sleep.
+    pub(super) fn until_due(&self) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(3600);
+        let snapshot = self.snapshot.load();
+        let Ok(unlocked) = snapshot.unlocked() else { return LONGEST };
+        let (now_ns, period) = (self.clock.now_ns(), snapshot.body.settings().rotation_period);
+        let until = unlocked
+            .active
+            .iter()
+            .flatten()
+            .map(|active| period.saturating_sub(Duration::from_nanos(active.age_ns(now_ns))));
+        until.min().unwrap_or(LONGEST).min(LONGEST)
+    }
+
+    pub(super) fn kms_for(&self, key_uri: &str) -> Result<Arc<dyn Kms>> {
+        let kms = self.kms.lock().unwrap_or_else(PoisonError::into_inner);
+        let exact = kms.iter().find(|kms| kms.key_uri().as_str() == key_uri);
+        // A key file that moved is the only one given.
+        let only = (kms.len() == 1).then(|| &kms[0]);
+        exact.or(only).cloned().ok_or_else(|| {
+            KmsError::new(
+                KmsErrorKind::Misconfigured,
+                format!("the keyring has a slot for {key_uri}, and no such key was given"),
+            )
+            .into()
+        })
+    }
+}
+
+impl ActiveKey {
+    /// Age by the clock; by the time since the clock was seen to stand before the key's
+    /// creation, while it does.
+    fn age_ns(&self, now_ns: u64) -> u64 {
+        if now_ns >= self.created_ns {
+            now_ns - self.created_ns
+        } else if self.clock_rebased_ns != 0 {
+            now_ns.saturating_sub(self.clock_rebased_ns)
+        } else {
+            0
+        }
+    }
+
+    pub(super) fn is_due(&self, now_ns: u64, settings: &Settings) -> bool {
+        u128::from(self.age_ns(now_ns)) >= settings.rotation_period.as_nanos()
+            || settings.rotation_bytes.is_some_and(|limit| self.entry.count.get() >= limit)
+    }
+}

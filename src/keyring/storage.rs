@@ -1,0 +1,165 @@
+//! Where a keyring is kept: the trait, and the keyring in memory.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A keyring image as a storage gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredImage {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// What a later commit has to name, so that it replaces just this image: an ETag, or
+    /// empty where a lock makes it needless.
+    pub version: String,
+}
+
+/// Where a keyring is kept.
+///
+/// A commit is atomic: after a crash at any moment, [`load`](Self::load) gives the old
+/// image or the new one, whole.
+pub trait KeyringStorage: Send + Sync + Debug {
+    /// Keeps other writers out until the storage is dropped. A storage whose commits are
+    /// conditional has nothing to do.
+    ///
+    /// # Errors
+    /// [`KeyringBusy`](ErrorKind::KeyringBusy) if somebody else writes.
+    fn lock(&self) -> Result<()>;
+
+    /// The current image, `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    fn load(&self) -> Result<Option<StoredImage>>;
+
+    /// Durably replaces `previous` (`None`: nothing may be there) with `bytes`, whose
+    /// generation is `generation`, and keeps the previous image as an older one. Returns
+    /// the version of the new image.
+    ///
+    /// # Errors
+    /// [`KeyringConflict`](ErrorKind::KeyringConflict) if another image is there now;
+    /// [`Poisoned`](ErrorKind::Poisoned) if nobody knows which image will be there after
+    /// a crash; any other kind means that nothing changed.
+    fn commit(
+        &self,
+        bytes: &[u8],
+        generation: u64,
+        previous: Option<&StoredImage>,
+    ) -> Result<String>;
+
+    /// Older images that are kept, by generation, oldest first.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>>;
+
+    /// Removes all older images, after the store key they hold was replaced.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    fn forget_kept(&self) -> Result<()>;
+
+    /// Names the place, so that a copy of the store elsewhere is told from the original;
+    /// zeros where places have no names.
+    fn location(&self) -> [u8; 16] {
+        [0; 16]
+    }
+}
+
+/// Older images a storage keeps.
+pub(super) const KEPT_IMAGES: usize = 2;
+
+/// A keyring that lives as long as the process: for tests, and for stores in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStorage(Mutex<Images>);
+
+#[derive(Debug, Default)]
+struct Images {
+    current: Option<StoredImage>,
+    kept: BTreeMap<u64, Vec<u8>>,
+    commits: u64,
+}
+
+impl MemoryStorage {
+    /// An empty storage.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl KeyringStorage for MemoryStorage {
+    fn lock(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn load(&self) -> Result<Option<StoredImage>> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).current.clone())
+    }
+
+    fn commit(
+        &self,
+        bytes: &[u8],
+        generation: u64,
+        previous: Option<&StoredImage>,
+    ) -> Result<String> {
+        let mut images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if images.current.as_ref().map(|image| &image.version)
+            != previous.map(|image| &image.version)
+        {
+            return Err(Error::new(ErrorKind::KeyringConflict, "another writer committed first"));
+        }
+        images.commits += 1;
+        let version = images.commits.to_string();
+        let image = StoredImage { bytes: bytes.to_vec(), version: version.clone() };
+        if let Some(old) = images.current.replace(image) {
+            images.kept.insert(generation.saturating_sub(1), old.bytes);
+            while images.kept.len() > KEPT_IMAGES {
+                images.kept.pop_first();
+            }
+        }
+        Ok(version)
+    }
+
+    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+        let images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(images.kept.iter().map(|(generation, bytes)| (*generation, bytes.clone())).collect())
+    }
+
+    fn forget_kept(&self) -> Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).kept.clear();
+        Ok(())
+    }
+}
+
+impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
+    fn lock(&self) -> Result<()> {
+        (**self).lock()
+    }
+
+    fn load(&self) -> Result<Option<StoredImage>> {
+        (**self).load()
+    }
+
+    fn commit(
+        &self,
+        bytes: &[u8],
+        generation: u64,
+        previous: Option<&StoredImage>,
+    ) -> Result<String> {
+        (**self).commit(bytes, generation, previous)
+    }
+
+    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+        (**self).kept()
+    }
+
+    fn forget_kept(&self) -> Result<()> {
+        (**self).forget_kept()
+    }
+
+    fn location(&self) -> [u8; 16] {
+        (**self).location()
+    }
+}

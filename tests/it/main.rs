@@ -1,0 +1,5 @@
+//! The library through its public API.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod files;
+mod support;
