@@ -173,14 +173,20 @@ impl Encryptor {
         Ok(())
     }
 
+    /// Refuses in a forked child, which must not go on writing its parent's file.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if std::process::id() == self.process {
+            return Ok(());
+        }
+        let what = "a forked child cannot go on writing its parent's file";
+        Err(Error::new(ErrorKind::Poisoned, what))
+    }
+
     fn reserve(&self, len: usize) -> Result<u64> {
         if self.suite != Suite::Aes256Ctr {
             return Err(not_length_preserving(self.suite));
         }
-        if std::process::id() != self.process {
-            let what = "a forked child cannot go on writing its parent's file";
-            return Err(Error::new(ErrorKind::Poisoned, what));
-        }
+        self.check_process()?;
         match self.position.checked_add(len as u64) {
             Some(end) if end <= BODY_LEN_MAX => Ok(self.position),
             _ => Err(Error::new(

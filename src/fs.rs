@@ -91,9 +91,11 @@ impl EncryptedFs {
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io), `AlreadyExists` among others; those of
-    /// [`Keyring::encryptor`].
+    /// [`Keyring::encryptor`]; [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
+    /// of the keyring's.
     pub fn create_new(&self, path: impl AsRef<Path>, spec: impl Into<FileSpec>) -> Result<Writer> {
         let path = path.as_ref();
+        not_keyring(path)?;
         let encryptor = self.keyring.encryptor(spec).map_err(|e| e.with_path(path))?;
         let file = self
             .vfs
@@ -163,9 +165,12 @@ impl EncryptedFs {
     /// Renames over whatever is at `to`.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io).
+    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
+    /// of the keyring's.
     pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let from = from.as_ref();
+        not_keyring(from)?;
+        not_keyring(to.as_ref())?;
         self.vfs
             .rename(from, to.as_ref())
             .map_err(|e| Error::io("the file cannot be renamed", e).with_path(from))
@@ -174,9 +179,12 @@ impl EncryptedFs {
     /// Makes a hard link; `to` must not exist.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io).
+    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
+    /// of the keyring's.
     pub fn hard_link(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let from = from.as_ref();
+        not_keyring(from)?;
+        not_keyring(to.as_ref())?;
         self.vfs
             .hard_link(from, to.as_ref())
             .map_err(|e| Error::io("the file cannot be linked", e).with_path(from))
@@ -185,9 +193,11 @@ impl EncryptedFs {
     /// Removes a file.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io).
+    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
+    /// of the keyring's.
     pub fn remove(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
+        not_keyring(path)?;
         self.vfs
             .remove(path)
             .map_err(|e| Error::io("the file cannot be removed", e).with_path(path))
@@ -208,7 +218,17 @@ impl EncryptedFs {
         let plaintext = self.keyring.settings().plaintext == PlaintextPolicy::Allow;
         let mut files = Vec::with_capacity(entries.len());
         for entry in entries.into_iter().filter(|entry| entry.is_file && !is_keyring(&entry.path)) {
-            let plain = plaintext && !self.begins_encrypted(&entry.path)?;
+            let plain = if plaintext {
+                match self.begins_encrypted(&entry.path) {
+                    // Removed since the directory was read.
+                    Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => {
+                        continue;
+                    }
+                    encrypted => !encrypted?,
+                }
+            } else {
+                false
+            };
             let hidden = if plain { 0 } else { HEADER_LEN as u64 };
             files.push(FileEntry {
                 len: entry.len.saturating_sub(hidden),
@@ -245,6 +265,15 @@ impl EncryptedFs {
             plaintext_files_opened: self.counts.plaintext_opened.load(Ordering::Relaxed),
         }
     }
+}
+
+/// An engine that clears its directory must not lose every key with it.
+fn not_keyring(path: &Path) -> Result<()> {
+    if !is_keyring(path) {
+        return Ok(());
+    }
+    let what = "expected an engine's file, found a name of the keyring's";
+    Err(Error::new(ErrorKind::InvalidArgument, what).with_path(path))
 }
 
 /// Whether a path is one of the keyring's own files.

@@ -86,7 +86,6 @@ impl Writer {
             }
             bytes = later;
         }
-        self.unsynced = true;
         Ok(())
     }
 
@@ -99,6 +98,8 @@ impl Writer {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        // Set here, so that a failed `append` that took a part of its bytes counts too.
+        self.unsynced = true;
         self.file.append(&self.buffer).map_err(|source| {
             self.poisoned = true;
             Error::io("the file cannot be written", source).with_path(&self.path)
@@ -159,10 +160,12 @@ impl Writer {
     }
 
     fn check(&self) -> Result<()> {
-        if !self.poisoned {
-            return Ok(());
+        if self.poisoned {
+            let what = "a write failed earlier: delete the file and write a new one";
+            return Err(Error::new(ErrorKind::Poisoned, what).with_path(&self.path));
         }
-        let what = "a write failed earlier: delete the file and write a new one";
-        Err(Error::new(ErrorKind::Poisoned, what).with_path(&self.path))
+        // A forked child shares the file and has a copy of the buffer: if it flushed,
+        // the parent's bytes would stand in the file twice.
+        self.encryptor.check_process().map_err(|error| error.with_path(&self.path))
     }
 }
