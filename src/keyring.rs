@@ -143,6 +143,8 @@ struct ActiveKey {
     entry: Arc<KeyEntry>,
     created_ns: u64,
     clock_rebased_ns: u64,
+    /// Its byte count as of the last commit.
+    committed_bytes: u64,
 }
 
 impl Keyring {
@@ -283,6 +285,9 @@ impl Keyring {
             check_anchor(&image, anchor)?;
         }
         let unlocked = Unlocked::new(store_key, &image, &body, None)?;
+        if writable {
+            rotation::forget_stale(&*storage, &image);
+        }
         let location = storage.location();
         let moved = writable && body.location != location && body.location != [0; 16];
         let snapshot = Snapshot { image, body, unlocked: Some(unlocked) };
@@ -396,7 +401,10 @@ impl Inner {
     }
 
     /// Takes over a newer generation that another process committed.
-    fn reload(&self, _writer: &mut WriterState) -> Result<()> {
+    fn reload(&self, writer: &mut WriterState) -> Result<()> {
+        // The image that can be read now may be gone after a crash: its keys must not be
+        // used.
+        writer.check()?;
         let old = self.snapshot.load_full();
         let unlocked = old.unlocked()?;
         let image = load(&*self.storage)?;
@@ -427,6 +435,16 @@ impl Inner {
         let unlocked = Unlocked::new(store_key, &image, &body, Some(unlocked))?;
         self.snapshot.store(Arc::new(Snapshot { image, body, unlocked: Some(unlocked) }));
         Ok(())
+    }
+}
+
+impl WriterState {
+    fn check(&self) -> Result<()> {
+        if !self.poisoned {
+            return Ok(());
+        }
+        let what = "an earlier commit had an unknown outcome: open the store again";
+        Err(Error::new(ErrorKind::Poisoned, what))
     }
 }
 
@@ -479,6 +497,7 @@ fn active_keys(body: &Body, keys: &HashMap<DataKeyId, Arc<KeyEntry>>) -> Vec<Opt
             entry: entry.clone(),
             created_ns: record.created_ns,
             clock_rebased_ns: body.keyspaces[keyspace].clock_rebased_ns,
+            committed_bytes: record.encrypted_bytes,
         });
     }
     active
@@ -506,8 +525,11 @@ fn check_anchor(image: &Image, anchor: &Anchor) -> Result<()> {
         let what = format!("expected store {}, found {}", anchor.store_id, fixed.store_id);
         return Err(Error::new(ErrorKind::IdentityMismatch, what));
     }
-    let same = fixed.generation == anchor.generation && *image.mac() != anchor.mac;
-    if fixed.generation < anchor.generation || same {
+    // The chain of MACs reaches one generation back.
+    let forked = (fixed.generation == anchor.generation && *image.mac() != anchor.mac)
+        || (fixed.generation == anchor.generation.saturating_add(1)
+            && fixed.previous_mac != anchor.mac);
+    if fixed.generation < anchor.generation || forked {
         return Err(Error::new(
             ErrorKind::KeyringRolledBack,
             format!(

@@ -21,7 +21,8 @@ impl Keyring {
     /// they were.
     ///
     /// # Errors
-    /// As [`open`](Self::open); nothing changes then.
+    /// As [`open`](Self::open), and [`Poisoned`](crate::ErrorKind::Poisoned) after a
+    /// commit with an unknown outcome; nothing changes then.
     pub fn restore(&self) -> Result<()> {
         self.inner.restore()
     }
@@ -45,11 +46,12 @@ impl Inner {
     }
 
     fn restore(&self) -> Result<()> {
-        let _writer = self.writer();
+        let writer = self.writer();
         let old = self.snapshot.load_full();
         if old.unlocked.is_some() {
             return Ok(());
         }
+        writer.check()?;
         let image = load(&*self.storage)?;
         let kms = self.kms.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (store_key, mut body) =

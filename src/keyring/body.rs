@@ -46,7 +46,8 @@ pub struct Settings {
     #[serde(serialize_with = "as_seconds", rename = "rotation_period_s")]
     pub rotation_period: Duration,
     /// Bytes after which the data key is rotated; `None` (the default) for no limit. The
-    /// count is kept across restarts to within an eighth of the limit.
+    /// count is kept across restarts to within an eighth of the limit and what one minute
+    /// writes.
     pub rotation_bytes: Option<u64>,
     /// Default: [`PlaintextPolicy::Require`].
     pub plaintext: PlaintextPolicy,

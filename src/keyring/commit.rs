@@ -140,10 +140,7 @@ impl Inner {
         if !self.writable {
             return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
         }
-        if writer.poisoned {
-            let what = "an earlier commit had an unknown outcome: open the store again";
-            return Err(Error::new(ErrorKind::Poisoned, what));
-        }
+        writer.check()?;
         for _ in 0..ATTEMPTS_MAX {
             let old = self.snapshot.load_full();
             let mut draft = Draft::new(&old, old.unlocked()?, self.clock.now_ns());

@@ -8,6 +8,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use sha2::{Digest, Sha256};
 
@@ -83,6 +84,13 @@ impl DirectoryStorage {
         Ok(generations)
     }
 
+    /// Makes durable what the directory says now.
+    fn settle(&self) -> Result<()> {
+        self.vfs
+            .sync_dir(&self.dir)
+            .map_err(|e| Error::io("the directory cannot be synced", e).with_path(&self.dir))
+    }
+
     fn remove_if_there(&self, path: &Path) -> io::Result<()> {
         match self.vfs.remove(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -109,14 +117,18 @@ impl KeyringStorage for DirectoryStorage {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if lock.is_none() {
             let path = self.path(LOCK_FILE);
-            *lock = Some(self.vfs.lock(&path).map_err(|source| {
+            let held = self.vfs.lock(&path).map_err(|source| {
                 if source.kind() == io::ErrorKind::WouldBlock {
                     let what = "another process has the store open for writing";
                     Error::new(ErrorKind::KeyringBusy, what).with_path(&path)
                 } else {
                     Error::io("the keyring cannot be locked", source).with_path(&path)
                 }
-            })?);
+            })?;
+            // A writer that died between its rename and its sync left an image that a
+            // power failure may still take back: no key of it may be used before.
+            self.settle()?;
+            *lock = Some(held);
         }
         Ok(())
     }
@@ -136,20 +148,23 @@ impl KeyringStorage for DirectoryStorage {
         let fail = |source| Error::io("the keyring cannot be written", source).with_path(&current);
         // The lock keeps other writers out; this catches a keyring replaced behind it.
         if self.load()?.as_ref() != previous {
+            self.settle()?;
             let what = "the keyring is not the one that was read";
             return Err(Error::new(ErrorKind::KeyringConflict, what).with_path(&current));
         }
         self.write_new(&new, bytes).map_err(fail)?;
+        let old = self.path(&format!("KEYRING.{}", generation.saturating_sub(1)));
         let replaced = (|| {
             if previous.is_some() {
-                let old = self.path(&format!("KEYRING.{}", generation.saturating_sub(1)));
                 self.remove_if_there(&old)?;
                 self.vfs.hard_link(&current, &old)?;
             }
             self.vfs.rename(&new, &current)
         })();
         if let Err(source) = replaced {
-            drop(self.vfs.remove(&new)); // The first error is the one to tell.
+            // The first error is the one to tell. The link is the current image's.
+            drop(self.vfs.remove(&new));
+            drop(self.vfs.remove(&old));
             return Err(fail(source));
         }
         self.vfs.sync_dir(&self.dir).map_err(|source| {
@@ -182,13 +197,12 @@ impl KeyringStorage for DirectoryStorage {
             self.remove_if_there(&path)
                 .map_err(|e| Error::io("an older keyring cannot be removed", e).with_path(&path))?;
         }
-        self.vfs
-            .sync_dir(&self.dir)
-            .map_err(|e| Error::io("the directory cannot be synced", e).with_path(&self.dir))
+        self.settle()
     }
 
-    /// The directory's inode and canonical path: a copy has another inode, a store moved
-    /// to another machine another path. Either starts a new data key, which is harmless.
+    /// The directory's inode, time of birth and canonical path: a copy has another inode,
+    /// a restored backup another birth even if it got the freed inode, a store moved to
+    /// another machine another path. Each starts a new data key, which is harmless.
     fn location(&self) -> [u8; 16] {
         use std::os::unix::fs::MetadataExt;
         let mut hash = Sha256::new();
@@ -196,6 +210,9 @@ impl KeyringStorage for DirectoryStorage {
             return [0; 16];
         };
         hash.update(metadata.ino().to_le_bytes());
+        // Zero where the file system keeps none.
+        let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        hash.update(born.unwrap_or_default().as_nanos().to_le_bytes());
         hash.update(path.as_os_str().as_encoded_bytes());
         let mut location = [0; 16];
         location.copy_from_slice(&hash.finalize()[..16]);

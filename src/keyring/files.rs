@@ -91,7 +91,7 @@ impl Inner {
         check_minimum(spec.suite, settings.minimum_suite)?;
         let active = snapshot.active(0)?;
         let now_ns = self.clock.now_ns();
-        if active.is_due(now_ns, &settings) {
+        if active.is_due(now_ns, &settings) || active.is_uncounted(&settings) {
             self.alarm.ring();
         }
         let header = NewHeader {

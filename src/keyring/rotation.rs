@@ -4,7 +4,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::commit::Draft;
-use super::{ActiveKey, DEFAULT_SLOT, Inner, Keyring, RawSettings, Settings, unlock};
+use super::{
+    ActiveKey, DEFAULT_SLOT, Image, Inner, Keyring, KeyringStorage, RawSettings, Settings, Slot,
+    StoredImage, unlock,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreKeyId};
 use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind};
@@ -14,6 +17,26 @@ use crate::secret::StoreKey;
 const CLOCK_TOLERANCE_NS: u64 = 24 * 3600 * 1_000_000_000;
 /// The byte count is committed when it grew by this part of the limit.
 const COUNT_PARTS: u64 = 8;
+
+/// Growth of the byte count that is worth a commit.
+fn count_step(limit: u64) -> u64 {
+    (limit / COUNT_PARTS).max(1)
+}
+
+/// Removes older images that hold a wrapped store key the current one does not: a
+/// rotation ended before it removed them.
+pub(super) fn forget_stale(storage: &dyn KeyringStorage, current: &Image) {
+    let holds = |slot: &Slot| current.slots.iter().any(|other| other.blob == slot.blob);
+    let stale = |(_, bytes): &(u64, Vec<u8>)| {
+        let stored = StoredImage { bytes: bytes.clone(), version: String::new() };
+        Image::parse(stored).is_ok_and(|image| !image.slots.iter().all(holds))
+    };
+    if storage.kept().is_ok_and(|kept| kept.iter().any(stale)) {
+        // A store whose old images cannot be removed still opens; the next opening tries
+        // again.
+        drop(storage.forget_kept());
+    }
+}
 
 impl Keyring {
     /// Starts a new data key. Returns its id.
@@ -42,7 +65,9 @@ impl Keyring {
     /// # Errors
     /// Those of [`rotate_data_key`](Self::rotate_data_key), and
     /// [`Kms`](ErrorKind::Kms): every slot's key service has to wrap the new key. The old
-    /// store key then stays.
+    /// store key then stays. If only the removal of the older images failed, the error is
+    /// [`Io`](ErrorKind::Io) and the new key is in place; the next opening for writing
+    /// tries the removal again.
     pub fn rotate_store_key(&self) -> Result<StoreKeyId> {
         let mut writer = self.inner.writer();
         let deadline = Deadline::after(self.inner.kms_deadline);
@@ -65,11 +90,13 @@ impl Keyring {
 
     /// Replaces the customer's key of the slot `default` (or the only slot) by `new`,
     /// while the store is in use. The data keys and the store key stay. The old wrapped
-    /// copy is dropped only after the new one was proven by an unwrap.
+    /// copy is dropped only after the new one was proven by an unwrap; older images of the
+    /// keyring, which the old key opens, are then removed.
     ///
     /// # Errors
     /// Those of [`rotate_data_key`](Self::rotate_data_key), and [`Kms`](ErrorKind::Kms)
-    /// from the new key. The old key then stays.
+    /// from the new key. The old key then stays, except as in
+    /// [`rotate_store_key`](Self::rotate_store_key).
     pub fn rotate_cmek(&self, new: Arc<dyn Kms>) -> Result<()> {
         let mut writer = self.inner.writer();
         let deadline = Deadline::after(self.inner.kms_deadline);
@@ -94,8 +121,8 @@ impl Keyring {
             draft.record(3, detail);
             Ok(true)
         })?;
-        self.inner.kms.lock().unwrap_or_else(PoisonError::into_inner).push(new);
-        Ok(())
+        self.inner.replace_kms(new);
+        self.inner.storage.forget_kept()
     }
 
     /// Replaces the store's settings.
@@ -160,7 +187,7 @@ impl Inner {
             let grown = draft.body.keys.iter().zip(&snapshot.body.keys);
             changed |= grown
                 .into_iter()
-                .any(|(new, old)| new.encrypted_bytes - old.encrypted_bytes >= limit / COUNT_PARTS);
+                .any(|(new, old)| new.encrypted_bytes - old.encrypted_bytes >= count_step(limit));
         }
         Ok(changed)
     }
@@ -168,15 +195,32 @@ impl Inner {
     /// How long the background thread may sleep.
     pub(super) fn until_due(&self) -> Duration {
         const LONGEST: Duration = Duration::from_secs(3600);
+        // One large file grows the count without telling anybody.
+        const LONGEST_COUNTING: Duration = Duration::from_secs(60);
         let snapshot = self.snapshot.load();
         let Ok(unlocked) = snapshot.unlocked() else { return LONGEST };
-        let (now_ns, period) = (self.clock.now_ns(), snapshot.body.settings().rotation_period);
+        let settings = snapshot.body.settings();
+        let (now_ns, period) = (self.clock.now_ns(), settings.rotation_period);
+        let longest = if settings.rotation_bytes.is_some() { LONGEST_COUNTING } else { LONGEST };
         let until = unlocked
             .active
             .iter()
             .flatten()
             .map(|active| period.saturating_sub(Duration::from_nanos(active.age_ns(now_ns))));
-        until.min().unwrap_or(LONGEST).min(LONGEST)
+        until.min().unwrap_or(longest).min(longest)
+    }
+
+    /// Drops the keys that no slot names any more, so that nothing is wrapped by a key
+    /// that was replaced: two passphrases have one URI.
+    fn replace_kms(&self, new: Arc<dyn Kms>) {
+        let snapshot = self.snapshot.load();
+        let slots = &snapshot.image.slots;
+        let mut kms = self.kms.lock().unwrap_or_else(PoisonError::into_inner);
+        kms.retain(|old| {
+            old.key_uri() != new.key_uri()
+                && slots.iter().any(|slot| slot.key_uri == old.key_uri().as_str())
+        });
+        kms.push(new);
     }
 
     pub(super) fn kms_for(&self, key_uri: &str) -> Result<Arc<dyn Kms>> {
@@ -210,5 +254,11 @@ impl ActiveKey {
     pub(super) fn is_due(&self, now_ns: u64, settings: &Settings) -> bool {
         u128::from(self.age_ns(now_ns)) >= settings.rotation_period.as_nanos()
             || settings.rotation_bytes.is_some_and(|limit| self.entry.count.get() >= limit)
+    }
+
+    /// Whether the byte count grew enough to be committed.
+    pub(super) fn is_uncounted(&self, settings: &Settings) -> bool {
+        let grown = self.entry.count.get().saturating_sub(self.committed_bytes);
+        settings.rotation_bytes.is_some_and(|limit| grown >= count_step(limit))
     }
 }

@@ -21,11 +21,13 @@ pub struct StoredImage {
 /// A commit is atomic: after a crash at any moment, [`load`](Self::load) gives the old
 /// image or the new one, whole.
 pub trait KeyringStorage: Send + Sync + Debug {
-    /// Keeps other writers out until the storage is dropped. A storage whose commits are
-    /// conditional has nothing to do.
+    /// Keeps other writers out until the storage is dropped, and makes durable what an
+    /// earlier writer may have left half done, so that [`load`](Self::load) gives an image
+    /// that stays. A storage whose commits are conditional has nothing to do.
     ///
     /// # Errors
-    /// [`KeyringBusy`](ErrorKind::KeyringBusy) if somebody else writes.
+    /// [`KeyringBusy`](ErrorKind::KeyringBusy) if somebody else writes;
+    /// [`Io`](ErrorKind::Io).
     fn lock(&self) -> Result<()>;
 
     /// The current image, `None` if there is none.
