@@ -14,12 +14,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId, StoreKeyId};
 use crate::kms::{Deadline, Kms};
 use crate::secret::{DataKey, StoreKey};
-use body::{Body, DEFAULT_KEYSPACE, Event, KeyRecord, Keyspace, RawSettings};
+use audit::{Event, Trail};
+use body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace, RawSettings};
 use format::{Fixed, Image, Slot};
 use handles::Handles;
 use storage::StoredImage;
 
 mod access;
+mod audit;
 mod background;
 mod body;
 mod commit;
@@ -32,6 +34,7 @@ mod status;
 mod storage;
 mod unlock;
 
+pub use audit::{AuditEvent, AuditKind};
 pub use body::{KeyState, PlaintextPolicy, Settings};
 pub use directory::{DirectoryStorage, KEYRING_FILE};
 pub use files::{Expect, FileSpec};
@@ -192,13 +195,15 @@ impl Keyring {
                 active: record.id,
                 clock_rebased_ns: 0,
             }],
+            revoked_ns: 0,
             keys: vec![record],
-            history: vec![Event {
+            audit: Trail::beginning_with(Event {
                 at_ns: now_ns,
-                what: 1,
+                generation: 1,
+                what: AuditKind::Created as u8,
                 store_key_id: *store_key_id.as_bytes(),
                 detail: slot.key_uri.clone(),
-            }],
+            }),
         };
         let fixed = Fixed {
             generation: 1,

@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq;
 use wincode::config::Configuration;
 use wincode::{SchemaRead, SchemaWrite};
 
+use super::audit::Trail;
 use super::format::{KEYRING_LEN_MAX, NAME_LEN_MAX, decode_error, encode_error};
 use crate::derive::{Derived, Purpose, derive};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,8 +21,6 @@ use crate::secret::{DataKey, KEY_LEN, StoreKey};
 pub(crate) const DEFAULT_KEYSPACE: &str = "default";
 /// Most keyspaces in one store.
 const KEYSPACES_MAX: usize = 65_536;
-/// Events kept; older ones are dropped.
-const HISTORY_MAX: usize = 256;
 /// AES-256-GCM, the only way a data key is wrapped.
 const WRAP_ALGORITHM: u8 = 1;
 /// Store id, data key id, store key id, created, algorithm, zeros, salt.
@@ -127,26 +126,16 @@ pub(crate) struct KeyRecord {
     pub(crate) wrapped: [u8; 48],
 }
 
-/// What happened to the keys above the data keys.
-#[derive(Clone, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
-pub(crate) struct Event {
-    pub(crate) at_ns: u64,
-    /// 1 created, 2 store key rotated, 3 CMEK replaced.
-    pub(crate) what: u8,
-    /// The store key since then.
-    pub(crate) store_key_id: [u8; 16],
-    /// The slot concerned and its key's URI.
-    pub(crate) detail: String,
-}
-
 #[derive(Clone, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
 pub(crate) struct Body {
     pub(crate) settings: RawSettings,
     /// Where the store was last written: tells a copied directory from the original.
     pub(crate) location: [u8; 16],
+    /// When access was withdrawn on request; 0 if it is not.
+    pub(crate) revoked_ns: u64,
     pub(crate) keyspaces: Vec<Keyspace>,
     pub(crate) keys: Vec<KeyRecord>,
-    pub(crate) history: Vec<Event>,
+    pub(crate) audit: Trail,
 }
 
 impl Body {
@@ -206,12 +195,6 @@ impl Body {
     pub(crate) fn settings(&self) -> Settings {
         // OK because a body is checked when it is decoded and built from valid settings.
         Settings::try_from(&self.settings).expect("checked settings")
-    }
-
-    pub(crate) fn record(&mut self, event: Event) {
-        self.history.push(event);
-        let excess = self.history.len().saturating_sub(HISTORY_MAX);
-        self.history.drain(..excess);
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::audit::{AuditKind, Event};
 use super::{
-    Body, DataKeyId, Event, Fixed, Image, Inner, KeyEntry, KeyRecord, Slot, Snapshot, StoreKey,
+    Body, DataKeyId, Fixed, Image, Inner, KeyEntry, KeyRecord, Slot, Snapshot, StoreKey,
     StoreKeyId, StoredImage, Unlocked, WriterState, active_keys, format,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +18,8 @@ const ATTEMPTS_MAX: usize = 8;
 /// The next generation while it is made.
 pub(super) struct Draft {
     pub(super) now_ns: u64,
+    /// What the draft will be.
+    pub(super) generation: u64,
     pub(super) slots: Vec<Slot>,
     pub(super) body: Body,
     pub(super) store_key_id: StoreKeyId,
@@ -29,6 +32,7 @@ impl Draft {
     fn new(snapshot: &Snapshot, unlocked: &Unlocked, now_ns: u64) -> Self {
         let mut draft = Self {
             now_ns,
+            generation: snapshot.image.fixed.generation + 1,
             slots: snapshot.image.slots.clone(),
             body: snapshot.body.clone(),
             store_key_id: snapshot.image.fixed.store_key_id,
@@ -59,8 +63,11 @@ impl Draft {
         self.body.keyspaces[keyspace].active = record.id;
         self.body.keyspaces[keyspace].clock_rebased_ns = 0;
         let entry = KeyEntry { key, count: crate::cipher::ByteCount::new(0) };
-        self.keys.insert(DataKeyId::from_bytes(record.id), Arc::new(entry));
+        let id = DataKeyId::from_bytes(record.id);
+        self.keys.insert(id, Arc::new(entry));
         self.body.keys.push(record);
+        let name = &self.body.keyspaces[keyspace].name;
+        self.record(AuditKind::DataKeyRotated, format!("{name} {id}"));
         Ok(())
     }
 
@@ -88,16 +95,22 @@ impl Draft {
         Ok(())
     }
 
-    pub(super) fn record(&mut self, what: u8, detail: impl Into<String>) {
-        let (at_ns, store_key_id) = (self.now_ns, *self.store_key_id.as_bytes());
-        self.body.record(Event { at_ns, what, store_key_id, detail: detail.into() });
+    /// Notes an audit event, which becomes durable with the draft.
+    pub(super) fn record(&mut self, what: AuditKind, detail: impl Into<String>) {
+        self.body.audit.push(Event {
+            at_ns: self.now_ns,
+            generation: self.generation,
+            what: what as u8,
+            store_key_id: *self.store_key_id.as_bytes(),
+            detail: detail.into(),
+        });
     }
 
     /// Encodes the draft as the generation after `previous`, decodes it again and unwraps
     /// every record: what cannot be read back is never written.
     fn prove(self, previous: &Image) -> Result<Snapshot> {
         let fixed = Fixed {
-            generation: previous.fixed.generation + 1,
+            generation: self.generation,
             written_ns: self.now_ns,
             store_id: self.store_id,
             store_key_id: self.store_key_id,
@@ -148,6 +161,7 @@ impl Inner {
                 return Ok(());
             }
             draft.body.location = self.storage.location();
+            draft.body.audit.archive(&*self.storage, self.store_id)?;
             let mut new = draft.prove(&old.image)?;
             let stored = &new.image.stored.bytes;
             let generation = new.image.fixed.generation;

@@ -200,6 +200,29 @@ impl KeyringStorage for DirectoryStorage {
         self.settle()
     }
 
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        let path = self.path(&format!("{KEYRING_FILE}.{name}"));
+        let new = self.path(&format!("{KEYRING_FILE}.{name}.new"));
+        let written = self.write_new(&new, bytes).and_then(|()| {
+            self.vfs.rename(&new, &path)?;
+            self.vfs.sync_dir(&self.dir)
+        });
+        written
+            .map(|()| true)
+            .map_err(|e| Error::io("the file cannot be written", e).with_path(&path))
+    }
+
+    fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.read(&self.path(&format!("{KEYRING_FILE}.{name}")))
+    }
+
+    fn remove_beside(&self, name: &str) -> Result<()> {
+        let path = self.path(&format!("{KEYRING_FILE}.{name}"));
+        self.remove_if_there(&path)
+            .and_then(|()| self.vfs.sync_dir(&self.dir))
+            .map_err(|e| Error::io("the file cannot be removed", e).with_path(&path))
+    }
+
     /// The directory's inode, time of birth and canonical path: a copy has another inode,
     /// a restored backup another birth even if it got the freed inode, a store moved to
     /// another machine another path. Each starts a new data key, which is harmless.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::audit::AuditKind;
 use super::commit::Draft;
 use super::{
     ActiveKey, DEFAULT_SLOT, Image, Inner, Keyring, KeyringStorage, RawSettings, Settings, Slot,
@@ -81,7 +82,7 @@ impl Keyring {
             }
             draft.replace_store_key(id, key)?;
             draft.rotate_all_data_keys()?;
-            draft.record(2, "");
+            draft.record(AuditKind::StoreKeyRotated, "");
             Ok(true)
         })?;
         self.inner.storage.forget_kept()?;
@@ -118,7 +119,7 @@ impl Keyring {
                 deadline,
             )?;
             let detail = format!("{name} {}", slot.key_uri);
-            draft.record(3, detail);
+            draft.record(AuditKind::CmekReplaced, detail);
             Ok(true)
         })?;
         self.inner.replace_kms(new);

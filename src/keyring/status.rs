@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 
-use super::body::{Event, KeyState, Settings};
+use super::audit::AuditEvent;
+use super::body::{KeyState, Settings};
 use super::format::Image;
 use super::{Keyring, KeyringStorage, load};
 use crate::error::Result;
@@ -76,22 +77,8 @@ pub struct KeyringStatus {
     pub settings: Settings,
     /// The data keys, oldest first.
     pub data_keys: Vec<DataKeyStatus>,
-    /// Changes of the keys above the data keys, oldest first, the last 256.
-    pub history: Vec<KeyEvent>,
-}
-
-/// A change of the store key or of a customer's key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct KeyEvent {
-    /// Nanoseconds since the Unix epoch.
-    pub at_ns: u64,
-    /// `created`, `store-key-rotated` or `cmek-replaced`.
-    pub what: &'static str,
-    /// The store key since then.
-    pub store_key_id: StoreKeyId,
-    /// The slot and its key's URI.
-    pub detail: String,
+    /// The last audit events, oldest first; [`Keyring::audit`] has them all.
+    pub history: Vec<AuditEvent>,
 }
 
 impl Keyring {
@@ -130,7 +117,7 @@ impl Keyring {
             unlocked: snapshot.unlocked.is_some(),
             settings: body.settings(),
             data_keys: data_keys.collect(),
-            history: body.history.iter().map(KeyEvent::from).collect(),
+            history: body.audit.recent(),
         }
     }
 }
@@ -149,22 +136,6 @@ impl From<&Image> for KeyringInfo {
             generation: image.fixed.generation,
             written_ns: image.fixed.written_ns,
             slots: slots.collect(),
-        }
-    }
-}
-
-impl From<&Event> for KeyEvent {
-    fn from(event: &Event) -> Self {
-        Self {
-            at_ns: event.at_ns,
-            what: match event.what {
-                1 => "created",
-                2 => "store-key-rotated",
-                3 => "cmek-replaced",
-                _ => "unknown",
-            },
-            store_key_id: StoreKeyId::from_bytes(event.store_key_id),
-            detail: event.detail.clone(),
         }
     }
 }

@@ -63,6 +63,32 @@ pub trait KeyringStorage: Send + Sync + Debug {
     /// [`Io`](ErrorKind::Io).
     fn forget_kept(&self) -> Result<()>;
 
+    /// Durably keeps `bytes` beside the keyring as `KEYRING.<name>`, replacing what is
+    /// there as a whole. Returns false if this storage keeps nothing there, which is the
+    /// default: audit events beyond the last few thousand are then lost.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io); nothing changed then.
+    fn put_beside(&self, _name: &str, _bytes: &[u8]) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// What [`put_beside`](Self::put_beside) keeps under this name.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    fn load_beside(&self, _name: &str) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    /// Durably removes it, if it is there.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    fn remove_beside(&self, _name: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// Names the place, so that a copy of the store elsewhere is told from the original;
     /// zeros where places have no names.
     fn location(&self) -> [u8; 16] {
@@ -81,6 +107,7 @@ pub struct MemoryStorage(Mutex<Images>);
 struct Images {
     current: Option<StoredImage>,
     kept: BTreeMap<u64, Vec<u8>>,
+    beside: BTreeMap<String, Vec<u8>>,
     commits: u64,
 }
 
@@ -133,6 +160,21 @@ impl KeyringStorage for MemoryStorage {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).kept.clear();
         Ok(())
     }
+
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        let mut images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        images.beside.insert(name.into(), bytes.into());
+        Ok(true)
+    }
+
+    fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).beside.get(name).cloned())
+    }
+
+    fn remove_beside(&self, name: &str) -> Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).beside.remove(name);
+        Ok(())
+    }
 }
 
 impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
@@ -159,6 +201,18 @@ impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
 
     fn forget_kept(&self) -> Result<()> {
         (**self).forget_kept()
+    }
+
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        (**self).put_beside(name, bytes)
+    }
+
+    fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        (**self).load_beside(name)
+    }
+
+    fn remove_beside(&self, name: &str) -> Result<()> {
+        (**self).remove_beside(name)
     }
 
     fn location(&self) -> [u8; 16] {

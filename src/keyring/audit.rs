@@ -1,0 +1,254 @@
+//! The audit trail: what happened to the keys, in order, unforgeable without the store
+//! key. `docs/FORMAT.md` section 6.
+//!
+//! An event is a part of the commit that it tells of, so the two cannot come apart in a
+//! crash. The keyring holds the last events and, under its MAC, the number and a hash
+//! chain of those before; these stand in `KEYRING.audit.<number of the first>`, written
+//! before the commit that takes them out of the keyring, and never needed to open it. An
+//! archive that is cut, changed or replaced does not give the chain's hash.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use wincode::config::Configuration;
+use wincode::{SchemaRead, SchemaWrite};
+
+use super::format::{KEYRING_LEN_MAX, decode_error, encode_error};
+use super::{Keyring, KeyringStorage};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{StoreId, StoreKeyId};
+
+/// Events after which the oldest leave the keyring.
+const TAIL_MAX: usize = 256;
+/// Events that stay in it then.
+const TAIL_KEPT: usize = 128;
+/// Events in the keyring of a storage that keeps no archives; older ones are lost.
+const TAIL_MAX_ALONE: usize = 4096;
+/// Begins an archive; then the store id and the events.
+const ARCHIVE_MAGIC: [u8; 8] = *b"\x89ATRA\r\n\x1a";
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum AuditKind {
+    /// The store's keyring was created.
+    Created = 1,
+    /// A new store key; the data keys were wrapped by it.
+    StoreKeyRotated = 2,
+    /// A slot got another customer's key.
+    CmekReplaced = 3,
+    /// A slot was added.
+    SlotAdded = 4,
+    /// A slot was removed.
+    SlotRemoved = 5,
+    /// A slot's store key was wrapped anew, by the newest version of the same key.
+    SlotRewrapped = 6,
+    /// A keyspace got a new data key.
+    DataKeyRotated = 7,
+    /// Encryption, or the customer's key, was switched on.
+    Enabled = 8,
+    /// The store returned to a locally managed key.
+    Disabled = 9,
+    /// Access was withdrawn on request.
+    Revoked = 10,
+    /// Access was given back on request.
+    Restored = 11,
+    /// The access state changed by what the key service said.
+    Access = 12,
+    /// An event of a newer version of this library.
+    Unknown = 255,
+}
+
+impl AuditKind {
+    const ALL: [Self; 12] = [
+        Self::Created,
+        Self::StoreKeyRotated,
+        Self::CmekReplaced,
+        Self::SlotAdded,
+        Self::SlotRemoved,
+        Self::SlotRewrapped,
+        Self::DataKeyRotated,
+        Self::Enabled,
+        Self::Disabled,
+        Self::Revoked,
+        Self::Restored,
+        Self::Access,
+    ];
+
+    fn from_number(number: u8) -> Self {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number).unwrap_or(Self::Unknown)
+    }
+}
+
+/// One audit event. It holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct AuditEvent {
+    /// Its number; the first is 0.
+    pub number: u64,
+    /// Nanoseconds since the Unix epoch.
+    pub at_ns: u64,
+    /// The keyring's generation that it came with.
+    pub generation: u64,
+    /// What happened.
+    pub what: AuditKind,
+    /// The store key since then.
+    pub store_key_id: StoreKeyId,
+    /// What it happened to: a slot and its key's URI, a keyspace and its data key's id,
+    /// an old and a new state.
+    pub detail: String,
+}
+
+/// An event as it is stored.
+#[derive(Clone, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
+pub(crate) struct Event {
+    pub(crate) at_ns: u64,
+    pub(crate) generation: u64,
+    /// A number of [`AuditKind`].
+    pub(crate) what: u8,
+    /// The store key since then.
+    pub(crate) store_key_id: [u8; 16],
+    pub(crate) detail: String,
+}
+
+impl Event {
+    fn numbered(&self, number: u64) -> AuditEvent {
+        AuditEvent {
+            number,
+            at_ns: self.at_ns,
+            generation: self.generation,
+            what: AuditKind::from_number(self.what),
+            store_key_id: StoreKeyId::from_bytes(self.store_key_id),
+            detail: self.detail.clone(),
+        }
+    }
+}
+
+/// The trail as the keyring holds it.
+#[derive(Clone, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
+pub(crate) struct Trail {
+    /// Events that left the keyring.
+    archived: u64,
+    /// Their chain: `h = SHA-256(h || LE64 number || encoded event)` from zeros.
+    archived_hash: [u8; 32],
+    /// The events since.
+    tail: Vec<Event>,
+}
+
+impl Trail {
+    pub(crate) fn beginning_with(event: Event) -> Self {
+        Self { archived: 0, archived_hash: [0; 32], tail: vec![event] }
+    }
+
+    pub(crate) fn push(&mut self, event: Event) {
+        self.tail.push(event);
+    }
+
+    /// The events that the keyring holds, oldest first.
+    pub(crate) fn recent(&self) -> Vec<AuditEvent> {
+        (self.archived..).zip(&self.tail).map(|(number, event)| event.numbered(number)).collect()
+    }
+
+    /// Moves the oldest events out of a keyring that has many. If the commit that follows
+    /// fails, the archive is overwritten by a later one with the same first events.
+    pub(super) fn archive(
+        &mut self,
+        storage: &dyn KeyringStorage,
+        store_id: StoreId,
+    ) -> Result<()> {
+        if self.tail.len() <= TAIL_MAX {
+            return Ok(());
+        }
+        let oldest = self.tail.len() - TAIL_KEPT;
+        let mut bytes = ARCHIVE_MAGIC.to_vec();
+        bytes.extend_from_slice(store_id.as_bytes());
+        bytes.extend(encode(&self.tail[..oldest])?);
+        let leaving = if storage.put_beside(&archive_name(self.archived), &bytes)? {
+            oldest
+        } else {
+            self.tail.len().saturating_sub(TAIL_MAX_ALONE)
+        };
+        for event in self.tail.drain(..leaving) {
+            self.archived_hash = chain(&self.archived_hash, self.archived, &event)?;
+            self.archived += 1;
+        }
+        Ok(())
+    }
+
+    /// All events, oldest first, the archived ones verified.
+    fn all(&self, storage: &dyn KeyringStorage, store_id: StoreId) -> Result<Vec<AuditEvent>> {
+        let mut events = Vec::new();
+        let (mut number, mut hash) = (0, [0; 32]);
+        while number < self.archived {
+            let name = archive_name(number);
+            let broken = |what: &str| {
+                Error::new(
+                    ErrorKind::Authentication,
+                    format!("the audit archive KEYRING.{name} {what}"),
+                )
+            };
+            let bytes = storage.load_beside(&name)?.ok_or_else(|| broken("is missing"))?;
+            let first = number;
+            for event in decode(&bytes, store_id).ok_or_else(|| broken("is damaged"))? {
+                // A later commit failed: the keyring still holds what follows.
+                if number == self.archived {
+                    break;
+                }
+                hash = chain(&hash, number, &event)?;
+                events.push(event.numbered(number));
+                number += 1;
+            }
+            if number == first {
+                return Err(broken("is empty"));
+            }
+        }
+        if hash != self.archived_hash {
+            let what = "the audit archives are not those that the keyring vouches for";
+            return Err(Error::new(ErrorKind::Authentication, what));
+        }
+        events.extend(self.recent());
+        Ok(events)
+    }
+}
+
+impl Keyring {
+    /// All that happened to the store's keys, oldest first, verified: what the keyring
+    /// holds by its MAC, older events by the hash of their chain in it.
+    ///
+    /// # Errors
+    /// [`Authentication`](ErrorKind::Authentication) if an archive is missing or was
+    /// changed, [`Io`](ErrorKind::Io).
+    pub fn audit(&self) -> Result<Vec<AuditEvent>> {
+        let snapshot = self.inner.snapshot.load();
+        snapshot.body.audit.all(&*self.inner.storage, self.inner.store_id)
+    }
+}
+
+fn archive_name(first: u64) -> String {
+    format!("audit.{first:020}")
+}
+
+fn chain(hash: &[u8; 32], number: u64, event: &Event) -> Result<[u8; 32]> {
+    let event =
+        wincode::config::serialize(event, Configuration::default()).map_err(encode_error)?;
+    let mut next = Sha256::new();
+    next.update(hash);
+    next.update(number.to_le_bytes());
+    next.update(event);
+    Ok(next.finalize().into())
+}
+
+fn encode(events: &[Event]) -> Result<Vec<u8>> {
+    let config = Configuration::default().with_preallocation_size_limit::<KEYRING_LEN_MAX>();
+    wincode::config::serialize(events, config).map_err(encode_error)
+}
+
+fn decode(bytes: &[u8], store_id: StoreId) -> Option<Vec<Event>> {
+    let events = bytes.strip_prefix(&ARCHIVE_MAGIC)?.strip_prefix(store_id.as_bytes())?;
+    let config = Configuration::default().with_preallocation_size_limit::<KEYRING_LEN_MAX>();
+    wincode::config::deserialize_exact(events, config).map_err(decode_error).ok()
+}
+
+#[cfg(test)]
+mod tests;
