@@ -1,0 +1,24 @@
+//! What is measured, and against what. The binary prints the report, the criterion
+//! benchmarks look at one thing at a time; both run the same operations.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run has nothing to report")]
+
+pub mod ctr;
+pub mod file;
+pub mod measure;
+pub mod plot;
+
+/// One measured pair.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Row {
+    /// `group/size or operation/peer`, such as `ctr/4096/openssl`.
+    pub name: String,
+    /// Unit of the two figures.
+    pub unit: &'static str,
+    /// Figure of this library.
+    pub atrest: f64,
+    /// Figure of the peer.
+    pub peer: f64,
+    /// Median over the interleaved pairs of atrest divided by peer.
+    pub ratio: f64,
+}

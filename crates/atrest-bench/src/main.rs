@@ -1,0 +1,106 @@
+//! `cargo run --release -p atrest-bench -- report`: one table of ratios, JSON, plots.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use atrest::internals::Width;
+use atrest_bench::measure::Effort;
+use atrest_bench::{Row, ctr, file, plot};
+use clap::{Parser, Subcommand};
+
+/// Measures atrest against plain files, its peers and the processor's limit.
+#[derive(Parser)]
+#[command(
+    after_help = "Example:\n  cargo run --release -p atrest-bench -- report --json report.json"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure everything in one run: medians of interleaved pairs.
+    Report {
+        /// Fewer and shorter measurements, for a first look.
+        #[arg(long)]
+        quick: bool,
+        /// Also write the rows as JSON: a list of {name, unit, atrest, peer, ratio}.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Directory for the plots.
+        #[arg(long, value_name = "DIR", default_value = "docs/bench")]
+        plots: PathBuf,
+        /// Measure only the rows whose name begins so: ctr, file or engine.
+        #[arg(long, value_name = "PREFIX", default_value = "")]
+        only: String,
+    },
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let Command::Report { quick, json, plots, only } = Arguments::parse().command;
+    if cfg!(debug_assertions) {
+        return Err("a debug build measures nothing: run it with --release".into());
+    }
+    let effort = if quick { Effort::QUICK } else { Effort::FULL };
+    let machine = machine();
+    eprintln!("{machine}");
+    let terminal = std::io::stderr().is_terminal();
+    let progress = |name: &str| {
+        if terminal {
+            eprint!("\r\x1b[K{name}");
+        }
+    };
+    let mut rows = Vec::new();
+    if "ctr".starts_with(&only) {
+        rows.extend(ctr::rows(effort, progress));
+    }
+    if "file".starts_with(&only) {
+        rows.extend(file::rows(effort, progress));
+    }
+    if terminal {
+        eprint!("\r\x1b[K");
+    }
+    print(&rows);
+    if let Some(path) = json {
+        std::fs::write(path, serde_json::to_string_pretty(&rows)? + "\n")?;
+    }
+    std::fs::create_dir_all(&plots)?;
+    if rows.iter().any(|row| row.name.starts_with("ctr/")) {
+        plot::ctr(&rows, &machine, &plots.join("ctr.svg"))?;
+    }
+    if rows.iter().any(|row| row.name.starts_with("file/")) {
+        plot::files(&rows, &machine, &plots.join("file.svg"))?;
+    }
+    Ok(())
+}
+
+/// The processor's name, and the widths of the kernels it can run.
+fn machine() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        cpuinfo
+            .lines()
+            .find(|line| line.starts_with(name))
+            .and_then(|line| line.split_once(": "))
+            .map_or("unknown", |(_, value)| value)
+    };
+    let widths: Vec<_> = Width::available().map(Width::name).collect();
+    format!(
+        "{} (family {} model {}), widths {}",
+        field("model name"),
+        field("cpu family"),
+        field("model\t"),
+        widths.join(" ")
+    )
+}
+
+fn print(rows: &[Row]) {
+    println!("{:<28} {:>10} {:>10} {:<10} {:>7}", "name", "atrest", "peer", "unit", "ratio");
+    for row in rows {
+        println!(
+            "{:<28} {:>10.3} {:>10.3} {:<10} {:>7.3}",
+            row.name, row.atrest, row.peer, row.unit, row.ratio
+        );
+    }
+}
