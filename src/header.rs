@@ -218,6 +218,15 @@ impl NewHeader {
     }
 }
 
+/// Makes commitment and checksum fit a header that somebody changed, for fuzzing.
+#[cfg(any(test, feature = "danger-internals"))]
+pub(crate) fn reseal(file: &mut [u8], prefix: &[u8; PREFIX_LEN], key: &DataKey) {
+    let derived = derive(key.expose(), Purpose::File, &[prefix]);
+    file[PREFIX_LEN..CHECKED_LEN].copy_from_slice(derived.commitment());
+    let checksum = checksum(file);
+    file[CHECKED_LEN..RAW_LEN].copy_from_slice(&checksum);
+}
+
 fn checksum(raw: &[u8]) -> [u8; 16] {
     let digest = Sha256::digest(&raw[..CHECKED_LEN]);
     let mut half = [0; 16];

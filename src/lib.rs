@@ -34,6 +34,8 @@ mod clock;
 mod derive;
 pub mod error;
 pub mod fs;
+#[cfg(any(test, feature = "danger-internals"))]
+mod fuzz;
 mod header;
 mod hex;
 mod ids;
@@ -61,4 +63,9 @@ struct Readme;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::cipher::ctr::{CtrKey, Width, limit};
+
+    /// What the fuzz targets call.
+    pub mod fuzz {
+        pub use crate::fuzz::{ctr, file, header, keyring_image, keyring_slots, ranges};
+    }
 }
