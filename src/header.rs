@@ -24,6 +24,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, FileId, StoreId};
 use crate::secret::DataKey;
 
+#[cfg(test)]
+mod tests;
+
 /// Length of the header in bytes: one page, so that direct I/O and mmap of the body keep
 /// their alignment. The body begins at this physical offset.
 pub const HEADER_LEN: usize = 4096;

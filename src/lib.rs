@@ -43,6 +43,8 @@ pub mod keyring;
 pub mod kms;
 mod random;
 mod secret;
+#[cfg(test)]
+mod vectors;
 pub mod vfs;
 
 pub use cipher::{BODY_LEN_MAX, Decryptor, Encryptor};

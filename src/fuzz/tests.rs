@@ -1,12 +1,15 @@
 //! The seeds of every fuzz target, replayed.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use super::{ctr, file, header, keyring_image, keyring_slots, ranges};
 
 #[test]
 fn every_seed_passes() {
-    let targets: [(&str, fn(&[u8])); 6] = [
+    type Target = fn(&[u8]);
+    let targets: [(&str, Target); 6] = [
         ("header", header),
         ("keyring_slots", keyring_slots),
         ("keyring_image", keyring_image),

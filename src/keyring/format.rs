@@ -33,6 +33,9 @@ use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::KeyUri;
 use crate::secret::StoreKey;
 
+#[cfg(test)]
+mod tests;
+
 const HEADER_LEN: usize = 128;
 const MAC_LEN: usize = 32;
 const TRAILER_LEN: usize = 64;

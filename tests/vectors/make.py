@@ -88,9 +88,10 @@ def main():
     keys += record(dek, bytes.fromhex(INPUTS["dek_id"]), 0, 2, CREATED, CREATED + DAY, 0, 12345, salt)
     keys += record(dek, b"\x11" * 16, 0, 3, CREATED, CREATED + 2, CREATED + 3, 99, salt)
     keys += record(b"\x42" * 32, active, 0, 1, CREATED + DAY, 0, 0, 0, salt)
-    history = two + struct.pack("<QB", CREATED, 1) + STORE_KEY_ID + string("file:///etc/app/cmek.key")
-    history += struct.pack("<QB", CREATED + 1, 3) + STORE_KEY_ID + string("west added")
-    body = settings + b"\x99" * 16 + keyspaces + keys + history
+    audit = struct.pack("<Q", 0) + bytes(32) + two
+    audit += struct.pack("<QQB", CREATED, 1, 1) + STORE_KEY_ID + string("file:///etc/app/cmek.key")
+    audit += struct.pack("<QQB", CREATED + 1, 2, 4) + STORE_KEY_ID + string("west")
+    body = settings + b"\x99" * 16 + struct.pack("<Q", 0) + keyspaces + keys + audit
     keyring = image(slots, body)
     (HERE / "keyring-v1.bin").write_bytes(keyring)
 
