@@ -2,82 +2,65 @@
 //!
 //! [`Encryptor`] is sequential, not `Clone`, and owns its position, so that no byte of
 //! keystream is used twice. [`Decryptor`] reads anywhere, from many threads. Nothing made
-//! from a header can encrypt.
+//! from a header can encrypt. Suite 1 is here and in `ctr`; what suites 2 and 3 add is in
+//! `chunks` and `log`, over `gcm`.
 //!
 //! Both hold their key through a [`KeySlot`], from which the keyring takes it when access
-//! to the customer's key is lost, and into which it puts it back: a swap, not a lock.
+//! to the customer's key is lost, and into which it puts it back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
-
-use self::ctr::CtrKey;
-use crate::derive::Derived;
+use self::chunks::{ChunkLen, ChunkWriter};
+use self::log::FrameWriter;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{HEADER_LEN, Header, PREFIX_LEN, Suite};
+use crate::header::{HEADER_LEN, Header, Suite};
 
+pub(crate) mod chunks;
 pub(crate) mod ctr;
+pub(crate) mod gcm;
+pub(crate) mod log;
+mod slot;
 
-/// Longest body in bytes. Section 3 of the format: block numbers then stay below 2^40.
+pub use log::FRAME_LEN_MAX;
+pub(crate) use slot::{KeySlot, revoked};
+
+/// Longest body in bytes, in every suite: the blocks of a file then number at most 2^40.
 pub const BODY_LEN_MAX: u64 = 1 << 44;
 
 /// Bytes an encryptor counts by itself before it adds them to its data key's total.
 const COUNT_BATCH_BYTES: u64 = 1 << 20;
 
-/// The key material of one open file.
-pub(crate) struct FileKey {
-    ctr: CtrKey,
+fn not_length_preserving() -> Error {
+    let what = format!("expected suite {:?}, found one that changes lengths", Suite::Aes256Ctr);
+    Error::new(ErrorKind::UnsupportedFeature, what)
 }
 
-impl FileKey {
-    fn new(derived: &Derived) -> Arc<Self> {
-        let nonce = derived.nonce();
-        let mut fixed = [0; 8];
-        fixed.copy_from_slice(&nonce[..8]);
-        Arc::new(Self { ctr: CtrKey::new(derived.key(), fixed) })
-    }
-}
-
-/// The place where one open file keeps its key while access lasts.
-pub(crate) struct KeySlot {
-    /// The header's first 128 bytes: what the key is derived from again.
-    pub(crate) prefix: [u8; PREFIX_LEN],
-    key: ArcSwapOption<FileKey>,
-}
-
-impl KeySlot {
-    pub(crate) fn new(prefix: &[u8; PREFIX_LEN], derived: &Derived) -> Arc<Self> {
-        Arc::new(Self { prefix: *prefix, key: ArcSwapOption::new(Some(FileKey::new(derived))) })
-    }
-
-    /// Drops the key; it is zeroized when the operation in flight, if any, ends.
-    pub(crate) fn withdraw(&self) {
-        self.key.store(None);
-    }
-
-    /// Puts the same key back.
-    pub(crate) fn give_back(&self, derived: &Derived) {
-        self.key.store(Some(FileKey::new(derived)));
-    }
-
-    fn with<T>(&self, use_key: impl FnOnce(&FileKey) -> T) -> Result<T> {
-        match &*self.key.load() {
-            Some(key) => Ok(use_key(key)),
-            None => Err(revoked()),
-        }
-    }
-}
-
-pub(crate) fn revoked() -> Error {
-    Error::new(ErrorKind::CmekRevoked, "access to the customer's key was withdrawn")
-}
-
-fn not_length_preserving(suite: Suite) -> Error {
+fn wrong_suite(found: Suite, wanted: &str) -> Error {
     Error::new(
         ErrorKind::UnsupportedFeature,
-        format!("expected suite {:?}, found {suite:?}", Suite::Aes256Ctr),
+        format!("expected a suite with {wanted}, found {found:?}"),
     )
+}
+
+/// A body that is not what its writer wrote.
+pub(crate) fn authentication(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Authentication, what)
+}
+
+/// The number of a message under one key: 32 bits, so that no nonce comes twice.
+fn message_index(index: u64) -> Result<u32> {
+    u32::try_from(index).map_err(|_| {
+        let what = format!("expected fewer than 2^32 chunks or frames in a file, found {index}");
+        Error::new(ErrorKind::FileTooLarge, what)
+    })
+}
+
+/// What an encryptor knows about its position besides the number of plaintext bytes.
+enum Progress {
+    Stream,
+    Chunks(ChunkWriter),
+    Frames(FrameWriter),
 }
 
 /// Bytes encrypted under one data key.
@@ -104,6 +87,11 @@ impl ByteCount {
 /// so a fresh key. Each byte position is encrypted once: if a write fails, the **same**
 /// ciphertext may be written again, but the plaintext **MUST NOT** be encrypted again.
 ///
+/// In any suite, [`append`](Self::append) turns plaintext into the next bytes of the body
+/// and [`finish`](Self::finish) ends it. In suite 1, whose ciphertext is as long as the
+/// plaintext, [`encrypt`](Self::encrypt) and [`encrypt_in_place`](Self::encrypt_in_place)
+/// do the same without a `Vec`.
+///
 /// ```compile_fail
 /// fn copied<T: Clone>() {}
 /// copied::<atrest::Encryptor>();
@@ -113,6 +101,8 @@ pub struct Encryptor {
     suite: Suite,
     slot: Arc<KeySlot>,
     position: u64,
+    progress: Progress,
+    finished: bool,
     uncounted: u64,
     count: Arc<ByteCount>,
     /// The process that may write: a forked child shares the file and would reuse the
@@ -128,7 +118,22 @@ impl Encryptor {
         count: Arc<ByteCount>,
     ) -> Self {
         let process = std::process::id();
-        Self { header, suite, slot, position: 0, uncounted: 0, count, process }
+        let progress = match suite {
+            Suite::Aes256Ctr => Progress::Stream,
+            Suite::Aes256GcmChunks => Progress::Chunks(ChunkWriter::new(header[13])),
+            Suite::Aes256GcmLog => Progress::Frames(FrameWriter::default()),
+        };
+        Self {
+            header,
+            suite,
+            slot,
+            position: 0,
+            progress,
+            finished: false,
+            uncounted: 0,
+            count,
+            process,
+        }
     }
 
     /// The 4096 bytes to write in front of the body.
@@ -141,9 +146,90 @@ impl Encryptor {
         self.suite
     }
 
-    /// Plaintext bytes encrypted so far: the offset of the next one.
+    /// Plaintext bytes taken so far: the offset of the next one.
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Bytes of the header and of the body given out so far: the length of the file, once
+    /// the encryptor is finished.
+    pub fn physical_len(&self) -> u64 {
+        HEADER_LEN as u64
+            + match &self.progress {
+                Progress::Stream => self.position,
+                Progress::Chunks(chunks) => chunks.body_len(self.position, self.finished),
+                Progress::Frames(frames) => frames.body_len(self.position),
+            }
+    }
+
+    /// Takes the next bytes of the file and appends to `out` what is to be written next.
+    ///
+    /// - Suite 1: as many bytes.
+    /// - Suite 2: the chunks that are now full, maybe none. The rest, less than a chunk,
+    ///   waits inside until more comes or the encryptor is [finished](Self::finish).
+    /// - Suite 3: one frame of 20 bytes more; nothing for no bytes.
+    ///
+    /// # Errors
+    /// [`FileTooLarge`](ErrorKind::FileTooLarge),
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for more than
+    /// [`FRAME_LEN_MAX`] bytes in suite 3,
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`Poisoned`](ErrorKind::Poisoned) in a
+    /// forked child. Nothing was taken then, and `out` is as it was.
+    pub fn append(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        self.check_process()?;
+        let position = self.position;
+        match &mut self.progress {
+            Progress::Stream => {
+                let start = out.len();
+                out.resize(start + plaintext.len(), 0);
+                return self.encrypt(plaintext, &mut out[start..]).inspect_err(|_| {
+                    out.truncate(start);
+                });
+            }
+            Progress::Chunks(chunks) => {
+                chunks.check_len(position, plaintext.len())?;
+                self.slot.with_gcm(|key| chunks.append(key, plaintext, out))?;
+            }
+            Progress::Frames(_) if plaintext.is_empty() => {}
+            Progress::Frames(frames) => {
+                frames.check_len(position, plaintext.len())?;
+                self.slot.with_gcm(|key| frames.append(key, plaintext, out))?;
+            }
+        }
+        self.advance(plaintext.len());
+        Ok(())
+    }
+
+    /// Ends the file: appends to `out` the last chunk of suite 2, nothing in other suites.
+    ///
+    /// A file of suite 2 without it is refused by every reader.
+    ///
+    /// # Errors
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`Poisoned`](ErrorKind::Poisoned) in a
+    /// forked child. The file cannot be ended any more then.
+    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<()> {
+        self.end(out)
+    }
+
+    /// [`finish`](Self::finish), leaving the lengths to be asked for. Nothing may be
+    /// appended afterwards.
+    pub(crate) fn end(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        self.check_process()?;
+        if let Progress::Chunks(chunks) = &mut self.progress
+            && !self.finished
+        {
+            self.slot.with_gcm(|key| chunks.finish(key, out))?;
+        }
+        self.finished = true;
+        Ok(())
+    }
+
+    /// Plaintext bytes until the present chunk of suite 2 is full.
+    pub(crate) fn chunk_room(&self) -> Option<usize> {
+        match &self.progress {
+            Progress::Chunks(chunks) => Some(chunks.room()),
+            Progress::Stream | Progress::Frames(_) => None,
+        }
     }
 
     /// Encrypts the next bytes of the file where they stand.
@@ -155,7 +241,7 @@ impl Encryptor {
     /// changes lengths. `buf` is then unchanged and the position stays.
     pub fn encrypt_in_place(&mut self, buf: &mut [u8]) -> Result<()> {
         let position = self.reserve(buf.len())?;
-        self.slot.with(|key| key.ctr.apply_in_place(position, buf))?;
+        self.slot.with_ctr(|key| key.apply_in_place(position, buf))?;
         self.advance(buf.len());
         Ok(())
     }
@@ -168,7 +254,7 @@ impl Encryptor {
     pub fn encrypt(&mut self, plaintext: &[u8], ciphertext: &mut [u8]) -> Result<()> {
         same_len(plaintext, ciphertext)?;
         let position = self.reserve(plaintext.len())?;
-        self.slot.with(|key| key.ctr.apply(position, plaintext, ciphertext))?;
+        self.slot.with_ctr(|key| key.apply(position, plaintext, ciphertext))?;
         self.advance(plaintext.len());
         Ok(())
     }
@@ -183,9 +269,6 @@ impl Encryptor {
     }
 
     fn reserve(&self, len: usize) -> Result<u64> {
-        if self.suite != Suite::Aes256Ctr {
-            return Err(not_length_preserving(self.suite));
-        }
         self.check_process()?;
         match self.position.checked_add(len as u64) {
             Some(end) if end <= BODY_LEN_MAX => Ok(self.position),
@@ -227,12 +310,15 @@ impl std::fmt::Debug for Encryptor {
 #[derive(Clone)]
 pub struct Decryptor {
     suite: Suite,
+    /// In suite 2.
+    chunk: Option<ChunkLen>,
     slot: Arc<KeySlot>,
 }
 
 impl Decryptor {
     pub(crate) fn new(header: &Header, slot: Arc<KeySlot>) -> Self {
-        Self { suite: header.suite, slot }
+        let chunk = header.chunk_len.map(|len| ChunkLen::from_log2(len.trailing_zeros() as u8));
+        Self { suite: header.suite, chunk, slot }
     }
 
     /// The suite of the file.
@@ -250,7 +336,7 @@ impl Decryptor {
     /// lengths. `buf` is then unchanged.
     pub fn decrypt_in_place(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
         self.check(offset_bytes, buf.len())?;
-        self.slot.with(|key| key.ctr.apply_in_place(offset_bytes, buf))
+        self.slot.with_ctr(|key| key.apply_in_place(offset_bytes, buf))
     }
 
     /// Decrypts from `ciphertext` into `plaintext`, in one pass.
@@ -266,13 +352,10 @@ impl Decryptor {
     ) -> Result<()> {
         same_len(ciphertext, plaintext)?;
         self.check(offset_bytes, ciphertext.len())?;
-        self.slot.with(|key| key.ctr.apply(offset_bytes, ciphertext, plaintext))
+        self.slot.with_ctr(|key| key.apply(offset_bytes, ciphertext, plaintext))
     }
 
     fn check(&self, offset_bytes: u64, len: usize) -> Result<()> {
-        if self.suite != Suite::Aes256Ctr {
-            return Err(not_length_preserving(self.suite));
-        }
         match offset_bytes.checked_add(len as u64) {
             Some(end) if end <= BODY_LEN_MAX => Ok(()),
             _ => Err(Error::new(
@@ -298,3 +381,6 @@ fn same_len(from: &[u8], to: &[u8]) -> Result<()> {
         format!("expected two buffers of one length, found {} and {}", from.len(), to.len()),
     ))
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,14 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::cipher::chunks::ChunkLen;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{HEADER_LEN, Header, KEYRING_MAGIC, begins_encrypted};
+use crate::header::{CHUNK_LOG2_RANGE, HEADER_LEN, Header, KEYRING_MAGIC, Suite, begins_encrypted};
 use crate::keyring::{Expect, FileSpec, Keyring, PlaintextPolicy};
 use crate::vfs::{OsVfs, ReadFile, Vfs};
 
+mod chunks;
+mod frame_index;
+mod log;
 mod reader;
+mod scratch;
 mod writer;
 
+pub use log::Torn;
 pub use reader::Reader;
 pub use writer::{Sealed, Writer};
 
@@ -154,12 +160,13 @@ impl EncryptedFs {
             && self.keyring.settings().plaintext == PlaintextPolicy::Allow;
         if plain {
             self.counts.plaintext_opened.fetch_add(1, Ordering::Relaxed);
-            return Ok(Reader::new(path.into(), file, None));
+            return Ok(Reader::plain(path.into(), file));
         }
         let header = Header::parse(start)?;
         let decryptor = self.keyring.decryptor(&header, expect)?;
+        let reader = Reader::encrypted(path.into(), file, decryptor)?;
         self.counts.encrypted_opened.fetch_add(1, Ordering::Relaxed);
-        Ok(Reader::new(path.into(), file, Some(decryptor)))
+        Ok(reader)
     }
 
     /// Renames over whatever is at `to`.
@@ -204,8 +211,9 @@ impl EncryptedFs {
     }
 
     /// The files of a directory with their logical lengths, in no order, without the
-    /// keyring's own. Reads the first bytes of each file that may be plaintext when the
-    /// store's policy allows plaintext; otherwise no file is opened.
+    /// keyring's own. Opens each file and reads its first 16 bytes, which name the suite;
+    /// a log of suite 3 is read through for the lengths of its frames. Nothing is verified:
+    /// a length is a hint until the file is opened.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io).
@@ -215,35 +223,41 @@ impl EncryptedFs {
             .vfs
             .list(dir)
             .map_err(|e| Error::io("the directory cannot be listed", e).with_path(dir))?;
-        let plaintext = self.keyring.settings().plaintext == PlaintextPolicy::Allow;
         let mut files = Vec::with_capacity(entries.len());
         for entry in entries.into_iter().filter(|entry| entry.is_file && !is_keyring(&entry.path)) {
-            let plain = if plaintext {
-                match self.begins_encrypted(&entry.path) {
-                    // Removed since the directory was read.
-                    Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => {
-                        continue;
-                    }
-                    encrypted => !encrypted?,
+            match self.claimed_len(&entry.path, entry.len) {
+                Ok(len) => {
+                    files.push(FileEntry { len, physical_len: entry.len, path: entry.path });
                 }
-            } else {
-                false
-            };
-            let hidden = if plain { 0 } else { HEADER_LEN as u64 };
-            files.push(FileEntry {
-                len: entry.len.saturating_sub(hidden),
-                physical_len: entry.len,
-                path: entry.path,
-            });
+                // Removed since the directory was read.
+                Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => {}
+                Err(error) => return Err(error.with_path(&entry.path)),
+            }
         }
         Ok(files)
     }
 
-    fn begins_encrypted(&self, path: &Path) -> Result<bool> {
-        let mut start = [0; 8];
-        let read = self.vfs.open(path).and_then(|file| file.read_at(&mut start, 0));
-        let read = read.map_err(|e| Error::io("the file cannot be read", e).with_path(path))?;
-        Ok(begins_encrypted(&start[..read]))
+    /// The plaintext length that a file's first bytes and its length on disk claim.
+    fn claimed_len(&self, path: &Path, physical_len: u64) -> Result<u64> {
+        let fail = |error| Error::io("the file cannot be read", error);
+        let file = self.vfs.open(path).map_err(fail)?;
+        let mut start = [0; 16];
+        let read = file.read_at(&mut start, 0).map_err(fail)?;
+        let encrypted = begins_encrypted(&start[..read]);
+        if !encrypted && self.keyring.settings().plaintext == PlaintextPolicy::Allow {
+            return Ok(physical_len);
+        }
+        let body_len = physical_len.saturating_sub(HEADER_LEN as u64);
+        match Suite::from_number(start[12]).filter(|_| encrypted) {
+            Some(Suite::Aes256GcmChunks) if CHUNK_LOG2_RANGE.contains(&start[13]) => {
+                let chunk = ChunkLen::from_log2(start[13]);
+                // Without its last chunk the file is not finished.
+                let full = body_len / chunk.sealed() as u64 * chunk.plain() as u64;
+                Ok(chunk.file_len(body_len).unwrap_or(full))
+            }
+            Some(Suite::Aes256GcmLog) => log::claimed_len(&*file),
+            _ => Ok(body_len),
+        }
     }
 
     /// Makes creations, renames and removals in a directory durable.

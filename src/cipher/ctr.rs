@@ -145,8 +145,15 @@ impl CtrKey {
     /// When the lengths differ.
     #[inline]
     pub fn apply(&self, offset_bytes: u64, src: &[u8], dst: &mut [u8]) {
-        assert_eq!(src.len(), dst.len(), "source and destination differ in length");
         let (block, skip) = position(offset_bytes);
+        self.apply_at_block(block, skip, src, dst);
+    }
+
+    /// As [`apply`](Self::apply), with the whole low half of the counter block given: GCM
+    /// keeps a part of its nonce there.
+    #[inline]
+    pub(super) fn apply_at_block(&self, block: u64, skip: usize, src: &[u8], dst: &mut [u8]) {
+        assert_eq!(src.len(), dst.len(), "source and destination differ in length");
         match &self.schedule {
             #[cfg(target_arch = "x86_64")]
             Schedule::X86(keys) => keys.apply(self.nonce, block, skip, src, dst),
@@ -160,7 +167,7 @@ impl CtrKey {
     }
 
     /// Takes a block number, so that vectors whose counters lie past 2^64 bytes can run too.
-    fn apply_in_place_at_block(&self, block: u64, skip: usize, buf: &mut [u8]) {
+    pub(super) fn apply_in_place_at_block(&self, block: u64, skip: usize, buf: &mut [u8]) {
         match &self.schedule {
             #[cfg(target_arch = "x86_64")]
             Schedule::X86(keys) => keys.apply_in_place(self.nonce, block, skip, buf),

@@ -2,13 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cipher::Encryptor;
+use crate::cipher::gcm::TAG_LEN;
+use crate::cipher::log::FRAME_EXTRA;
+use crate::cipher::{Encryptor, FRAME_LEN_MAX};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::HEADER_LEN;
+use crate::header::{HEADER_LEN, Suite};
 use crate::ids::DataKeyId;
 use crate::vfs::WriteFile;
 
 /// A new file. Appends go, encrypted on the way, into one buffer.
+///
+/// In suite 2 a chunk is encrypted when it is full and the last one by
+/// [`finish`](Self::finish): a file that was not finished is refused by every reader,
+/// whatever was synced. In suite 3 each append is one frame, of at most
+/// [`FRAME_LEN_MAX`](crate::FRAME_LEN_MAX) bytes, and the buffer grows to hold a longer one.
 ///
 /// Dropping it without [`finish`](Self::finish) loses what is in the buffer, as a crash
 /// would. After an error of the file system it takes no more
@@ -46,7 +53,8 @@ impl Writer {
         encryptor: Encryptor,
         buffer_len_max: usize,
     ) -> Self {
-        let mut buffer = Vec::with_capacity(buffer_len_max.max(HEADER_LEN));
+        let more = encryptor.chunk_room().map_or(0, |room| room + TAG_LEN);
+        let mut buffer = Vec::with_capacity(buffer_len_max.max(HEADER_LEN) + more);
         buffer.extend_from_slice(encryptor.header());
         Self { path, file, encryptor, buffer, buffer_len_max, unsynced: true, poisoned: false }
     }
@@ -68,9 +76,19 @@ impl Writer {
     /// [`Io`](ErrorKind::Io), which poisons the writer; [`Poisoned`](ErrorKind::Poisoned);
     /// [`FileTooLarge`](ErrorKind::FileTooLarge) and
     /// [`CmekRevoked`](ErrorKind::CmekRevoked), after which nothing more than whole
-    /// buffers of `bytes` was taken: compare [`position`](Self::position).
-    pub fn append(&mut self, mut bytes: &[u8]) -> Result<()> {
+    /// buffers or chunks of `bytes` was taken: compare [`position`](Self::position);
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for too many bytes in suite 3, of
+    /// which then none was taken.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.check()?;
+        match self.encryptor.suite() {
+            Suite::Aes256Ctr => self.append_stream(bytes),
+            Suite::Aes256GcmChunks => self.append_chunks(bytes),
+            Suite::Aes256GcmLog => self.append_frame(bytes),
+        }
+    }
+
+    fn append_stream(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             if self.buffer.len() >= self.buffer_len_max {
                 self.flush()?;
@@ -87,6 +105,35 @@ impl Writer {
             bytes = later;
         }
         Ok(())
+    }
+
+    /// Whole chunks go into the buffer, past its end by less than one.
+    fn append_chunks(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            if self.buffer.len() >= self.buffer_len_max {
+                self.flush()?;
+            }
+            let room = self.encryptor.chunk_room().unwrap_or(bytes.len());
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.encrypt(now)?;
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn append_frame(&mut self, bytes: &[u8]) -> Result<()> {
+        let len = bytes.len().saturating_add(FRAME_EXTRA);
+        if bytes.len() <= FRAME_LEN_MAX && self.buffer.len() + len > self.buffer_len_max {
+            self.flush()?;
+            // A long frame does not leave its room behind for good.
+            self.buffer.shrink_to(self.buffer_len_max.max(len));
+        }
+        self.encrypt(bytes)
+    }
+
+    fn encrypt(&mut self, bytes: &[u8]) -> Result<()> {
+        let appended = self.encryptor.append(bytes, &mut self.buffer);
+        appended.map_err(|error| error.with_path(&self.path))
     }
 
     /// Writes out what is in the buffer, without making it durable.
@@ -108,7 +155,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes all that was appended durable; costs nothing if it is.
+    /// Makes all that was appended durable; costs nothing if it is. In suite 2 that means
+    /// the chunks that are full: what is in the last one is neither durable nor readable
+    /// before [`finish`](Self::finish).
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io), which poisons the writer; [`Poisoned`](ErrorKind::Poisoned).
@@ -125,11 +174,12 @@ impl Writer {
     }
 
     /// Ends the file and makes it durable: one fsync, none if nothing was appended since
-    /// [`sync`](Self::sync).
+    /// [`sync`](Self::sync) and the suite adds no last chunk.
     ///
     /// # Errors
-    /// Those of [`sync`](Self::sync).
+    /// Those of [`sync`](Self::sync); in suite 2 [`CmekRevoked`](ErrorKind::CmekRevoked).
     pub fn finish(mut self) -> Result<Sealed> {
+        self.end()?;
         self.sync()?;
         Ok(self.sealed())
     }
@@ -138,10 +188,16 @@ impl Writer {
     /// or whose engine syncs many at once.
     ///
     /// # Errors
-    /// Those of [`flush`](Self::flush).
+    /// Those of [`flush`](Self::flush); in suite 2 [`CmekRevoked`](ErrorKind::CmekRevoked).
     pub fn finish_unsynced(mut self) -> Result<Sealed> {
+        self.end()?;
         self.flush()?;
         Ok(self.sealed())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.check()?;
+        self.encryptor.end(&mut self.buffer).map_err(|error| error.with_path(&self.path))
     }
 
     fn sealed(&self) -> Sealed {
@@ -150,10 +206,9 @@ impl Writer {
         data_key_id.copy_from_slice(&header[48..64]);
         let mut commitment = [0; 32];
         commitment.copy_from_slice(&header[128..160]);
-        let len = self.encryptor.position();
         Sealed {
-            len,
-            physical_len: len + HEADER_LEN as u64,
+            len: self.encryptor.position(),
+            physical_len: self.encryptor.physical_len(),
             data_key_id: DataKeyId::from_bytes(data_key_id),
             commitment,
         }

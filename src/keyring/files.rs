@@ -6,7 +6,7 @@ use super::{Inner, Keyring};
 use crate::cipher::{Decryptor, Encryptor, KeySlot, revoked};
 use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{FileKind, Header, NewHeader, PREFIX_LEN, Suite};
+use crate::header::{CHUNK_LOG2_RANGE, FileKind, Header, NewHeader, PREFIX_LEN, Suite};
 use crate::ids::{DataKeyId, FileId};
 
 /// What a new file is.
@@ -17,14 +17,23 @@ pub struct FileSpec {
     pub kind: FileKind,
     /// The engine's id of it; zero for none.
     pub file_id: FileId,
-    /// How it is encrypted. Default: [`Suite::Aes256Ctr`].
-    pub suite: Suite,
+    /// How it is encrypted. `None`, the default, follows the store's
+    /// [`minimum_suite`](crate::Settings::minimum_suite): suite 1 where that is allowed;
+    /// otherwise suite 3 for logs and manifests, whose every append must be durable after
+    /// a sync, and suite 2 for all else.
+    pub suite: Option<Suite>,
+    /// Bytes of a ciphertext chunk, in suite 2 only: a power of two from 4096 to 1 MiB.
+    /// Default: 16384. A read costs the whole chunks it touches; each chunk adds 16 bytes.
+    pub chunk_len: u32,
 }
 
+/// Default length of a chunk of suite 2 in bytes.
+const CHUNK_LEN: u32 = 16 << 10;
+
 impl FileSpec {
-    /// A file of this kind, without id, in suite 1.
+    /// A file of this kind, without id, in the suite that the store's settings ask for.
     pub fn new(kind: FileKind) -> Self {
-        Self { kind, file_id: FileId::default(), suite: Suite::Aes256Ctr }
+        Self { kind, file_id: FileId::default(), suite: None, chunk_len: CHUNK_LEN }
     }
 
     /// Names the file, so that another put in its place is refused when it is opened with
@@ -38,8 +47,42 @@ impl FileSpec {
     /// Sets the suite.
     #[must_use]
     pub fn suite(mut self, suite: Suite) -> Self {
-        self.suite = suite;
+        self.suite = Some(suite);
         self
+    }
+
+    /// Sets the length of a chunk of suite 2 in bytes.
+    #[must_use]
+    pub fn chunk_len(mut self, bytes: u32) -> Self {
+        self.chunk_len = bytes;
+        self
+    }
+
+    fn suite_under(&self, minimum: Suite) -> Suite {
+        match (self.suite, self.kind) {
+            (Some(suite), _) => suite,
+            (None, _) if !minimum.is_authenticated() => Suite::Aes256Ctr,
+            (None, FileKind::Log | FileKind::Manifest) => Suite::Aes256GcmLog,
+            (None, FileKind::Table | FileKind::Blob | FileKind::Other) => Suite::Aes256GcmChunks,
+        }
+    }
+
+    /// The chunk field of the header.
+    fn chunk_log2(&self, suite: Suite) -> Result<u8> {
+        let log2 = self.chunk_len.trailing_zeros() as u8;
+        if suite != Suite::Aes256GcmChunks {
+            return Ok(0);
+        }
+        if self.chunk_len.is_power_of_two() && CHUNK_LOG2_RANGE.contains(&log2) {
+            return Ok(log2);
+        }
+        Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!(
+                "expected a power of two from 4096 to 1048576 as chunk length, found {}",
+                self.chunk_len
+            ),
+        ))
     }
 }
 
@@ -66,8 +109,8 @@ impl Keyring {
     /// # Errors
     /// [`CmekRevoked`](ErrorKind::CmekRevoked),
     /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) for a suite below the store's minimum,
-    /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) for a suite this version
-    /// cannot write, [`Io`](ErrorKind::Io) if the system has no randomness.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a chunk length out of range,
+    /// [`Io`](ErrorKind::Io) if the system has no randomness.
     pub fn encryptor(&self, spec: impl Into<FileSpec>) -> Result<Encryptor> {
         self.inner.encryptor(&spec.into())
     }
@@ -88,15 +131,17 @@ impl Inner {
     fn encryptor(&self, spec: &FileSpec) -> Result<Encryptor> {
         let snapshot = self.snapshot.load();
         let settings = snapshot.body.settings();
-        check_minimum(spec.suite, settings.minimum_suite)?;
+        let suite = spec.suite_under(settings.minimum_suite);
+        check_minimum(suite, settings.minimum_suite)?;
+        let chunk_log2 = spec.chunk_log2(suite)?;
         let active = snapshot.active(0)?;
         let now_ns = self.clock.now_ns();
         if active.is_due(now_ns, &settings) || active.is_uncounted(&settings) {
             self.alarm.ring();
         }
         let header = NewHeader {
-            suite: spec.suite,
-            chunk_log2: 0,
+            suite,
+            chunk_log2,
             kind: spec.kind,
             created_ns: now_ns,
             store_id: self.store_id,
@@ -109,7 +154,7 @@ impl Inner {
         let mut prefix = [0; PREFIX_LEN];
         prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
         let slot = self.key_slot(&prefix, &derived)?;
-        Ok(Encryptor::new(bytes, spec.suite, slot, active.entry.count.clone()))
+        Ok(Encryptor::new(bytes, suite, slot, active.entry.count.clone()))
     }
 
     fn decryptor(&self, header: &Header, expect: &Expect) -> Result<Decryptor> {

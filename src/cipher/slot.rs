@@ -1,0 +1,88 @@
+//! The key of one open file, and the place from which it can be withdrawn: a swap, not a
+//! lock.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use super::ctr::CtrKey;
+use super::gcm::GcmKey;
+use super::{Decryptor, not_length_preserving, wrong_suite};
+use crate::derive::Derived;
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{PREFIX_LEN, Suite};
+
+/// The key material of one open file.
+#[allow(clippy::large_enum_variant, reason = "suite 1 is to need no second allocation")]
+enum FileKey {
+    Ctr(CtrKey),
+    /// Suites 2 and 3. Boxed, so that a file of suite 1 does not pay for the hash key.
+    Gcm(Box<GcmKey>),
+}
+
+// A decryptor at rest costs at most 512 bytes in suite 1: two counters for each `Arc`.
+const _: () =
+    assert!(size_of::<Decryptor>() + size_of::<KeySlot>() + size_of::<FileKey>() + 32 <= 512);
+
+impl FileKey {
+    /// The key of the suite that the header's prefix names.
+    fn new(prefix: &[u8; PREFIX_LEN], derived: &Derived) -> Arc<Self> {
+        let suite = Suite::from_number(prefix[12]);
+        if suite.is_some_and(Suite::is_authenticated) {
+            return Arc::new(Self::Gcm(Box::new(GcmKey::new(derived))));
+        }
+        let nonce = derived.nonce();
+        let mut fixed = [0; 8];
+        fixed.copy_from_slice(&nonce[..8]);
+        Arc::new(Self::Ctr(CtrKey::new(derived.key(), fixed)))
+    }
+}
+
+/// The place where one open file keeps its key while access lasts.
+pub(crate) struct KeySlot {
+    /// The header's first 128 bytes: what the key is derived from again.
+    pub(crate) prefix: [u8; PREFIX_LEN],
+    key: ArcSwapOption<FileKey>,
+}
+
+impl KeySlot {
+    pub(crate) fn new(prefix: &[u8; PREFIX_LEN], derived: &Derived) -> Arc<Self> {
+        Arc::new(Self {
+            prefix: *prefix,
+            key: ArcSwapOption::new(Some(FileKey::new(prefix, derived))),
+        })
+    }
+
+    /// Drops the key; it is zeroized when the operation in flight, if any, ends.
+    pub(crate) fn withdraw(&self) {
+        self.key.store(None);
+    }
+
+    /// Puts the same key back.
+    pub(crate) fn give_back(&self, derived: &Derived) {
+        self.key.store(Some(FileKey::new(&self.prefix, derived)));
+    }
+
+    pub(super) fn with_ctr(&self, use_key: impl FnOnce(&CtrKey)) -> Result<()> {
+        match self.key.load().as_deref() {
+            Some(FileKey::Ctr(key)) => {
+                use_key(key);
+                Ok(())
+            }
+            Some(FileKey::Gcm(_)) => Err(not_length_preserving()),
+            None => Err(revoked()),
+        }
+    }
+
+    pub(super) fn with_gcm(&self, use_key: impl FnOnce(&GcmKey) -> Result<()>) -> Result<()> {
+        match self.key.load().as_deref() {
+            Some(FileKey::Gcm(key)) => use_key(key),
+            Some(FileKey::Ctr(_)) => Err(wrong_suite(Suite::Aes256Ctr, "authentication")),
+            None => Err(revoked()),
+        }
+    }
+}
+
+pub(crate) fn revoked() -> Error {
+    Error::new(ErrorKind::CmekRevoked, "access to the customer's key was withdrawn")
+}

@@ -1,0 +1,98 @@
+//! Suites 2 and 3 through `EncryptedFs`: what they give back, and what they refuse.
+
+mod chunks;
+mod log;
+mod random;
+mod settings;
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use atrest::{EncryptedFs, Error, ErrorKind, FileKind, FileSpec, Reader, Suite};
+
+use crate::support::TestStore;
+
+const HEADER: u64 = 4096;
+
+fn chunked(chunk_len: u32) -> FileSpec {
+    FileSpec::new(FileKind::Table).suite(Suite::Aes256GcmChunks).chunk_len(chunk_len)
+}
+
+fn framed() -> FileSpec {
+    FileSpec::new(FileKind::Log).suite(Suite::Aes256GcmLog)
+}
+
+fn data(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 131 + i / 251 + 7) as u8).collect()
+}
+
+/// A file written whole, open for damage.
+struct Damaged {
+    _store: TestStore,
+    fs: EncryptedFs,
+    path: PathBuf,
+    good: Vec<u8>,
+    file: File,
+}
+
+impl Damaged {
+    fn new(spec: FileSpec, appends: &[&[u8]]) -> Self {
+        let store = TestStore::new();
+        let fs = store.fs();
+        let path = store.data().join("file");
+        write(&fs, &path, spec, appends);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        Self { good: std::fs::read(&path).unwrap(), _store: store, fs, path, file }
+    }
+
+    fn body(&self) -> &[u8] {
+        &self.good[HEADER as usize..]
+    }
+
+    /// Puts another body behind the same header.
+    fn set_body(&self, body: &[u8]) {
+        self.file.set_len(HEADER + body.len() as u64).unwrap();
+        self.file.write_all_at(body, HEADER).unwrap();
+    }
+
+    fn open(&self) -> Result<Reader, Error> {
+        self.fs.open(&self.path)
+    }
+
+    /// With one bit of the body flipped.
+    fn with_flip<T>(&self, place: usize, bit: u32, look: impl FnOnce() -> T) -> T {
+        let at = HEADER + place as u64;
+        let byte = self.body()[place];
+        self.file.write_all_at(&[byte ^ 1 << bit], at).unwrap();
+        let seen = look();
+        self.file.write_all_at(&[byte], at).unwrap();
+        seen
+    }
+}
+
+fn write(fs: &EncryptedFs, path: &Path, spec: FileSpec, appends: &[&[u8]]) {
+    let mut writer = fs.create_new(path, spec).unwrap();
+    let mut len = 0;
+    for append in appends {
+        writer.append(append).unwrap();
+        len += append.len() as u64;
+        assert_eq!(writer.position(), len);
+    }
+    let sealed = writer.finish().unwrap();
+    assert_eq!((sealed.len, sealed.physical_len), (len, std::fs::metadata(path).unwrap().len()));
+}
+
+fn read_all(reader: &Reader) -> Result<Vec<u8>, Error> {
+    let mut all = vec![0; reader.len()? as usize];
+    reader.read_exact_at(&mut all, 0)?;
+    Ok(all)
+}
+
+/// The error of a read, which must leave zeros behind.
+fn refused(reader: &Reader, offset: u64, len: usize) -> ErrorKind {
+    let mut buf = vec![0xaa; len];
+    let error = reader.read_at(&mut buf, offset).unwrap_err();
+    assert!(buf.iter().all(|byte| *byte == 0), "a failed read left something behind");
+    error.kind()
+}

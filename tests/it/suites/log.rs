@@ -1,0 +1,244 @@
+//! Suite 3: a log ends at its last whole frame, and every change of a whole frame is
+//! refused.
+
+use atrest::ErrorKind::{Authentication, CmekRevoked, InvalidArgument};
+use atrest::FRAME_LEN_MAX;
+
+use super::*;
+
+const LENS: [usize; 5] = [1, 16, 300, 2, 77];
+
+fn appends() -> Vec<Vec<u8>> {
+    let mut rest = data(LENS.iter().sum());
+    LENS.iter().map(|len| rest.drain(..len).collect()).collect()
+}
+
+fn damaged() -> (Damaged, Vec<Vec<u8>>) {
+    let appends = appends();
+    let slices: Vec<&[u8]> = appends.iter().map(Vec::as_slice).collect();
+    (Damaged::new(framed(), &slices), appends)
+}
+
+/// Body offsets at which frames begin, and the end.
+fn places() -> Vec<usize> {
+    let mut at = 0;
+    let ends = LENS.iter().map(|len| {
+        at += len + 20;
+        at
+    });
+    [0].into_iter().chain(ends).collect()
+}
+
+#[test]
+fn each_append_is_a_frame() {
+    let (file, appends) = damaged();
+    let reader = file.open().unwrap();
+    assert_eq!((reader.suite(), reader.torn()), (Some(Suite::Aes256GcmLog), None));
+    assert_eq!(reader.frame_count().unwrap(), 5);
+    let mut frame = vec![1, 2, 3];
+    for (index, append) in (0..).zip(&appends) {
+        assert!(reader.read_frame(index, &mut frame).unwrap());
+        assert_eq!(frame, *append);
+    }
+    assert!(!reader.read_frame(5, &mut frame).unwrap());
+    assert!(!reader.read_frame(u64::MAX, &mut frame).unwrap());
+    assert_eq!(read_all(&reader).unwrap(), appends.concat());
+}
+
+#[test]
+fn each_cut_ends_the_log_at_the_frame_before_and_says_so() {
+    let (file, appends) = damaged();
+    let (places, data) = (places(), appends.concat());
+    for cut in (0..=file.body().len()).rev() {
+        file.file.set_len(HEADER + cut as u64).unwrap();
+        let whole = places.iter().filter(|place| **place <= cut).count() - 1;
+        let end: usize = LENS[..whole].iter().sum();
+        let reader = file.open().unwrap();
+        assert_eq!(reader.frame_count().unwrap(), whole as u64);
+        assert_eq!(read_all(&reader).unwrap(), data[..end]);
+        let rest = (cut - places[whole]) as u64;
+        let torn = reader.torn().map(|torn| (torn.frame, torn.offset_bytes, torn.len_bytes));
+        assert_eq!(torn, (rest > 0).then_some((whole as u64, end as u64, rest)), "cut to {cut}");
+        let mut buf = [9; 8];
+        assert_eq!(reader.read_at(&mut buf, end as u64).unwrap(), 0);
+        assert!(reader.read_exact_at(&mut buf, end as u64).is_err());
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_refused_or_cuts_the_log_short() {
+    let (file, appends) = damaged();
+    let (reader, data, places) = (file.open().unwrap(), appends.concat(), places());
+    let mut torn = 0;
+    for (place, bit) in (0..file.body().len()).flat_map(|place| (0..8).map(move |b| (place, b))) {
+        let frame = places.iter().filter(|start| **start <= place).count() - 1;
+        let in_length = place - places[frame] < 4;
+        file.with_flip(place, bit, || {
+            match file.open() {
+                Err(error) => assert_eq!(error.kind(), Authentication),
+                // A length that points behind the end looks like a torn append. What is
+                // left is a true beginning of the log.
+                Ok(cut) => {
+                    assert!(in_length, "byte {place} bit {bit} was accepted");
+                    assert_eq!(cut.torn().unwrap().frame, frame as u64);
+                    let left = read_all(&cut).unwrap();
+                    assert_eq!(left, data[..left.len()]);
+                    assert_eq!(cut.frame_count().unwrap(), frame as u64);
+                    torn += 1;
+                }
+            }
+            let start: usize = LENS[..frame].iter().sum();
+            assert_eq!(refused(&reader, start as u64, 1), Authentication);
+            assert_eq!(refused(&reader, 0, data.len()), Authentication);
+            let mut buf = vec![1];
+            assert!(reader.read_frame(frame as u64, &mut buf).is_err() && buf.is_empty());
+        });
+    }
+    assert!(torn > 0);
+    assert_eq!(read_all(&reader).unwrap(), data);
+}
+
+#[test]
+fn frames_that_are_moved_doubled_dropped_or_from_another_log_are_refused() {
+    let (file, appends) = damaged();
+    let other = file.path.with_extension("other");
+    let slices: Vec<&[u8]> = appends.iter().map(Vec::as_slice).collect();
+    write(&file.fs, &other, framed(), &slices);
+    let other = std::fs::read(&other).unwrap();
+    let places = places();
+    let frame = |i: usize| &file.body()[places[i]..places[i + 1]];
+    let foreign = &other[HEADER as usize..][places[1]..places[2]];
+    for body in [
+        [frame(1), frame(0), frame(2), frame(3), frame(4)].concat(),
+        [frame(0), frame(0), frame(1), frame(2), frame(3), frame(4)].concat(),
+        [frame(0), frame(2), frame(3), frame(4)].concat(),
+        [frame(1), frame(2), frame(3), frame(4)].concat(),
+        [frame(0), foreign, frame(2), frame(3), frame(4)].concat(),
+        [frame(0), frame(1), frame(2), frame(3), frame(4), frame(4)].concat(),
+        [frame(0), &[0; 100]].concat(),
+        [frame(0), &[0xff; 100]].concat(),
+        other[HEADER as usize..].to_vec(),
+    ] {
+        file.set_body(&body);
+        assert_eq!(file.open().unwrap_err().kind(), Authentication);
+    }
+    // Frames from the end may be missing: that is a shorter log.
+    file.set_body(&[frame(0), frame(1)].concat());
+    let reader = file.open().unwrap();
+    assert_eq!((reader.frame_count().unwrap(), reader.torn()), (2, None));
+}
+
+#[test]
+fn a_log_is_read_while_it_is_written() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let path = store.data().join("a.log");
+    let mut writer = fs.create_new(&path, framed()).unwrap();
+    writer.sync().unwrap();
+    let reader = fs.open(&path).unwrap();
+    let mut all = Vec::new();
+    for append in 0..300_usize {
+        let piece = data(1 + append * 7);
+        writer.append(&piece).unwrap();
+        let mut buf = vec![0; piece.len()];
+        assert_eq!(reader.read_at(&mut buf, all.len() as u64).unwrap(), 0, "not written yet");
+        writer.sync().unwrap();
+        reader.read_exact_at(&mut buf, all.len() as u64).unwrap();
+        assert_eq!(buf, piece);
+        all.extend(piece);
+        assert_eq!(reader.len().unwrap(), all.len() as u64);
+        assert_eq!(reader.frame_count().unwrap(), append as u64 + 1);
+    }
+    writer.finish().unwrap();
+    assert_eq!(read_all(&reader).unwrap(), all);
+    let entry = &fs.list(store.data()).unwrap()[0];
+    assert_eq!(
+        (entry.len, entry.physical_len),
+        (all.len() as u64, HEADER + all.len() as u64 + 6000)
+    );
+}
+
+#[test]
+fn an_append_under_way_is_torn_until_it_is_whole() {
+    let (file, appends) = damaged();
+    let places = places();
+    file.file.set_len(HEADER + places[4] as u64).unwrap();
+    let reader = file.open().unwrap();
+    assert_eq!(reader.torn(), None);
+    file.set_body(&file.body()[..places[4] + 50]);
+    assert_eq!(reader.len().unwrap(), 319);
+    assert_eq!(reader.torn().unwrap().len_bytes, 50);
+    file.set_body(file.body());
+    assert_eq!(read_all(&reader).unwrap(), appends.concat());
+    assert_eq!(reader.torn(), None);
+    file.file.set_len(HEADER + places[4] as u64).unwrap();
+    assert_eq!(reader.len().unwrap_err().kind(), Authentication);
+}
+
+#[test]
+fn readers_of_a_growing_log_see_a_true_beginning() {
+    let store = TestStore::new();
+    let fs = store.fs().write_buffer_len(4096);
+    let path = store.data().join("a.log");
+    let mut writer = fs.create_new(&path, framed()).unwrap();
+    writer.sync().unwrap();
+    let reader = fs.open(&path).unwrap();
+    let whole = data(400_000);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut seen = 0;
+                while seen < whole.len() {
+                    let mut buf = vec![0; 5000];
+                    let read = reader.read_at(&mut buf, seen as u64).unwrap();
+                    assert!(buf[..read] == whole[seen..seen + read]);
+                    seen += read;
+                }
+            });
+        }
+        for piece in whole.chunks(997) {
+            writer.append(piece).unwrap();
+        }
+        writer.finish().unwrap();
+    });
+}
+
+#[test]
+fn the_longest_append_is_one_frame_and_a_longer_one_is_refused() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let path = store.data().join("a.log");
+    let mut writer = fs.create_new(&path, framed()).unwrap();
+    let long = data(FRAME_LEN_MAX + 1);
+    writer.append(b"before").unwrap();
+    assert_eq!(writer.append(&long).unwrap_err().kind(), InvalidArgument);
+    assert_eq!(writer.position(), 6);
+    writer.append(&long[1..]).unwrap();
+    writer.append(&[]).unwrap();
+    writer.append(b"after").unwrap();
+    writer.finish().unwrap();
+    let reader = fs.open(&path).unwrap();
+    assert_eq!(reader.frame_count().unwrap(), 3);
+    assert!(read_all(&reader).unwrap() == [b"before", &long[1..], b"after"].concat());
+    let mut buf = [0; 3];
+    reader.read_exact_at(&mut buf, 5 + FRAME_LEN_MAX as u64).unwrap();
+    assert_eq!(buf, [long[FRAME_LEN_MAX], b'a', b'f']);
+}
+
+#[test]
+fn revoking_stops_and_restoring_resumes() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let path = store.data().join("a.log");
+    let mut writer = fs.create_new(&path, framed()).unwrap();
+    writer.append(b"before ").unwrap();
+    writer.sync().unwrap();
+    let reader = fs.open(&path).unwrap();
+    fs.keyring().revoke();
+    assert_eq!(refused(&reader, 0, 7), CmekRevoked);
+    assert_eq!(writer.append(b"lost").unwrap_err().kind(), CmekRevoked);
+    fs.keyring().restore().unwrap();
+    writer.append(b"after").unwrap();
+    writer.finish().unwrap();
+    assert_eq!(read_all(&reader).unwrap(), b"before after");
+}

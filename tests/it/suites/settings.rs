@@ -1,0 +1,75 @@
+//! What the store's minimum suite and a file's spec decide.
+
+use atrest::keyring::Options;
+use atrest::{Keyring, Settings};
+
+use super::*;
+
+fn with_minimum(store: &TestStore, minimum: Suite) -> EncryptedFs {
+    let mut options = Options::default();
+    let mut settings = Settings::default();
+    settings.minimum_suite = minimum;
+    options.settings = settings;
+    EncryptedFs::new(Keyring::create(store.storage(), store.kms(), options).unwrap())
+}
+
+#[test]
+fn new_files_follow_the_minimum() {
+    let kinds = [
+        (FileKind::Table, Suite::Aes256GcmChunks),
+        (FileKind::Log, Suite::Aes256GcmLog),
+        (FileKind::Manifest, Suite::Aes256GcmLog),
+        (FileKind::Blob, Suite::Aes256GcmChunks),
+        (FileKind::Other, Suite::Aes256GcmChunks),
+    ];
+    for minimum in [Suite::Aes256Ctr, Suite::Aes256GcmChunks, Suite::Aes256GcmLog] {
+        let store = TestStore::new();
+        let fs = with_minimum(&store, minimum);
+        for (i, (kind, authenticated)) in kinds.into_iter().enumerate() {
+            let path = store.data().join(i.to_string());
+            let mut writer = fs.create_new(&path, kind).unwrap();
+            writer.append(b"some bytes").unwrap();
+            writer.finish().unwrap();
+            let reader = fs.open(&path).unwrap();
+            let free = minimum == Suite::Aes256Ctr;
+            assert_eq!(reader.suite(), Some(if free { minimum } else { authenticated }));
+            assert_eq!(read_all(&reader).unwrap(), b"some bytes");
+        }
+        assert!(fs.list(store.data()).unwrap().iter().all(|entry| entry.len == 10));
+    }
+}
+
+#[test]
+fn an_authenticated_minimum_refuses_suite_1() {
+    let store = TestStore::new();
+    let fs = with_minimum(&store, Suite::Aes256GcmChunks);
+    let path = store.data().join("a");
+    let spec = FileSpec::new(FileKind::Table).suite(Suite::Aes256Ctr);
+    assert_eq!(fs.create_new(&path, spec).unwrap_err().kind(), ErrorKind::SuiteTooWeak);
+    assert!(!path.exists());
+    for spec in [chunked(1 << 14), framed()] {
+        write(&fs, &path, spec, &[b"x"]);
+        fs.open(&path).unwrap();
+        fs.remove(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_chunk_length_out_of_range_is_refused() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let path = store.data().join("a");
+    for chunk_len in [0, 1, 16, 2048, 4095, 4097, 12_288, 1 << 21, 1 << 31] {
+        let error = fs.create_new(&path, chunked(chunk_len)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{chunk_len}");
+        // It means nothing to other suites.
+        let spec = chunked(chunk_len).suite(Suite::Aes256GcmLog);
+        write(&fs, &path, spec, &[b"x"]);
+        fs.remove(&path).unwrap();
+    }
+    for log2 in 12..=20 {
+        write(&fs, &path, chunked(1 << log2), &[b"x"]);
+        assert_eq!(std::fs::read(&path).unwrap()[13], log2);
+        fs.remove(&path).unwrap();
+    }
+}
