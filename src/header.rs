@@ -24,6 +24,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, FileId, StoreId};
 use crate::secret::DataKey;
 
+#[cfg(test)]
+mod tests;
+
 /// Length of the header in bytes: one page, so that direct I/O and mmap of the body keep
 /// their alignment. The body begins at this physical offset.
 pub const HEADER_LEN: usize = 4096;
@@ -216,6 +219,15 @@ impl NewHeader {
         bytes[..RAW_LEN].copy_from_slice(raw.as_bytes());
         (bytes, derived)
     }
+}
+
+/// Makes commitment and checksum fit a header that somebody changed, for fuzzing.
+#[cfg(any(test, feature = "danger-internals"))]
+pub(crate) fn reseal(file: &mut [u8], prefix: &[u8; PREFIX_LEN], key: &DataKey) {
+    let derived = derive(key.expose(), Purpose::File, &[prefix]);
+    file[PREFIX_LEN..CHECKED_LEN].copy_from_slice(derived.commitment());
+    let checksum = checksum(file);
+    file[CHECKED_LEN..RAW_LEN].copy_from_slice(&checksum);
 }
 
 fn checksum(raw: &[u8]) -> [u8; 16] {

@@ -28,6 +28,8 @@ mod commit;
 mod directory;
 mod files;
 mod format;
+#[cfg(any(test, feature = "danger-internals"))]
+pub(crate) mod fuzz;
 mod handles;
 mod rotation;
 mod status;

@@ -1,10 +1,41 @@
-//! Encryption at rest for storage engines.
+//! Encryption at rest for storage engines: an engine hands its files to this library, and
+//! every byte on disk is encrypted under keys that rotate by themselves and that the
+//! customer can take away.
+//!
+//! The customer's key (CMEK) stays in a key service and wraps the store key (KEK); the
+//! store key wraps data keys (DEK), which rotate every 30 days; each file's own key is
+//! derived from the data key that was active when the file was created.
+//!
+//! **Not protected:** [`Suite::Aes256Ctr`], the default, does not notice a changed body;
+//! the authenticated suites do. File sizes, access patterns and the memory of the running
+//! process are out of scope. `docs/FORMAT.md` section 8 has the threats in full.
+//!
+//! # Which type for which job
+//!
+//! | job | type |
+//! |---|---|
+//! | open or create a store, rotate its keys, withdraw access | [`Keyring`] |
+//! | write and read files | [`EncryptedFs`], [`Writer`], [`Reader`] |
+//! | encrypt what an engine writes by itself | [`Encryptor`], [`Decryptor`], [`Header`] |
+//! | wrap the store key in a key service | [`kms::Kms`] |
+//! | keep a keyring elsewhere | [`keyring::KeyringStorage`] |
+//!
+//! # Example
+//!
+//! The README's, which is tested with this crate: a key file, a store, one table.
+//!
+//! # Features
+//!
+//! - `passphrase` (default): the Argon2id provider; 4 crates.
+//! - `danger-internals`: raw kernels, for benchmarks and fuzzing only.
 
 mod cipher;
 mod clock;
 mod derive;
 pub mod error;
 pub mod fs;
+#[cfg(any(test, feature = "danger-internals"))]
+mod fuzz;
 mod header;
 mod hex;
 mod ids;
@@ -12,6 +43,8 @@ pub mod keyring;
 pub mod kms;
 mod random;
 mod secret;
+#[cfg(test)]
+mod vectors;
 pub mod vfs;
 
 pub use cipher::{BODY_LEN_MAX, Decryptor, Encryptor, FRAME_LEN_MAX};
@@ -23,9 +56,18 @@ pub use ids::{DataKeyId, FileId, StoreId, StoreKeyId};
 pub use keyring::{Expect, FileSpec, Keyring, Options, PlaintextPolicy, Settings};
 pub use secret::{DataKey, KEY_LEN, StoreKey};
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// Raw kernels, for benchmarks, fuzzing and test vectors only.
 #[cfg(feature = "danger-internals")]
 #[doc(hidden)]
 pub mod internals {
     pub use crate::cipher::ctr::{CtrKey, Width, limit};
+
+    /// What the fuzz targets call.
+    pub mod fuzz {
+        pub use crate::fuzz::{ctr, file, header, keyring_image, keyring_slots, ranges};
+    }
 }

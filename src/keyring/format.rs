@@ -33,6 +33,9 @@ use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::KeyUri;
 use crate::secret::StoreKey;
 
+#[cfg(test)]
+mod tests;
+
 const HEADER_LEN: usize = 128;
 const MAC_LEN: usize = 32;
 const TRAILER_LEN: usize = 64;
@@ -187,8 +190,17 @@ pub(crate) fn encode(
     body: &Body,
     key: &StoreKey,
 ) -> Result<Vec<u8>> {
-    let slots = encode_slots(slots)?;
-    let body = body.encode()?;
+    assemble(fixed, &encode_slots(slots)?, &body.encode()?, key)
+}
+
+/// Puts encoded slots and an encoded body, whatever they hold, into an image with a right
+/// MAC and checksum.
+pub(super) fn assemble(
+    fixed: &Fixed,
+    slots: &[u8],
+    body: &[u8],
+    key: &StoreKey,
+) -> Result<Vec<u8>> {
     let too_long = |_| Error::new(ErrorKind::InvalidArgument, "the keyring is too large");
     let raw = RawHeader {
         magic: KEYRING_MAGIC,
@@ -208,8 +220,8 @@ pub(crate) fn encode(
     };
     let mut bytes = Vec::with_capacity(HEADER_LEN + slots.len() + body.len() + TRAILER_LEN);
     bytes.extend_from_slice(raw.as_bytes());
-    bytes.extend_from_slice(&slots);
-    bytes.extend_from_slice(&body);
+    bytes.extend_from_slice(slots);
+    bytes.extend_from_slice(body);
     let mac = mac(key, fixed, &bytes);
     bytes.extend_from_slice(&mac);
     let checksum = Sha256::digest(&bytes);

@@ -1,3 +1,28 @@
-//! The command `atrest`.
+//! The command `atrest`: stores, keys and encrypted files, from the command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod advice;
+mod cmd;
+mod failure;
+mod key;
+mod output;
+mod progress;
+mod scan;
+mod signal;
+mod staged;
+mod store;
+mod table;
+mod units;
+
+fn main() -> ExitCode {
+    let cli = cmd::Cli::parse();
+    let mut out = output::Out::new(cli.json);
+    let result = signal::install().and_then(|()| cli.command.run(&mut out));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => ExitCode::from(failure.report(cli.json)),
+    }
+}

@@ -1,0 +1,66 @@
+//! The commands. A new one is a file in `cmd/`, a variant of [`Command`] and its arm in
+//! [`Command::run`]; its help text and examples stand with its arguments.
+
+use clap::{Parser, Subcommand};
+
+use crate::advice::EXIT_CODES_HELP;
+use crate::failure::Result;
+use crate::output::Out;
+
+mod decrypt;
+mod encrypt;
+mod init;
+mod inspect;
+mod keygen;
+mod rotate;
+mod status;
+
+const EXAMPLES: &str = "\
+Examples:
+  atrest keygen /etc/app/cmek.key
+  atrest init data --cmek file:///etc/app/cmek.key
+  atrest encrypt data report.pdf report.pdf --cmek file:///etc/app/cmek.key
+  atrest status data --cmek file:///etc/app/cmek.key
+";
+
+/// Encryption at rest: stores, keys and encrypted files.
+#[derive(Parser)]
+#[command(
+    name = "atrest",
+    version,
+    after_help = format!("{EXAMPLES}\n{EXIT_CODES_HELP}"),
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    /// Print JSON for machines; errors too, on standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Keygen(keygen::Args),
+    Init(init::Args),
+    Status(status::Args),
+    Encrypt(encrypt::Args),
+    Decrypt(decrypt::Args),
+    Inspect(inspect::Args),
+    Rotate(rotate::Args),
+}
+
+impl Command {
+    pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        match self {
+            Self::Keygen(args) => args.run(out),
+            Self::Init(args) => args.run(out),
+            Self::Status(args) => args.run(out),
+            Self::Encrypt(args) => args.run(out),
+            Self::Decrypt(args) => args.run(out),
+            Self::Inspect(args) => args.run(out),
+            Self::Rotate(args) => args.run(out),
+        }
+    }
+}

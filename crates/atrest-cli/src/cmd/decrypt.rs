@@ -1,0 +1,165 @@
+//! `atrest decrypt`: a file out of a store.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use atrest::{EncryptedFs, ErrorKind, Reader, Suite};
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+use crate::key::{self, CmekArg, Words};
+use crate::output::{BOLD, Out, clean};
+use crate::staged::Staged;
+use crate::{progress, store, units};
+
+const EXAMPLES: &str = "\
+Examples:
+  atrest decrypt data report.pdf -o report.pdf --cmek file:///etc/app/cmek.key
+  atrest decrypt data shop.sql --cmek env:CMEK | psql shop
+  atrest decrypt data shop.sql -o shop.sql --force --cmek passphrase:
+
+JSON fields: name, bytes, suite, authenticated, output. With the data on standard output,
+the JSON is on standard error. `suite` is null for a plaintext file the store allows.
+";
+
+/// Bytes read at a time.
+const PIECE_LEN: usize = 1 << 20;
+
+/// Decrypt a file of a store, to standard output or to OUT.
+///
+/// OUT appears only when it is whole and on disk, readable by its owner alone. The store
+/// is only read, beside a writer or not. Suite 1 does not notice a changed body: what
+/// comes out is as trustworthy as the disk it was on.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The store's directory.
+    dir: PathBuf,
+    /// The file's name in the store.
+    name: String,
+    #[command(flatten)]
+    cmek: CmekArg,
+    /// Where to put it instead of standard output; must not exist unless --force is given.
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+    /// Replace OUT if it exists.
+    #[arg(long, requires = "output")]
+    force: bool,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct Report {
+    name: String,
+    bytes: u64,
+    suite: Option<Suite>,
+    authenticated: bool,
+    output: Option<String>,
+}
+
+impl Args {
+    pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        drop(store::storage(&self.dir)?);
+        let path = store::resolve(&self.dir, &self.name)?;
+        let output = self.output.as_deref().filter(|output| *output != Path::new("-"));
+        let target = output.map(|output| Target::new(output, self.force)).transpose()?;
+        // Before the passphrase is asked for: whether there is such a file.
+        File::open(&path).map_err(|e| Failure::io("the file cannot be opened", &path, e))?;
+        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
+        let fs = EncryptedFs::new(store::open_read_only(&self.dir, kms)?);
+        let reader = fs.open(&path)?;
+        let bytes = match target {
+            Some(target) => target.fill(&reader, self.force, out.is_json())?,
+            None => {
+                let mut stdout = io::stdout().lock();
+                let fail = Failure::stdout;
+                let bytes = copy(&reader, &mut stdout, fail, out.is_json())?;
+                stdout.flush().map_err(fail)?;
+                bytes
+            }
+        };
+        let report = Report {
+            name: self.name.clone(),
+            bytes,
+            suite: reader.suite(),
+            authenticated: reader.suite().is_some_and(Suite::is_authenticated),
+            output: output.map(|output| output.display().to_string()),
+        };
+        if output.is_none() {
+            out.result_aside(&report, String::new);
+            return Ok(());
+        }
+        out.result(&report, || {
+            let to = report.output.as_deref().unwrap_or("-");
+            let done =
+                if report.suite.is_some() { "Decrypted" } else { "Copied the plaintext file," };
+            format!("{done} {} to {}.", units::counted(bytes, "byte"), BOLD.paint(&clean(to)))
+        })
+    }
+}
+
+/// Where the plaintext goes.
+enum Target {
+    /// Under a temporary name until it is whole.
+    Staged(Staged),
+    /// A device or pipe, which cannot be renamed over.
+    Direct(PathBuf),
+}
+
+impl Target {
+    fn new(path: &Path, force: bool) -> Result<Self> {
+        match path.metadata() {
+            Ok(metadata) if metadata.is_dir() => {
+                let what = "expected a file to write, found a directory";
+                Err(atrest::Error::new(ErrorKind::InvalidArgument, what).with_path(path).into())
+            }
+            Ok(metadata) if !metadata.is_file() => Ok(Self::Direct(path.to_owned())),
+            _ => Ok(Self::Staged(Staged::new(path, force)?)),
+        }
+    }
+
+    fn fill(self, reader: &Reader, force: bool, json: bool) -> Result<u64> {
+        let path = match &self {
+            Self::Staged(staged) => staged.path(),
+            Self::Direct(path) => path,
+        };
+        let fail = |source| Failure::io("the output cannot be written", path, source);
+        let mut options = OpenOptions::new();
+        match &self {
+            // The plaintext of an encrypted file is for its owner alone.
+            Self::Staged(_) => options.write(true).create_new(true).mode(0o600),
+            Self::Direct(_) => options.write(true),
+        };
+        let mut file = options.open(path).map_err(fail)?;
+        let bytes = copy(reader, &mut file, fail, json)?;
+        if let Self::Staged(staged) = self {
+            let synced = file.sync_all();
+            synced.map_err(|e| Failure::io("the output cannot be written", staged.path(), e))?;
+            staged.publish(force)?;
+        }
+        Ok(bytes)
+    }
+}
+
+fn copy(
+    reader: &Reader,
+    to: &mut dyn Write,
+    fail: impl Fn(io::Error) -> Failure,
+    json: bool,
+) -> Result<u64> {
+    let progress = progress::bytes("decrypting", Some(reader.len()?), json);
+    let mut piece = vec![0; PIECE_LEN];
+    let mut offset = 0;
+    loop {
+        let read = reader.read_at(&mut piece, offset)?;
+        if read == 0 {
+            progress.finish_and_clear();
+            return Ok(offset);
+        }
+        to.write_all(&piece[..read]).map_err(&fail)?;
+        offset += read as u64;
+        progress.inc(read as u64);
+    }
+}

@@ -1,0 +1,159 @@
+//! `atrest encrypt`: a file or standard input into a store.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind};
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+use crate::key::{self, CmekArg, Words};
+use crate::output::{BOLD, Out, clean};
+use crate::staged::Staged;
+use crate::{progress, store, units};
+
+const EXAMPLES: &str = "\
+Examples:
+  atrest encrypt data report.pdf report.pdf --cmek file:///etc/app/cmek.key
+  pg_dump shop | atrest encrypt data - shop.sql --cmek env:CMEK
+  ATREST_CMEK=passphrase: atrest encrypt data wal.log 000001.log --kind log
+
+JSON fields: name, bytes, physical_bytes, kind, data_key_id
+";
+
+/// Bytes read at a time.
+const PIECE_LEN: usize = 256 << 10;
+
+/// Encrypt a file, or standard input, into a store.
+///
+/// NAME appears only when it is whole and on disk: whatever interrupts the command, no
+/// half file stands under it. The data key rotates first if it is due.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The store's directory.
+    dir: PathBuf,
+    /// The file to encrypt; - for standard input.
+    src: PathBuf,
+    /// Its name in the store; must not exist unless --force is given.
+    name: String,
+    #[command(flatten)]
+    cmek: CmekArg,
+    /// What is in the file.
+    #[arg(long, value_enum, default_value_t = Kind::Other)]
+    kind: Kind,
+    /// Replace NAME if it exists: by a new file under a new key.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Kind {
+    /// A sorted table
+    Table,
+    /// A write-ahead log
+    Log,
+    /// A manifest
+    Manifest,
+    /// A blob or value log
+    Blob,
+    /// Anything else
+    Other,
+}
+
+impl From<Kind> for FileKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Table => Self::Table,
+            Kind::Log => Self::Log,
+            Kind::Manifest => Self::Manifest,
+            Kind::Blob => Self::Blob,
+            Kind::Other => Self::Other,
+        }
+    }
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct Report {
+    name: String,
+    bytes: u64,
+    physical_bytes: u64,
+    kind: FileKind,
+    data_key_id: DataKeyId,
+}
+
+impl Args {
+    pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        // Before the passphrase is asked for: what is wrong with the names.
+        drop(store::storage(&self.dir)?);
+        let target = store::resolve(&self.dir, &self.name)?;
+        let (mut source, len) = open_source(&self.src)?;
+        let staged = Staged::new(&target, self.force)?;
+        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
+        let keyring = store::open(&self.dir, kms)?;
+        keyring.maintain()?;
+        let fs = EncryptedFs::new(keyring);
+        let mut writer = fs.create_new(staged.path(), FileKind::from(self.kind))?;
+        let progress = progress::bytes("encrypting", len, out.is_json());
+        let mut piece = vec![0; PIECE_LEN];
+        loop {
+            match source.read(&mut piece) {
+                Ok(0) => break,
+                Ok(read) => {
+                    writer.append(&piece[..read]).map_err(|e| named(e, &target))?;
+                    progress.inc(read as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(Failure::io("the source cannot be read", &self.src, error));
+                }
+            }
+        }
+        let sealed = writer.finish().map_err(|e| named(e, &target))?;
+        progress.finish_and_clear();
+        staged.publish(self.force)?;
+        // Keeps the count of bytes, where the store rotates by it.
+        fs.keyring().maintain()?;
+        let report = Report {
+            name: self.name.clone(),
+            bytes: sealed.len,
+            physical_bytes: sealed.physical_len,
+            kind: self.kind.into(),
+            data_key_id: sealed.data_key_id,
+        };
+        out.result(&report, || {
+            format!(
+                "Encrypted {} as {} under data key {}.",
+                units::counted(report.bytes, "byte"),
+                BOLD.paint(&clean(&self.name)),
+                report.data_key_id
+            )
+        })
+    }
+}
+
+/// The error with the name the user gave, since the temporary one is gone.
+fn named(error: atrest::Error, target: &Path) -> Failure {
+    let what = match error.kind() {
+        ErrorKind::Io(_) => "the file cannot be written",
+        _ => "the file cannot be encrypted",
+    };
+    atrest::Error::new(error.kind(), what).with_path(target).with_source(error).into()
+}
+
+fn open_source(path: &Path) -> Result<(Box<dyn Read>, Option<u64>)> {
+    if path == Path::new("-") {
+        return Ok((Box::new(io::stdin().lock()), None));
+    }
+    let fail = |source| Failure::io("the source cannot be opened", path, source);
+    let file = File::open(path).map_err(fail)?;
+    let metadata = file.metadata().map_err(fail)?;
+    if metadata.is_dir() {
+        let what = "expected a file, found a directory";
+        return Err(atrest::Error::new(ErrorKind::InvalidArgument, what).with_path(path).into());
+    }
+    Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
+}

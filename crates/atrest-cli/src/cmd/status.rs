@@ -1,0 +1,283 @@
+//! `atrest status`: what a store is made of.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use atrest::keyring::{AuditEvent, DataKeyStatus, KeyState, KeyringInfo, KeyringStatus};
+use atrest::{Clock, DataKeyId, Keyring, PlaintextPolicy, Settings, SystemClock};
+use serde::Serialize;
+
+use crate::failure::Result;
+use crate::key::{self, Words};
+use crate::output::{BOLD, DIM, GREEN, Out, YELLOW, clean};
+use crate::scan::{Scan, Usage, scan};
+use crate::table::{Align, Cell, Table, bar};
+use crate::{store, units};
+
+const EXAMPLES: &str = "\
+Examples:
+  atrest status data
+  atrest status data --cmek file:///etc/app/cmek.key
+  atrest status data --json | jq '.files.plaintext.files'
+
+JSON fields: directory, authenticated, store_id, store_key_id, generation, written_ns,
+slots [name, key_uri, key_version, created_ns], settings [rotation_period_s,
+rotation_bytes, plaintext, minimum_suite], data_keys [id, files, bytes, and with a key
+keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes],
+history [number, at_ns, generation, what, store_key_id, detail], files [encrypted, plaintext, empty and problem
+with files and bytes each; problems with path, kind, message]. Without --cmek, settings
+and history are null.
+";
+
+/// Width of a data key's bar, in characters.
+const BAR_LEN: usize = 20;
+/// Problem files shown to people; machines get a hundred.
+const PROBLEMS_SHOWN: usize = 10;
+
+/// Show a store's keys, settings and files.
+///
+/// Without --cmek: what can be read without any key, not authenticated. With it: all, and
+/// every file's header is proven. The store is only read, beside a writer or not.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The store's directory.
+    dir: PathBuf,
+    /// The customer's key: file:///absolute/path, env:NAME or passphrase:
+    #[arg(long, value_name = "URI", env = "ATREST_CMEK")]
+    cmek: Option<String>,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct Report {
+    directory: String,
+    authenticated: bool,
+    #[serde(flatten)]
+    info: KeyringInfo,
+    settings: Option<Settings>,
+    data_keys: Vec<KeyReport>,
+    history: Option<Vec<AuditEvent>>,
+    files: Scan,
+}
+
+/// A data key with the files under it. Field names are stable.
+#[derive(Serialize)]
+struct KeyReport {
+    id: DataKeyId,
+    files: u64,
+    bytes: u64,
+    #[serde(flatten)]
+    known: Option<Known>,
+}
+
+#[derive(Serialize)]
+struct Known {
+    keyspace: String,
+    state: KeyState,
+    exposed: bool,
+    created_ns: u64,
+    age_s: u64,
+    retired_ns: Option<u64>,
+    destroyed_ns: Option<u64>,
+    encrypted_bytes: u64,
+}
+
+impl Known {
+    fn new(key: DataKeyStatus, now_ns: u64) -> Self {
+        Self {
+            keyspace: key.keyspace,
+            state: key.state,
+            exposed: key.exposed,
+            created_ns: key.created_ns,
+            age_s: now_ns.saturating_sub(key.created_ns) / 1_000_000_000,
+            retired_ns: key.retired_ns,
+            destroyed_ns: key.destroyed_ns,
+            encrypted_bytes: key.encrypted_bytes,
+        }
+    }
+}
+
+impl Args {
+    pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        let storage = store::storage(&self.dir)?;
+        // An empty variable is as good as none.
+        let report = match self.cmek.as_deref().filter(|uri| !uri.is_empty()) {
+            Some(uri) => {
+                let kms = key::open(uri, Words::Known, key::PASSPHRASE_VARIABLE)?;
+                let keyring = store::open_read_only(&self.dir, kms)?;
+                let files = scan(&self.dir, Some(&keyring), out.is_json())?;
+                // After the scan, which reads the keyring again if a writer rotated.
+                Report::authenticated(self, keyring.status(), files)
+            }
+            None => {
+                let info = Keyring::inspect(&storage)?;
+                Report::without_keys(self, info, scan(&self.dir, None, out.is_json())?)
+            }
+        };
+        out.result(&report, || report.text())
+    }
+}
+
+impl Report {
+    fn authenticated(args: &Args, status: KeyringStatus, files: Scan) -> Self {
+        let now_ns = SystemClock.now_ns();
+        let usage = |id| files.by_key.get(&id).copied().unwrap_or_default();
+        let data_keys = status.data_keys.into_iter().map(|key| {
+            let Usage { files, bytes } = usage(key.id);
+            KeyReport { id: key.id, files, bytes, known: Some(Known::new(key, now_ns)) }
+        });
+        Self {
+            directory: args.dir.display().to_string(),
+            authenticated: true,
+            data_keys: data_keys.collect(),
+            info: status.info,
+            settings: Some(status.settings),
+            history: Some(status.history),
+            files,
+        }
+    }
+
+    fn without_keys(args: &Args, info: KeyringInfo, files: Scan) -> Self {
+        let by_key: &BTreeMap<_, _> = &files.by_key;
+        let data_keys = by_key.iter().map(|(id, usage)| KeyReport {
+            id: *id,
+            files: usage.files,
+            bytes: usage.bytes,
+            known: None,
+        });
+        Self {
+            directory: args.dir.display().to_string(),
+            authenticated: false,
+            data_keys: data_keys.collect(),
+            info,
+            settings: None,
+            history: None,
+            files,
+        }
+    }
+
+    fn text(&self) -> String {
+        let how = if self.authenticated {
+            GREEN.paint("authenticated")
+        } else {
+            YELLOW.paint("not authenticated: read without a key; --cmek proves it")
+        };
+        let mut lines = vec![
+            format!("{}: {how}", BOLD.paint(&clean(&self.directory))),
+            format!("  store       {}", self.info.store_id),
+            format!("  store key   {}", self.info.store_key_id),
+            format!(
+                "  keyring     generation {}, written {}",
+                self.info.generation,
+                units::time(self.info.written_ns)
+            ),
+        ];
+        lines.extend(self.info.slots.iter().map(|slot| {
+            let version = match slot.key_version.as_str() {
+                "" => String::new(),
+                version => format!(", version {}", clean(version)),
+            };
+            let since = units::time(slot.created_ns);
+            let (name, uri) = (clean(&slot.name), clean(&slot.key_uri));
+            format!("  CMEK slot   {name}: {uri}{version}, since {since}")
+        }));
+        lines.extend(self.settings.as_ref().map(settings_line));
+        lines.push(format!("\n{}", BOLD.paint("Data keys")));
+        lines.push(self.key_table());
+        lines.push(format!("\n{}", BOLD.paint("Files")));
+        lines.push(self.files_table());
+        lines.extend(self.files.problems.iter().take(PROBLEMS_SHOWN).map(|problem| {
+            let (path, what) = (&problem.path, &problem.message);
+            format!("  {} {path}: {what}", YELLOW.paint("!"))
+        }));
+        let hidden = self.files.problem.files.saturating_sub(PROBLEMS_SHOWN as u64);
+        if hidden > 0 {
+            lines.push(format!("  {} and {hidden} more", YELLOW.paint("!")));
+        }
+        lines.join("\n")
+    }
+
+    fn key_table(&self) -> String {
+        if self.data_keys.is_empty() {
+            return format!("  {}", DIM.paint("no file names one"));
+        }
+        use Align::{Left, Right};
+        let mut columns = vec![("id", Left), ("files", Right), ("on disk", Right)];
+        if self.authenticated {
+            columns.extend([("state", Left), ("age", Right)]);
+        }
+        columns.push(("share", Left));
+        let mut table = Table::new(&columns);
+        let total = self.files.encrypted.bytes.max(1) as f64;
+        for key in &self.data_keys {
+            let mut row: Vec<Cell> = vec![
+                key.id.to_string().into(),
+                units::count(key.files).into(),
+                units::bytes(key.bytes).into(),
+            ];
+            if let Some(known) = &key.known {
+                row.push(state_cell(known));
+                row.push(units::duration(Duration::from_secs(known.age_s)).into());
+            }
+            row.push(bar(key.bytes as f64 / total, BAR_LEN).into());
+            table.row(row);
+        }
+        table.render()
+    }
+
+    fn files_table(&self) -> String {
+        let mut table =
+            Table::new(&[("", Align::Left), ("files", Align::Right), ("on disk", Align::Right)]);
+        let plaintext = match self.settings.as_ref().map(|settings| settings.plaintext) {
+            Some(PlaintextPolicy::Require) => "plaintext, refused",
+            Some(PlaintextPolicy::Allow) => "plaintext, allowed",
+            None => "plaintext",
+        };
+        let rows = [
+            ("encrypted", self.files.encrypted, true),
+            (plaintext, self.files.plaintext, true),
+            ("empty", self.files.empty, false),
+            ("with problems", self.files.problem, false),
+        ];
+        for (name, usage, always) in rows {
+            if always || usage.files > 0 {
+                table.row([
+                    name.into(),
+                    units::count(usage.files).into(),
+                    units::bytes(usage.bytes).into(),
+                ]);
+            }
+        }
+        table.render()
+    }
+}
+
+fn state_cell(key: &Known) -> Cell {
+    let state = match key.state {
+        KeyState::Active => "active",
+        KeyState::DecryptOnly => "decrypt-only",
+        KeyState::Destroyed => "destroyed",
+        _ => "unknown",
+    };
+    match (key.exposed, key.state) {
+        (true, _) => Cell::painted(format!("{state}, exposed"), YELLOW),
+        (false, KeyState::Active) => Cell::painted(state, GREEN),
+        (false, _) => state.into(),
+    }
+}
+
+fn settings_line(settings: &Settings) -> String {
+    let limit = settings
+        .rotation_bytes
+        .map_or(String::new(), |limit| format!(" or {} encrypted", units::bytes(limit)));
+    let plaintext = match settings.plaintext {
+        PlaintextPolicy::Require => "refused",
+        PlaintextPolicy::Allow => "allowed",
+    };
+    format!(
+        "  settings    data key rotates after {}{limit}; plaintext files {plaintext}",
+        units::duration(settings.rotation_period)
+    )
+}

@@ -1,0 +1,33 @@
+//! Progress on standard error, while it is a terminal and the work takes long.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Work shorter than this many bytes needs no bar.
+const BYTES_MIN: u64 = 16 << 20;
+const REDRAWS_PER_SECOND: u8 = 8;
+
+/// A bar over bytes; of unknown length if `len` is `None`. Hidden for machines.
+pub(crate) fn bytes(what: &'static str, len: Option<u64>, json: bool) -> ProgressBar {
+    if json || len.is_some_and(|len| len < BYTES_MIN) {
+        return ProgressBar::hidden();
+    }
+    let template = match len {
+        Some(_) => "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        None => "{msg} {bytes} {bytes_per_sec} {elapsed}",
+    };
+    bar(what, len, template)
+}
+
+/// A counter of files found so far.
+pub(crate) fn files(what: &'static str, json: bool) -> ProgressBar {
+    if json { ProgressBar::hidden() } else { bar(what, None, "{msg} {human_pos} files {elapsed}") }
+}
+
+fn bar(what: &'static str, len: Option<u64>, template: &str) -> ProgressBar {
+    let target = ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_SECOND);
+    let bar = ProgressBar::with_draw_target(len, target).with_message(what);
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style.progress_chars("━╸─")),
+        Err(_) => bar,
+    }
+}

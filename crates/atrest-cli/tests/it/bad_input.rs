@@ -1,0 +1,245 @@
+//! Every bad input has its own error and exit code, and leaves the store as it was.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use atrest::keyring::{DirectoryStorage, Keyring, Options};
+
+use crate::support::{Bench, image};
+
+/// A store with one file `f`.
+fn with_file() -> Bench {
+    let bench = Bench::new();
+    bench.write("src", b"some words that nobody else may read");
+    bench.good(&["encrypt", "data", "src", "f"]);
+    bench
+}
+
+#[test]
+fn keys_that_do_not_fit_are_refused() {
+    let mut bench = with_file();
+    bench.keygen("other.key");
+    let before = image(&bench.path("data"));
+    let with = |uri: &str, code, kind| {
+        for command in [
+            &["status", "data"][..],
+            &["decrypt", "data", "f"],
+            &["encrypt", "data", "src", "g"],
+            &["rotate", "data-key", "data"],
+            &["rotate", "store-key", "data"],
+            &["rotate", "cmek", "data", "--new-cmek", "env:X"],
+        ] {
+            bench.bad(code, kind, &[command, &["--cmek", uri]].concat());
+        }
+    };
+    with(&bench.uri("other.key"), 5, "kms-integrity");
+    with(&bench.uri("missing.key"), 3, "kms-not-found");
+    with("env:NOT_SET", 2, "kms-misconfigured");
+    with("passphrase:", 2, "kms-misconfigured");
+    with("cmek.key", 2, "kms-misconfigured");
+    with("gopher://key", 2, "kms-misconfigured");
+    fs::set_permissions(bench.path("other.key"), fs::Permissions::from_mode(0o640)).unwrap();
+    with(&bench.uri("other.key"), 2, "kms-misconfigured");
+    bench.write("short.key", b"short");
+    fs::set_permissions(bench.path("short.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    with(&bench.uri("short.key"), 2, "kms-misconfigured");
+    assert!(image(&bench.path("data")) == before);
+    // A path instead of a URI gets the URI as advice.
+    let run = bench.bad(2, "kms-misconfigured", &["status", "data", "--cmek", "cmek.key"]);
+    assert!(run.stderr.contains(&format!("--cmek {}", bench.uri("cmek.key"))), "{}", run.stderr);
+}
+
+#[test]
+fn a_new_cmek_that_is_not_usable_changes_nothing() {
+    let bench = with_file();
+    let before = image(&bench.path("data"));
+    let missing = bench.uri("missing.key");
+    bench.bad(3, "kms-not-found", &["rotate", "cmek", "data", "--new-cmek", &missing]);
+    assert!(image(&bench.path("data")) == before);
+}
+
+#[test]
+fn a_store_that_is_none_is_left_alone() {
+    let bench = with_file();
+    bench.bad(7, "io-not-found", &["status", "nowhere"]);
+    bench.bad(2, "invalid-argument", &["status", "src"]);
+    fs::create_dir(bench.path("other")).unwrap();
+    for command in [
+        &["status", "other"][..],
+        &["decrypt", "other", "f"],
+        &["encrypt", "other", "src", "g"],
+        &["rotate", "data-key", "other"],
+    ] {
+        bench.bad(7, "keyring-missing", command);
+    }
+    // Not even a lock file.
+    assert_eq!(bench.names("other"), [""; 0]);
+    fs::remove_file(bench.path("data/KEYRING")).unwrap();
+    bench.bad(7, "keyring-missing", &["decrypt", "data", "f"]);
+}
+
+#[test]
+fn a_store_is_never_created_over_another() {
+    let bench = with_file();
+    bench.good(&["rotate", "data-key", "data"]);
+    let before = image(&bench.path("data"));
+    bench.bad(8, "keyring-exists", &["init", "data"]);
+    assert!(image(&bench.path("data")) == before);
+    // Older images of a lost keyring are a keyring too, and the message names them.
+    fs::remove_file(bench.path("data/KEYRING")).unwrap();
+    let run = bench.bad(8, "keyring-exists", &["init", "data"]);
+    assert!(run.stderr.contains("older images exist: 1"), "{}", run.stderr);
+}
+
+#[test]
+fn a_store_that_cannot_be_created_leaves_no_directory() {
+    let bench = Bench::empty();
+    bench.bad(3, "kms-not-found", &["init", "a/b/c"]);
+    assert_eq!(bench.names("."), [""; 0]);
+}
+
+#[test]
+fn files_that_are_no_encrypted_files_are_told_apart() {
+    let mut bench = with_file();
+    let good = bench.read("data/f");
+    let mut corrupt = good.clone();
+    corrupt[100] ^= 1;
+    let cases: [(&str, &[u8], i32, &str); 6] = [
+        ("plain", b"hello", 10, "not-encrypted"),
+        ("empty", b"", 10, "empty-file"),
+        ("age", b"age-encryption.org/v1\n-> X25519", 10, "foreign-file"),
+        ("torn", &good[..4095], 6, "truncated-header"),
+        ("flipped", &corrupt, 6, "corrupt-header"),
+        ("newer", &newer(&good), 12, "unsupported-version"),
+    ];
+    for (name, bytes, code, kind) in cases {
+        bench.write(&format!("data/{name}"), bytes);
+        bench.bad(code, kind, &["decrypt", "data", name]);
+        bench.bad(code, kind, &["decrypt", "data", name, "-o", "out"]);
+        if code != 10 {
+            bench.bad(code, kind, &["inspect", &format!("data/{name}")]);
+        }
+    }
+    bench.bad(7, "io-not-found", &["decrypt", "data", "nothing"]);
+    bench.bad(7, "io-not-found", &["inspect", "data/nothing"]);
+    bench.bad(2, "invalid-argument", &["inspect", "data"]);
+    // Another store's file.
+    bench.keygen("other.key");
+    bench.good(&["init", "other", "--cmek", &bench.uri("other.key")]);
+    bench.write("other/f", &good);
+    bench.bad(
+        5,
+        "identity-mismatch",
+        &["decrypt", "other", "f", "--cmek", &bench.uri("other.key")],
+    );
+    assert!(!bench.path("out").exists());
+    assert_eq!(bench.read("data/f"), good);
+}
+
+fn newer(good: &[u8]) -> Vec<u8> {
+    let mut newer = good.to_vec();
+    newer[8] = 2;
+    newer
+}
+
+#[test]
+fn plaintext_is_read_only_where_the_store_allows_it() {
+    let bench = with_file();
+    bench.good(&["init", "open", "--allow-plaintext"]);
+    bench.write("open/old", b"from before");
+    assert_eq!(bench.good(&["decrypt", "open", "old"]), b"from before");
+    bench.write("data/old", b"from before");
+    bench.bad(10, "not-encrypted", &["decrypt", "data", "old"]);
+}
+
+#[test]
+fn damaged_keyrings_are_told_apart() {
+    let bench = with_file();
+    let good = bench.read("data/KEYRING");
+    let mut flipped = good.clone();
+    flipped[200] ^= 1;
+    let cases: [(&[u8], &str); 4] = [
+        (&good[..100], "keyring-truncated"),
+        (&good[..good.len() - 1], "keyring-truncated"),
+        (&flipped, "keyring-corrupt"),
+        (b"", "keyring-truncated"),
+    ];
+    for (bytes, kind) in cases {
+        bench.write("data/KEYRING", bytes);
+        bench.bad(6, kind, &["status", "data"]);
+        bench.bad(6, kind, &["decrypt", "data", "f"]);
+        bench.bad(6, kind, &["rotate", "data-key", "data"]);
+        assert_eq!(bench.read("data/KEYRING"), bytes);
+    }
+}
+
+#[test]
+fn a_second_writer_is_refused_and_readers_are_not() {
+    let bench = with_file();
+    let mut options = Options::default();
+    options.background = false;
+    let kms = atrest::kms::from_uri(&bench.uri("cmek.key")).unwrap();
+    let storage = DirectoryStorage::new(bench.path("data"));
+    let keyring = Keyring::open(storage, kms, options).unwrap();
+    bench.bad(9, "keyring-busy", &["encrypt", "data", "src", "g"]);
+    bench.bad(9, "keyring-busy", &["rotate", "data-key", "data"]);
+    assert_eq!(bench.good(&["decrypt", "data", "f"]), bench.read("src"));
+    bench.good(&["status", "data"]);
+    drop(keyring);
+    bench.good(&["encrypt", "data", "src", "g"]);
+    assert!(!bench.names("data").iter().any(|name| name.contains("tmp")));
+}
+
+#[test]
+fn names_that_leave_the_store_or_are_the_keyrings_are_refused() {
+    let bench = with_file();
+    fs::create_dir(bench.path("outside")).unwrap();
+    symlink(bench.path("outside"), bench.path("data/link")).unwrap();
+    symlink(bench.path("src"), bench.path("data/file-link")).unwrap();
+    let absolute = bench.path("x").display().to_string();
+    let names = [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/../../x",
+        "./x/..",
+        "KEYRING",
+        "KEYRING.1",
+        "KEYRING.lock",
+        "sub/",
+        "link/x",
+        "file-link",
+        "a\nb",
+        &absolute,
+    ];
+    for name in names {
+        bench.bad(2, "invalid-argument", &["encrypt", "data", "src", name]);
+        bench.bad(2, "invalid-argument", &["decrypt", "data", name]);
+    }
+    bench.bad(7, "io-not-found", &["encrypt", "data", "src", "no/such/dir"]);
+    bench.bad(2, "invalid-argument", &["encrypt", "data", "outside", "x"]);
+    bench.bad(7, "io-not-found", &["encrypt", "data", "no-source", "x"]);
+    assert_eq!(bench.names("outside"), [""; 0]);
+    assert_eq!(bench.names("data"), ["KEYRING", "KEYRING.lock", "f", "file-link", "link"]);
+}
+
+#[test]
+fn wrong_usage_has_its_exit_code() {
+    let bench = Bench::new();
+    for args in [
+        &["no-such-command"][..],
+        &["encrypt", "data"],
+        &["init", "x", "--rotation-period", "soon"],
+        &["init", "x", "--rotation-bytes", "0"],
+        &["decrypt", "data", "f", "--force"],
+        &["encrypt", "data", "src", "f", "--kind", "novel"],
+    ] {
+        let run = bench.run(args);
+        assert_eq!(run.code, 2, "{args:?}");
+        assert_eq!(run.stdout, b"");
+    }
+    let mut command = bench.command(&["rotate", "data-key", "data"]);
+    let output = command.env_remove("ATREST_CMEK").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -1,0 +1,37 @@
+//! Help texts.
+
+use crate::support::Bench;
+
+#[test]
+fn every_command_shows_examples_and_its_json() {
+    let bench = Bench::empty();
+    let commands = [
+        &["keygen"][..],
+        &["init"],
+        &["status"],
+        &["encrypt"],
+        &["decrypt"],
+        &["inspect"],
+        &["rotate", "data-key"],
+        &["rotate", "store-key"],
+        &["rotate", "cmek"],
+    ];
+    for command in commands {
+        let help = bench.good(&[command, &["--help"]].concat());
+        let help = String::from_utf8(help).unwrap();
+        for needed in ["Examples:\n", "JSON fields:", &format!("atrest {}", command.join(" "))] {
+            assert!(help.contains(needed), "{command:?} has no {needed:?}: {help}");
+        }
+    }
+    let help = String::from_utf8(bench.good(&["--help"])).unwrap();
+    assert!(help.contains("Examples:\n") && help.contains("Exit codes:\n"));
+}
+
+#[test]
+fn nothing_is_coloured_outside_of_a_terminal() {
+    let bench = Bench::new();
+    for args in [&["status", "data"][..], &["status", "nowhere"], &["--help"]] {
+        let run = bench.run(args);
+        assert!(!run.stdout.contains(&0x1b) && !run.stderr.contains('\x1b'));
+    }
+}

@@ -1,0 +1,150 @@
+//! The shapes of what machines read: every field of the README, and no other.
+
+use serde_json::Value;
+
+use crate::support::Bench;
+
+fn fields(value: &Value) -> Vec<&str> {
+    let mut fields: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    fields
+}
+
+fn assert_fields(value: &Value, expected: &str) {
+    let mut expected: Vec<_> = expected.split_whitespace().collect();
+    expected.sort_unstable();
+    assert_eq!(fields(value), expected, "{value}");
+}
+
+fn assert_id(value: &Value) {
+    let id = value.as_str().unwrap();
+    assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+}
+
+#[test]
+fn keygen_and_init() {
+    let bench = Bench::empty();
+    let keygen = bench.json(&["keygen", "cmek.key"]);
+    assert_fields(&keygen, "path key_uri");
+    assert_eq!(keygen["key_uri"], bench.uri("cmek.key"));
+    let options = ["--rotation-period", "7d", "--rotation-bytes", "1MiB", "--allow-plaintext"];
+    let init = bench.json(&[&["init", "a/b"][..], &options].concat());
+    assert_fields(
+        &init,
+        "directory store_id store_key_id data_key_id key_uri rotation_period_s rotation_bytes
+         plaintext plaintext_files",
+    );
+    assert_eq!(init["rotation_period_s"], 7 * 86_400);
+    assert_eq!(init["rotation_bytes"], 1 << 20);
+    assert_eq!(init["plaintext"], "allow");
+    for id in ["store_id", "store_key_id", "data_key_id"] {
+        assert_id(&init[id]);
+    }
+}
+
+#[test]
+fn encrypt_decrypt_and_inspect() {
+    let bench = Bench::new();
+    bench.write("src", b"twelve bytes");
+    let encrypt = bench.json(&["encrypt", "data", "src", "f", "--kind", "log"]);
+    assert_fields(&encrypt, "name bytes physical_bytes kind data_key_id");
+    assert_eq!((&encrypt["bytes"], &encrypt["kind"]), (&12.into(), &"log".into()));
+    let decrypt = bench.json(&["decrypt", "data", "f", "-o", "out"]);
+    assert_fields(&decrypt, "name bytes suite authenticated output");
+    assert_eq!(decrypt["suite"], "aes256-ctr");
+    assert_eq!(decrypt["authenticated"], false);
+    // The data has standard output for itself.
+    let run = bench.run(&["decrypt", "data", "f", "--json"]);
+    assert_eq!(run.stdout, b"twelve bytes");
+    assert_eq!(serde_json::from_str::<Value>(&run.stderr).unwrap()["bytes"], 12);
+
+    const INSPECT: &str = "encrypted version suite kind store_id data_key_id created path bytes
+        logical_bytes created_ns file_id suite_number chunk_bytes found";
+    let inspect = bench.json(&["inspect", "data/f"]);
+    assert_fields(&inspect, INSPECT);
+    assert_eq!(inspect["encrypted"], true);
+    assert_eq!(inspect["version"], 1);
+    assert_eq!(inspect["suite"], "aes256-ctr");
+    assert_eq!(inspect["kind"], "log");
+    assert_eq!(inspect["data_key_id"], encrypt["data_key_id"]);
+    assert_eq!((&inspect["bytes"], &inspect["logical_bytes"]), (&4108.into(), &12.into()));
+    assert_id(&inspect["store_id"]);
+    let plain = bench.json(&["inspect", "src"]);
+    assert_fields(&plain, INSPECT);
+    assert_eq!((&plain["encrypted"], &plain["found"]), (&false.into(), &"plaintext".into()));
+    assert_eq!(plain["suite"], Value::Null);
+    assert_eq!(bench.json(&["inspect", "data/KEYRING"])["found"], "a keyring");
+}
+
+#[test]
+fn rotations() {
+    let mut bench = Bench::new();
+    let before = bench.json(&["status", "data"]);
+    let data_key = bench.json(&["rotate", "data-key", "data"]);
+    assert_fields(&data_key, "rotated old_data_key_id data_key_id generation");
+    assert_eq!(data_key["old_data_key_id"], before["data_keys"][0]["id"]);
+    assert_eq!(data_key["generation"], 2);
+    let store_key = bench.json(&["rotate", "store-key", "data"]);
+    assert_fields(
+        &store_key,
+        "rotated old_store_key_id store_key_id old_data_key_id data_key_id generation",
+    );
+    assert_eq!(store_key["old_data_key_id"], data_key["data_key_id"]);
+    assert_ne!(store_key["old_store_key_id"], store_key["store_key_id"]);
+    bench.keygen("new.key");
+    let new = bench.uri("new.key");
+    let cmek = bench.json(&["rotate", "cmek", "data", "--new-cmek", &new]);
+    assert_fields(&cmek, "rotated old_key_uri key_uri generation");
+    assert_eq!((&cmek["rotated"], &cmek["key_uri"]), (&"cmek".into(), &new.into()));
+}
+
+#[test]
+fn status_with_and_without_a_key() {
+    const STATUS: &str = "directory authenticated store_id store_key_id generation written_ns slots
+        settings data_keys history files";
+    let bench = Bench::new();
+    bench.write("src", &[7; 1000]);
+    bench.good(&["encrypt", "data", "src", "f"]);
+    bench.good(&["rotate", "data-key", "data"]);
+    bench.write("data/plain", b"hello");
+    bench.write("data/empty", b"");
+    bench.write("data/torn", b"\x89ATRF\r\n\x1a\x01");
+    std::fs::create_dir(bench.path("data/sub")).unwrap();
+    bench.good(&["encrypt", "data", "src", "sub/g"]);
+
+    let status = bench.json(&["status", "data"]);
+    assert_fields(&status, STATUS);
+    assert_eq!(status["authenticated"], true);
+    assert_fields(&status["settings"], "rotation_period_s rotation_bytes plaintext minimum_suite");
+    assert_fields(&status["slots"][0], "name key_uri key_version created_ns");
+    let keys = status["data_keys"].as_array().unwrap();
+    assert_fields(
+        &keys[0],
+        "id files bytes keyspace state exposed created_ns age_s retired_ns destroyed_ns
+         encrypted_bytes",
+    );
+    let summary: Vec<_> =
+        keys.iter().map(|k| (k["state"].as_str().unwrap(), &k["files"], &k["bytes"])).collect();
+    let one = (&Value::from(1), &Value::from(5096));
+    assert_eq!(summary, [("decrypt-only", one.0, one.1), ("active", one.0, one.1)]);
+    let files = &status["files"];
+    assert_fields(files, "encrypted plaintext empty problem problems");
+    assert_fields(&files["plaintext"], "files bytes");
+    assert_eq!(
+        (&files["plaintext"]["files"], &files["plaintext"]["bytes"]),
+        (&1.into(), &5.into())
+    );
+    assert_eq!((&files["encrypted"]["files"], &files["empty"]["files"]), (&2.into(), &1.into()));
+    assert_fields(&files["problems"][0], "path kind message");
+    assert_eq!(files["problems"][0]["kind"], "truncated-header");
+
+    let mut command = bench.command(&["status", "data", "--json"]);
+    let output = command.env_remove("ATREST_CMEK").output().unwrap();
+    let bare: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_fields(&bare, STATUS);
+    assert_eq!(bare["authenticated"], false);
+    assert_eq!((&bare["settings"], &bare["history"]), (&Value::Null, &Value::Null));
+    assert_eq!(bare["store_id"], status["store_id"]);
+    assert_fields(&bare["data_keys"][0], "id files bytes");
+    assert_eq!(bare["data_keys"].as_array().unwrap().len(), 2);
+}

@@ -1,0 +1,11 @@
+//! The command `atrest`, run as a process.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod bad_input;
+mod disks;
+mod help;
+mod interruption;
+mod json;
+mod passphrases;
+mod round_trip;
+mod support;

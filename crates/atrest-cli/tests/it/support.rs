@@ -1,0 +1,205 @@
+//! Running the command in a directory of its own. Every output is searched for key
+//! material.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// A directory with a key file `cmek.key` and a store `data`.
+pub struct Bench {
+    dir: tempfile::TempDir,
+    secrets: Vec<Vec<u8>>,
+}
+
+/// What a run of the command said.
+pub struct Run {
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Bench {
+    /// Without a store.
+    pub fn empty() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), secrets: Vec::new() }
+    }
+
+    pub fn new() -> Self {
+        let mut bench = Self::empty();
+        bench.keygen("cmek.key");
+        bench.good(&["init", "data"]);
+        bench
+    }
+
+    pub fn keygen(&mut self, name: &str) {
+        self.good(&["keygen", name]);
+        let key = fs::read(self.path(name)).unwrap();
+        assert_eq!(key.len(), 64);
+        self.secrets.push(key);
+    }
+
+    /// Words or bytes that must not stand in any output.
+    pub fn keep_secret(&mut self, secret: &[u8]) {
+        self.secrets.push(secret.to_vec());
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn uri(&self, name: &str) -> String {
+        format!("file://{}", self.path(name).display())
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap()
+    }
+
+    /// The names in a directory, sorted.
+    pub fn names(&self, dir: &str) -> Vec<String> {
+        names(&self.path(dir))
+    }
+
+    /// The command in this directory, with the key in `ATREST_CMEK` and a clean
+    /// environment otherwise.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atrest"));
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("ATREST_CMEK", self.uri("cmek.key"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Run {
+        self.finish(self.command(args), b"")
+    }
+
+    pub fn run_with(&self, args: &[&str], variables: &[(&str, &str)], stdin: &[u8]) -> Run {
+        let mut command = self.command(args);
+        command.envs(variables.iter().copied());
+        self.finish(command, stdin)
+    }
+
+    fn finish(&self, mut command: Command, stdin: &[u8]) -> Run {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let stdin = stdin.to_vec();
+        // A command that fails early does not read its input.
+        let feeder = std::thread::spawn(move || drop(pipe.write_all(&stdin)));
+        let output = child.wait_with_output().unwrap();
+        feeder.join().unwrap();
+        self.assert_no_secret(&output.stdout);
+        self.assert_no_secret(&output.stderr);
+        Run {
+            code: output.status.code().unwrap(),
+            stdout: output.stdout,
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// A run that has to succeed; returns standard output.
+    pub fn good(&self, args: &[&str]) -> Vec<u8> {
+        let run = self.run(args);
+        assert_eq!(run.code, 0, "{args:?}: {}", run.stderr);
+        run.stdout
+    }
+
+    /// The JSON of a run that has to succeed.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let args = [args, &["--json"]].concat();
+        serde_json::from_slice(&self.good(&args)).unwrap()
+    }
+
+    /// A run that has to fail with this exit code and error kind, on standard error
+    /// alone, for people and for machines.
+    pub fn bad(&self, code: i32, kind: &str, args: &[&str]) -> Run {
+        let machine = self.run(&[args, &["--json"]].concat());
+        assert_eq!(machine.code, code, "{args:?}: {}", machine.stderr);
+        assert_eq!(machine.stdout, b"", "{args:?}");
+        let error = &serde_json::from_str::<Value>(&machine.stderr).unwrap()["error"];
+        assert_eq!(error["kind"], kind, "{args:?}: {}", machine.stderr);
+        assert_eq!(error["exit_code"], code);
+        assert!(!error["advice"].as_str().unwrap().is_empty());
+        assert!(error["causes"].is_array());
+        let run = self.run(args);
+        assert_eq!(run.code, code, "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains("error: "), "{}", run.stderr);
+        assert_eq!(run.stderr.matches("advice: ").count(), 1, "{}", run.stderr);
+        run
+    }
+
+    pub fn assert_no_secret(&self, output: &[u8]) {
+        let text = String::from_utf8_lossy(output).to_lowercase();
+        for secret in &self.secrets {
+            for piece in secret.windows(secret.len().min(8)) {
+                assert!(!contains(output, piece), "key material in the output");
+                assert!(!text.contains(&hex(piece)), "key material in hex in the output");
+            }
+            for shift in 0..3.min(secret.len()) {
+                let coded = base64(&secret[shift..]);
+                for piece in coded.windows(coded.len().min(12)) {
+                    assert!(!contains(output, piece), "key material in base64 in the output");
+                }
+            }
+        }
+    }
+}
+
+pub fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Names and contents of a directory, to show that nothing changed.
+pub fn image(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    names(dir).into_iter().map(|name| (name.clone(), fs::read(dir.join(&name)).unwrap())).collect()
+}
+
+pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Without the last, padded group.
+fn base64(bytes: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let group = |three: &[u8]| {
+        let word = u32::from_be_bytes([0, three[0], three[1], three[2]]);
+        [18, 12, 6, 0].map(|shift| DIGITS[(word >> shift) as usize & 63])
+    };
+    bytes.chunks_exact(3).flat_map(group).collect()
+}
+
+#[test]
+fn the_search_for_secrets_finds_them() {
+    let mut bench = Bench::empty();
+    let secret: Vec<u8> = (100..164).collect();
+    bench.keep_secret(&secret);
+    let caught = |output: &[u8]| {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.assert_no_secret(output)))
+            .is_err()
+    };
+    assert!(!caught(b"nothing here"));
+    assert!(caught(&secret[20..40]));
+    assert!(caught(hex(&secret[31..45]).to_uppercase().as_bytes()));
+    for shift in 0..3 {
+        assert!(caught(&base64(&secret[10 + shift..40])));
+    }
+}

@@ -1,0 +1,141 @@
+//! What the fuzz targets call, under fixed keys; the seeds in `fuzz/seeds` are replayed
+//! by a unit test.
+//!
+//! Each function panics when an invariant is broken and returns normally otherwise.
+//! `unwrap`s of things that cannot fail are such invariants.
+
+// `danger-internals` exports these functions; without it only the tests use them.
+#![cfg_attr(not(feature = "danger-internals"), allow(unreachable_pub, dead_code))]
+
+use crate::cipher::ctr::{CtrKey, Width};
+use crate::cipher::{ByteCount, Decryptor, Encryptor, KeySlot};
+use crate::header::{FileKind, HEADER_LEN, Header, NewHeader, PREFIX_LEN, Suite};
+use crate::ids::{DataKeyId, FileId, StoreId};
+use crate::secret::DataKey;
+
+#[cfg(test)]
+mod tests;
+
+/// A header parses or fails, and only the key it names proves it.
+///
+/// # Panics
+/// When a header that is not ours parses, or another key proves one.
+pub fn header(data: &[u8]) {
+    if let Ok(header) = Header::parse(data) {
+        assert!(data.len() >= HEADER_LEN && data[..8] == *b"\x89ATRF\r\n\x1a");
+        assert_eq!(header.chunk_len.is_some(), header.suite == Suite::Aes256GcmChunks);
+        drop(header.unseal(&data_key(0)));
+        assert!(header.unseal(&data_key(1)).is_err());
+    }
+}
+
+/// Slots, which are read before any key is known.
+pub fn keyring_slots(data: &[u8]) {
+    drop(crate::keyring::fuzz::slots(data));
+}
+
+/// A keyring image: as it is, and cut at its first two bytes into slots and body under a
+/// right MAC.
+pub fn keyring_image(data: &[u8]) {
+    drop(crate::keyring::fuzz::open(data));
+    let Some((cut, rest)) = data.split_first_chunk() else { return };
+    let Some((slots, body)) = rest.split_at_checked(u16::from_le_bytes(*cut).into()) else {
+        return;
+    };
+    if let Ok(image) = crate::keyring::fuzz::seal(slots, body) {
+        drop(crate::keyring::fuzz::open(&image));
+    }
+}
+
+/// A whole file: as it is, and with its checksum and commitment made right.
+pub fn file(data: &[u8]) {
+    read_file(data);
+    if let Some(prefix) = data.first_chunk::<PREFIX_LEN>() {
+        let mut sealed = data.to_vec();
+        sealed.resize(data.len().max(HEADER_LEN), 0);
+        crate::header::reseal(&mut sealed, prefix, &data_key(0));
+        read_file(&sealed);
+    }
+}
+
+fn read_file(data: &[u8]) {
+    let Ok(header) = Header::parse(data) else { return };
+    let Ok(derived) = header.unseal(&data_key(0)) else { return };
+    let decryptor = Decryptor::new(&header, KeySlot::new(&header.prefix, &derived));
+    let mut body = data[HEADER_LEN..].to_vec();
+    if decryptor.decrypt_in_place(0, &mut body).is_ok() {
+        assert_eq!(header.suite, Suite::Aes256Ctr);
+        assert!(body.is_empty() || decryptor.decrypt_in_place(u64::MAX, &mut body).is_err());
+    }
+}
+
+/// Appends and range reads against a plain copy. Each command is 5 bytes: kind and
+/// length of an append, or of a read with its offset.
+///
+/// # Panics
+/// When a read gives other bytes than were appended.
+pub fn ranges(data: &[u8]) {
+    let (mut encryptor, decryptor) = new_file();
+    let (mut plain, mut cipher) = (Vec::new(), Vec::new());
+    for command in data.chunks_exact(5).take(64) {
+        let len = usize::from(u16::from_le_bytes([command[1], command[2]])) % 5000;
+        if command[0] % 2 == 0 {
+            let start = plain.len();
+            plain.extend((0..len).map(|i| (i as u8).wrapping_mul(131).wrapping_add(command[3])));
+            cipher.resize(plain.len(), 0);
+            encryptor.encrypt(&plain[start..], &mut cipher[start..]).expect("a short file");
+            assert_eq!(encryptor.position(), plain.len() as u64);
+        } else {
+            let offset = usize::from(u16::from_le_bytes([command[3], command[4]]));
+            let start = offset.min(plain.len());
+            let end = (start + len).min(plain.len());
+            let mut read = cipher[start..end].to_vec();
+            decryptor.decrypt_in_place(start as u64, &mut read).expect("a short file");
+            assert_eq!(read, plain[start..end]);
+        }
+    }
+}
+
+/// All widths give the bytes of the portable one: 8 bytes of offset, the rest is data.
+///
+/// # Panics
+/// When two differ.
+pub fn ctr(data: &[u8]) {
+    let Some((offset, data)) = data.split_first_chunk() else { return };
+    let offset = u64::from_le_bytes(*offset) >> 20;
+    let outputs: Vec<_> = Width::available()
+        .filter_map(|width| CtrKey::with_width(&[9; 32], [7; 8], width))
+        .map(|key| {
+            let (mut copied, mut in_place) = (vec![0; data.len()], data.to_vec());
+            key.apply(offset, data, &mut copied);
+            key.apply_in_place(offset, &mut in_place);
+            assert_eq!(copied, in_place);
+            copied
+        })
+        .collect();
+    assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+/// The data key of the known answers, or another one.
+fn data_key(change: u8) -> DataKey {
+    let mut key = DataKey::zeroed();
+    *key.bytes_mut() = std::array::from_fn(|i| i as u8 ^ change);
+    key
+}
+
+fn new_file() -> (Encryptor, Decryptor) {
+    let new = NewHeader {
+        suite: Suite::Aes256Ctr,
+        chunk_log2: 0,
+        kind: FileKind::Table,
+        created_ns: 1_700_000_000_000_000_000,
+        store_id: StoreId::from_bytes(std::array::from_fn(|i| 0xa0 + i as u8)),
+        data_key_id: DataKeyId::from_bytes(std::array::from_fn(|i| 0xb0 + i as u8)),
+        file_id: FileId::from(7),
+    };
+    let (bytes, derived) = new.seal(&data_key(0), std::array::from_fn(|i| 0xc0 + i as u8));
+    let header = Header::parse(&bytes[..]).expect("a header of ours");
+    let slot = KeySlot::new(&header.prefix, &derived);
+    let decryptor = Decryptor::new(&header, KeySlot::new(&header.prefix, &derived));
+    (Encryptor::new(bytes, Suite::Aes256Ctr, slot, ByteCount::new(0)), decryptor)
+}

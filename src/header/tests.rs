@@ -1,0 +1,214 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::cipher::{BODY_LEN_MAX, ByteCount, Decryptor, Encryptor, KeySlot};
+use crate::vectors::{array, bytes, vectors};
+
+fn data_key() -> DataKey {
+    let mut key = DataKey::zeroed();
+    *key.bytes_mut() = array("/inputs/dek");
+    key
+}
+
+fn new_header(suite: Suite, chunk_log2: u8, kind: FileKind) -> NewHeader {
+    NewHeader {
+        suite,
+        chunk_log2,
+        kind,
+        created_ns: 1_700_000_000_000_000_000,
+        store_id: StoreId::from_bytes(array("/inputs/store_id")),
+        data_key_id: DataKeyId::from_bytes(array("/inputs/dek_id")),
+        file_id: FileId::from(7),
+    }
+}
+
+/// A header of suite 1, as the known answers have it.
+fn header() -> [u8; HEADER_LEN] {
+    *new_header(Suite::Aes256Ctr, 0, FileKind::Table).seal(&data_key(), array("/inputs/salt")).0
+}
+
+fn kind_of(file: &[u8]) -> ErrorKind {
+    Header::parse(file).unwrap_err().kind()
+}
+
+#[test]
+fn known_headers_keys_and_commitments() {
+    let cases = [
+        ("ctr", Suite::Aes256Ctr, 0, FileKind::Table),
+        ("gcm4k", Suite::Aes256GcmChunks, 12, FileKind::Table),
+        ("log", Suite::Aes256GcmLog, 0, FileKind::Log),
+    ];
+    for (name, suite, chunk_log2, kind) in cases {
+        let new = new_header(suite, chunk_log2, kind);
+        let (file, derived) = new.seal(&data_key(), array("/inputs/salt"));
+        assert_eq!(file[..PREFIX_LEN], bytes(&format!("/{name}/header_prefix")), "{name}");
+        assert_eq!(file[128..160], bytes(&format!("/{name}/commitment")), "{name}");
+        assert_eq!(file[160..176], bytes(&format!("/{name}/checksum")), "{name}");
+        assert_eq!(file[176..], [0; 3920], "{name}");
+        assert_eq!(*derived.key(), array(&format!("/{name}/key")), "{name}");
+        assert_eq!(*derived.nonce(), array(&format!("/{name}/nonce12")), "{name}");
+        let parsed = Header::parse(&file[..]).unwrap();
+        assert_eq!((parsed.suite, parsed.kind), (suite, kind));
+        assert_eq!(parsed.chunk_len, (chunk_log2 != 0).then(|| 1 << chunk_log2));
+        assert_eq!(parsed.file_id, FileId::from(7));
+        assert_eq!(*parsed.unseal(&data_key()).unwrap().key(), *derived.key());
+    }
+}
+
+#[test]
+fn a_known_file_of_suite_1() {
+    let (file, derived) =
+        new_header(Suite::Aes256Ctr, 0, FileKind::Table).seal(&data_key(), array("/inputs/salt"));
+    let mut prefix = [0; PREFIX_LEN];
+    prefix.copy_from_slice(&file[..PREFIX_LEN]);
+    let slot = KeySlot::new(&prefix, &derived);
+    let mut encryptor = Encryptor::new(file, Suite::Aes256Ctr, slot, ByteCount::new(0));
+    let mut whole = encryptor.header().to_vec();
+    let mut body: Vec<u8> = (0..10_000_u32).map(|i| (131 * i + 7) as u8).collect();
+    let (first, second) = body.split_at_mut(3333);
+    encryptor.encrypt_in_place(first).unwrap();
+    encryptor.encrypt_in_place(second).unwrap();
+    assert_eq!(body[..32], bytes("/ctr/body_first32"));
+    assert_eq!(body[body.len() - 32..], bytes("/ctr/body_last32"));
+    whole.extend_from_slice(&body);
+    assert_eq!(Sha256::digest(&whole)[..], bytes("/ctr/file_sha256"));
+}
+
+#[test]
+fn known_keystream_at_huge_offsets() {
+    let header = Header::parse(&header()).unwrap();
+    let derived = header.unseal(&data_key()).unwrap();
+    let decryptor = Decryptor::new(&header, KeySlot::new(&header.prefix, &derived));
+    let vectors = vectors();
+    let known = vectors.pointer("/ctr/keystream_at").unwrap().as_object().unwrap();
+    assert_eq!(known.len(), 6);
+    for (offset, keystream) in known {
+        let mut buf = [0; 32];
+        decryptor.decrypt_in_place(offset.parse().unwrap(), &mut buf).unwrap();
+        let mut expected = [0; 32];
+        assert!(crate::hex::decode(keystream.as_str().unwrap(), &mut expected));
+        assert_eq!(buf, expected, "at {offset}");
+    }
+    let mut buf = [0; 2];
+    let refused = decryptor.decrypt_in_place(BODY_LEN_MAX - 1, &mut buf).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::FileTooLarge);
+    decryptor.decrypt_in_place(BODY_LEN_MAX - 2, &mut buf).unwrap();
+}
+
+#[test]
+fn every_bit_flip_is_refused() {
+    let good = header();
+    for bit in 0..8 * HEADER_LEN {
+        let mut bad = good;
+        bad[bit / 8] ^= 1 << (bit % 8);
+        let expected = match bit / 8 {
+            0..8 => ErrorKind::NotEncrypted,
+            8..10 => ErrorKind::UnsupportedVersion,
+            _ => ErrorKind::CorruptHeader,
+        };
+        // The bit between the two magics makes a keyring of the file.
+        let expected = if bad[..8] == KEYRING_MAGIC { ErrorKind::ForeignFile } else { expected };
+        assert_eq!(kind_of(&bad), expected, "bit {bit}");
+    }
+}
+
+#[test]
+fn every_bit_flip_with_a_right_checksum_is_refused() {
+    let good = header();
+    let mut outcomes = std::collections::BTreeMap::<String, usize>::new();
+    for bit in 0..8 * CHECKED_LEN {
+        let mut bad = good;
+        bad[bit / 8] ^= 1 << (bit % 8);
+        let sum = checksum(&bad);
+        bad[CHECKED_LEN..RAW_LEN].copy_from_slice(&sum);
+        let expected = match bit / 8 {
+            0..8 => [ErrorKind::NotEncrypted, ErrorKind::ForeignFile].as_slice(),
+            8..10 => &[ErrorKind::UnsupportedVersion],
+            10..12 => &[ErrorKind::CorruptHeader],
+            // Suite 1 to 3 parses, and the commitment refuses it.
+            12 => &[ErrorKind::UnsupportedFeature, ErrorKind::CorruptHeader, ErrorKind::WrongKey],
+            13 | 15 | 80..96 => &[ErrorKind::CorruptHeader],
+            14 => &[ErrorKind::UnsupportedFeature, ErrorKind::WrongKey],
+            16..20 => &[ErrorKind::UnsupportedFeature],
+            // Compatible features, ids, time, salt, commitment.
+            _ => &[ErrorKind::WrongKey],
+        };
+        let refused = match Header::parse(&bad) {
+            Ok(header) => header.unseal(&data_key()).err().unwrap().kind(),
+            Err(error) => error.kind(),
+        };
+        assert!(expected.contains(&refused), "bit {bit}: {refused:?}");
+        *outcomes.entry(format!("{refused:?}")).or_default() += 1;
+    }
+    assert!(outcomes["WrongKey"] >= 8 * (4 + 8 + 48 + 32 + 32));
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    let good = header();
+    assert_eq!(kind_of(&[]), ErrorKind::EmptyFile);
+    for len in 1..HEADER_LEN {
+        assert_eq!(kind_of(&good[..len]), ErrorKind::TruncatedHeader, "{len} bytes");
+    }
+    assert!(Header::parse(&good).is_ok());
+    assert!(Header::parse(&[&good[..], b"body"].concat()).is_ok());
+}
+
+#[test]
+fn each_reserved_byte_is_checked_behind_a_right_checksum() {
+    let refused = |at: usize, value: u8| {
+        let mut bad = header();
+        bad[at] = value;
+        let sum = checksum(&bad);
+        bad[CHECKED_LEN..RAW_LEN].copy_from_slice(&sum);
+        Header::parse(&bad).unwrap_err()
+    };
+    for at in [15, 80, 95, 176, 4095] {
+        assert_eq!(refused(at, 1).kind(), ErrorKind::CorruptHeader, "byte {at}");
+    }
+    let unknown = refused(17, 0x80);
+    assert_eq!(unknown.kind(), ErrorKind::UnsupportedFeature);
+    assert!(unknown.to_string().contains("0x8000"), "{unknown}");
+    for (at, value) in [(12, 0), (12, 4), (14, 0), (14, 6)] {
+        assert_eq!(refused(at, value).kind(), ErrorKind::UnsupportedFeature);
+    }
+}
+
+#[test]
+fn chunk_sizes_of_suite_2_are_bounded() {
+    for log2 in 0..=255_u8 {
+        let new = new_header(Suite::Aes256GcmChunks, log2, FileKind::Table);
+        let (file, _) = new.seal(&data_key(), [1; 32]);
+        match Header::parse(&file[..]) {
+            Ok(header) => {
+                assert!((12..=20).contains(&log2), "{log2}");
+                assert_eq!(header.chunk_len, Some(1 << log2));
+            }
+            Err(error) => {
+                assert!(!(12..=20).contains(&log2), "{log2}");
+                assert_eq!(error.kind(), ErrorKind::CorruptHeader);
+            }
+        }
+    }
+    let log = new_header(Suite::Aes256GcmLog, 12, FileKind::Log).seal(&data_key(), [1; 32]).0;
+    assert_eq!(kind_of(&log[..]), ErrorKind::CorruptHeader);
+}
+
+#[test]
+fn files_of_other_tools_are_named() {
+    let cases: [(&[u8], &str); 4] = [
+        (b"age-encryption.org/v1\n-> X25519", "age"),
+        (b"Salted__12345678", "openssl"),
+        (b"LUKS\xba\xbe\x00\x02", "LUKS"),
+        (&KEYRING_MAGIC, "keyring"),
+    ];
+    for (file, tool) in cases {
+        let error = Header::parse(file).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ForeignFile);
+        assert!(error.to_string().contains(tool), "{error}");
+    }
+    assert_eq!(kind_of(b"plain text"), ErrorKind::NotEncrypted);
+    assert_eq!(kind_of(&[0; 5000]), ErrorKind::NotEncrypted);
+    // Text-mode damage.
+    assert_eq!(kind_of(b"\x89ATRF\n\x1a\x01\x00"), ErrorKind::NotEncrypted);
+}

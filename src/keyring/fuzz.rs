@@ -1,0 +1,57 @@
+//! Keyrings under a fixed store key, for fuzzing.
+
+use super::format::{Fixed, Image, assemble, decode_slots, encode};
+use super::storage::StoredImage;
+use crate::error::Result;
+use crate::ids::{StoreId, StoreKeyId};
+use crate::secret::StoreKey;
+
+/// The store key of the known answers.
+pub(crate) fn store_key() -> StoreKey {
+    // OK because 32 bytes are the right length.
+    StoreKey::from_slice(&[0x55; 32]).expect("32 bytes")
+}
+
+/// Decodes slots; good ones are encoded to the same bytes again.
+pub(crate) fn slots(bytes: &[u8]) -> Result<()> {
+    let slots = decode_slots(bytes)?;
+    let image = Image::parse(stored(assemble(&fixed(), bytes, &[], &store_key())?))?;
+    assert_eq!(image.slots, slots);
+    Ok(())
+}
+
+/// Opens an image: good ones are encoded to the same bytes again.
+pub(crate) fn open(bytes: &[u8]) -> Result<()> {
+    let image = Image::parse(stored(bytes.to_vec()))?;
+    let body = image.authenticate(&store_key())?;
+    let again = encode(&image.fixed, &image.slots, &body, &store_key())?;
+    // Compatible features that this version does not know are not kept.
+    let compatible = 24..28;
+    assert_eq!(again[..compatible.start], bytes[..compatible.start]);
+    if bytes[compatible.clone()] == [0; 4] {
+        assert_eq!(again, bytes);
+    }
+    for record in body.keys.iter().filter(|record| record.state != 3) {
+        drop(record.unwrap(image.fixed.store_id, &store_key())?);
+    }
+    Ok(())
+}
+
+/// An image of arbitrary slots and body, under a right MAC: what a mutation cannot reach.
+pub(crate) fn seal(slots: &[u8], body: &[u8]) -> Result<Vec<u8>> {
+    assemble(&fixed(), slots, body, &store_key())
+}
+
+pub(crate) fn fixed() -> Fixed {
+    Fixed {
+        generation: 3,
+        written_ns: 1_700_000_000_000_000_000,
+        store_id: StoreId::from_bytes(std::array::from_fn(|i| 0xa0 + i as u8)),
+        store_key_id: StoreKeyId::from_bytes(std::array::from_fn(|i| 0xd0 + i as u8)),
+        previous_mac: [0x77; 32],
+    }
+}
+
+pub(crate) fn stored(bytes: Vec<u8>) -> StoredImage {
+    StoredImage { bytes, version: String::new() }
+}

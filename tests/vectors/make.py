@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Makes `keyring-v1.bin` and the fuzz seeds beside it, from docs/FORMAT.md alone.
+
+The library has to read these bytes and to write the same ones again. Needs the package
+`cryptography`. Run from the repository's root.
+"""
+
+import hashlib
+import hmac
+import json
+import struct
+from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+HERE = Path(__file__).parent
+SEEDS = HERE.parent.parent / "fuzz" / "seeds"
+VECTORS = json.loads((HERE / "format-v1.json").read_text())
+INPUTS = {k: v for k, v in VECTORS["inputs"].items()}
+STORE_ID = bytes.fromhex(INPUTS["store_id"])
+STORE_KEY_ID = bytes(range(0xD0, 0xE0))
+STORE_KEY = bytes.fromhex(INPUTS["kek_for_wrap"])
+CREATED = INPUTS["created_ns"]
+DAY = 86_400 * 10**9
+
+
+def derive(parent, label, info):
+    out, block = b"", b""
+    for i in (1, 2, 3):
+        block = hmac.new(parent, block + label.ljust(16, b"\0") + info + bytes([i]), "sha256").digest()
+        out += block
+    return out[:32], out[32:44], out[44:76]
+
+
+def string(text):
+    return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+def slot(name, uri, version, created, blob):
+    return string(name) + string(uri) + string(version) + struct.pack("<QQ", created, len(blob)) + blob
+
+
+def record(key, key_id, keyspace, state, created, retired, destroyed, count, salt):
+    info = STORE_ID + key_id + STORE_KEY_ID + struct.pack("<Q", created) + b"\1" + bytes(23) + salt
+    wrap_key, nonce, commitment = derive(STORE_KEY, b"atrest.v1.wrap", info)
+    wrapped = AESGCM(wrap_key).encrypt(nonce, key, info)
+    if state == 3:
+        salt, commitment, wrapped = bytes(32), bytes(32), bytes(48)
+    return (key_id + STORE_KEY_ID + struct.pack("<IBBQQQQ", keyspace, state, 0, created, retired, destroyed, count)
+            + salt + commitment + wrapped)
+
+
+def local_blob(cmek, store_key, salt):
+    """A wrapped store key of the provider `file:`, for a key file of id 32 x 0x01."""
+    parent = hmac.new(b"\1" * 32, cmek, "sha256").digest()
+    info = STORE_ID + STORE_KEY_ID + struct.pack("<H", 1) + salt
+    key, nonce, _ = derive(parent, b"atrest.v1.cmek", info)
+    return salt + AESGCM(key).encrypt(nonce, store_key, info)
+
+
+def image(slots, body, generation=3):
+    fixed = (b"\x89ATRK\r\n\x1a" + struct.pack("<HHIIIII", 1, 128, len(slots), len(body), 0, 0, 0)
+             + struct.pack("<QQ", generation, CREATED + DAY) + STORE_ID + STORE_KEY_ID + b"\x77" * 32 + bytes(16))
+    assert len(fixed) == 128
+    data = fixed + slots + body
+    mac_key, _, _ = derive(STORE_KEY, b"atrest.v1.ring", STORE_ID + STORE_KEY_ID)
+    data += hmac.new(mac_key, data, "sha256").digest()
+    return data + hashlib.sha256(data).digest()
+
+
+def header(kind):
+    prefix = bytes.fromhex(VECTORS[kind]["header_prefix"])
+    head = prefix + derive(bytes.fromhex(INPUTS["dek"]), b"atrest.v1.file", prefix)[2]
+    return (head + hashlib.sha256(head).digest()[:16]).ljust(4096, b"\0")
+
+
+def main():
+    slots = struct.pack("<Q", 2)
+    slots += slot("default", "file:///etc/app/cmek.key", "", CREATED, local_blob(b"\2" * 32, STORE_KEY, b"\3" * 32))
+    slots += slot("west", "hcvault://vault:8200/transit/keys/app", "7", CREATED + 1, b"vault:v7:c2VjcmV0")
+    one, two = struct.pack("<Q", 1), struct.pack("<Q", 2)
+    settings = struct.pack("<QQBB", 30 * DAY, 1 << 40, 1, 1)
+    active = bytes(range(0xC0, 0xD0))
+    keyspaces = one + string("default") + active + struct.pack("<Q", 0)
+    dek = bytes.fromhex(INPUTS["dek"])
+    salt = bytes(range(0xE0, 0x100))
+    keys = struct.pack("<Q", 3)
+    keys += record(dek, bytes.fromhex(INPUTS["dek_id"]), 0, 2, CREATED, CREATED + DAY, 0, 12345, salt)
+    keys += record(dek, b"\x11" * 16, 0, 3, CREATED, CREATED + 2, CREATED + 3, 99, salt)
+    keys += record(b"\x42" * 32, active, 0, 1, CREATED + DAY, 0, 0, 0, salt)
+    audit = struct.pack("<Q", 0) + bytes(32) + two
+    audit += struct.pack("<QQB", CREATED, 1, 1) + STORE_KEY_ID + string("file:///etc/app/cmek.key")
+    audit += struct.pack("<QQB", CREATED + 1, 2, 4) + STORE_KEY_ID + string("west")
+    body = settings + b"\x99" * 16 + struct.pack("<Q", 0) + keyspaces + keys + audit
+    keyring = image(slots, body)
+    (HERE / "keyring-v1.bin").write_bytes(keyring)
+
+    def seed(target, name, data):
+        directory = SEEDS / target
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+
+    for kind in ("ctr", "gcm4k", "log"):
+        seed("header", kind, header(kind))
+        seed("file", kind, header(kind) + bytes(range(100)))
+    seed("header", "empty", b"")
+    seed("header", "torn", header("ctr")[:100])
+    seed("header", "age", b"age-encryption.org/v1\n")
+    seed("keyring_slots", "two", slots)
+    seed("keyring_slots", "none", bytes(8))
+    seed("keyring_slots", "huge", b"\xff" * 8)
+    seed("keyring_image", "whole", keyring)
+    seed("keyring_image", "parts", struct.pack("<H", len(slots)) + slots + body)
+    seed("file", "torn", header("ctr")[:4095])
+    seed("ranges", "mixed", bytes([0, 0, 16, 7, 0, 1, 255, 1, 1, 0, 0, 33, 0, 9, 0, 1, 0, 16, 0, 15]))
+    seed("ctr", "block_edge", struct.pack("<Q", 15 << 20) + bytes(100))
+    seed("ctr", "last_block", struct.pack("<Q", ((1 << 44) - 512) << 20) + bytes(range(256)) * 2)
+
+
+if __name__ == "__main__":
+    main()
