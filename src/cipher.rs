@@ -240,6 +240,7 @@ impl Encryptor {
     /// forked child, [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) for a suite that
     /// changes lengths. `buf` is then unchanged and the position stays.
     pub fn encrypt_in_place(&mut self, buf: &mut [u8]) -> Result<()> {
+        self.check_process()?;
         let position = self.reserve(buf.len())?;
         self.slot.with_ctr(|key| key.apply_in_place(position, buf))?;
         self.advance(buf.len());
@@ -252,6 +253,17 @@ impl Encryptor {
     /// Those of [`encrypt_in_place`](Self::encrypt_in_place), and
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the lengths differ.
     pub fn encrypt(&mut self, plaintext: &[u8], ciphertext: &mut [u8]) -> Result<()> {
+        self.check_process()?;
+        self.encrypt_unforked(plaintext, ciphertext)
+    }
+
+    /// [`encrypt`](Self::encrypt) for a caller that checks the process before anything
+    /// leaves it: a system call for each append would cost more than a short append.
+    pub(crate) fn encrypt_unforked(
+        &mut self,
+        plaintext: &[u8],
+        ciphertext: &mut [u8],
+    ) -> Result<()> {
         same_len(plaintext, ciphertext)?;
         let position = self.reserve(plaintext.len())?;
         self.slot.with_ctr(|key| key.apply(position, plaintext, ciphertext))?;
@@ -269,7 +281,6 @@ impl Encryptor {
     }
 
     fn reserve(&self, len: usize) -> Result<u64> {
-        self.check_process()?;
         match self.position.checked_add(len as u64) {
             Some(end) if end <= BODY_LEN_MAX => Ok(self.position),
             _ => Err(Error::new(

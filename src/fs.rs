@@ -11,6 +11,7 @@ use crate::header::{CHUNK_LOG2_RANGE, HEADER_LEN, Header, KEYRING_MAGIC, Suite, 
 use crate::keyring::{Expect, FileSpec, Keyring, PlaintextPolicy};
 use crate::vfs::{OsVfs, ReadFile, Vfs};
 
+mod buffer;
 mod chunks;
 mod frame_index;
 mod log;

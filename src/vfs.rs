@@ -98,6 +98,14 @@ pub trait WriteFile: Send + Sync + Debug {
     /// `StorageFull` among others; a part of `buf` may then be in the file.
     fn append(&mut self, buf: &[u8]) -> io::Result<()>;
 
+    /// Hands to the system what the file kept back, if it keeps anything back.
+    ///
+    /// # Errors
+    /// Those of [`append`](Self::append).
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Makes content and length durable. **MUST NOT** be called again after it failed.
     ///
     /// # Errors
@@ -105,7 +113,11 @@ pub trait WriteFile: Send + Sync + Debug {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// The operating system's files.
+mod direct;
+
+pub use direct::DirectVfs;
+
+/// The operating system's files, through the page cache.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsVfs;
 

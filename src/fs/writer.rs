@@ -1,12 +1,13 @@
 //! Writing one new file from its first byte to its last.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::cipher::gcm::TAG_LEN;
+use super::buffer::Buffer;
 use crate::cipher::log::FRAME_EXTRA;
 use crate::cipher::{Encryptor, FRAME_LEN_MAX};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{HEADER_LEN, Suite};
+use crate::header::Suite;
 use crate::ids::DataKeyId;
 use crate::vfs::WriteFile;
 
@@ -26,8 +27,7 @@ pub struct Writer {
     file: Box<dyn WriteFile>,
     encryptor: Encryptor,
     /// Ciphertext, and in front of the first the header.
-    buffer: Vec<u8>,
-    buffer_len_max: usize,
+    buffer: Buffer,
     unsynced: bool,
     poisoned: bool,
 }
@@ -53,10 +53,8 @@ impl Writer {
         encryptor: Encryptor,
         buffer_len_max: usize,
     ) -> Self {
-        let more = encryptor.chunk_room().map_or(0, |room| room + TAG_LEN);
-        let mut buffer = Vec::with_capacity(buffer_len_max.max(HEADER_LEN) + more);
-        buffer.extend_from_slice(encryptor.header());
-        Self { path, file, encryptor, buffer, buffer_len_max, unsynced: true, poisoned: false }
+        let buffer = Buffer::new(buffer_len_max, encryptor.header());
+        Self { path, file, encryptor, buffer, unsynced: true, poisoned: false }
     }
 
     /// The path it was created at.
@@ -90,18 +88,14 @@ impl Writer {
 
     fn append_stream(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            if self.buffer.len() >= self.buffer_len_max {
-                self.flush()?;
+            if self.buffer.is_full() {
+                self.write_out()?;
             }
-            let room = (self.buffer_len_max - self.buffer.len()).min(bytes.len());
-            let (now, later) = bytes.split_at(room);
-            let start = self.buffer.len();
-            self.buffer.resize(start + room, 0);
-            let encrypted = self.encryptor.encrypt(now, &mut self.buffer[start..]);
-            if let Err(error) = encrypted {
-                self.buffer.truncate(start);
-                return Err(error.with_path(&self.path));
-            }
+            let room = self.buffer.room(bytes.len());
+            let (now, later) = bytes.split_at(room.len());
+            let encrypted = self.encryptor.encrypt_unforked(now, room);
+            encrypted.map_err(|error| error.with_path(&self.path))?;
+            self.buffer.fill(now.len());
             bytes = later;
         }
         Ok(())
@@ -110,8 +104,8 @@ impl Writer {
     /// Whole chunks go into the buffer, past its end by less than one.
     fn append_chunks(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            if self.buffer.len() >= self.buffer_len_max {
-                self.flush()?;
+            if self.buffer.is_full() {
+                self.write_out()?;
             }
             let room = self.encryptor.chunk_room().unwrap_or(bytes.len());
             let (now, later) = bytes.split_at(room.min(bytes.len()));
@@ -123,36 +117,49 @@ impl Writer {
 
     fn append_frame(&mut self, bytes: &[u8]) -> Result<()> {
         let len = bytes.len().saturating_add(FRAME_EXTRA);
-        if bytes.len() <= FRAME_LEN_MAX && self.buffer.len() + len > self.buffer_len_max {
-            self.flush()?;
+        if bytes.len() <= FRAME_LEN_MAX && !self.buffer.fits(len) {
+            self.write_out()?;
             // A long frame does not leave its room behind for good.
-            self.buffer.shrink_to(self.buffer_len_max.max(len));
+            self.buffer.shrink();
         }
         self.encrypt(bytes)
     }
 
     fn encrypt(&mut self, bytes: &[u8]) -> Result<()> {
-        let appended = self.encryptor.append(bytes, &mut self.buffer);
+        let encryptor = &mut self.encryptor;
+        let appended = self.buffer.append(|buffer| encryptor.append(bytes, buffer));
         appended.map_err(|error| error.with_path(&self.path))
     }
 
-    /// Writes out what is in the buffer, without making it durable.
+    /// Hands all that was appended to the system, without making it durable.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io), which poisons the writer; [`Poisoned`](ErrorKind::Poisoned).
     pub fn flush(&mut self) -> Result<()> {
+        self.write_out()?;
+        let flushed = self.file.flush();
+        flushed.map_err(|source| self.poison("the file cannot be written", source))
+    }
+
+    fn write_out(&mut self) -> Result<()> {
         self.check()?;
         if self.buffer.is_empty() {
             return Ok(());
         }
+        // A forked child shares the file and has a copy of the buffer: if it wrote, the
+        // parent's bytes would stand in the file twice. What it encrypts stays inside.
+        self.encryptor.check_process().map_err(|error| error.with_path(&self.path))?;
         // Set here, so that a failed `append` that took a part of its bytes counts too.
         self.unsynced = true;
-        self.file.append(&self.buffer).map_err(|source| {
-            self.poisoned = true;
-            Error::io("the file cannot be written", source).with_path(&self.path)
-        })?;
+        let written = self.file.append(self.buffer.filled());
+        written.map_err(|source| self.poison("the file cannot be written", source))?;
         self.buffer.clear();
         Ok(())
+    }
+
+    fn poison(&mut self, what: &str, source: io::Error) -> Error {
+        self.poisoned = true;
+        Error::io(what, source).with_path(&self.path)
     }
 
     /// Makes all that was appended durable; costs nothing if it is. In suite 2 that means
@@ -162,12 +169,10 @@ impl Writer {
     /// # Errors
     /// [`Io`](ErrorKind::Io), which poisons the writer; [`Poisoned`](ErrorKind::Poisoned).
     pub fn sync(&mut self) -> Result<()> {
-        self.flush()?;
+        self.write_out()?;
         if self.unsynced {
-            self.file.sync().map_err(|source| {
-                self.poisoned = true;
-                Error::io("the file cannot be made durable", source).with_path(&self.path)
-            })?;
+            let synced = self.file.sync();
+            synced.map_err(|source| self.poison("the file cannot be made durable", source))?;
             self.unsynced = false;
         }
         Ok(())
@@ -197,7 +202,9 @@ impl Writer {
 
     fn end(&mut self) -> Result<()> {
         self.check()?;
-        self.encryptor.end(&mut self.buffer).map_err(|error| error.with_path(&self.path))
+        let encryptor = &mut self.encryptor;
+        let ended = self.buffer.append(|buffer| encryptor.end(buffer));
+        ended.map_err(|error| error.with_path(&self.path))
     }
 
     fn sealed(&self) -> Sealed {
@@ -219,8 +226,6 @@ impl Writer {
             let what = "a write failed earlier: delete the file and write a new one";
             return Err(Error::new(ErrorKind::Poisoned, what).with_path(&self.path));
         }
-        // A forked child shares the file and has a copy of the buffer: if it flushed,
-        // the parent's bytes would stand in the file twice.
-        self.encryptor.check_process().map_err(|error| error.with_path(&self.path))
+        Ok(())
     }
 }

@@ -1,0 +1,189 @@
+//! Files past the page cache (`O_DIRECT`), for engines that have a cache of their own.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{DirEntry, OsVfs, ReadFile, Vfs, WriteFile};
+
+/// Alignment of addresses, offsets and lengths in bytes: that of every block device in
+/// use. The 4096-byte header keeps it, so an aligned logical read is an aligned one.
+const ALIGNMENT: usize = 4096;
+/// Pages that a writer collects before it writes, and a misaligned reader reads at once.
+const PAGES: usize = 64;
+
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(4096))]
+struct Page([u8; ALIGNMENT]);
+
+fn pages(count: usize) -> Box<[Page]> {
+    vec![Page([0; ALIGNMENT]); count].into_boxed_slice()
+}
+
+/// The operating system's files, past the page cache. A read into a buffer whose address,
+/// length and offset are multiples of 4096 goes straight there; any other one costs a copy
+/// and an allocation of at most 256 KiB. A writer writes whole pages, and the last one when
+/// it is flushed or synced, padded: a crash just then leaves up to 4095 zeros behind the
+/// end. For tables, whose end the engine knows; a log belongs in the page cache.
+///
+/// The file system has to support `O_DIRECT`: where it does not, opening fails with
+/// `InvalidInput`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DirectVfs;
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.custom_flags(OFlags::DIRECT.bits().cast_signed());
+    options
+}
+
+impl Vfs for DirectVfs {
+    fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
+        let file = options().write(true).create_new(true).mode(mode).open(path)?;
+        Ok(Box::new(DirectWriter { file, pages: pages(PAGES), filled: 0, offset: 0 }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        Ok(Box::new(DirectReader(options().read(true).open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsVfs.rename(from, to)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsVfs.hard_link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsVfs.remove(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        OsVfs.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsVfs.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        OsVfs.lock(path)
+    }
+}
+
+#[derive(Debug)]
+struct DirectReader(File);
+
+impl DirectReader {
+    /// One aligned read; fewer bytes than asked at the end of the file, or if the system
+    /// feels like it.
+    fn read_aligned(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            match self.0.read_at(buf, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+impl ReadFile for DirectReader {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        let mut bounce: Option<Box<[Page]>> = None;
+        while done < buf.len() {
+            let (rest, at) = (&mut buf[done..], offset + done as u64);
+            let skip = (at % ALIGNMENT as u64) as usize;
+            let whole = rest.len() / ALIGNMENT * ALIGNMENT;
+            let straight = skip == 0 && whole > 0 && rest.as_ptr().addr() % ALIGNMENT == 0;
+            let (read, asked) = if straight {
+                (self.read_aligned(&mut rest[..whole], at)?, whole)
+            } else {
+                if bounce.is_none() {
+                    bounce = Some(pages((skip + rest.len()).div_ceil(ALIGNMENT).min(PAGES)));
+                }
+                let pages = bounce.as_deref_mut().unwrap_or_default().as_mut_bytes();
+                let read = self.read_aligned(pages, at - skip as u64)?.saturating_sub(skip);
+                let copied = read.min(rest.len());
+                rest[..copied].copy_from_slice(&pages[skip..skip + copied]);
+                (copied, rest.len().min(pages.len() - skip))
+            };
+            done += read;
+            if read == 0 || (read < asked && read % ALIGNMENT != 0) {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+struct DirectWriter {
+    file: File,
+    pages: Box<[Page]>,
+    /// Bytes in the pages.
+    filled: usize,
+    /// Where the pages go in the file: aligned.
+    offset: u64,
+}
+
+impl std::fmt::Debug for DirectWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DirectWriter").field("offset", &self.offset).finish_non_exhaustive()
+    }
+}
+
+impl DirectWriter {
+    /// Writes the whole pages there are, and keeps what is left of the last one.
+    fn write_whole(&mut self) -> io::Result<()> {
+        let whole = self.filled / ALIGNMENT * ALIGNMENT;
+        let bytes = self.pages.as_mut_bytes();
+        self.file.write_all_at(&bytes[..whole], self.offset)?;
+        bytes.copy_within(whole..self.filled, 0);
+        self.offset += whole as u64;
+        self.filled -= whole;
+        Ok(())
+    }
+}
+
+impl WriteFile for DirectWriter {
+    fn append(&mut self, mut buf: &[u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            let room = &mut self.pages.as_mut_bytes()[self.filled..];
+            let (now, later) = buf.split_at(room.len().min(buf.len()));
+            room[..now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            buf = later;
+            if self.filled == self.pages.as_bytes().len() {
+                self.write_whole()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the last page, padded, and cuts the padding off. Its bytes stay here too,
+    /// and are written again, the same, when the page is full.
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_whole()?;
+        if self.filled > 0 {
+            let page = &mut self.pages.as_mut_bytes()[..ALIGNMENT];
+            page[self.filled..].fill(0);
+            self.file.write_all_at(page, self.offset)?;
+            self.file.set_len(self.offset + self.filled as u64)?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.file.sync_data()
+    }
+}
