@@ -280,6 +280,12 @@ impl Encryptor {
         Err(Error::new(ErrorKind::Poisoned, what))
     }
 
+    /// Makes it believe that it is in a forked child.
+    #[cfg(test)]
+    pub(crate) fn pretend_forked(&mut self) {
+        self.process = self.process.wrapping_add(1);
+    }
+
     fn reserve(&self, len: usize) -> Result<u64> {
         match self.position.checked_add(len as u64) {
             Some(end) if end <= BODY_LEN_MAX => Ok(self.position),

@@ -11,6 +11,9 @@ use crate::header::Suite;
 use crate::ids::DataKeyId;
 use crate::vfs::WriteFile;
 
+#[cfg(test)]
+mod tests;
+
 /// A new file. Appends go, encrypted on the way, into one buffer.
 ///
 /// In suite 2 a chunk is encrypted when it is full and the last one by

@@ -2,6 +2,11 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod direct;
+mod bad_input;
+mod crash;
 mod files;
+mod kms;
+mod mem_fs;
+mod rotation;
 mod suites;
 mod support;

@@ -1,0 +1,252 @@
+//! Crashes and faults between any two operations of a keyring commit.
+
+use std::sync::Arc;
+
+use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
+
+use crate::mem_fs::{MemFs, Op};
+use crate::support::{
+    TestKms, check_file, in_dir, kind, manual, mem_create, mem_open, mem_storage, write_file,
+};
+
+/// What changes the keyring. The key service of `2` is the one that takes over.
+type Change = fn(&EncryptedFs) -> Result<(), Error>;
+
+const CHANGES: [(&str, Change); 3] = [
+    ("data key", |fs| fs.keyring().rotate_data_key().map(drop)),
+    ("store key", |fs| fs.keyring().rotate_store_key().map(drop)),
+    ("cmek", |fs| fs.keyring().rotate_cmek(TestKms::new(2))),
+];
+
+/// A store of generation 3 with a file under each of its data keys.
+fn base() -> MemFs {
+    let mem = MemFs::new();
+    let fs = mem_create(&mem, &TestKms::new(1)).unwrap();
+    write_file(&fs, "one").unwrap();
+    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().rotate_data_key().unwrap();
+    write_file(&fs, "two").unwrap();
+    drop(fs);
+    mem.fork()
+}
+
+fn open_with_any(mem: &MemFs) -> EncryptedFs {
+    let kms: Vec<Arc<dyn atrest::kms::Kms>> = vec![TestKms::new(1), TestKms::new(2)];
+    let keyring = Keyring::open(mem_storage(mem), kms, manual()).unwrap();
+    EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()))
+}
+
+/// The store opens in the old or the new generation with all its files, takes another
+/// rotation, and opens again.
+fn check(mem: &MemFs, files: &[&str], generations: &[u64]) {
+    let fs = open_with_any(mem);
+    let generation = fs.keyring().status().info.generation;
+    assert!(generations.contains(&generation), "generation {generation}");
+    files.iter().for_each(|file| check_file(&fs, file));
+    fs.keyring().rotate_data_key().unwrap();
+    write_file(&fs, "after").unwrap();
+    drop(fs);
+    let fs = open_with_any(mem);
+    files.iter().chain(&["after"]).for_each(|file| check_file(&fs, file));
+}
+
+#[test]
+fn a_crash_in_a_rotation_leaves_the_old_or_the_new_generation() {
+    for (name, change) in CHANGES {
+        let base = base();
+        let mut steps = 0;
+        loop {
+            let mem = base.fork();
+            mem.stop_at(steps);
+            let fs = mem_open(&mem, &TestKms::new(1));
+            let changed = fs.as_ref().is_ok_and(|fs| change(fs).is_ok());
+            for (crash, after) in mem.crashes() {
+                println!("{name}, stopped at {steps}, {crash:?}");
+                // A change that was reported done is durable.
+                let generations: &[u64] = if changed { &[4] } else { &[3, 4] };
+                check(&after, &["one", "two"], generations);
+            }
+            if changed {
+                break;
+            }
+            steps += 1;
+        }
+        assert!(steps > 10, "{name}: only {steps} steps");
+    }
+}
+
+#[test]
+fn a_crash_in_creation_leaves_no_keyring_or_a_whole_one() {
+    let mut steps = 0;
+    loop {
+        let mem = MemFs::new();
+        mem.stop_at(steps);
+        let created = mem_create(&mem, &TestKms::new(1)).is_ok();
+        for (crash, after) in mem.crashes() {
+            println!("stopped at {steps}, {crash:?}");
+            let again =
+                Keyring::open_or_create(mem_storage(&after), TestKms::new(1), manual()).unwrap();
+            assert_eq!(again.anchor().generation, 1);
+            drop(again);
+            assert!(!created || !after.files().is_empty());
+            mem_open(&after, &TestKms::new(1)).unwrap();
+        }
+        if created {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 5, "only {steps} steps");
+}
+
+#[test]
+fn no_file_names_a_data_key_that_a_crash_takes_back() {
+    // The new writer finds what the old one left: it must not use it before it is durable.
+    let base = base();
+    let mut steps = 0;
+    loop {
+        let mem = base.fork();
+        mem.stop_at(steps);
+        let fs = mem_open(&mem, &TestKms::new(1));
+        let changed = fs.as_ref().is_ok_and(|fs| fs.keyring().rotate_data_key().is_ok());
+        drop(fs);
+        // The process died, the system did not: what it wrote can be read.
+        let mem = mem.fork();
+        let fs = mem_open(&mem, &TestKms::new(1)).unwrap();
+        let mut writer = fs.create_new(in_dir("three"), atrest::FileKind::Table).unwrap();
+        writer.append(b"three").unwrap();
+        writer.finish().unwrap();
+        // Now the power fails. If the file's name survived, it opens.
+        for (_, after) in mem.crashes() {
+            let fs = open_with_any(&after);
+            if after.files().contains_key("three") {
+                check_file(&fs, "three");
+            }
+        }
+        if changed {
+            break;
+        }
+        steps += 1;
+    }
+}
+
+#[test]
+fn a_new_image_is_synced_before_the_rename_and_the_directory_after() {
+    for (name, change) in CHANGES {
+        let mem = base();
+        let fs = mem_open(&mem, &TestKms::new(1)).unwrap();
+        mem.clear_log();
+        change(&fs).unwrap();
+        let log = mem.log();
+        let at = |wanted: &dyn Fn(&Op) -> bool| {
+            log.iter().position(wanted).unwrap_or_else(|| panic!("{name}: {log:?}"))
+        };
+        let sync = at(&|op| matches!(op, Op::Sync(name, _) if name == "KEYRING.new"));
+        let append = at(&|op| matches!(op, Op::Append(name, _) if name == "KEYRING.new"));
+        let rename = at(&|op| *op == Op::Rename("KEYRING.new".into(), "KEYRING".into()));
+        let sync_dir = at(&|op| *op == Op::SyncDir);
+        let link = at(&|op| *op == Op::Link("KEYRING.3".into()));
+        assert!(append < sync && sync < rename && rename < sync_dir, "{name}: {log:?}");
+        assert!(link < rename, "{name}: {log:?}");
+        assert_eq!(log.iter().filter(|op| matches!(op, Op::Sync(..))).count(), 1);
+    }
+}
+
+#[test]
+fn a_fault_in_a_rotation_leaves_a_handle_that_serves() {
+    for (name, change) in CHANGES {
+        let base = base();
+        let mut steps = 0;
+        let mut poisoned = 0;
+        loop {
+            let mem = base.fork();
+            let fs = mem_open(&mem, &TestKms::new(1)).unwrap();
+            mem.clear_log();
+            mem.fail_at(steps);
+            let result = change(&fs);
+            let hit = mem.log().len() > steps;
+            mem.fail_at(usize::MAX);
+            println!("{name}, fault at {steps}: {result:?}");
+            write_file(&fs, "three").unwrap();
+            ["one", "two", "three"].iter().for_each(|file| check_file(&fs, file));
+            // No file is synced twice after a failed sync.
+            let mut synced = Vec::new();
+            for op in mem.log() {
+                if let Op::Sync(_, inode) = op {
+                    assert!(!synced.contains(&inode), "{name}: inode {inode} synced twice");
+                    synced.push(inode);
+                }
+            }
+            if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Poisoned) {
+                poisoned += 1;
+                assert_eq!(kind(fs.keyring().rotate_data_key()), ErrorKind::Poisoned);
+                assert_eq!(kind(fs.keyring().reload()), ErrorKind::Poisoned);
+                fs.keyring().revoke();
+                assert_eq!(kind(fs.keyring().restore()), ErrorKind::Poisoned);
+            } else {
+                fs.keyring().rotate_data_key().unwrap();
+                write_file(&fs, "four").unwrap();
+                check_file(&fs, "four");
+            }
+            drop(fs);
+            for (_, after) in mem.crashes() {
+                check(&after, &["one", "two", "three"], &[3, 4, 5]);
+            }
+            if !hit {
+                assert!(result.is_ok());
+                break;
+            }
+            steps += 1;
+        }
+        assert_eq!(poisoned, 1, "{name}");
+    }
+}
+
+#[test]
+fn a_failed_rotation_leaves_the_directory_as_it_was() {
+    let base = base();
+    let before = base.files();
+    let full = base.fork();
+    let fs = mem_open(&full, &TestKms::new(1)).unwrap();
+    for room in [0, 1, 100, 700] {
+        full.room(Some(room));
+        for (_, change) in CHANGES {
+            let refused = kind(change(&fs));
+            assert_eq!(refused, ErrorKind::Io(std::io::ErrorKind::StorageFull));
+            assert_eq!(full.files(), before);
+        }
+    }
+    full.room(None);
+    fs.keyring().rotate_data_key().unwrap();
+    drop(fs);
+    check(&full, &["one", "two"], &[4]);
+}
+
+#[test]
+fn a_writer_whose_sync_failed_never_syncs_again() {
+    let mem = base();
+    let fs = mem_open(&mem, &TestKms::new(1)).unwrap();
+    let mut writer = fs.create_new(in_dir("new"), atrest::FileKind::Log).unwrap();
+    writer.append(b"data").unwrap();
+    mem.clear_log();
+    mem.fail_at(1);
+    assert!(matches!(kind(writer.sync()), ErrorKind::Io(_)));
+    assert_eq!(kind(writer.sync()), ErrorKind::Poisoned);
+    assert_eq!(kind(writer.append(b"more")), ErrorKind::Poisoned);
+    assert_eq!(kind(writer.flush()), ErrorKind::Poisoned);
+    assert_eq!(kind(writer.finish()), ErrorKind::Poisoned);
+    let syncs = mem.log().iter().filter(|op| matches!(op, Op::Sync(..))).count();
+    assert_eq!(syncs, 1);
+}
+
+#[test]
+fn a_writer_whose_write_failed_takes_no_more() {
+    let mem = base();
+    let fs = mem_open(&mem, &TestKms::new(1)).unwrap().write_buffer_len(8192);
+    let mut writer = fs.create_new(in_dir("new"), atrest::FileKind::Log).unwrap();
+    mem.room(Some(10_000));
+    assert_eq!(kind(writer.append(&[7; 20_000])), ErrorKind::Io(std::io::ErrorKind::StorageFull));
+    mem.room(None);
+    assert_eq!(kind(writer.append(b"more")), ErrorKind::Poisoned);
+    assert_eq!(kind(writer.finish()), ErrorKind::Poisoned);
+}

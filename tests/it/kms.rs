@@ -1,0 +1,246 @@
+//! The local key providers.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use atrest::error::KmsErrorKind;
+use atrest::keyring::{KeyringStorage, MemoryStorage};
+use atrest::kms::{self, Deadline, Kms, KmsError, WrapContext, generate_key_file};
+use atrest::{ErrorKind, Keyring, StoreId, StoreKey, StoreKeyId};
+
+use crate::support::{key_file, kind, manual};
+
+fn context() -> WrapContext {
+    WrapContext {
+        store_id: StoreId::from_bytes([1; 16]),
+        store_key_id: StoreKeyId::from_bytes([2; 16]),
+        format_version: 1,
+    }
+}
+
+fn deadline() -> Deadline {
+    Deadline::after(Duration::from_secs(60))
+}
+
+fn store_key() -> StoreKey {
+    StoreKey::from_slice(&[0x33; 32]).unwrap()
+}
+
+fn refused<T>(result: Result<T, KmsError>) -> KmsErrorKind {
+    match result {
+        Ok(_) => panic!("expected an error"),
+        Err(error) => error.kind(),
+    }
+}
+
+fn write_key(path: &Path, bytes: &[u8], mode: u32) {
+    std::fs::write(path, bytes).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Wraps, unwraps, and refuses every change of blob and context.
+fn check_provider(kms: &dyn Kms) {
+    let wrapped = kms.wrap(&store_key(), &context(), deadline()).unwrap();
+    let key = kms.unwrap(&wrapped, &context(), deadline()).unwrap();
+    assert_eq!(key.expose(), store_key().expose());
+    let again = kms.wrap(&store_key(), &context(), deadline()).unwrap();
+    assert_ne!(again.blob, wrapped.blob, "a fresh salt each time");
+    assert!(!wrapped.blob.windows(8).any(|window| window == &store_key().expose()[..8]));
+    let mut other = [context(); 3];
+    other[0].store_id = StoreId::from_bytes([9; 16]);
+    other[1].store_key_id = StoreKeyId::from_bytes([9; 16]);
+    other[2].format_version = 2;
+    for context in other {
+        let answer = kms.unwrap(&wrapped, &context, deadline());
+        assert_eq!(refused(answer), KmsErrorKind::Integrity);
+    }
+    let len = wrapped.blob.len();
+    for at in [len - 80, len - 49, len - 48, len - 17, len - 16, len - 1] {
+        let mut bad = wrapped.clone();
+        bad.blob[at] ^= 1;
+        let answer = kms.unwrap(&bad, &context(), deadline());
+        assert_eq!(refused(answer), KmsErrorKind::Integrity, "byte {at}");
+    }
+    for cut in [0, 1, len - 1] {
+        let mut bad = wrapped.clone();
+        bad.blob.truncate(cut);
+        let answer = kms.unwrap(&bad, &context(), deadline());
+        assert_eq!(refused(answer), KmsErrorKind::Integrity);
+    }
+    let mut bad = wrapped.clone();
+    bad.blob.push(0);
+    assert_eq!(refused(kms.unwrap(&bad, &context(), deadline())), KmsErrorKind::Integrity);
+}
+
+#[test]
+fn key_files_of_cockroachdb_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    for len in [48, 56, 64] {
+        let path = dir.path().join(format!("aes-{len}.key"));
+        let bytes: Vec<u8> = (0..len).collect();
+        write_key(&path, &bytes, 0o600);
+        let kms = key_file(&path);
+        check_provider(&*kms);
+        let wrapped = kms.wrap(&store_key(), &context(), deadline()).unwrap();
+        // Id and key both count.
+        for at in [0, 31, 32, len - 1] {
+            let mut other = bytes.clone();
+            other[usize::from(at)] ^= 1;
+            write_key(&path, &other, 0o600);
+            let answer = kms.unwrap(&wrapped, &context(), deadline());
+            assert_eq!(refused(answer), KmsErrorKind::Integrity, "byte {at} of {len}");
+        }
+    }
+    for len in [0, 1, 31, 32, 47, 49, 63, 65, 66, 5000] {
+        let path = dir.path().join("bad.key");
+        write_key(&path, &vec![7; len], 0o600);
+        let answer = key_file(&path).wrap(&store_key(), &context(), deadline());
+        assert_eq!(refused(answer), KmsErrorKind::Misconfigured, "{len} bytes");
+    }
+}
+
+#[test]
+fn a_key_file_that_others_may_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cmek.key");
+    generate_key_file(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 64);
+    for (mode, good) in
+        [(0o400, true), (0o600, true), (0o640, false), (0o604, false), (0o660, false)]
+    {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        match key_file(&path).wrap(&store_key(), &context(), deadline()) {
+            Ok(_) => assert!(good, "{mode:o}"),
+            Err(error) => {
+                assert!(!good, "{mode:o}");
+                assert_eq!(error.kind(), KmsErrorKind::Misconfigured);
+                assert!(error.to_string().contains(&format!("{mode:04o}")), "{error}");
+            }
+        }
+    }
+    // A key that may be in use is never overwritten.
+    let before = std::fs::read(&path).unwrap();
+    let again = generate_key_file(&path);
+    assert_eq!(kind(again), ErrorKind::Io(std::io::ErrorKind::AlreadyExists));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    std::fs::remove_file(&path).unwrap();
+    let gone = key_file(&path).unwrap(&wrapped_by_nobody(), &context(), deadline());
+    assert_eq!(refused(gone), KmsErrorKind::NotFound);
+}
+
+fn wrapped_by_nobody() -> kms::WrappedKey {
+    kms::WrappedKey { key_version: String::new(), blob: vec![0; 80] }
+}
+
+#[test]
+fn malformed_uris_are_refused() {
+    for uri in [
+        "",
+        "file",
+        ":x",
+        "1a:x",
+        "file:relative",
+        "file://host/path",
+        "env:",
+        "env:a b",
+        "env:A-B",
+        "gopher:x",
+        "file:///a\nb",
+        "file:///a b",
+        "passphrase:in-the-uri",
+    ] {
+        let answer = kms::from_uri(uri);
+        assert_eq!(refused(answer), KmsErrorKind::Misconfigured, "{uri:?}");
+    }
+    assert_eq!(
+        refused(kms::from_uri(&format!("file:///{}", "a".repeat(2048)))),
+        KmsErrorKind::Misconfigured
+    );
+    assert_eq!(kms::from_uri("FILE:///a").unwrap().key_uri().as_str(), "file:///a");
+}
+
+/// Environment variables are the process's: this test runs itself in another one.
+#[test]
+fn a_key_in_the_environment() {
+    const NAME: &str = "ATREST_TEST_CMEK";
+    if std::env::var_os(NAME).is_some() {
+        check_provider(&*kms::from_uri(&format!("env:{NAME}")).unwrap());
+        return;
+    }
+    let answer =
+        kms::from_uri(&format!("env:{NAME}")).unwrap().wrap(&store_key(), &context(), deadline());
+    assert_eq!(refused(answer), KmsErrorKind::NotFound);
+    let child = |value: &str| {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "kms::a_key_in_the_environment"])
+            .env(NAME, value)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    };
+    assert!(child(&"0f".repeat(32)));
+    assert!(child(&format!(" {}\n", "0F".repeat(32))));
+    assert!(!child(&"0f".repeat(31)));
+    assert!(!child(&"0g".repeat(32)));
+}
+
+#[cfg(feature = "passphrase")]
+#[test]
+fn a_passphrase() {
+    use atrest::kms::Passphrase;
+    let kms = Passphrase::new("correct horse".into()).unwrap();
+    let wrapped = kms.wrap(&store_key(), &context(), deadline()).unwrap();
+    assert_eq!(wrapped.blob.len(), 108);
+    let key = kms.unwrap(&wrapped, &context(), deadline()).unwrap();
+    assert_eq!(key.expose(), store_key().expose());
+    let other = Passphrase::new("correct horsf".into()).unwrap();
+    let answer = other.unwrap(&wrapped, &context(), deadline());
+    assert_eq!(refused(answer), KmsErrorKind::Integrity);
+    assert_eq!(refused(Passphrase::new(String::new())), KmsErrorKind::Misconfigured);
+    // Costs are bounded before anything is computed; lower ones do not help.
+    for (at, value) in [(0, u32::MAX), (4, 17), (8, 17), (0, 0), (4, 0), (8, 0), (0, 1024)] {
+        let mut bad = wrapped.clone();
+        bad.blob[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        let answer = kms.unwrap(&bad, &context(), deadline());
+        assert_eq!(refused(answer), KmsErrorKind::Integrity, "{value} at {at}");
+    }
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+    (0..text.len()).step_by(2).map(digits).collect()
+}
+
+/// The keyring that `tests/vectors/make.py` wrote from the format's text alone.
+#[test]
+fn a_keyring_made_by_another_program_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cmek.key");
+    write_key(&path, &[[1; 32], [2; 32]].concat(), 0o600);
+    let storage = MemoryStorage::new();
+    storage.commit(include_bytes!("../vectors/keyring-v1.bin"), 3, None).unwrap();
+    let keyring = Keyring::open_read_only(storage, key_file(&path), manual()).unwrap();
+    let status = keyring.status();
+    assert_eq!(status.info.generation, 3);
+    assert_eq!(status.info.slots[1].key_version, "7");
+    assert_eq!(status.data_keys.len(), 3);
+    assert_eq!(status.settings.rotation_bytes, Some(1 << 40));
+    assert_eq!(status.history.len(), 2);
+    // A file of the known answers opens under it.
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("../vectors/format-v1.json")).unwrap();
+    let mut header: Vec<u8> = ["header_prefix", "commitment", "checksum"]
+        .iter()
+        .flat_map(|part| hex(vectors["ctr"][part].as_str().unwrap()))
+        .collect();
+    header.resize(4096, 0);
+    let header = atrest::Header::parse(&header).unwrap();
+    let decryptor = keyring.decryptor(&header, &atrest::Expect::default()).unwrap();
+    let mut body = [0; 4];
+    decryptor.decrypt_in_place(0, &mut body).unwrap();
+    assert_eq!(body, [0x1c, 0x4b, 0x2c, 0x95]);
+}
