@@ -1,9 +1,9 @@
 //! The library through its public API.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
-mod direct;
 mod bad_input;
 mod crash;
+mod direct;
 mod files;
 mod kms;
 mod mem_fs;
