@@ -15,11 +15,13 @@ mod buffer;
 mod chunks;
 mod frame_index;
 mod log;
+mod places;
 mod reader;
 mod scratch;
 mod writer;
 
 pub use log::Torn;
+pub(crate) use places::Places;
 pub use reader::Reader;
 pub use writer::{Sealed, Writer};
 
@@ -37,6 +39,7 @@ pub struct EncryptedFs {
     vfs: Arc<dyn Vfs>,
     write_buffer_len: usize,
     counts: Arc<Counts>,
+    places: Arc<Places>,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +80,9 @@ impl EncryptedFs {
 
     /// The same over another file system.
     pub fn with_vfs(keyring: Keyring, vfs: Arc<dyn Vfs>) -> Self {
-        Self { keyring, vfs, write_buffer_len: WRITE_BUFFER_LEN, counts: Arc::default() }
+        let places = Arc::new(Places::new(keyring.clone(), vfs.clone()));
+        let counts = Arc::default();
+        Self { keyring, vfs, write_buffer_len: WRITE_BUFFER_LEN, counts, places }
     }
 
     /// Sets the size of writers' buffers in bytes; at least 4096.
@@ -90,6 +95,14 @@ impl EncryptedFs {
     /// The keyring.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
+    }
+
+    pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Creates a file that must not exist, under a fresh key. Nothing is written before
@@ -109,7 +122,8 @@ impl EncryptedFs {
             .create_new(path, 0o666)
             .map_err(|e| Error::io("the file cannot be created", e).with_path(path))?;
         self.counts.created.fetch_add(1, Ordering::Relaxed);
-        Ok(Writer::new(path.into(), file, encryptor, self.write_buffer_len))
+        let places = self.places.clone();
+        Ok(Writer::new(path.into(), file, encryptor, self.write_buffer_len, places))
     }
 
     /// Deletes `path` if it exists and creates it anew under a fresh key: what recycling a
@@ -176,12 +190,17 @@ impl EncryptedFs {
     /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
     /// of the keyring's.
     pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        let from = from.as_ref();
+        let (from, to) = (from.as_ref(), to.as_ref());
         not_keyring(from)?;
-        not_keyring(to.as_ref())?;
+        not_keyring(to)?;
+        let moves = self.keyring.moves();
+        let _shared = moves.shared();
+        moves.note(to);
         self.vfs
-            .rename(from, to.as_ref())
-            .map_err(|e| Error::io("the file cannot be renamed", e).with_path(from))
+            .rename(from, to)
+            .map_err(|e| Error::io("the file cannot be renamed", e).with_path(from))?;
+        self.places.renamed(from, to);
+        Ok(())
     }
 
     /// Makes a hard link; `to` must not exist.
@@ -190,12 +209,17 @@ impl EncryptedFs {
     /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
     /// of the keyring's.
     pub fn hard_link(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        let from = from.as_ref();
+        let (from, to) = (from.as_ref(), to.as_ref());
         not_keyring(from)?;
-        not_keyring(to.as_ref())?;
+        not_keyring(to)?;
+        let moves = self.keyring.moves();
+        let _shared = moves.shared();
+        moves.note(to);
         self.vfs
-            .hard_link(from, to.as_ref())
-            .map_err(|e| Error::io("the file cannot be linked", e).with_path(from))
+            .hard_link(from, to)
+            .map_err(|e| Error::io("the file cannot be linked", e).with_path(from))?;
+        self.places.linked(from, to);
+        Ok(())
     }
 
     /// Removes a file.
@@ -206,9 +230,12 @@ impl EncryptedFs {
     pub fn remove(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         not_keyring(path)?;
+        let _shared = self.keyring.moves().shared();
         self.vfs
             .remove(path)
-            .map_err(|e| Error::io("the file cannot be removed", e).with_path(path))
+            .map_err(|e| Error::io("the file cannot be removed", e).with_path(path))?;
+        self.places.removed(path);
+        Ok(())
     }
 
     /// The files of a directory with their logical lengths, in no order, without the
@@ -293,6 +320,5 @@ fn not_keyring(path: &Path) -> Result<()> {
 
 /// Whether a path is one of the keyring's own files.
 pub fn is_keyring(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str());
-    name.is_some_and(|name| name == "KEYRING" || name.starts_with("KEYRING."))
+    path.file_name().is_some_and(|name| crate::scan::is_reserved(name.as_encoded_bytes()))
 }

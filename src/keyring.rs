@@ -13,6 +13,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId, StoreKeyId};
 use crate::kms::{Deadline, Kms};
+use crate::ledger::Ledger;
+use crate::moves::Moves;
 use crate::secret::{DataKey, StoreKey};
 use audit::{Event, Trail};
 use body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace, RawSettings};
@@ -112,6 +114,9 @@ struct Inner {
     writer: Mutex<WriterState>,
     /// The keys of open files.
     handles: Handles,
+    /// Which files are under which key.
+    ledger: Ledger,
+    moves: Moves,
     alarm: Arc<background::Alarm>,
 }
 
@@ -324,6 +329,8 @@ impl Keyring {
             snapshot: ArcSwap::from_pointee(snapshot),
             writer: Mutex::new(WriterState::default()),
             handles: Handles::default(),
+            ledger: Ledger::default(),
+            moves: Moves::default(),
             alarm,
         });
         let background = (writable && options.background)
@@ -358,6 +365,24 @@ impl Keyring {
             generation: snapshot.image.fixed.generation,
             mac: *snapshot.image.mac(),
         }
+    }
+
+    /// The directories that hold the store's files, each with all below it: the keyring's
+    /// own.
+    pub fn directories(&self) -> Vec<std::path::PathBuf> {
+        self.inner.storage.directory().into_iter().collect()
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.inner.ledger
+    }
+
+    pub(crate) fn moves(&self) -> &Moves {
+        &self.inner.moves
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.inner.clock.now_ns()
     }
 
     /// Reads the keyring again, as after a rotation by another process.

@@ -29,6 +29,7 @@
 //! - `passphrase` (default): the Argon2id provider; 4 crates.
 //! - `danger-internals`: raw kernels, for benchmarks and fuzzing only.
 
+pub mod churn;
 mod cipher;
 mod clock;
 mod derive;
@@ -41,7 +42,10 @@ mod hex;
 mod ids;
 pub mod keyring;
 pub mod kms;
+mod ledger;
+mod moves;
 mod random;
+mod scan;
 mod secret;
 #[cfg(test)]
 mod vectors;

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file system. Paths are used as given.
@@ -58,6 +58,83 @@ pub trait Vfs: Send + Sync + Debug {
     /// # Errors
     /// `WouldBlock` if somebody else holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+
+    /// What is at `path`, symbolic links not followed. The default knows what a listing of
+    /// the parent says.
+    ///
+    /// # Errors
+    /// `NotFound` among others.
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        let parent = path.parent().ok_or(io::ErrorKind::NotFound)?;
+        let mut entries = self.list(parent)?.into_iter();
+        let entry = entries.find(|entry| entry.path.file_name() == path.file_name());
+        let entry = entry.ok_or(io::ErrorKind::NotFound)?;
+        let kind = if entry.is_file { EntryKind::File } else { EntryKind::Other };
+        Ok(FileStat { kind, len: entry.len, links: 1, ..FileStat::default() })
+    }
+
+    /// Swaps two files that must both exist, atomically.
+    ///
+    /// # Errors
+    /// `Unsupported`, which is the default, where there is no such operation; `NotFound`
+    /// among others.
+    fn exchange(&self, _one: &Path, _other: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives `to` the owner, group and mode of `from`. The default does nothing.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn copy_owner_and_mode(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// One name for a directory that may be named in several ways. The default makes the
+    /// path absolute.
+    ///
+    /// # Errors
+    /// `NotFound` among others.
+    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
+        std::path::absolute(dir)
+    }
+
+    /// Whether paths are the operating system's, so that a scan may open files by itself.
+    fn is_os(&self) -> bool {
+        false
+    }
+}
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    #[default]
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, socket, device or pipe.
+    Other,
+}
+
+/// A file's attributes. Device, inode, length and modification time together name one
+/// content of one file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileStat {
+    /// What it is.
+    pub kind: EntryKind,
+    /// Physical length in bytes.
+    pub len: u64,
+    /// Device; 0 if unknown.
+    pub device: u64,
+    /// Inode; 0 if unknown.
+    pub inode: u64,
+    /// Names the file has.
+    pub links: u64,
+    /// Last modification, nanoseconds since the Unix epoch; 0 if unknown.
+    pub modified_ns: i64,
+    /// Unix mode.
+    pub mode: u32,
 }
 
 /// One entry of a directory.
@@ -172,6 +249,58 @@ impl Vfs for OsVfs {
             Ok(()) => Ok(Box::new(file)),
             Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        Ok(FileStat::from(&fs::symlink_metadata(path)?))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+            // File systems without it say `INVAL`, kernels without it `NOSYS`.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn copy_owner_and_mode(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (old, new) = (fs::symlink_metadata(from)?, fs::symlink_metadata(to)?);
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            std::os::unix::fs::lchown(to, Some(old.uid()), Some(old.gid()))?;
+        }
+        fs::set_permissions(to, old.permissions())
+    }
+
+    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(dir)
+    }
+
+    fn is_os(&self) -> bool {
+        true
+    }
+}
+
+impl From<&fs::Metadata> for FileStat {
+    fn from(metadata: &fs::Metadata) -> Self {
+        let kind = match metadata.file_type() {
+            kind if kind.is_file() => EntryKind::File,
+            kind if kind.is_dir() => EntryKind::Directory,
+            _ => EntryKind::Other,
+        };
+        let modified_ns = metadata.mtime().saturating_mul(1_000_000_000);
+        Self {
+            kind,
+            len: metadata.len(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            links: metadata.nlink(),
+            modified_ns: modified_ns.saturating_add(metadata.mtime_nsec()),
+            mode: metadata.mode(),
         }
     }
 }

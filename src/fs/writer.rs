@@ -2,13 +2,16 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::Places;
 use super::buffer::Buffer;
 use crate::cipher::log::FRAME_EXTRA;
 use crate::cipher::{Encryptor, FRAME_LEN_MAX};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Suite;
 use crate::ids::DataKeyId;
+use crate::ledger::{FileRecord, Owner, Token};
 use crate::vfs::WriteFile;
 
 #[cfg(test)]
@@ -33,6 +36,8 @@ pub struct Writer {
     buffer: Buffer,
     unsynced: bool,
     poisoned: bool,
+    places: Arc<Places>,
+    token: Option<Token>,
 }
 
 /// A finished file, for the engine's manifest.
@@ -55,9 +60,18 @@ impl Writer {
         file: Box<dyn WriteFile>,
         encryptor: Encryptor,
         buffer_len_max: usize,
+        places: Arc<Places>,
     ) -> Self {
-        let buffer = Buffer::new(buffer_len_max, encryptor.header());
-        Self { path, file, encryptor, buffer, unsynced: true, poisoned: false }
+        Self {
+            token: places.created(&path),
+            buffer: Buffer::new(buffer_len_max, encryptor.header()),
+            path,
+            file,
+            encryptor,
+            unsynced: true,
+            poisoned: false,
+            places,
+        }
     }
 
     /// The path it was created at.
@@ -189,7 +203,7 @@ impl Writer {
     pub fn finish(mut self) -> Result<Sealed> {
         self.end()?;
         self.sync()?;
-        Ok(self.sealed())
+        Ok(self.account(self.sealed()))
     }
 
     /// Ends the file without making it durable: for files that need not outlive a crash,
@@ -200,7 +214,7 @@ impl Writer {
     pub fn finish_unsynced(mut self) -> Result<Sealed> {
         self.end()?;
         self.flush()?;
-        Ok(self.sealed())
+        Ok(self.account(self.sealed()))
     }
 
     fn end(&mut self) -> Result<()> {
@@ -222,6 +236,17 @@ impl Writer {
             data_key_id: DataKeyId::from_bytes(data_key_id),
             commitment,
         }
+    }
+
+    /// From now on the file counts for its data key.
+    fn account(&self, sealed: Sealed) -> Sealed {
+        let mut created_ns = [0; 8];
+        created_ns.copy_from_slice(&self.encryptor.header()[24..32]);
+        let created_ns = u64::from_le_bytes(created_ns);
+        let owner = Owner::Key(sealed.data_key_id);
+        let record = FileRecord { owner, bytes: sealed.physical_len, created_ns };
+        self.places.finished(self.token, record);
+        sealed
     }
 
     fn check(&self) -> Result<()> {

@@ -241,4 +241,8 @@ impl KeyringStorage for DirectoryStorage {
         location.copy_from_slice(&hash.finalize()[..16]);
         location
     }
+
+    fn directory(&self) -> Option<PathBuf> {
+        Some(self.vfs.canonical(&self.dir).unwrap_or_else(|_| self.dir.clone()))
+    }
 }

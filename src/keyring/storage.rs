@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -93,6 +94,12 @@ pub trait KeyringStorage: Send + Sync + Debug {
     /// zeros where places have no names.
     fn location(&self) -> [u8; 16] {
         [0; 16]
+    }
+
+    /// The local directory the keyring is in, and below which the store's files are; the
+    /// default is none.
+    fn directory(&self) -> Option<PathBuf> {
+        None
     }
 }
 
@@ -217,5 +224,9 @@ impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
 
     fn location(&self) -> [u8; 16] {
         (**self).location()
+    }
+
+    fn directory(&self) -> Option<PathBuf> {
+        (**self).directory()
     }
 }

@@ -3,12 +3,12 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{DirEntry, OsVfs, ReadFile, Vfs, WriteFile};
+use super::{DirEntry, FileStat, OsVfs, ReadFile, Vfs, WriteFile};
 
 /// Alignment of addresses, offsets and lengths in bytes: that of every block device in
 /// use. The 4096-byte header keeps it, so an aligned logical read is an aligned one.
@@ -73,6 +73,26 @@ impl Vfs for DirectVfs {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         OsVfs.lock(path)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        OsVfs.stat(path)
+    }
+
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        OsVfs.exchange(one, other)
+    }
+
+    fn copy_owner_and_mode(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsVfs.copy_owner_and_mode(from, to)
+    }
+
+    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
+        OsVfs.canonical(dir)
+    }
+
+    fn is_os(&self) -> bool {
+        true
     }
 }
 

@@ -1,0 +1,203 @@
+//! The files an engine should rewrite first.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::fs::EncryptedFs;
+use crate::header::{Header, Suite};
+use crate::ids::DataKeyId;
+use crate::keyring::{DataKeyStatus, KeyState};
+use crate::scan::{Found, OnScan, Visitor, What, scan};
+use crate::vfs::FileStat;
+
+/// Which files are stale. A file under its keyspace's active data key never is because of
+/// its key: rewriting it would bring it nowhere.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StalePolicy {
+    /// Files under data keys created longer ago than this. Default: none.
+    pub key_age_max: Option<Duration>,
+    /// Files under these data keys. Default: none.
+    pub keys: Vec<DataKeyId>,
+    /// Files under data keys that may be known outside. Default: true.
+    pub exposed: bool,
+    /// Files without encryption. Default: true.
+    pub plaintext: bool,
+    /// Files of a weaker suite. Default: `None`, which means the store's minimum.
+    pub minimum_suite: Option<Suite>,
+}
+
+impl Default for StalePolicy {
+    fn default() -> Self {
+        let (key_age_max, minimum_suite) = (None, None);
+        Self { key_age_max, keys: Vec::new(), exposed: true, plaintext: true, minimum_suite }
+    }
+}
+
+impl StalePolicy {
+    /// The default, and files under data keys of at least this age.
+    pub fn older_than(age: Duration) -> Self {
+        Self { key_age_max: Some(age), ..Self::default() }
+    }
+}
+
+/// Why a file is stale: the first that applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum StaleReason {
+    /// It is not encrypted.
+    Plaintext,
+    /// Its data key may be known outside.
+    ExposedKey,
+    /// Its suite is below the minimum.
+    WeakSuite,
+    /// Its data key is old, or was named.
+    OldKey,
+}
+
+/// One file to rewrite.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StaleFile {
+    /// Where it is.
+    pub path: Box<Path>,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Why.
+    pub reason: StaleReason,
+    /// Its data key; `None` for plaintext.
+    pub data_key_id: Option<DataKeyId>,
+    /// Creation of its data key, nanoseconds since the Unix epoch; 0 for plaintext.
+    pub key_created_ns: u64,
+    /// Its own creation, if it is encrypted.
+    pub created_ns: u64,
+}
+
+/// Stale files, those under the oldest key first; plaintext before all.
+#[derive(Debug)]
+pub struct StaleFiles(std::vec::IntoIter<StaleFile>);
+
+impl Iterator for StaleFiles {
+    type Item = StaleFile;
+
+    fn next(&mut self) -> Option<StaleFile> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for StaleFiles {}
+
+impl StaleFiles {
+    /// The files that are left, as a slice.
+    pub fn as_slice(&self) -> &[StaleFile] {
+        self.0.as_slice()
+    }
+}
+
+impl EncryptedFs {
+    /// The files that a compaction should prefer, oldest first: an engine picks from the
+    /// front those it can rewrite. Reads the header of every file.
+    ///
+    /// # Errors
+    /// As [`scan_usage`](Self::scan_usage).
+    pub fn stale_files(&self, policy: &StalePolicy, on_scan: OnScan<'_>) -> Result<StaleFiles> {
+        let roots = self.roots()?;
+        let judge = Judge::new(self, policy);
+        let new = || Collect { judge: &judge, files: Vec::new() };
+        let found = scan(self.vfs(), &roots, on_scan, new)?;
+        let mut files: Vec<_> = found.into_iter().flat_map(|part| part.files).collect();
+        files.sort_unstable_by(|a, b| {
+            let key = |file: &StaleFile| (file.key_created_ns, file.created_ns);
+            key(a).cmp(&key(b)).then_with(|| a.path.cmp(&b.path))
+        });
+        Ok(StaleFiles(files.into_iter()))
+    }
+}
+
+/// A policy with all it needs to know of the keyring.
+pub(super) struct Judge {
+    store_id: crate::ids::StoreId,
+    policy: StalePolicy,
+    minimum: Suite,
+    now_ns: u64,
+    keys: HashMap<DataKeyId, DataKeyStatus>,
+}
+
+impl Judge {
+    pub(super) fn new(fs: &EncryptedFs, policy: &StalePolicy) -> Self {
+        let keyring = fs.keyring();
+        let keys = keyring.status().data_keys;
+        Self {
+            store_id: keyring.store_id(),
+            minimum: policy.minimum_suite.unwrap_or(keyring.settings().minimum_suite),
+            policy: policy.clone(),
+            now_ns: keyring.now_ns(),
+            keys: keys.into_iter().map(|key| (key.id, key)).collect(),
+        }
+    }
+
+    pub(super) fn judge(&self, what: &What) -> Option<StaleReason> {
+        match what {
+            What::Plaintext => self.policy.plaintext.then_some(StaleReason::Plaintext),
+            What::Encrypted(header) if header.store_id == self.store_id => self.header(header),
+            // A key that cannot read a file cannot rewrite it.
+            What::Encrypted(_) | What::Torn | What::Unreadable(_) => None,
+        }
+    }
+
+    fn header(&self, header: &Header) -> Option<StaleReason> {
+        let key = self.keys.get(&header.data_key_id)?;
+        let replaced = key.state != KeyState::Active;
+        let age_ns = u128::from(self.now_ns.saturating_sub(key.created_ns));
+        let old = self.policy.key_age_max.is_some_and(|max| age_ns >= max.as_nanos());
+        let named = self.policy.keys.contains(&key.id);
+        if key.state == KeyState::Destroyed {
+            None
+        } else if replaced && self.policy.exposed && key.exposed {
+            Some(StaleReason::ExposedKey)
+        } else if !header.suite.satisfies(self.minimum) {
+            Some(StaleReason::WeakSuite)
+        } else {
+            (replaced && (old || named)).then_some(StaleReason::OldKey)
+        }
+    }
+
+    fn stale(
+        &self,
+        path: impl FnOnce() -> Box<Path>,
+        stat: &FileStat,
+        what: &What,
+    ) -> Option<StaleFile> {
+        let reason = self.judge(what)?;
+        let (data_key_id, key_created_ns, created_ns) = match what {
+            What::Encrypted(header) => {
+                let id = header.data_key_id;
+                (Some(id), self.keys.get(&id).map_or(0, |key| key.created_ns), header.created_ns)
+            }
+            _ => (None, 0, 0),
+        };
+        let (path, bytes) = (path(), stat.len);
+        Some(StaleFile { path, bytes, reason, data_key_id, key_created_ns, created_ns })
+    }
+}
+
+struct Collect<'a> {
+    judge: &'a Judge,
+    files: Vec<StaleFile>,
+}
+
+impl Visitor for Collect<'_> {
+    fn file(&mut self, found: &Found<'_>) {
+        let path = || found.path().into_boxed_path();
+        self.files.extend(self.judge.stale(path, &found.stat, &found.what));
+    }
+}

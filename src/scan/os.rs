@@ -1,0 +1,233 @@
+//! The fast walk: `openat` relative to the directory, `fstat`, one `pread`, `close`; no
+//! allocation for a file beyond its name in a batch.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::queue::Queue;
+use super::{Found, Shared, Visitor, What, is_reserved, thread_count};
+use crate::error::{Error, ErrorKind};
+use crate::header::HEADER_LEN;
+use crate::vfs::{EntryKind, FileStat};
+
+/// Bytes of names handed to a thread at once: some hundred files.
+const BATCH_LEN: usize = 8 << 10;
+/// Batches that may wait; past that the thread that lists works them off itself.
+const QUEUE_LEN_MAX: usize = 64;
+
+const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+
+enum Work {
+    /// A directory to list; a root must be there.
+    Directory { path: PathBuf, root: bool },
+    /// Files of an open directory, each name ended by a zero byte.
+    Files { dir: Arc<Directory>, names: Vec<u8> },
+}
+
+struct Directory {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+pub(super) fn scan<V: Visitor>(
+    roots: &[PathBuf],
+    shared: &Shared<'_>,
+    visitor: &(impl Fn() -> V + Sync),
+) -> Vec<V> {
+    let roots = roots.iter().map(|path| Work::Directory { path: path.clone(), root: true });
+    let queue = Queue::new(roots);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..thread_count())
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut visitor = visitor();
+                    let mut start = vec![0; HEADER_LEN];
+                    queue.work(|work| match work {
+                        Work::Directory { path, root } => {
+                            if let Err(error) =
+                                list(path, root, &queue, shared, &mut start, &mut visitor)
+                            {
+                                shared.fail(error);
+                            }
+                        }
+                        Work::Files { dir, names } => {
+                            read_files(&dir, &names, shared, &mut start, &mut visitor);
+                        }
+                    });
+                    visitor.flush();
+                    visitor
+                })
+            })
+            .collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, V>| match thread.join() {
+            Ok(visitor) => visitor,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
+fn list<V: Visitor>(
+    path: PathBuf,
+    root: bool,
+    queue: &Queue<Work>,
+    shared: &Shared<'_>,
+    start: &mut [u8],
+    visitor: &mut V,
+) -> Result<(), Error> {
+    let fail = |path: &Path, errno: Errno| {
+        Error::io("the directory cannot be listed", errno.into()).with_path(path)
+    };
+    let flags = if root { OFlags::DIRECTORY | OFlags::CLOEXEC } else { FLAGS | OFlags::DIRECTORY };
+    let fd = match rustix::fs::open(&path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        // Removed, or replaced by something else, since its parent was listed.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !root => return Ok(()),
+        Err(errno) => return Err(fail(&path, errno)),
+    };
+    let dir = Arc::new(Directory { path, fd });
+    let mut names = Vec::with_capacity(BATCH_LEN);
+    let mut hand_over = |names: Vec<u8>| {
+        let work = Work::Files { dir: dir.clone(), names };
+        if let Some(Work::Files { names, .. }) = queue.push(work, QUEUE_LEN_MAX) {
+            read_files(&dir, &names, shared, start, visitor);
+        }
+    };
+    let mut each = |name: &CStr, file_type: FileType| {
+        match file_type {
+            FileType::Directory => {
+                let path = dir.path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+                // Directories always wait: taking one inside another would recurse.
+                queue.push(Work::Directory { path, root: false }, usize::MAX);
+            }
+            FileType::RegularFile if !is_reserved(name.to_bytes()) => {
+                names.extend_from_slice(name.to_bytes_with_nul());
+            }
+            _ => {}
+        }
+        if names.len() >= BATCH_LEN - 256 {
+            hand_over(std::mem::replace(&mut names, Vec::with_capacity(BATCH_LEN)));
+        }
+    };
+    entries(&dir.fd, &mut each).map_err(|errno| fail(&dir.path, errno))?;
+    if !names.is_empty() {
+        hand_over(names);
+    }
+    Ok(())
+}
+
+/// Calls `each` for every entry but `.` and `..`, its type resolved.
+fn entries(fd: &OwnedFd, each: &mut dyn FnMut(&CStr, FileType)) -> Result<(), Errno> {
+    let resolve = |name: &CStr, file_type: FileType| {
+        if file_type != FileType::Unknown {
+            return Ok(file_type);
+        }
+        match rustix::fs::statat(fd, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode)),
+            Err(Errno::NOENT) => Ok(FileType::Unknown),
+            Err(errno) => Err(errno),
+        }
+    };
+    #[cfg(target_os = "linux")]
+    {
+        let mut buffer = vec![std::mem::MaybeUninit::uninit(); 64 << 10];
+        let mut raw = rustix::fs::RawDir::new(fd, &mut buffer);
+        while let Some(entry) = raw.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !matches!(name.to_bytes(), b"." | b"..") {
+                each(name, resolve(name, entry.file_type())?);
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    for entry in rustix::fs::Dir::read_from(fd)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            each(name, resolve(name, entry.file_type())?);
+        }
+    }
+    Ok(())
+}
+
+fn read_files<V: Visitor>(
+    dir: &Directory,
+    names: &[u8],
+    shared: &Shared<'_>,
+    start: &mut [u8],
+    visitor: &mut V,
+) {
+    let (mut files, mut bytes) = (0, 0);
+    for name in names.split_inclusive(|byte| *byte == 0) {
+        // OK because every name was copied with its one zero byte, at its end.
+        let name = CStr::from_bytes_with_nul(name).expect("a zero-ended name");
+        let (stat, what) = match read_file(&dir.fd, name, start) {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(errno) => {
+                let kind = ErrorKind::Io(io::Error::from(errno).kind());
+                (FileStat::default(), What::Unreadable(kind))
+            }
+        };
+        files += 1;
+        bytes += stat.len;
+        visitor.file(&Found { dir: &dir.path, name: name.to_bytes(), stat, what });
+    }
+    visitor.flush();
+    shared.add(files, bytes);
+}
+
+/// `None` if the file is gone, or is no regular file any more.
+fn read_file(
+    dir: &OwnedFd,
+    name: &CStr,
+    start: &mut [u8],
+) -> Result<Option<(FileStat, What)>, Errno> {
+    // Not to hang on a pipe that took a file's place.
+    let flags = FLAGS | OFlags::NONBLOCK;
+    let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let stat = rustix::fs::fstat(&fd)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let mut read = 0;
+    while read < start.len() {
+        match rustix::io::pread(&fd, &mut start[read..], read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(Some((file_stat(&stat), What::of(&start[..read]))))
+}
+
+#[allow(
+    clippy::unnecessary_cast,
+    clippy::useless_conversion,
+    reason = "the types of these fields differ between systems"
+)]
+fn file_stat(stat: &rustix::fs::Stat) -> FileStat {
+    let modified_ns = (stat.st_mtime as i64).saturating_mul(1_000_000_000);
+    FileStat {
+        kind: EntryKind::File,
+        len: u64::try_from(stat.st_size).unwrap_or(0),
+        device: stat.st_dev as u64,
+        inode: stat.st_ino as u64,
+        links: stat.st_nlink as u64,
+        modified_ns: modified_ns.saturating_add(stat.st_mtime_nsec as i64),
+        mode: stat.st_mode as u32,
+    }
+}
