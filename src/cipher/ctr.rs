@@ -19,7 +19,7 @@ mod tests;
 use std::sync::OnceLock;
 
 use aes::Aes256Enc;
-use aes::cipher::{InOutBuf, InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
+use aes::cipher::{BlockCipherEncrypt, InOutBuf, InnerIvInit, KeyInit, StreamCipherCore};
 use ctr::{CtrCore, flavors};
 use zeroize::Zeroize;
 
@@ -91,21 +91,21 @@ impl Width {
 ///
 /// Zeroized on drop. Knows nothing of direction or of which bytes were used before: that a
 /// counter never covers two plaintexts is the duty of the writer that owns it.
-pub struct CtrKey {
-    /// The 8 fixed bytes of the counter block, as a big-endian number.
-    nonce: u64,
-    schedule: Schedule,
-}
+pub struct CtrKey(Schedule);
 
 // A file handle at rest has 512 bytes for everything.
-const _: () = assert!(size_of::<CtrKey>() <= 272);
+const _: () = assert!(size_of::<CtrKey>() <= 256);
 
 #[allow(clippy::large_enum_variant)] // OK because the large one is the one that all but old machines use.
 enum Schedule {
     #[cfg(target_arch = "x86_64")]
     X86(x86::RoundKeys),
     /// Boxed because the bit-sliced key schedule of `aes` takes a kilobyte.
-    Portable(Box<Aes256Enc>),
+    Portable {
+        cipher: Box<Aes256Enc>,
+        /// The 8 fixed bytes of the counter block, as a big-endian number.
+        nonce: u64,
+    },
 }
 
 impl CtrKey {
@@ -120,15 +120,15 @@ impl CtrKey {
     #[inline]
     pub fn with_width(key: &[u8; 32], nonce: [u8; 8], width: Width) -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
-        if let Some(keys) = x86::RoundKeys::new(key, width) {
-            return Some(Self { nonce: u64::from_be_bytes(nonce), schedule: Schedule::X86(keys) });
+        if let Some(keys) = x86::RoundKeys::new(key, u64::from_be_bytes(nonce), width) {
+            return Some(Self(Schedule::X86(keys)));
         }
         (width == Width::Portable).then(|| Self::portable(key, nonce))
     }
 
     fn portable(key: &[u8; 32], nonce: [u8; 8]) -> Self {
         let cipher = Box::new(Aes256Enc::new(key.into()));
-        Self { nonce: u64::from_be_bytes(nonce), schedule: Schedule::Portable(cipher) }
+        Self(Schedule::Portable { cipher, nonce: u64::from_be_bytes(nonce) })
     }
 
     /// Encrypts or decrypts `buf`, which stands at `offset_bytes` of the body.
@@ -154,25 +154,25 @@ impl CtrKey {
     #[inline]
     pub(super) fn apply_at_block(&self, block: u64, skip: usize, src: &[u8], dst: &mut [u8]) {
         assert_eq!(src.len(), dst.len(), "source and destination differ in length");
-        match &self.schedule {
+        match &self.0 {
             #[cfg(target_arch = "x86_64")]
-            Schedule::X86(keys) => keys.apply(self.nonce, block, skip, src, dst),
-            Schedule::Portable(cipher) => {
+            Schedule::X86(keys) => keys.apply(block, skip, src, dst),
+            Schedule::Portable { cipher, nonce } => {
                 let Ok(inout) = InOutBuf::new(src, dst) else {
                     unreachable!("lengths compared above")
                 };
-                apply_portable(cipher, self.nonce, block, skip, inout);
+                apply_portable(cipher, *nonce, block, skip, inout);
             }
         }
     }
 
     /// Takes a block number, so that vectors whose counters lie past 2^64 bytes can run too.
     pub(super) fn apply_in_place_at_block(&self, block: u64, skip: usize, buf: &mut [u8]) {
-        match &self.schedule {
+        match &self.0 {
             #[cfg(target_arch = "x86_64")]
-            Schedule::X86(keys) => keys.apply_in_place(self.nonce, block, skip, buf),
-            Schedule::Portable(cipher) => {
-                apply_portable(cipher, self.nonce, block, skip, buf.into());
+            Schedule::X86(keys) => keys.apply_in_place(block, skip, buf),
+            Schedule::Portable { cipher, nonce } => {
+                apply_portable(cipher, *nonce, block, skip, buf.into());
             }
         }
     }
@@ -201,18 +201,33 @@ fn position(offset_bytes: u64) -> (u64, usize) {
 fn apply_portable(
     cipher: &Aes256Enc,
     nonce: u64,
-    block: u64,
+    mut block: u64,
     skip: usize,
-    inout: InOutBuf<'_, '_, u8>,
+    mut inout: InOutBuf<'_, '_, u8>,
 ) {
-    // The block number goes in as a part of the IV: `Ctr64BE` adds to it modulo 2^64.
-    let iv = (u128::from(nonce) << 64 | u128::from(block)).to_be_bytes();
-    let core = CtrCore::<&Aes256Enc, flavors::Ctr64BE>::inner_iv_init(cipher, &iv.into());
-    let mut stream = StreamCipherCoreWrapper::from_core(core);
-    let mut skipped = [0; BLOCK_BYTES as usize];
+    let counter = |block| (u128::from(nonce) << 64 | u128::from(block)).to_be_bytes();
+    let xor_part = |block, skip: usize, mut part: InOutBuf<'_, '_, u8>| {
+        let mut keystream = counter(block).into();
+        cipher.encrypt_block(&mut keystream);
+        part.xor_in2out(&keystream[skip..skip + part.len()]);
+        keystream.zeroize();
+    };
     if skip > 0 {
-        stream.apply_keystream(&mut skipped[..skip]);
-        skipped.zeroize();
+        let len = inout.len().min(BLOCK_BYTES as usize - skip);
+        let (head, rest) = inout.split_at(len);
+        xor_part(block, skip, head);
+        block = block.wrapping_add(1);
+        inout = rest;
     }
-    stream.apply_keystream_inout(inout);
+    let (blocks, tail) = inout.into_chunks();
+    if !blocks.is_empty() {
+        // The block number goes in as a part of the IV: `Ctr64BE` adds to it modulo 2^64.
+        let iv = counter(block).into();
+        block = block.wrapping_add(blocks.len() as u64);
+        CtrCore::<&Aes256Enc, flavors::Ctr64BE>::inner_iv_init(cipher, &iv)
+            .apply_keystream_blocks_inout(blocks);
+    }
+    if !tail.is_empty() {
+        xor_part(block, 0, tail);
+    }
 }

@@ -18,6 +18,7 @@ impl Emulated {
 }
 
 impl Vector for Emulated {
+    type Block = __m128i;
     const LANES: usize = 4;
     const HOLDS_KEYS: bool = true;
 
@@ -55,7 +56,10 @@ impl Vector for Emulated {
         // SAFETY: as above.
         unsafe { self.zip(key, __m128i::enc_last) }
     }
-    unsafe fn xor_part(self, src: *const u8, dst: *mut u8, from: usize, to: usize) {
+    unsafe fn computed(self) -> Self {
+        self
+    }
+    unsafe fn xor_part(&mut self, src: *const u8, dst: *mut u8, from: usize, to: usize) {
         let mask = part_mask(from, to);
         let mut keystream = [0; 64];
         // SAFETY: only bytes in the mask are touched.
@@ -66,7 +70,19 @@ impl Vector for Emulated {
             }
         }
     }
-    unsafe fn bulk(keys: &[u128; ROUNDS + 1], job: Job, batches: usize) {
+    unsafe fn long(
+        keys: &RoundKeys,
+        block: u64,
+        skip: usize,
+        src: *const u8,
+        dst: *mut u8,
+        len: usize,
+    ) {
+        // SAFETY: passed on to the caller.
+        unsafe { run_long::<Self>(keys, Job::new(block, skip, src, dst, len)) }
+    }
+    unsafe fn bulk(keys: &RoundKeys, block: u64, src: *const u8, dst: *mut u8, batches: usize) {
+        let job = Job::new(block, 0, src, dst, 0);
         // SAFETY: passed on to the caller.
         unsafe { run_bulk::<Self, 64>(keys, job, batches) }
     }
@@ -74,7 +90,7 @@ impl Vector for Emulated {
 
 #[test]
 fn four_lanes_match_one() {
-    let Some(keys) = RoundKeys::new(b"an AES-256 key of 32 bytes, here", Width::Aes128) else {
+    let Some(keys) = RoundKeys::new(b"an AES-256 key of 32 bytes, here", 7, Width::Aes128) else {
         return println!("skipped: this machine has no AES-NI");
     };
     let mut random = Random(77);
@@ -83,14 +99,14 @@ fn four_lanes_match_one() {
     for case in 0..4000 {
         let len_max = if case % 20 == 0 { src.len() as u64 } else { 2000 };
         let len = random.below(len_max) as usize;
-        let (nonce, skip) = (random.below(1 << 40), random.below(16) as usize);
+        let skip = random.below(16) as usize;
         let block = [0, 32, 1 << 40, 0_u64][case % 4].wrapping_sub(random.below(2000));
         let mut expected = src[..len].to_vec();
-        keys.apply_in_place(nonce, block, skip, &mut expected);
+        keys.apply_in_place(block, skip, &mut expected);
         let mut found = vec![0xee; len + 1];
-        let job = Job { nonce, block, skip, src: src.as_ptr(), dst: found.as_mut_ptr(), len };
+        let job = Job::new(block, skip, src.as_ptr(), found.as_mut_ptr(), len);
         // SAFETY: AES-NI was found; the pointers are good for `len` bytes.
-        unsafe { run::<Emulated>(&keys.keys, job) };
+        unsafe { kernels::run::<Emulated>(&keys, job) };
         assert!(found[..len] == expected, "{len} bytes at block {block:#x} + {skip}");
         assert_eq!(found[len], 0xee);
     }
@@ -108,7 +124,7 @@ fn masks_of_parts() {
 
 #[test]
 fn round_keys_are_wiped_on_drop() {
-    let Some(keys) = RoundKeys::new(&[0x5a; 32], Width::Aes128) else {
+    let Some(keys) = RoundKeys::new(&[0x5a; 32], 0, Width::Aes128) else {
         return println!("skipped: this machine has no AES-NI");
     };
     let mut keys = ManuallyDrop::new(keys);
