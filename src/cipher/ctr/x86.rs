@@ -8,6 +8,7 @@
 // pointers because reading and writing in place is the same code as source to destination.
 #![allow(unsafe_code)]
 
+mod bulk;
 mod kernels;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,8 @@ use std::ptr;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Width;
-use kernels::{GROUP_BLOCKS, Job, Vector, run_bulk, run_limit, run_long};
+use bulk::run_bulk;
+use kernels::{GROUP_BLOCKS, Job, Vector, run_limit, run_long};
 
 const ROUNDS: usize = 14;
 const BLOCK_BYTES: usize = 16;

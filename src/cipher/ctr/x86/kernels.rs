@@ -6,30 +6,29 @@
 //! - The counters of a batch that starts at a multiple of its own size differ from the first one
 //!   only by an XOR of the last byte, so one XOR a register makes the counter block and adds
 //!   round key 0.
-//! - Long runs leave two rounds of fourteen out: see [`run_bulk`].
+//! - Long runs leave two rounds of fourteen out: see [`super::bulk`].
 
 use std::arch::asm;
-use std::mem::MaybeUninit;
 use std::ptr;
 
 use super::{BLOCK_BYTES, ROUNDS, RoundKeys};
 
 /// Registers in flight.
-const FLIGHT: usize = 8;
+pub(super) const FLIGHT: usize = 8;
 /// Registers in flight in a short call, and in a tail together with the batch before it.
 const FLIGHT_SHORT: usize = 10;
 /// Blocks whose counters differ in the last byte only.
 pub(super) const GROUP_BLOCKS: usize = 256;
-/// Below this, filling and wiping the table of [`run_bulk`] costs more than it saves.
+/// Below this, filling and wiping the table of [`super::bulk`] costs more than it saves.
 const BULK_BYTES_MIN: usize = 12 << 10;
 
 /// Lane numbers as 64-bit little-endian integers, to add, and as the last byte of a counter
 /// block, to XOR.
 #[repr(align(64))]
-struct Lanes([u128; FLIGHT_SHORT * 4]);
+pub(super) struct Lanes(pub(super) [u128; FLIGHT_SHORT * 4]);
 
 static LANES_ADD: Lanes = Lanes(lanes(0));
-static LANES_XOR: Lanes = Lanes(lanes(120));
+pub(super) static LANES_XOR: Lanes = Lanes(lanes(120));
 
 const fn lanes(shift: u32) -> [u128; FLIGHT_SHORT * 4] {
     let mut lanes = [0; FLIGHT_SHORT * 4];
@@ -46,8 +45,8 @@ const fn lanes(shift: u32) -> [u128; FLIGHT_SHORT * 4] {
 pub(super) struct Job {
     block: u64,
     skip: usize,
-    src: *const u8,
-    dst: *mut u8,
+    pub(super) src: *const u8,
+    pub(super) dst: *mut u8,
     len: usize,
 }
 
@@ -59,7 +58,7 @@ impl Job {
 
     /// The counter block of the first block, as a little-endian number.
     #[inline(always)]
-    fn counter(&self, keys: &RoundKeys) -> u128 {
+    pub(super) fn counter(&self, keys: &RoundKeys) -> u128 {
         u128::from(keys.nonce) << 64 | u128::from(self.block)
     }
 
@@ -114,7 +113,7 @@ pub(super) trait Vector: Copy {
     /// others. `src` and `dst` are where byte 0 would be. Wipes the register if it is in memory:
     /// keystream is as secret as the plaintext.
     unsafe fn xor_part(&mut self, src: *const u8, dst: *mut u8, from: usize, to: usize);
-    /// [`run_long`] and [`run_bulk`] as functions of their own: inlined, all three would share
+    /// [`run_long`] and [`super::bulk`] as functions of their own: inlined, all three would share
     /// one register allocation, and short calls would pay for it. The parts of a [`Job`] go in
     /// one by one because a struct would be written to memory and read back in larger pieces,
     /// which stalls.
@@ -132,7 +131,7 @@ pub(super) trait Vector: Copy {
 /// Keeps the compiler from loading round keys earlier than after this call: where there are more
 /// of them than registers it would spill them to the stack, where nobody wipes them.
 #[inline(always)]
-fn in_memory(keys: &RoundKeys) -> &RoundKeys {
+pub(super) fn in_memory(keys: &RoundKeys) -> &RoundKeys {
     let mut keys = ptr::from_ref(keys);
     // SAFETY: no instruction; the pointer comes out as it went in.
     unsafe {
@@ -143,7 +142,7 @@ fn in_memory(keys: &RoundKeys) -> &RoundKeys {
 
 /// Rounds `FROM` to 13: what is left is the last one.
 #[inline(always)]
-unsafe fn rounds<V: Vector, const N: usize, const FROM: usize>(
+pub(super) unsafe fn rounds<V: Vector, const N: usize, const FROM: usize>(
     states: &mut [V; N],
     keys: &RoundKeys,
 ) {
@@ -160,7 +159,7 @@ unsafe fn rounds<V: Vector, const N: usize, const FROM: usize>(
 
 /// The last round, with the data folded into its key: one XOR that waits for nothing.
 #[inline(always)]
-unsafe fn finish<V: Vector>(
+pub(super) unsafe fn finish<V: Vector>(
     mut states: [V; FLIGHT],
     keys: &RoundKeys,
     src: *const u8,
@@ -290,72 +289,6 @@ unsafe fn run_batches<V: Vector, const ALIGNED: bool>(keys: &RoundKeys, job: &Jo
             rounds::<V, FLIGHT, 1>(&mut states, keys);
             let at = batch * FLIGHT * V::BYTES;
             finish(states, keys, job.src.add(at), job.dst.add(at));
-        }
-    }
-}
-
-/// Like [`run_batches`] for long runs: the first block is a multiple of 256, and no bit above the
-/// 40th of the block number changes within.
-///
-/// Round 1 maps each diagonal of the state to a column. The counter's bytes 15, 14, 13 and 12 lie
-/// on four different diagonals (11 with 12, and 10 with 15), so after round 1 the first column
-/// depends on byte 15 alone (byte 10 being constant), and no other column depends on it. Round 2
-/// substitutes bytes one by one and is linear after that. So after round 2 the state is `f(byte
-/// 15) ^ g(the bytes before)`: two rounds of 256 blocks, made once, serve every other 256 blocks
-/// after one XOR with `g(this) ^ g(first)`. The technique is known as counter-mode caching (Park
-/// and Lee, "FACE", CHES 2018). The table is read in order, never by a secret index.
-#[inline(always)]
-pub(super) unsafe fn run_bulk<V: Vector, const TABLE: usize>(
-    keys: &RoundKeys,
-    job: Job,
-    batches: usize,
-) {
-    const { assert!(TABLE * V::LANES == GROUP_BLOCKS) };
-    let mut table = MaybeUninit::<[V; TABLE]>::uninit();
-    // SAFETY: the caller has the features, and pointers to as much data; the first loop fills all
-    // of the table, because `batches` is at least a group.
-    unsafe {
-        let cached = table.as_mut_ptr().cast::<V>();
-        let group_batches = TABLE / FLIGHT;
-        let mut counter = V::splat(&job.counter(keys));
-        let step = V::splat(&((FLIGHT * V::LANES) as u128));
-        for batch in 0..group_batches {
-            let keys = if V::HOLDS_KEYS { keys } else { in_memory(keys) };
-            let first = counter.reverse().xor(V::splat(&keys.keys[0]));
-            counter = counter.add(step);
-            let mut states = [first; FLIGHT];
-            for (i, state) in states.iter_mut().enumerate() {
-                let lane = V::load(LANES_XOR.0.as_ptr().add(i * V::LANES).cast());
-                *state = state.xor(lane).enc(V::splat(&keys.keys[1])).enc(V::splat(&keys.keys[2]));
-                cached.add(batch * FLIGHT + i).write(*state);
-            }
-            rounds::<V, FLIGHT, 3>(&mut states, keys);
-            let at = batch * FLIGHT * V::BYTES;
-            finish(states, keys, job.src.add(at), job.dst.add(at));
-        }
-        let origin = V::splat(&*cached.cast::<u128>());
-        let step = V::splat(&(GROUP_BLOCKS as u128));
-        let mut batch = group_batches;
-        while batch < batches {
-            let group = counter.reverse().xor(V::splat(&keys.keys[0]));
-            let group = group.enc(V::splat(&keys.keys[1])).enc(V::splat(&keys.keys[2])).xor(origin);
-            counter = counter.add(step);
-            for row in 0..group_batches.min(batches - batch) {
-                let keys = if V::HOLDS_KEYS { keys } else { in_memory(keys) };
-                let mut states = [group; FLIGHT];
-                for (i, state) in states.iter_mut().enumerate() {
-                    *state = state.xor(cached.add(row * FLIGHT + i).read());
-                }
-                rounds::<V, FLIGHT, 3>(&mut states, keys);
-                let at = (batch + row) * FLIGHT * V::BYTES;
-                finish(states, keys, job.src.add(at), job.dst.add(at));
-            }
-            batch += group_batches;
-        }
-        // What is left of the table would give round keys away.
-        let zero = V::splat(&0);
-        for i in 0..TABLE {
-            cached.add(i).write_volatile(zero);
         }
     }
 }
