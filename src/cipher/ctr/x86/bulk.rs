@@ -14,7 +14,7 @@ use super::kernels::{FLIGHT, GROUP_BLOCKS, Job, LANES_XOR, Vector, finish, in_me
 /// substitutes bytes one by one and is linear after that. So after round 2 the state is `f(byte
 /// 15) ^ g(the bytes before)`: two rounds of 256 blocks, made once, serve every other 256 blocks
 /// after one XOR with `g(this) ^ g(first)`. The technique is known as counter-mode caching (Park
-/// and Lee, "FACE", CHES 2018). The table is read in order, never by a secret index.
+/// and Lee, "FACE", TCHES 2018). The table is read in order, never by a secret index.
 #[inline(always)]
 pub(super) unsafe fn run_bulk<V: Vector, const TABLE: usize>(
     keys: &RoundKeys,
