@@ -33,7 +33,7 @@ fn a_forked_child_writes_nothing() {
     let written = Arc::new(Mutex::new(Vec::new()));
     let encryptor = fs.keyring().encryptor(FileKind::Log).unwrap();
     let file = Box::new(Sink(written.clone()));
-    let mut writer = Writer::new("file".into(), file, encryptor, 8192);
+    let mut writer = Writer::new("file".into(), file, encryptor, 8192, fs.places.clone());
     writer.append(b"the parent's").unwrap();
     writer.encryptor.pretend_forked();
     // It may fill its own copy of the buffer, which then goes nowhere.
