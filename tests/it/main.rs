@@ -8,6 +8,7 @@ mod direct;
 mod files;
 mod kms;
 mod mem_fs;
+mod reader_script;
 mod rotation;
 mod suites;
 mod support;

@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""Reads a store with nothing but `docs/FORMAT.md`, hashlib and the package `cryptography`.
+
+    reader.py DIR --key-file PATH            lists the data keys as JSON
+    reader.py DIR --key-file PATH FILE ...   decrypts files one after the other to standard output
+
+It is the proof that the format's text suffices: it shares no code with the library.
+"""
+
+import argparse
+import hashlib
+import hmac
+import json
+import os
+import struct
+import sys
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+FILE_MAGIC = bytes.fromhex("89415452460d0a1a")
+KEYRING_MAGIC = bytes.fromhex("894154524b0d0a1a")
+
+
+class Refused(Exception):
+    """What FORMAT.md refuses, by the name it gives."""
+
+
+def refuse(unless, what):
+    if not unless:
+        raise Refused(what)
+
+
+# Section 1.
+def derive(parent, label, info):
+    label = label.ljust(16, b"\0")
+    output, block, counter = b"", b"", 0
+    while len(output) < 76:
+        counter += 1
+        block = hmac.digest(parent, block + label + info + bytes([counter]), "sha256")
+        output += block
+    return output[:32], output[32:44], output[44:76]
+
+
+# Section 6, encoding.
+class Fields:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def raw(self, length):
+        refuse(length <= len(self.data) - self.at, "keyring corrupt: a field is cut off")
+        self.at += length
+        return self.data[self.at - length : self.at]
+
+    def u8(self):
+        return self.raw(1)[0]
+
+    def u32(self):
+        return int.from_bytes(self.raw(4), "little")
+
+    def u64(self):
+        return int.from_bytes(self.raw(8), "little")
+
+    def bytes(self):
+        return self.raw(self.u64())
+
+    def string(self):
+        return self.bytes().decode("utf-8")
+
+    def list(self, element):
+        count = self.u64()
+        refuse(count <= len(self.data), "keyring corrupt: a list is too long")
+        return [element(self) for _ in range(count)]
+
+    def end(self):
+        refuse(self.at == len(self.data), "keyring corrupt: bytes are left over")
+
+
+def slot(f):
+    names = ("name", "uri", "version", "created", "blob")
+    return dict(zip(names, (f.string(), f.string(), f.string(), f.u64(), f.bytes())))
+
+
+def keyspace(f):
+    return {"name": f.string(), "active": f.raw(16), "rebased": f.u64()}
+
+
+def data_key(f):
+    return {
+        "id": f.raw(16),
+        "store_key_id": f.raw(16),
+        "keyspace": f.u32(),
+        "state": f.u8(),
+        "exposed": f.u8(),
+        "created": f.u64(),
+        "retired": f.u64(),
+        "destroyed": f.u64(),
+        "bytes": f.u64(),
+        "salt": f.raw(32),
+        "commitment": f.raw(32),
+        "wrapped": f.raw(48),
+    }
+
+
+def event(f):
+    return {"at": f.u64(), "generation": f.u64(), "what": f.u8(), "store_key_id": f.raw(16), "detail": f.string()}
+
+
+def body_of(data):
+    f = Fields(data)
+    body = {"period": f.u64(), "limit": f.u64(), "plaintext": f.u8(), "minimum": f.u8()}
+    refuse(body["period"] > 0 and body["plaintext"] <= 1 and 1 <= body["minimum"] <= 3, "keyring corrupt: settings")
+    body.update(location=f.raw(16), revoked=f.u64(), keyspaces=f.list(keyspace), keys=f.list(data_key))
+    body.update(archived=f.u64(), chain=f.raw(32), events=f.list(event))
+    f.end()
+    refuse(1 <= len(body["keyspaces"]) <= 65536, "keyring corrupt: keyspaces")
+    refuse(len({key["id"] for key in body["keys"]}) == len(body["keys"]), "keyring corrupt: two ids are one")
+    for key in body["keys"]:
+        refuse(key["keyspace"] < len(body["keyspaces"]), "keyring corrupt: no such keyspace")
+        active = body["keyspaces"][key["keyspace"]]["active"]
+        refuse(key["state"] in (1, 2, 3) and (key["state"] == 1) == (active == key["id"]), "keyring corrupt: state")
+        refuse((key["state"] == 3) == (key["wrapped"] == bytes(48)), "keyring corrupt: wrapped key")
+    return body
+
+
+# Section 7.
+def unwrap_with_key_file(path, store_id, store_key_id, blob):
+    refuse(os.stat(path).st_mode & 0o077 == 0, "others may read the key file")
+    key_file = Path(path).read_bytes()
+    refuse(len(key_file) in (48, 56, 64), "a key file has 48, 56 or 64 bytes")
+    refuse(len(blob) == 80, "a wrapped store key has 80 bytes")
+    parent = hmac.digest(key_file[:32], key_file[32:], "sha256")
+    info = store_id + store_key_id + struct.pack("<H", 1) + blob[:32]
+    key, nonce, _ = derive(parent, b"atrest.v1.cmek", info)
+    try:
+        return AESGCM(key).decrypt(nonce, blob[32:], info)
+    except InvalidTag:
+        raise Refused("another key wrapped this store key") from None
+
+
+class Keyring:
+    def __init__(self, data, key_file):
+        refuse(len(data) >= 192, "keyring truncated")
+        refuse(data[:8] == KEYRING_MAGIC, "keyring corrupt: magic")
+        version, header_len, slots_len, body_len, incompatible, _, zero = struct.unpack_from("<HHIIIII", data, 8)
+        refuse(version == 1, f"unsupported version {version}")
+        refuse(slots_len <= 1 << 20, "keyring corrupt: slots are too long")
+        end = 128 + slots_len + body_len
+        refuse(len(data) >= end + 64, "keyring truncated")
+        refuse(len(data) == end + 64, "keyring corrupt: bytes follow")
+        refuse(hashlib.sha256(data[: end + 32]).digest() == data[end + 32 :], "keyring corrupt: checksum")
+        refuse(header_len == 128 and zero == 0 and data[112:128] == bytes(16), "keyring corrupt: reserved bytes")
+        refuse(incompatible == 0, f"unsupported feature {incompatible:#x}")
+        self.generation, self.written = struct.unpack_from("<QQ", data, 32)
+        self.store_id, self.store_key_id = data[48:64], data[64:80]
+        f = Fields(data[128 : 128 + slots_len])
+        self.slots = f.list(slot)
+        f.end()
+        refuse(1 <= len(self.slots) <= 64, "keyring corrupt: slots")
+        store_key = self.unlock(key_file)
+        mac_key, _, _ = derive(store_key, b"atrest.v1.ring", self.store_id + self.store_key_id)
+        mac = hmac.digest(mac_key, data[:end], "sha256")
+        refuse(hmac.compare_digest(mac, data[end : end + 32]), "wrong store key")
+        self.body = body_of(data[128 + slots_len : end])
+        self.keys = {key["id"]: self.unwrap(store_key, key) for key in self.body["keys"] if key["state"] != 3}
+
+    def unlock(self, key_file):
+        error = Refused("no slot is a key file's")
+        for candidate in self.slots:
+            if candidate["uri"].startswith("file:"):
+                try:
+                    return unwrap_with_key_file(key_file, self.store_id, self.store_key_id, candidate["blob"])
+                except Refused as refused:
+                    error = refused
+        raise error
+
+    def unwrap(self, store_key, record):
+        info = self.store_id + record["id"] + record["store_key_id"] + struct.pack("<QB", record["created"], 1)
+        info += bytes(23) + record["salt"]
+        key, nonce, commitment = derive(store_key, b"atrest.v1.wrap", info)
+        refuse(hmac.compare_digest(commitment, record["commitment"]), "keyring corrupt: commitment")
+        try:
+            return AESGCM(key).decrypt(nonce, record["wrapped"], info)
+        except InvalidTag:
+            raise Refused("keyring corrupt: a data key does not unwrap") from None
+
+
+# Sections 2 to 5.
+def decrypt(data, keyring):
+    refuse(data, "empty file")
+    refuse(data[:8] == FILE_MAGIC[: len(data)], "not encrypted")
+    refuse(len(data) >= 4096, "truncated header")
+    head, body = data[:4096], data[4096:]
+    version, header_len, suite, chunk_log2, kind, zero, incompatible = struct.unpack_from("<HHBBBBI", head, 8)
+    refuse(version == 1, f"unsupported version {version}")
+    refuse(hashlib.sha256(head[:160]).digest()[:16] == head[160:176], "corrupt header: checksum")
+    reserved = bytes([zero]) + head[80:96] + head[176:]
+    refuse(header_len == 4096 and not any(reserved), "corrupt header: reserved bytes")
+    refuse(incompatible == 0, f"unsupported feature {incompatible:#x}")
+    refuse(suite in (1, 2, 3) and 1 <= kind <= 5, "unsupported feature: suite or kind")
+    refuse(12 <= chunk_log2 <= 20 if suite == 2 else chunk_log2 == 0, "corrupt header: chunk")
+    refuse(head[48:64] in keyring.keys, f"unknown key {head[48:64].hex()}")
+    key, nonce, commitment = derive(keyring.keys[head[48:64]], b"atrest.v1.file", head[:128])
+    refuse(hmac.compare_digest(commitment, head[128:160]), "wrong key")
+    refuse(head[32:48] == keyring.store_id, "identity mismatch")
+    if suite == 1:
+        counter = nonce[:8] + bytes(8)
+        return Cipher(algorithms.AES(key), modes.CTR(counter)).decryptor().update(body)
+    return (chunks if suite == 2 else frames)(body, AESGCM(key), nonce, 1 << chunk_log2)
+
+
+def message_nonce(nonce, index):
+    return bytes(a ^ b for a, b in zip(nonce, bytes(4) + struct.pack(">Q", index)))
+
+
+def chunks(body, aead, nonce, chunk_len):
+    refuse(len(body) % chunk_len >= 16, "authentication failed: length")
+    plain = b""
+    for index, at in enumerate(range(0, len(body), chunk_len)):
+        try:
+            plain += aead.decrypt(message_nonce(nonce, index), body[at : at + chunk_len], b"")
+        except InvalidTag:
+            raise Refused(f"authentication failed: chunk {index}") from None
+    return plain
+
+
+def frames(body, aead, nonce, _):
+    plain, at, index = b"", 0, 0
+    while at + 4 <= len(body):
+        length = int.from_bytes(body[at : at + 4], "big")
+        refuse(1 <= length <= 1 << 24, f"authentication failed: length of frame {index}")
+        end = at + 4 + length + 16
+        if end > len(body):
+            break
+        try:
+            plain += aead.decrypt(message_nonce(nonce, index), body[at + 4 : end], body[at : at + 4])
+        except InvalidTag:
+            raise Refused(f"authentication failed: frame {index}") from None
+        at, index = end, index + 1
+    if at < len(body):
+        print(f"the log ends inside frame {index}", file=sys.stderr)
+    return plain
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dir", type=Path)
+    parser.add_argument("--key-file", required=True)
+    parser.add_argument("files", nargs="*", type=Path)
+    arguments = parser.parse_intermixed_args()
+    keyring = Keyring((arguments.dir / "KEYRING").read_bytes(), arguments.key_file)
+    if arguments.files:
+        for path in arguments.files:
+            sys.stdout.buffer.write(decrypt(path.read_bytes(), keyring))
+        return
+    keys = [{"id": key["id"].hex(), "state": key["state"], "bytes": key["bytes"]} for key in keyring.body["keys"]]
+    print(json.dumps({"store_id": keyring.store_id.hex(), "generation": keyring.generation, "keys": keys}))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Refused as refused:
+        sys.exit(f"refused: {refused}")
