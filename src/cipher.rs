@@ -232,6 +232,14 @@ impl Encryptor {
         }
     }
 
+    /// Whether the key is still here, for what does not use it but must stop with it.
+    ///
+    /// # Errors
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked).
+    pub fn check_access(&self) -> Result<()> {
+        self.slot.check()
+    }
+
     /// Encrypts the next bytes of the file where they stand.
     ///
     /// # Errors

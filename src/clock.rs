@@ -1,12 +1,32 @@
 //! The time of day, passed in so that tests can move it.
 
 use std::fmt::Debug;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Tells the time of day.
 pub trait Clock: Send + Sync + Debug {
     /// Nanoseconds since the Unix epoch. May jump either way.
     fn now_ns(&self) -> u64;
+
+    /// Time since a fixed moment, never going back, counting while the machine sleeps
+    /// where the system can tell.
+    fn since_boot(&self) -> Duration {
+        since_boot()
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn since_boot() -> Duration {
+    static START: std::sync::LazyLock<std::time::Instant> =
+        std::sync::LazyLock::new(std::time::Instant::now);
+    START.elapsed()
 }
 
 /// The operating system's clock.

@@ -174,8 +174,10 @@ impl EncryptedFs {
             && !start.starts_with(&KEYRING_MAGIC)
             && self.keyring.settings().plaintext == PlaintextPolicy::Allow;
         if plain {
+            let access = self.keyring.access_flag();
+            access.check()?;
             self.counts.plaintext_opened.fetch_add(1, Ordering::Relaxed);
-            return Ok(Reader::plain(path.into(), file));
+            return Ok(Reader::plain(path.into(), file, access));
         }
         let header = Header::parse(start)?;
         let decryptor = self.keyring.decryptor(&header, expect)?;

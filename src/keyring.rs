@@ -3,6 +3,7 @@
 //! the file was created.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,11 +17,13 @@ use crate::kms::{Deadline, Kms};
 use crate::ledger::Ledger;
 use crate::moves::Moves;
 use crate::secret::{DataKey, StoreKey};
+use access::{Gate, Monitor};
 use audit::{Event, Trail};
 use body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace, RawSettings};
 use format::{Fixed, Image, Slot};
 use handles::Handles;
 use storage::StoredImage;
+use unlock::Search;
 
 mod access;
 mod audit;
@@ -33,15 +36,19 @@ mod format;
 #[cfg(any(test, feature = "danger-internals"))]
 pub(crate) mod fuzz;
 mod handles;
+mod lifecycle;
 mod rotation;
+mod slots;
 mod status;
 mod storage;
 mod unlock;
 
+pub use access::{Access, AccessPolicy, AccessState, Grace, Transition};
 pub use audit::{AuditEvent, AuditKind};
 pub use body::{KeyState, PlaintextPolicy, Settings};
 pub use directory::{DirectoryStorage, KEYRING_FILE};
 pub use files::{Expect, FileSpec};
+pub(crate) use handles::AccessFlag;
 pub use status::{DataKeyStatus, KeyringInfo, KeyringStatus, SlotInfo};
 pub use storage::{KeyringStorage, MemoryStorage, StoredImage as KeyringImage};
 
@@ -56,8 +63,14 @@ pub struct Options {
     pub settings: Settings,
     /// Longest time for all calls to the key service in one operation. Default: 15 s.
     pub kms_deadline: Duration,
-    /// Rotate data keys in a background thread when they are due. Default: true. Without
-    /// it the caller calls [`Keyring::maintain`] every few minutes.
+    /// When access to the customer's key is checked.
+    pub access: AccessPolicy,
+    /// Name of the CMEK slot to ask first, such as the region the process runs in.
+    /// Default: none; the slots are asked in the order of the keys given.
+    pub slot: Option<String>,
+    /// Rotate data keys and check access in a background thread when they are due.
+    /// Default: true. Without it the caller **MUST** call [`Keyring::maintain`] every few
+    /// minutes, or a lost customer's key is never noticed.
     pub background: bool,
     /// Refuse a keyring older than this. Default: none.
     pub anchor: Option<Anchor>,
@@ -70,6 +83,8 @@ impl Default for Options {
         Self {
             settings: Settings::default(),
             kms_deadline: Duration::from_secs(15),
+            access: AccessPolicy::default(),
+            slot: None,
             background: true,
             anchor: None,
             clock: Arc::new(SystemClock),
@@ -118,6 +133,21 @@ struct Inner {
     ledger: Ledger,
     moves: Moves,
     alarm: Arc<background::Alarm>,
+    /// The slot to ask first.
+    slot: Option<String>,
+    gate: Mutex<Gate>,
+    monitor: Mutex<Monitor>,
+    /// Serialises checks.
+    asking: Mutex<()>,
+    /// Whether a check's call has not returned, be it long after its deadline.
+    outstanding: Arc<AtomicBool>,
+}
+
+/// What opening does with a store that is marked as revoked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    Refuse,
+    Remove,
 }
 
 #[derive(Default)]
@@ -131,7 +161,7 @@ struct Snapshot {
     image: Image,
     body: Body,
     /// The keys; none while access to the customer's key is lost.
-    unlocked: Option<Unlocked>,
+    unlocked: Option<Arc<Unlocked>>,
 }
 
 struct Unlocked {
@@ -170,6 +200,15 @@ impl Keyring {
         kms: Arc<dyn Kms>,
         options: Options,
     ) -> Result<Self> {
+        Self::create_as(storage, kms, options, AuditKind::Created)
+    }
+
+    fn create_as(
+        storage: impl KeyringStorage + 'static,
+        kms: Arc<dyn Kms>,
+        options: Options,
+        what: AuditKind,
+    ) -> Result<Self> {
         storage.lock()?;
         if storage.load()?.is_some() {
             return Err(Error::new(ErrorKind::KeyringExists, "the store has a keyring already"));
@@ -178,13 +217,14 @@ impl Keyring {
         if !kept.is_empty() {
             return Err(missing(&kept, ErrorKind::KeyringExists));
         }
-        Self::create_locked(Box::new(storage), kms, options)
+        Self::create_locked(Box::new(storage), kms, options, what)
     }
 
     fn create_locked(
         storage: Box<dyn KeyringStorage>,
         kms: Arc<dyn Kms>,
         options: Options,
+        what: AuditKind,
     ) -> Result<Self> {
         let now_ns = options.clock.now_ns();
         let store_id = StoreId::random()?;
@@ -207,9 +247,9 @@ impl Keyring {
             audit: Trail::beginning_with(Event {
                 at_ns: now_ns,
                 generation: 1,
-                what: AuditKind::Created as u8,
+                what: what as u8,
                 store_key_id: *store_key_id.as_bytes(),
-                detail: slot.key_uri.clone(),
+                detail: slots::describe(&slot),
             }),
         };
         let fixed = Fixed {
@@ -230,8 +270,8 @@ impl Keyring {
                 }
                 _ => error,
             })?;
-        let snapshot = Snapshot { image, body, unlocked: Some(unlocked) };
-        Ok(Self::start(storage, vec![kms], options, snapshot, true))
+        let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
+        Self::start(storage, vec![kms], options, snapshot, true)
     }
 
     /// Opens a store for reading and writing. One process at a time.
@@ -252,7 +292,7 @@ impl Keyring {
         options: Options,
     ) -> Result<Self> {
         storage.lock()?;
-        Self::open_locked(Box::new(storage), kms.into().0, options, true)
+        Self::open_locked(Box::new(storage), kms.into().0, options, true, Marks::Refuse)
     }
 
     /// Opens a store for reading, beside a writer or not. Rotations by the writer are seen
@@ -265,7 +305,7 @@ impl Keyring {
         kms: impl Into<KmsSet>,
         options: Options,
     ) -> Result<Self> {
-        Self::open_locked(Box::new(storage), kms.into().0, options, false)
+        Self::open_locked(Box::new(storage), kms.into().0, options, false, Marks::Refuse)
     }
 
     /// Opens a store, or creates it if it has no keyring and no older images of one.
@@ -279,9 +319,9 @@ impl Keyring {
     ) -> Result<Self> {
         storage.lock()?;
         if storage.load()?.is_none() && storage.kept()?.is_empty() {
-            return Self::create_locked(Box::new(storage), kms, options);
+            return Self::create_locked(Box::new(storage), kms, options, AuditKind::Created);
         }
-        Self::open_locked(Box::new(storage), vec![kms], options, true)
+        Self::open_locked(Box::new(storage), vec![kms], options, true, Marks::Refuse)
     }
 
     fn open_locked(
@@ -289,10 +329,27 @@ impl Keyring {
         kms: Vec<Arc<dyn Kms>>,
         options: Options,
         writable: bool,
+        marks: Marks,
     ) -> Result<Self> {
         let image = load(&*storage)?;
-        let deadline = Deadline::after(options.kms_deadline);
-        let (store_key, body) = unlock::unlock(&image, &kms, deadline)?;
+        if marks == Marks::Refuse && access::revocation_requested(&*storage)? {
+            return Err(withdrawn());
+        }
+        if let Some(name) = &options.slot
+            && !image.slots.iter().any(|slot| slot.name == *name)
+        {
+            return Err(slots::no_such_slot(name));
+        }
+        let search = Search {
+            prefer: options.slot.clone(),
+            barrier: None,
+            strict: true,
+            deadline: Deadline::after(options.kms_deadline),
+        };
+        let (store_key, body) = search.unlock(&image, &kms)?;
+        if marks == Marks::Refuse && body.revoked_ns != 0 {
+            return Err(withdrawn());
+        }
         if let Some(anchor) = &options.anchor {
             check_anchor(&image, anchor)?;
         }
@@ -302,8 +359,8 @@ impl Keyring {
         }
         let location = storage.location();
         let moved = writable && body.location != location && body.location != [0; 16];
-        let snapshot = Snapshot { image, body, unlocked: Some(unlocked) };
-        let keyring = Self::start(storage, kms, options, snapshot, writable);
+        let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
+        let keyring = Self::start(storage, kms, options, snapshot, writable)?;
         if moved {
             // A copy must not go on under the original's data key.
             keyring.inner.rotate_all_data_keys()?;
@@ -317,7 +374,8 @@ impl Keyring {
         options: Options,
         snapshot: Snapshot,
         writable: bool,
-    ) -> Self {
+    ) -> Result<Self> {
+        let monitor = Monitor::new(options.access, options.clock.since_boot());
         let alarm = Arc::new(background::Alarm::default());
         let inner = Arc::new(Inner {
             store_id: snapshot.image.fixed.store_id,
@@ -332,10 +390,18 @@ impl Keyring {
             ledger: Ledger::default(),
             moves: Moves::default(),
             alarm,
+            slot: options.slot,
+            gate: Mutex::default(),
+            monitor: Mutex::new(monitor),
+            asking: Mutex::new(()),
+            outstanding: Arc::default(),
         });
-        let background = (writable && options.background)
-            .then(|| Arc::new(background::Background::start(&inner)));
-        Self { inner, _background: background }
+        let background = if options.background {
+            Some(Arc::new(background::Background::start(&inner)?))
+        } else {
+            None
+        };
+        Ok(Self { inner, _background: background })
     }
 
     /// The store's id.
@@ -390,8 +456,9 @@ impl Keyring {
     /// # Errors
     /// As [`open`](Self::open); the old state stays.
     pub fn reload(&self) -> Result<()> {
-        let mut writer = self.inner.writer();
-        self.inner.reload(&mut writer)
+        let reloaded = self.inner.reload(&mut self.inner.writer());
+        self.inner.deliver();
+        reloaded
     }
 }
 
@@ -432,13 +499,12 @@ impl Inner {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over a newer generation that another process committed.
-    fn reload(&self, writer: &mut WriterState) -> Result<()> {
-        // The image that can be read now may be gone after a crash: its keys must not be
-        // used.
-        writer.check()?;
-        let old = self.snapshot.load_full();
-        let unlocked = old.unlocked()?;
+    fn kms(&self) -> Vec<Arc<dyn Kms>> {
+        self.kms.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The stored image, which may not be older than `old`.
+    fn load_newer(&self, old: &Snapshot) -> Result<Image> {
         let image = load(&*self.storage)?;
         if image.fixed.store_id != self.store_id {
             return Err(Error::new(
@@ -455,17 +521,39 @@ impl Inner {
                 ),
             ));
         }
+        Ok(image)
+    }
+
+    /// Takes over a newer generation that another process committed. If that process
+    /// revoked the store, gives the keys up.
+    fn reload(&self, writer: &mut WriterState) -> Result<()> {
+        // The image that can be read now may be gone after a crash: its keys must not be
+        // used.
+        writer.check()?;
+        let old = self.snapshot.load_full();
+        let unlocked = old.unlocked()?;
+        let image = self.load_newer(&old)?;
         if image.stored == old.image.stored {
             return Ok(());
         }
         let (store_key, body) = if image.fixed.store_key_id == old.image.fixed.store_key_id {
             (unlocked.store_key.clone(), image.authenticate(&unlocked.store_key)?)
         } else {
-            let kms = self.kms.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            unlock::unlock(&image, &kms, Deadline::after(self.kms_deadline))?
+            let search = Search {
+                prefer: self.slot.clone(),
+                barrier: None,
+                strict: true,
+                deadline: Deadline::after(self.kms_deadline),
+            };
+            search.unlock(&image, &self.kms())?
         };
+        let marked = body.revoked_ns != 0;
         let unlocked = Unlocked::new(store_key, &image, &body, Some(unlocked))?;
-        self.snapshot.store(Arc::new(Snapshot { image, body, unlocked: Some(unlocked) }));
+        self.publish(Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) });
+        if marked {
+            self.heed_mark();
+            return Err(withdrawn());
+        }
         Ok(())
     }
 }
@@ -482,7 +570,7 @@ impl WriterState {
 
 impl Snapshot {
     fn unlocked(&self) -> Result<&Unlocked> {
-        self.unlocked.as_ref().ok_or_else(revoked)
+        self.unlocked.as_deref().ok_or_else(revoked)
     }
 
     fn active(&self, keyspace: usize) -> Result<&ActiveKey> {
@@ -533,6 +621,11 @@ fn active_keys(body: &Body, keys: &HashMap<DataKeyId, Arc<KeyEntry>>) -> Vec<Opt
         });
     }
     active
+}
+
+fn withdrawn() -> Error {
+    let what = "access to the store was withdrawn on request, and is to be restored on request";
+    Error::new(ErrorKind::CmekRevoked, what)
 }
 
 fn load(storage: &dyn KeyringStorage) -> Result<Image> {

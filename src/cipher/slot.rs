@@ -63,6 +63,12 @@ impl KeySlot {
         self.key.store(Some(FileKey::new(&self.prefix, derived)));
     }
 
+    /// # Errors
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked) if the key was withdrawn.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.key.load().is_some() { Ok(()) } else { Err(revoked()) }
+    }
+
     pub(super) fn with_ctr(&self, use_key: impl FnOnce(&CtrKey)) -> Result<()> {
         match self.key.load().as_deref() {
             Some(FileKey::Ctr(key)) => {

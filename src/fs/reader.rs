@@ -8,6 +8,7 @@ use super::log::{Log, Torn};
 use crate::cipher::Decryptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{HEADER_LEN, Suite};
+use crate::keyring::AccessFlag;
 use crate::vfs::ReadFile;
 
 /// A file open for reading. Offsets and lengths are those of the plaintext.
@@ -35,16 +36,17 @@ pub struct Reader {
 
 #[derive(Debug)]
 enum Body {
-    /// A plaintext file, which the store's policy allowed.
-    Plain,
+    /// A plaintext file, which the store's policy allowed. It stops together with the
+    /// encrypted ones.
+    Plain(AccessFlag),
     Stream(Decryptor),
     Chunks(Chunks),
     Log(Box<Log>),
 }
 
 impl Reader {
-    pub(super) fn plain(path: PathBuf, file: Box<dyn ReadFile>) -> Self {
-        Self { path, file, body: Body::Plain }
+    pub(super) fn plain(path: PathBuf, file: Box<dyn ReadFile>, access: AccessFlag) -> Self {
+        Self { path, file, body: Body::Plain(access) }
     }
 
     pub(super) fn encrypted(
@@ -68,7 +70,7 @@ impl Reader {
     /// The suite; `None` for a plaintext file.
     pub fn suite(&self) -> Option<Suite> {
         let decryptor = match &self.body {
-            Body::Plain => return None,
+            Body::Plain(_) => return None,
             Body::Stream(decryptor) => decryptor,
             Body::Chunks(chunks) => chunks.decryptor(),
             Body::Log(log) => log.decryptor(),
@@ -84,7 +86,7 @@ impl Reader {
     /// [`CmekRevoked`](ErrorKind::CmekRevoked) too.
     pub fn len(&self) -> Result<u64> {
         match &self.body {
-            Body::Plain => self.physical_len(),
+            Body::Plain(_) => self.physical_len(),
             Body::Stream(_) => Ok(self.physical_len()?.saturating_sub(HEADER_LEN as u64)),
             Body::Chunks(chunks) => Ok(chunks.len()),
             Body::Log(log) => self.at_path(log.len(&*self.file)),
@@ -182,7 +184,10 @@ impl Reader {
 
     fn read_inner(&self, buf: &mut [u8], offset_bytes: u64) -> Result<usize> {
         match &self.body {
-            Body::Plain => self.read_file(buf, offset_bytes, 0),
+            Body::Plain(access) => {
+                self.at_path(access.check())?;
+                self.read_file(buf, offset_bytes, 0)
+            }
             Body::Stream(decryptor) => {
                 let read = self.read_file(buf, offset_bytes, HEADER_LEN as u64)?;
                 self.at_path(decryptor.decrypt_in_place(offset_bytes, &mut buf[..read]))?;
@@ -203,7 +208,7 @@ impl Reader {
     /// Tells the system which bytes will be read soon. A hint.
     pub fn will_need(&self, offset_bytes: u64, len: u64) {
         let physical = |offset: u64| match &self.body {
-            Body::Plain => offset,
+            Body::Plain(_) => offset,
             Body::Stream(_) => offset.saturating_add(HEADER_LEN as u64),
             Body::Chunks(chunks) => chunks.physical(offset),
             Body::Log(log) => log.physical_at(offset),

@@ -151,7 +151,9 @@ impl Writer {
     /// Hands all that was appended to the system, without making it durable.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io), which poisons the writer; [`Poisoned`](ErrorKind::Poisoned).
+    /// [`Io`](ErrorKind::Io), which poisons the writer; [`Poisoned`](ErrorKind::Poisoned);
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked), after which it can be called again once
+    /// access is back.
     pub fn flush(&mut self) -> Result<()> {
         self.write_out()?;
         let flushed = self.file.flush();
@@ -160,6 +162,8 @@ impl Writer {
 
     fn write_out(&mut self) -> Result<()> {
         self.check()?;
+        // Ciphertext could go out without a key; but a revoked store takes no more.
+        self.encryptor.check_access().map_err(|error| error.with_path(&self.path))?;
         if self.buffer.is_empty() {
             return Ok(());
         }
@@ -184,7 +188,7 @@ impl Writer {
     /// before [`finish`](Self::finish).
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io), which poisons the writer; [`Poisoned`](ErrorKind::Poisoned).
+    /// Those of [`flush`](Self::flush).
     pub fn sync(&mut self) -> Result<()> {
         self.write_out()?;
         if self.unsynced {

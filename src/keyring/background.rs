@@ -1,13 +1,19 @@
-//! The thread that rotates data keys when they are due, so that no file creation has to.
+//! The thread that checks access to the customer's key and rotates data keys when they
+//! are due, so that no file creation has to.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Inner;
+use crate::error::{Error, Result};
 
 /// Wait after a failed rotation before the next try.
 const RETRY: Duration = Duration::from_secs(30);
+/// Longest sleep: sleeping does not count the time that the machine is suspended, the
+/// lease of the keys does.
+const LONGEST: Duration = Duration::from_secs(10);
 /// Shortest sleep, so that a wrong clock cannot make the thread spin.
 const SHORTEST: Duration = Duration::from_millis(10);
 
@@ -23,6 +29,14 @@ struct AlarmState {
     stopping: bool,
 }
 
+/// Why a sleep ended.
+#[derive(PartialEq, Eq)]
+enum Woken {
+    Stopped,
+    Rung,
+    Late,
+}
+
 impl Alarm {
     /// Wakes the thread: something may be due.
     pub(super) fn ring(&self) {
@@ -35,15 +49,22 @@ impl Alarm {
         self.condvar.notify_all();
     }
 
-    /// Sleeps until rung, stopped or timed out; false once stopped.
-    fn wait(&self, at_most: Duration) -> bool {
+    fn is_stopping(&self) -> bool {
+        self.state().stopping
+    }
+
+    /// Sleeps until rung, stopped or timed out.
+    fn wait(&self, at_most: Duration) -> Woken {
         let waiting = |state: &mut AlarmState| !state.ringing && !state.stopping;
         let (mut state, _) = self
             .condvar
             .wait_timeout_while(self.state(), at_most.max(SHORTEST), waiting)
             .unwrap_or_else(PoisonError::into_inner);
-        state.ringing = false;
-        !state.stopping
+        match (state.stopping, std::mem::take(&mut state.ringing)) {
+            (true, _) => Woken::Stopped,
+            (false, true) => Woken::Rung,
+            (false, false) => Woken::Late,
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, AlarmState> {
@@ -59,27 +80,36 @@ pub(super) struct Background {
 }
 
 impl Background {
-    pub(super) fn start(inner: &Arc<Inner>) -> Self {
+    pub(super) fn start(inner: &Arc<Inner>) -> Result<Self> {
         let alarm = inner.alarm.clone();
         let weak = Arc::downgrade(inner);
         let waiting = alarm.clone();
         let thread = thread::Builder::new()
             .name("atrest-keyring".into())
             .spawn(move || run(&waiting, &weak))
-            // Without a thread the caller's `maintain` still rotates.
-            .ok();
-        Self { alarm, thread }
+            .map_err(|source| Error::io("the keyring's thread cannot be started", source))?;
+        Ok(Self { alarm, thread: Some(thread) })
     }
 }
 
 fn run(alarm: &Alarm, inner: &Weak<Inner>) {
-    let mut sleep = Duration::ZERO;
-    while alarm.wait(sleep) {
-        let Some(inner) = inner.upgrade() else { return };
-        sleep = match inner.maintain() {
-            Ok(()) => inner.until_due(),
-            Err(_) => RETRY,
-        };
+    let (mut sleep, mut maintained, mut until_due) = (Duration::ZERO, None, Duration::ZERO);
+    loop {
+        let woken = alarm.wait(sleep.min(LONGEST));
+        let Some(inner) = inner.upgrade().filter(|_| woken != Woken::Stopped) else { return };
+        // A panic must not end the watch over the keys. It was reported when it happened.
+        let watched = AssertUnwindSafe(|| inner.watch(&|| alarm.is_stopping()));
+        drop(catch_unwind(watched));
+        let now = Instant::now();
+        let due = maintained.is_none_or(|at: Instant| now.duration_since(at) >= until_due);
+        if inner.writable && (due || woken == Woken::Rung) && !alarm.is_stopping() {
+            until_due = match catch_unwind(AssertUnwindSafe(|| inner.maintain())) {
+                Ok(Ok(())) => inner.until_due(),
+                _ => RETRY,
+            };
+            maintained = Some(now);
+        }
+        sleep = inner.until_watch().min(until_due);
     }
 }
 

@@ -48,6 +48,10 @@ impl Draft {
         draft
     }
 
+    pub(super) fn store_id(&self) -> super::StoreId {
+        self.store_id
+    }
+
     /// Gives a keyspace a new active data key.
     pub(super) fn rotate_data_key(&mut self, keyspace: usize) -> Result<()> {
         let key = DataKey::random()?;
@@ -97,8 +101,12 @@ impl Draft {
 
     /// Notes an audit event, which becomes durable with the draft.
     pub(super) fn record(&mut self, what: AuditKind, detail: impl Into<String>) {
+        self.record_at(self.now_ns, what, detail);
+    }
+
+    fn record_at(&mut self, at_ns: u64, what: AuditKind, detail: impl Into<String>) {
         self.body.audit.push(Event {
-            at_ns: self.now_ns,
+            at_ns,
             generation: self.generation,
             what: what as u8,
             store_key_id: *self.store_key_id.as_bytes(),
@@ -134,7 +142,7 @@ impl Draft {
         }
         let active = active_keys(&body, &self.keys);
         let unlocked = Unlocked { store_key: self.store_key, keys: self.keys, active };
-        Ok(Snapshot { image, body, unlocked: Some(unlocked) })
+        Ok(Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) })
     }
 }
 
@@ -148,6 +156,16 @@ impl Inner {
     pub(super) fn commit(
         &self,
         writer: &mut WriterState,
+        edit: impl FnMut(&mut Draft) -> Result<bool>,
+    ) -> Result<()> {
+        self.commit_with(writer, None, edit)
+    }
+
+    /// Commits with keys that were withdrawn already, for the mark that tells of it.
+    pub(super) fn commit_with(
+        &self,
+        writer: &mut WriterState,
+        withdrawn: Option<&Unlocked>,
         mut edit: impl FnMut(&mut Draft) -> Result<bool>,
     ) -> Result<()> {
         if !self.writable {
@@ -156,7 +174,12 @@ impl Inner {
         writer.check()?;
         for _ in 0..ATTEMPTS_MAX {
             let old = self.snapshot.load_full();
-            let mut draft = Draft::new(&old, old.unlocked()?, self.clock.now_ns());
+            let unlocked = withdrawn.map_or_else(|| old.unlocked(), Ok)?;
+            let mut draft = Draft::new(&old, unlocked, self.clock.now_ns());
+            let notes = self.monitor().notes();
+            for note in &notes {
+                draft.record_at(note.at_ns, note.what, note.detail.as_str());
+            }
             if !edit(&mut draft)? {
                 return Ok(());
             }
@@ -168,7 +191,8 @@ impl Inner {
             match self.storage.commit(stored, generation, Some(&old.image.stored)) {
                 Ok(version) => {
                     new.image.stored.version = version;
-                    self.snapshot.store(Arc::new(new));
+                    self.publish(new);
+                    self.monitor().forget_notes(notes.len());
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::KeyringConflict => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::handles::AccessFlag;
 use super::{Inner, Keyring};
 use crate::cipher::{Decryptor, Encryptor, KeySlot, revoked};
 use crate::derive::Derived;
@@ -124,6 +125,14 @@ impl Keyring {
     /// [`CmekRevoked`](ErrorKind::CmekRevoked).
     pub fn decryptor(&self, header: &Header, expect: &Expect) -> Result<Decryptor> {
         self.inner.decryptor(header, expect)
+    }
+}
+
+impl Keyring {
+    /// Tells whether access lasts, for the files that are not encrypted: they stop with
+    /// the others.
+    pub(crate) fn access_flag(&self) -> AccessFlag {
+        self.inner.handles.flag()
     }
 }
 

@@ -1,17 +1,16 @@
 //! When keys rotate, and how.
 
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::audit::AuditKind;
 use super::commit::Draft;
 use super::{
-    ActiveKey, DEFAULT_SLOT, Image, Inner, Keyring, KeyringStorage, RawSettings, Settings, Slot,
-    StoredImage, unlock,
+    ActiveKey, Image, Inner, Keyring, KeyringStorage, RawSettings, Settings, Slot, StoredImage,
+    unlock,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::ids::{DataKeyId, StoreKeyId};
-use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind};
+use crate::kms::Deadline;
 use crate::secret::StoreKey;
 
 /// A key created further in the future than this comes from a clock that was wrong.
@@ -43,10 +42,12 @@ impl Keyring {
     /// Starts a new data key. Returns its id.
     ///
     /// # Errors
-    /// [`ReadOnly`](ErrorKind::ReadOnly), [`CmekRevoked`](ErrorKind::CmekRevoked),
-    /// [`Poisoned`](ErrorKind::Poisoned), [`Io`](ErrorKind::Io). The old key then stays
-    /// active.
+    /// [`ReadOnly`](crate::ErrorKind::ReadOnly), [`CmekRevoked`](crate::ErrorKind::CmekRevoked),
+    /// [`Kms`](crate::ErrorKind::Kms) while it is unclear whether access to the customer's key is
+    /// left, [`Poisoned`](crate::ErrorKind::Poisoned), [`Io`](crate::ErrorKind::Io). The old key then
+    /// stays active.
     pub fn rotate_data_key(&self) -> Result<DataKeyId> {
+        self.inner.check_may_rotate()?;
         let mut writer = self.inner.writer();
         let before = self.active_data_key_id()?;
         self.inner.commit(&mut writer, |draft| {
@@ -65,11 +66,12 @@ impl Keyring {
     ///
     /// # Errors
     /// Those of [`rotate_data_key`](Self::rotate_data_key), and
-    /// [`Kms`](ErrorKind::Kms): every slot's key service has to wrap the new key. The old
+    /// [`Kms`](crate::ErrorKind::Kms): every slot's key service has to wrap the new key. The old
     /// store key then stays. If only the removal of the older images failed, the error is
-    /// [`Io`](ErrorKind::Io) and the new key is in place; the next opening for writing
+    /// [`Io`](crate::ErrorKind::Io) and the new key is in place; the next opening for writing
     /// tries the removal again.
     pub fn rotate_store_key(&self) -> Result<StoreKeyId> {
+        self.inner.check_may_rotate()?;
         let mut writer = self.inner.writer();
         let deadline = Deadline::after(self.inner.kms_deadline);
         self.inner.commit(&mut writer, |draft| {
@@ -89,43 +91,6 @@ impl Keyring {
         Ok(self.inner.snapshot.load().image.fixed.store_key_id)
     }
 
-    /// Replaces the customer's key of the slot `default` (or the only slot) by `new`,
-    /// while the store is in use. The data keys and the store key stay. The old wrapped
-    /// copy is dropped only after the new one was proven by an unwrap; older images of the
-    /// keyring, which the old key opens, are then removed.
-    ///
-    /// # Errors
-    /// Those of [`rotate_data_key`](Self::rotate_data_key), and [`Kms`](ErrorKind::Kms)
-    /// from the new key. The old key then stays, except as in
-    /// [`rotate_store_key`](Self::rotate_store_key).
-    pub fn rotate_cmek(&self, new: Arc<dyn Kms>) -> Result<()> {
-        let mut writer = self.inner.writer();
-        let deadline = Deadline::after(self.inner.kms_deadline);
-        self.inner.commit(&mut writer, |draft| {
-            let only = draft.slots.len() == 1;
-            let slot = draft.slots.iter_mut().find(|slot| only || slot.name == DEFAULT_SLOT);
-            let slot = slot.ok_or_else(|| {
-                let what = format!("the keyring has no CMEK slot named {DEFAULT_SLOT}");
-                Error::new(ErrorKind::InvalidArgument, what)
-            })?;
-            let context = unlock::context(self.inner.store_id, draft.store_key_id);
-            let name = slot.name.clone();
-            *slot = unlock::wrap_slot(
-                &*new,
-                &name,
-                &draft.store_key,
-                &context,
-                draft.now_ns,
-                deadline,
-            )?;
-            let detail = format!("{name} {}", slot.key_uri);
-            draft.record(AuditKind::CmekReplaced, detail);
-            Ok(true)
-        })?;
-        self.inner.replace_kms(new);
-        self.inner.storage.forget_kept()
-    }
-
     /// Replaces the store's settings.
     ///
     /// # Errors
@@ -142,12 +107,14 @@ impl Keyring {
         Ok(())
     }
 
-    /// Does what is due: rotates data keys by age or bytes, keeps the byte counts. The
-    /// background thread calls it; so does a caller that switched the thread off.
+    /// Does what is due: checks access to the customer's key, rotates data keys by age or
+    /// bytes, keeps the byte counts. The background thread does it; a caller that switched
+    /// the thread off calls this.
     ///
     /// # Errors
     /// Those of [`rotate_data_key`](Self::rotate_data_key).
     pub fn maintain(&self) -> Result<()> {
+        self.inner.watch(&|| false);
         self.inner.maintain()
     }
 }
@@ -166,11 +133,12 @@ impl Inner {
     fn do_due(&self, draft: &mut Draft) -> Result<bool> {
         let (now_ns, settings) = (draft.now_ns, draft.body.settings());
         let snapshot = self.snapshot.load();
+        let may_rotate = self.check_may_rotate().is_ok();
         let mut changed = false;
         for (index, active) in snapshot.unlocked()?.active.iter().enumerate() {
             let Some(active) = active else { continue };
             let keyspace = &mut draft.body.keyspaces[index];
-            if active.is_due(now_ns, &settings) {
+            if may_rotate && active.is_due(now_ns, &settings) {
                 draft.rotate_data_key(index)?;
                 changed = true;
             } else if active.created_ns > now_ns.saturating_add(CLOCK_TOLERANCE_NS)
@@ -209,33 +177,6 @@ impl Inner {
             .flatten()
             .map(|active| period.saturating_sub(Duration::from_nanos(active.age_ns(now_ns))));
         until.min().unwrap_or(longest).min(longest)
-    }
-
-    /// Drops the keys that no slot names any more, so that nothing is wrapped by a key
-    /// that was replaced: two passphrases have one URI.
-    fn replace_kms(&self, new: Arc<dyn Kms>) {
-        let snapshot = self.snapshot.load();
-        let slots = &snapshot.image.slots;
-        let mut kms = self.kms.lock().unwrap_or_else(PoisonError::into_inner);
-        kms.retain(|old| {
-            old.key_uri() != new.key_uri()
-                && slots.iter().any(|slot| slot.key_uri == old.key_uri().as_str())
-        });
-        kms.push(new);
-    }
-
-    pub(super) fn kms_for(&self, key_uri: &str) -> Result<Arc<dyn Kms>> {
-        let kms = self.kms.lock().unwrap_or_else(PoisonError::into_inner);
-        let exact = kms.iter().find(|kms| kms.key_uri().as_str() == key_uri);
-        // A key file that moved is the only one given.
-        let only = (kms.len() == 1).then(|| &kms[0]);
-        exact.or(only).cloned().ok_or_else(|| {
-            KmsError::new(
-                KmsErrorKind::Misconfigured,
-                format!("the keyring has a slot for {key_uri}, and no such key was given"),
-            )
-            .into()
-        })
     }
 }
 

@@ -65,7 +65,7 @@ fn revoking_stops_open_files_and_restoring_resumes_them() {
     writer.append(b"before ").unwrap();
     writer.flush().unwrap();
     let reader = fs.open(&path).unwrap();
-    fs.keyring().revoke();
+    fs.keyring().revoke().unwrap();
     let mut buf = [0; 7];
     assert_eq!(reader.read_exact_at(&mut buf, 0).unwrap_err().kind(), ErrorKind::CmekRevoked);
     assert_eq!(buf, [0; 7]);

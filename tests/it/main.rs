@@ -1,6 +1,7 @@
 //! The library through its public API.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod access;
 mod bad_input;
 mod churn;
 mod crash;
@@ -10,5 +11,7 @@ mod kms;
 mod mem_fs;
 mod reader_script;
 mod rotation;
+mod scripted;
+mod slots;
 mod suites;
 mod support;

@@ -204,7 +204,7 @@ fn revoking_stops_and_restoring_resumes() {
     let reader = fs.open(&path).unwrap();
     let mut writer = fs.create_new(&half, chunked(C as u32)).unwrap();
     writer.append(&data[..P + 9]).unwrap();
-    fs.keyring().revoke();
+    fs.keyring().revoke().unwrap();
     assert_eq!(refused(&reader, 0, data.len()), CmekRevoked);
     assert_eq!(writer.append(&data[P + 9..]).unwrap_err().kind(), CmekRevoked);
     assert_eq!(writer.position(), P as u64 + 9);

@@ -234,7 +234,7 @@ fn revoking_stops_and_restoring_resumes() {
     writer.append(b"before ").unwrap();
     writer.sync().unwrap();
     let reader = fs.open(&path).unwrap();
-    fs.keyring().revoke();
+    fs.keyring().revoke().unwrap();
     assert_eq!(refused(&reader, 0, 7), CmekRevoked);
     assert_eq!(writer.append(b"lost").unwrap_err().kind(), CmekRevoked);
     fs.keyring().restore().unwrap();

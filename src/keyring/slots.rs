@@ -1,0 +1,232 @@
+//! CMEK slots: several customer's keys, each wrapping the same store key.
+//!
+//! A region is added to a store in use by adding a slot; a break-glass key is a slot
+//! whose key is given to no process.
+
+use std::sync::{Arc, PoisonError};
+
+use super::audit::AuditKind;
+use super::commit::Draft;
+use super::format::{SLOTS_MAX, Slot};
+use super::{DEFAULT_SLOT, Inner, Keyring, KeyringInfo, SlotInfo, unlock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind};
+
+impl Keyring {
+    /// The CMEK slots, in the order in which they were added.
+    pub fn slots(&self) -> Vec<SlotInfo> {
+        KeyringInfo::from(&self.inner.snapshot.load().image).slots
+    }
+
+    /// Adds a slot: from now on `kms` opens the store too. Takes effect once an unwrap
+    /// proved the new wrapped key.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if a slot of that name, or one with
+    /// that key, exists, or there are 64;
+    /// those of [`replace_cmek`](Self::replace_cmek). No slot is added then.
+    pub fn add_slot(&self, name: &str, kms: Arc<dyn Kms>) -> Result<()> {
+        self.inner.check_access()?;
+        let deadline = Deadline::after(self.inner.kms_deadline);
+        let mut writer = self.inner.writer();
+        self.inner.commit(&mut writer, |draft| {
+            if draft.slots.iter().any(|slot| slot.name == name) {
+                let what = format!("expected a new name, found the CMEK slot {name:?}");
+                return Err(Error::new(ErrorKind::InvalidArgument, what));
+            }
+            if draft.slots.len() == SLOTS_MAX {
+                let what = format!("expected at most {SLOTS_MAX} CMEK slots");
+                return Err(Error::new(ErrorKind::InvalidArgument, what));
+            }
+            no_other_slot_has(draft, name, &*kms)?;
+            let slot = draft.wrapped_by(&*kms, name, deadline)?;
+            draft.record(AuditKind::SlotAdded, describe(&slot));
+            draft.slots.push(slot);
+            Ok(true)
+        })?;
+        self.inner.take_kms(kms);
+        Ok(())
+    }
+
+    /// Removes a slot, never the last one. Its key opens the store no more; whoever had
+    /// it may have kept the store key: [`rotate_store_key`](Self::rotate_store_key) makes
+    /// that worthless for files written from then on. Older images of the keyring, which
+    /// that key opens, are removed.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such slot or no
+    /// other; those of [`rotate_data_key`](Self::rotate_data_key). The slot then stays. If
+    /// only the removal of the older images failed, the error is [`Io`](ErrorKind::Io) and
+    /// the slot is gone; the next opening for writing tries the removal again.
+    pub fn remove_slot(&self, name: &str) -> Result<()> {
+        let mut writer = self.inner.writer();
+        let mut former = String::new();
+        self.inner.commit(&mut writer, |draft| {
+            let index = draft.slots.iter().position(|slot| slot.name == name);
+            let index = index.ok_or_else(|| no_such_slot(name))?;
+            if draft.slots.len() == 1 {
+                let what = "expected another CMEK slot beside the one to remove";
+                return Err(Error::new(ErrorKind::InvalidArgument, what));
+            }
+            let slot = draft.slots.remove(index);
+            draft.record(AuditKind::SlotRemoved, describe(&slot));
+            former = slot.key_uri;
+            Ok(true)
+        })?;
+        self.inner.drop_kms(&former);
+        self.inner.storage.forget_kept()
+    }
+
+    /// Wraps the store key anew in one slot, or in all, under the newest version of the
+    /// same customer's key. Returns how many slots that were. A slot's old wrapped key is
+    /// dropped only after the new one was proven by an unwrap; older images of the
+    /// keyring, which hold it, are then removed.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such slot,
+    /// [`WrongStoreKey`](ErrorKind::WrongStoreKey) if the service returns another key;
+    /// those of [`rotate_store_key`](Self::rotate_store_key). All slots are then as they
+    /// were.
+    pub fn rewrap(&self, name: Option<&str>) -> Result<usize> {
+        let deadline = Deadline::after(self.inner.kms_deadline);
+        let mut writer = self.inner.writer();
+        let mut rewrapped = 0;
+        self.inner.commit(&mut writer, |draft| {
+            let chosen = |slot: &Slot| name.is_none_or(|name| slot.name == name);
+            rewrapped = draft.slots.iter().filter(|slot| chosen(slot)).count();
+            if let Some(name) = name.filter(|_| rewrapped == 0) {
+                return Err(no_such_slot(name));
+            }
+            let context = unlock::context(self.inner.store_id, draft.store_key_id);
+            for index in 0..draft.slots.len() {
+                let slot = &draft.slots[index];
+                if !chosen(slot) {
+                    continue;
+                }
+                let kms = self.inner.kms_for(&slot.key_uri)?;
+                let wrapped = kms.rewrap(&slot.wrapped(), &context, deadline)?;
+                let (name, key) = (slot.name.clone(), draft.store_key.clone());
+                let (now_ns, slot) = (draft.now_ns, &mut draft.slots[index]);
+                *slot =
+                    unlock::prove_slot(&*kms, wrapped, &name, &key, &context, now_ns, deadline)?;
+                let detail = describe(slot);
+                draft.record(AuditKind::SlotRewrapped, detail);
+            }
+            Ok(true)
+        })?;
+        self.inner.storage.forget_kept()?;
+        Ok(rewrapped)
+    }
+
+    /// Replaces the customer's key of the slot `default` (or the only slot) by `new`; see
+    /// [`replace_cmek`](Self::replace_cmek).
+    ///
+    /// # Errors
+    /// Those of [`replace_cmek`](Self::replace_cmek).
+    pub fn rotate_cmek(&self, new: Arc<dyn Kms>) -> Result<()> {
+        let slots = self.slots();
+        let only = slots.len() == 1;
+        let slot = slots.into_iter().find(|slot| only || slot.name == DEFAULT_SLOT);
+        let slot = slot.ok_or_else(|| no_such_slot(DEFAULT_SLOT))?;
+        self.replace_cmek(&slot.name, new)
+    }
+
+    /// Replaces the customer's key of a slot by `new`, while the store is in use. The data
+    /// keys and the store key stay. The old wrapped copy is dropped only after the new one
+    /// was proven by an unwrap; older images of the keyring, which the old key opens, are
+    /// then removed.
+    ///
+    /// First access is [checked](Self::check_now), so that a key that was just revoked
+    /// cannot be replaced by one that was not.
+    ///
+    /// # Errors
+    /// Those of [`rotate_data_key`](Self::rotate_data_key);
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such slot or another
+    /// has that key; [`Kms`](ErrorKind::Kms) from the present key or the new one;
+    /// [`WrongStoreKey`](ErrorKind::WrongStoreKey) if the new key's service returns
+    /// another key than it wrapped. The old key then stays, except as in
+    /// [`remove_slot`](Self::remove_slot).
+    pub fn replace_cmek(&self, name: &str, new: Arc<dyn Kms>) -> Result<()> {
+        self.inner.check_access()?;
+        let deadline = Deadline::after(self.inner.kms_deadline);
+        let mut writer = self.inner.writer();
+        let mut former = String::new();
+        self.inner.commit(&mut writer, |draft| {
+            let index = draft.slots.iter().position(|slot| slot.name == name);
+            let index = index.ok_or_else(|| no_such_slot(name))?;
+            no_other_slot_has(draft, name, &*new)?;
+            former.clone_from(&draft.slots[index].key_uri);
+            draft.slots[index] = draft.wrapped_by(&*new, name, deadline)?;
+            let detail = describe(&draft.slots[index]);
+            draft.record(AuditKind::CmekReplaced, detail);
+            Ok(true)
+        })?;
+        self.inner.drop_kms(&former);
+        self.inner.take_kms(new);
+        self.inner.storage.forget_kept()
+    }
+}
+
+/// Two slots with one key would be one: nobody could tell whose service was asked.
+fn no_other_slot_has(draft: &Draft, name: &str, kms: &dyn Kms) -> Result<()> {
+    let same = |slot: &&Slot| slot.name != name && slot.key_uri == kms.key_uri().as_str();
+    match draft.slots.iter().find(same) {
+        None => Ok(()),
+        Some(slot) => {
+            let what = format!("expected another key than that of the CMEK slot {:?}", slot.name);
+            Err(Error::new(ErrorKind::InvalidArgument, what))
+        }
+    }
+}
+
+pub(super) fn no_such_slot(name: &str) -> Error {
+    Error::new(ErrorKind::InvalidArgument, format!("the keyring has no CMEK slot named {name:?}"))
+}
+
+pub(super) fn describe(slot: &Slot) -> String {
+    match slot.key_version.as_str() {
+        "" => format!("{} {}", slot.name, slot.key_uri),
+        version => format!("{} {} version {version}", slot.name, slot.key_uri),
+    }
+}
+
+impl Draft {
+    /// The draft's store key, wrapped by `kms` and proven.
+    pub(super) fn wrapped_by(&self, kms: &dyn Kms, name: &str, deadline: Deadline) -> Result<Slot> {
+        let context = unlock::context(self.store_id(), self.store_key_id);
+        unlock::wrap_slot(kms, name, &self.store_key, &context, self.now_ns, deadline)
+    }
+}
+
+impl Inner {
+    pub(super) fn kms_for(&self, key_uri: &str) -> Result<Arc<dyn Kms>> {
+        let kms = self.kms();
+        kms.into_iter().find(|kms| kms.key_uri().as_str() == key_uri).ok_or_else(|| {
+            KmsError::new(
+                KmsErrorKind::Misconfigured,
+                format!("the keyring has a slot for {key_uri}, and no such key was given"),
+            )
+            .into()
+        })
+    }
+
+    /// Takes a new key in, in the place of an old one of its URI: two passphrases have one
+    /// URI.
+    pub(super) fn take_kms(&self, new: Arc<dyn Kms>) {
+        let mut kms = self.kms.lock().unwrap_or_else(PoisonError::into_inner);
+        match kms.iter_mut().find(|old| old.key_uri() == new.key_uri()) {
+            Some(old) => *old = new,
+            None => kms.push(new),
+        }
+    }
+
+    /// Drops a slot's former key unless another slot has it, so that nothing is wrapped by
+    /// a key that was replaced.
+    pub(super) fn drop_kms(&self, key_uri: &str) {
+        let snapshot = self.snapshot.load();
+        if snapshot.image.slots.iter().all(|slot| slot.key_uri != key_uri) {
+            let mut kms = self.kms.lock().unwrap_or_else(PoisonError::into_inner);
+            kms.retain(|kms| kms.key_uri().as_str() != key_uri);
+        }
+    }
+}

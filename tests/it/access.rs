@@ -1,0 +1,527 @@
+//! The life cycle: what a process does when its customer's key goes away and comes back.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+
+use atrest::keyring::{AccessState, AuditKind, Grace, KeyringStorage, MemoryStorage, Options};
+use atrest::kms::{Kms, KmsErrorKind};
+use atrest::{EncryptedFs, ErrorKind, FileKind, Keyring, PlaintextPolicy};
+
+use crate::scripted::{ManualClock, ScriptedKms, options};
+
+use AccessState::*;
+
+struct Store {
+    storage: Arc<MemoryStorage>,
+    kms: Arc<ScriptedKms>,
+    clock: Arc<ManualClock>,
+    keyring: Keyring,
+}
+
+fn store(name: &str) -> Store {
+    let (storage, kms) = (Arc::new(MemoryStorage::new()), ScriptedKms::new(name));
+    let clock = ManualClock::new();
+    let keyring = Keyring::create(storage.clone(), kms.clone(), options(&clock)).unwrap();
+    Store { storage, kms, clock, keyring }
+}
+
+impl Store {
+    /// What the background thread does, `seconds` later.
+    fn after(&self, seconds: u64) -> AccessState {
+        self.clock.advance(seconds);
+        drop(self.keyring.maintain());
+        self.keyring.access().state
+    }
+
+    fn open(&self) -> Result<(), ErrorKind> {
+        let opened = Keyring::open(self.storage.clone(), self.kms.clone(), options(&self.clock));
+        opened.map(drop).map_err(|error| error.kind())
+    }
+
+    fn serves(&self) -> bool {
+        self.keyring.encryptor(FileKind::Table).is_ok()
+    }
+}
+
+#[test]
+fn confirmed_denials_withdraw_all_keys_and_access_given_back_resumes() {
+    let store = store("denied");
+    let mut encryptor = store.keyring.encryptor(FileKind::Table).unwrap();
+    let header = atrest::Header::parse(encryptor.header()).unwrap();
+    let decryptor = store.keyring.decryptor(&header, &Default::default()).unwrap();
+    let mut data = *b"one page of data";
+    encryptor.encrypt_in_place(&mut data).unwrap();
+    let first = data;
+
+    store.kms.fail(KmsErrorKind::AccessDenied);
+    assert_eq!(store.after(331), Suspect);
+    assert!(store.serves());
+    assert_eq!(
+        store.keyring.rotate_data_key().unwrap_err().kind(),
+        ErrorKind::Kms(KmsErrorKind::AccessDenied)
+    );
+    assert_eq!(store.after(16), Suspect);
+    assert_eq!(store.after(16), Revoked);
+    let access = store.keyring.access();
+    assert_eq!(access.kms_error, Some(KmsErrorKind::AccessDenied));
+    assert!(!access.revoked_on_request && access.keys_expire_in.is_none());
+    assert!(!store.keyring.status().unlocked);
+
+    let refused = |result: atrest::error::Result<()>| {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::CmekRevoked);
+    };
+    refused(encryptor.encrypt_in_place(&mut data));
+    refused(encryptor.check_access());
+    refused(decryptor.decrypt_in_place(0, &mut data));
+    refused(store.keyring.encryptor(FileKind::Table).map(drop));
+    refused(store.keyring.decryptor(&header, &Default::default()).map(drop));
+    refused(store.keyring.rotate_data_key().map(drop));
+    refused(store.keyring.rotate_store_key().map(drop));
+    assert_eq!(data, first);
+
+    // Nothing is marked: the next process asks the service itself.
+    assert_eq!(store.open(), Err(ErrorKind::Kms(KmsErrorKind::AccessDenied)));
+    store.kms.fail(None);
+    assert_eq!(store.after(67), Restored);
+    encryptor.encrypt_in_place(&mut data).unwrap();
+    let mut back = first;
+    decryptor.decrypt_in_place(0, &mut back).unwrap();
+    assert_eq!(&back, b"one page of data");
+    assert_eq!(store.after(331), Active);
+
+    let audit = store.keyring.audit().unwrap();
+    let transitions: Vec<_> =
+        audit.iter().filter(|e| e.what == AuditKind::Access).map(|e| e.detail.as_str()).collect();
+    assert_eq!(
+        transitions,
+        [
+            "active -> suspect: access denied",
+            "suspect -> revoked: access denied",
+            "revoked -> restored",
+            "restored -> active"
+        ]
+    );
+}
+
+#[test]
+fn an_outage_is_borne_then_suspends_and_ends_by_itself() {
+    let store = store("outage");
+    store.kms.fail(KmsErrorKind::Unreachable);
+    assert_eq!(store.after(331), Unreachable);
+    assert!(store.serves());
+    // Reads and writes, but no new keys.
+    let period = 31 * 86_400;
+    let before = store.keyring.active_data_key_id().unwrap();
+    assert_eq!(store.after(3599), Unreachable);
+    assert_eq!(store.keyring.active_data_key_id().unwrap(), before);
+    assert_eq!(store.after(1), Suspended);
+    assert!(!store.serves());
+    // No grace at opening.
+    assert_eq!(store.open(), Err(ErrorKind::Kms(KmsErrorKind::Unreachable)));
+    assert_eq!(store.after(period), Suspended);
+    store.kms.fail(None);
+    assert_eq!(store.after(67), Restored);
+    assert!(store.serves());
+    // The rotation that was due meanwhile.
+    assert_ne!(store.keyring.active_data_key_id().unwrap(), before);
+}
+
+#[test]
+fn a_key_is_not_rotated_while_its_service_is_silent() {
+    let clock = ManualClock::new();
+    let (storage, kms) = (Arc::new(MemoryStorage::new()), ScriptedKms::new("silent"));
+    let mut with = options(&clock);
+    with.access.unreachable_grace = Grace::Forever;
+    let keyring = Keyring::create(storage, kms.clone(), with).unwrap();
+    let before = keyring.active_data_key_id().unwrap();
+    kms.fail(KmsErrorKind::Unreachable);
+    clock.advance(31 * 86_400);
+    keyring.maintain().unwrap();
+    assert_eq!(keyring.access().state, Unreachable);
+    assert_eq!(keyring.active_data_key_id().unwrap(), before);
+    assert_eq!(
+        keyring.rotate_data_key().unwrap_err().kind(),
+        ErrorKind::Kms(KmsErrorKind::Unreachable)
+    );
+    kms.fail(None);
+    clock.advance(67);
+    keyring.maintain().unwrap();
+    assert_ne!(keyring.active_data_key_id().unwrap(), before);
+}
+
+#[test]
+fn a_slot_that_denied_is_not_replaced_by_the_next_when_it_falls_silent() {
+    let store = store("barrier");
+    let other = ScriptedKms::new("bystander");
+    store.keyring.add_slot("other", other.clone()).unwrap();
+    // Silent first: the other slot keeps the store active.
+    store.kms.fail(KmsErrorKind::Unreachable);
+    assert_eq!(store.after(331), Active);
+    // Denied, then silent: the other slot is no way around.
+    store.kms.fail(KmsErrorKind::AccessDenied);
+    assert_eq!(store.after(331), Suspect);
+    store.kms.fail(KmsErrorKind::Unreachable);
+    let asked = other.unwraps.load(Ordering::SeqCst);
+    assert_eq!(store.after(16), Suspect);
+    assert_eq!(store.after(300), Suspended);
+    assert_eq!(store.after(67), Suspended);
+    assert!(store.keyring.restore().is_err());
+    assert_eq!(other.unwraps.load(Ordering::SeqCst), asked);
+    store.kms.fail(None);
+    assert_eq!(store.after(67), Restored);
+}
+
+#[test]
+fn a_wrong_key_a_panic_and_a_call_that_never_returns_count_as_no_answer() {
+    let store = store("liar");
+    store.kms.lie();
+    assert_eq!(store.after(331), Unreachable);
+    assert_eq!(store.keyring.access().kms_error, Some(KmsErrorKind::Integrity));
+
+    let store = self::store("panics");
+    store.kms.panic();
+    assert_eq!(store.after(331), Unreachable);
+    assert_eq!(store.keyring.access().kms_error, Some(KmsErrorKind::Protocol));
+
+    let clock = ManualClock::new();
+    let (storage, kms) = (Arc::new(MemoryStorage::new()), ScriptedKms::new("stuck"));
+    let mut with = options(&clock);
+    with.access.check_deadline = std::time::Duration::from_millis(50);
+    let keyring = Keyring::create(storage, kms.clone(), with).unwrap();
+    let barrier = Arc::new(Barrier::new(2));
+    kms.meet(&barrier);
+    assert_eq!(keyring.check_now().state, Unreachable);
+    // Still under way: no second call beside it.
+    let asked = kms.unwraps.load(Ordering::SeqCst);
+    clock.advance(3601);
+    assert_eq!(keyring.check_now().state, Suspended);
+    assert_eq!(kms.unwraps.load(Ordering::SeqCst), asked);
+    barrier.wait();
+    barrier.wait();
+}
+
+#[test]
+fn revoking_on_request_is_remembered_until_restored_on_request() {
+    let store = store("request");
+    store.keyring.revoke().unwrap();
+    assert!(store.keyring.access().revoked_on_request);
+    assert!(!store.serves());
+    // The service would still give the key; nobody asks it.
+    let asked = store.kms.unwraps.load(Ordering::SeqCst);
+    assert_eq!(store.after(1000), Revoked);
+    assert_eq!(store.kms.unwraps.load(Ordering::SeqCst), asked);
+    assert_eq!(store.open(), Err(ErrorKind::CmekRevoked));
+    let read =
+        Keyring::open_read_only(store.storage.clone(), store.kms.clone(), options(&store.clock));
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::CmekRevoked);
+
+    store.keyring.restore().unwrap();
+    assert!(store.serves());
+    assert_eq!(store.keyring.access().state, Restored);
+    assert_eq!(store.open(), Ok(()));
+    let what: Vec<_> = store.keyring.audit().unwrap().into_iter().map(|e| e.what).collect();
+    let expected = [
+        AuditKind::Created,
+        AuditKind::Access,
+        AuditKind::Revoked,
+        AuditKind::Access,
+        AuditKind::Restored,
+    ];
+    assert_eq!(what, expected);
+}
+
+#[test]
+fn a_mark_outlives_the_process_and_is_removed_by_opening_to_restore() {
+    let store = store("mark");
+    store.keyring.revoke().unwrap();
+    let (storage, kms) = (store.storage.clone(), store.kms.clone());
+    drop(store.keyring);
+    let open = || Keyring::open(storage.clone(), kms.clone(), options(&store.clock));
+    assert_eq!(open().unwrap_err().kind(), ErrorKind::CmekRevoked);
+    kms.fail(KmsErrorKind::AccessDenied);
+    let restore = || Keyring::open_and_restore(storage.clone(), kms.clone(), options(&store.clock));
+    assert_eq!(restore().unwrap_err().kind(), ErrorKind::Kms(KmsErrorKind::AccessDenied));
+    kms.fail(None);
+    assert_eq!(open().unwrap_err().kind(), ErrorKind::CmekRevoked);
+    drop(restore().unwrap());
+    drop(open().unwrap());
+}
+
+#[test]
+fn another_process_can_ask_for_revocation() {
+    let store = store("asked");
+    Keyring::request_revocation(&*store.storage).unwrap();
+    assert!(store.serves());
+    // From now on nobody opens it, and its owner gives the keys up at the next check.
+    assert_eq!(store.open(), Err(ErrorKind::CmekRevoked));
+    assert_eq!(store.after(331), Revoked);
+    assert!(!store.serves());
+    // The owner made it a mark that cannot be deleted like a file.
+    assert_eq!(store.storage.load_beside("revoke").unwrap(), None);
+    assert_eq!(store.open(), Err(ErrorKind::CmekRevoked));
+    store.keyring.restore().unwrap();
+    assert_eq!(store.open(), Ok(()));
+}
+
+#[test]
+fn a_reader_follows_the_writers_revocation_and_restoration() {
+    let store = store("reader");
+    let reader =
+        Keyring::open_read_only(store.storage.clone(), store.kms.clone(), options(&store.clock))
+            .unwrap();
+    let serves = || reader.active_data_key_id().is_ok();
+    store.keyring.revoke().unwrap();
+    assert!(serves());
+    assert_eq!(reader.check_now().state, Revoked);
+    assert!(!serves());
+    assert_eq!(reader.restore().unwrap_err().kind(), ErrorKind::CmekRevoked);
+    assert_eq!(reader.check_now().state, Revoked);
+    store.keyring.restore().unwrap();
+    assert_eq!(reader.check_now().state, Restored);
+    assert!(serves());
+    // A reader revokes for itself alone.
+    reader.revoke().unwrap();
+    assert!(store.serves());
+    assert_eq!(reader.check_now().state, Revoked);
+    reader.restore().unwrap();
+    assert!(serves());
+}
+
+#[test]
+fn hooks_see_every_transition_and_may_call_the_keyring() {
+    let store = Arc::new(store("hooks"));
+    let seen: Arc<Mutex<Vec<[AccessState; 3]>>> = Arc::default();
+    let (weak, seen_by_hook) = (Arc::downgrade(&store), seen.clone());
+    store.keyring.on_transition(move |transition| {
+        let Some(store) = weak.upgrade() else { return };
+        let keyring = &store.keyring;
+        let now = keyring.access().state;
+        // A panic here would only be reported: the keys' absence is part of what is seen.
+        let now = if store.serves() == transition.to.serves() { now } else { Destroyed };
+        seen_by_hook.lock().unwrap().push([transition.from, transition.to, now]);
+        drop(keyring.status());
+        drop(keyring.reload());
+        drop(keyring.rotate_data_key());
+        keyring.check_now();
+    });
+    let again = seen.clone();
+    store.keyring.on_transition(move |_| {
+        assert!(!again.lock().unwrap().is_empty());
+        panic!("a hook's panic harms nobody");
+    });
+    store.keyring.revoke().unwrap();
+    store.keyring.restore().unwrap();
+    let expected =
+        [[Active, Revoked, Revoked], [Revoked, Restored, Restored], [Restored, Active, Active]];
+    assert_eq!(*seen.lock().unwrap(), expected);
+}
+
+#[test]
+fn what_was_unwrapped_before_a_revocation_is_not_let_in_after_it() {
+    let store = store("late");
+    store.keyring.revoke().unwrap();
+    let barrier = Arc::new(Barrier::new(2));
+    store.kms.meet(&barrier);
+    std::thread::scope(|scope| {
+        let restoring = scope.spawn(|| store.keyring.restore());
+        barrier.wait();
+        // The service is answering; access is withdrawn once more.
+        store.keyring.revoke().unwrap();
+        barrier.wait();
+        assert_eq!(restoring.join().unwrap().unwrap_err().kind(), ErrorKind::CmekRevoked);
+    });
+    assert!(!store.serves());
+}
+
+#[test]
+fn a_rotation_that_ends_after_a_revocation_brings_no_key_back() {
+    let store = store("rotating");
+    let barrier = Arc::new(Barrier::new(2));
+    store.kms.meet(&barrier);
+    std::thread::scope(|scope| {
+        let rotating = scope.spawn(|| store.keyring.rotate_store_key());
+        barrier.wait();
+        // The rotation holds the writer's lock until the service answers; taking the keys
+        // away must not wait for it.
+        let gone = Arc::new(AtomicBool::new(false));
+        let told = gone.clone();
+        let revoking = scope.spawn(|| store.keyring.revoke());
+        while store.serves() {
+            std::thread::yield_now();
+        }
+        told.store(true, Ordering::SeqCst);
+        barrier.wait();
+        drop(rotating.join().unwrap());
+        revoking.join().unwrap().unwrap();
+        assert!(gone.load(Ordering::SeqCst));
+    });
+    assert!(!store.serves());
+    assert_eq!(store.open(), Err(ErrorKind::CmekRevoked));
+    store.keyring.restore().unwrap();
+    assert!(store.serves());
+}
+
+#[test]
+fn no_file_keeps_a_key_through_a_revocation_however_it_was_opened() {
+    let store = store("races");
+    let rounds = 300_u64;
+    let round = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while round.load(Ordering::SeqCst) < rounds {
+                    let now = round.load(Ordering::SeqCst);
+                    let Ok(mut encryptor) = store.keyring.encryptor(FileKind::Table) else {
+                        continue;
+                    };
+                    let header = atrest::Header::parse(encryptor.header()).unwrap();
+                    let decryptor = store.keyring.decryptor(&header, &Default::default());
+                    // Odd rounds are revoked: what was opened before may not go on.
+                    loop {
+                        let before = round.load(Ordering::SeqCst);
+                        let wrote = encryptor.encrypt_in_place(&mut [1; 100]).is_ok();
+                        let read = match &decryptor {
+                            Ok(decryptor) => decryptor.decrypt_in_place(0, &mut [1; 10]).is_ok(),
+                            Err(_) => false,
+                        };
+                        let after = round.load(Ordering::SeqCst);
+                        assert!(!(before == after && before % 2 == 1 && (wrote || read)));
+                        if after > now + 2 || after >= rounds {
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+        for _ in 0..rounds / 2 {
+            store.keyring.revoke().unwrap();
+            round.fetch_add(1, Ordering::SeqCst);
+            std::thread::yield_now();
+            assert!(!store.serves());
+            round.fetch_add(1, Ordering::SeqCst);
+            store.keyring.restore().unwrap();
+        }
+        round.store(rounds, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn the_background_thread_notices_by_itself() {
+    let (storage, kms) = (Arc::new(MemoryStorage::new()), ScriptedKms::new("thread"));
+    let mut with = Options::default();
+    let ms = std::time::Duration::from_millis;
+    with.access.check_interval = ms(10);
+    with.access.recovery_interval = ms(10);
+    with.access.confirm_over = ms(20);
+    let keyring = Keyring::create(storage, kms.clone(), with).unwrap();
+    let wait_for = |state: &dyn Fn(AccessState) -> bool| {
+        while !state(keyring.access().state) {
+            std::thread::yield_now();
+        }
+    };
+    kms.fail(KmsErrorKind::KeyDisabled);
+    wait_for(&|state| state == Disabled);
+    assert!(keyring.encryptor(FileKind::Table).is_err());
+    kms.fail(None);
+    wait_for(&|state| state.serves());
+    assert!(keyring.encryptor(FileKind::Table).is_ok());
+    // A call under way does not keep the keyring from closing.
+    let barrier = Arc::new(Barrier::new(2));
+    kms.meet(&barrier);
+    barrier.wait();
+    drop(keyring);
+    barrier.wait();
+}
+
+#[test]
+fn writers_readers_and_plaintext_files_stop_and_go_on_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let kms = ScriptedKms::new("files");
+    std::fs::write(dir.path().join("old.sst"), b"from before encryption").unwrap();
+    let storage = atrest::keyring::DirectoryStorage::new(dir.path());
+    let keyring = Keyring::enable(storage, kms, Options::default()).unwrap();
+    assert_eq!(keyring.settings().plaintext, PlaintextPolicy::Allow);
+    assert_eq!(keyring.audit().unwrap()[0].what, AuditKind::Enabled);
+    let fs = EncryptedFs::new(keyring);
+    let old = fs.open(dir.path().join("old.sst")).unwrap();
+    let path = dir.path().join("new.log");
+    let mut writer = fs.create_new(&path, FileKind::Log).unwrap();
+    writer.append(b"before").unwrap();
+    writer.sync().unwrap();
+    let reader = fs.open(&path).unwrap();
+    let mut idle = fs.create_new(dir.path().join("idle.log"), FileKind::Log).unwrap();
+    idle.append(b"kept in the buffer").unwrap();
+
+    fs.keyring().revoke().unwrap();
+    let kind = |result: atrest::error::Result<()>| result.unwrap_err().kind();
+    let mut buf = [9; 6];
+    assert_eq!(kind(old.read_exact_at(&mut buf, 0)), ErrorKind::CmekRevoked);
+    assert_eq!(buf, [0; 6]);
+    assert_eq!(kind(reader.read_exact_at(&mut buf, 0)), ErrorKind::CmekRevoked);
+    assert_eq!(kind(writer.append(b" after")), ErrorKind::CmekRevoked);
+    assert_eq!(kind(writer.sync()), ErrorKind::CmekRevoked);
+    assert_eq!(kind(idle.flush()), ErrorKind::CmekRevoked);
+    let create = fs.create_new(dir.path().join("none"), FileKind::Log);
+    assert_eq!(create.unwrap_err().kind(), ErrorKind::CmekRevoked);
+    assert!(!dir.path().join("none").exists());
+    for name in ["old.sst", "new.log"] {
+        let error = fs.open(dir.path().join(name)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CmekRevoked);
+    }
+
+    fs.keyring().restore().unwrap();
+    old.read_exact_at(&mut buf, 0).unwrap();
+    assert_eq!(&buf, b"from b");
+    writer.append(b" after").unwrap();
+    writer.finish().unwrap();
+    idle.finish().unwrap();
+    let mut buf = [0; 12];
+    reader.read_exact_at(&mut buf, 0).unwrap();
+    assert_eq!(&buf, b"before after");
+    let idle = fs.open(dir.path().join("idle.log")).unwrap();
+    assert_eq!(idle.len().unwrap(), 18);
+}
+
+#[test]
+fn the_customers_key_is_switched_off_and_on() {
+    let store = store("customer");
+    let local = ScriptedKms::new("local");
+    let other = ScriptedKms::new("second");
+    store.keyring.add_slot("other", other.clone()).unwrap();
+    let mut encryptor = store.keyring.encryptor(FileKind::Table).unwrap();
+    let header = atrest::Header::parse(encryptor.header()).unwrap();
+    encryptor.encrypt_in_place(&mut [0; 10]).unwrap();
+    let before = store.keyring.status();
+
+    // A revocation that nobody noticed yet is no time to switch off.
+    store.kms.fail(KmsErrorKind::AccessDenied);
+    let denied = ErrorKind::Kms(KmsErrorKind::AccessDenied);
+    assert_eq!(store.keyring.disable_cmek(local.clone()).unwrap_err().kind(), denied);
+    assert_eq!(store.keyring.add_slot("x", local.clone()).unwrap_err().kind(), denied);
+    assert_eq!(store.keyring.replace_cmek("other", local.clone()).unwrap_err().kind(), denied);
+    store.kms.fail(None);
+
+    store.keyring.disable_cmek(local.clone()).unwrap();
+    let after = store.keyring.status();
+    assert_ne!(after.info.store_key_id, before.info.store_key_id);
+    assert_eq!(after.data_keys.len(), before.data_keys.len() + 1);
+    assert_eq!(after.info.slots.len(), 1);
+    assert_eq!(after.info.slots[0].key_uri, "scripted:local");
+    assert!(store.storage.kept().unwrap().is_empty());
+    store.keyring.decryptor(&header, &Default::default()).unwrap();
+    for customers in [&store.kms, &other] {
+        let open = Keyring::open(store.storage.clone(), customers.clone(), Options::default());
+        assert!(open.is_err());
+    }
+    // The customer's key is no longer asked.
+    store.kms.fail(KmsErrorKind::Destroyed);
+    assert_eq!(store.after(331), Active);
+    let local: Arc<dyn Kms> = local;
+    let again = Keyring::open(store.storage.clone(), local, Options::default()).unwrap();
+    let customers = ScriptedKms::new("third-customer".split('-').next().unwrap());
+    again.enable_cmek(customers).unwrap();
+    let what: Vec<_> = again.audit().unwrap().into_iter().map(|e| e.what).collect();
+    assert_eq!(what.last(), Some(&AuditKind::Enabled));
+    assert!(what.contains(&AuditKind::Disabled));
+    again.decryptor(&header, &Default::default()).unwrap();
+}

@@ -1,0 +1,190 @@
+//! CMEK slots.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use atrest::keyring::{AuditKind, MemoryStorage, Options};
+use atrest::kms::{Kms, KmsErrorKind};
+use atrest::{ErrorKind, Keyring};
+
+use crate::scripted::ScriptedKms;
+
+fn store() -> (Arc<MemoryStorage>, Arc<ScriptedKms>, Arc<ScriptedKms>) {
+    let storage = Arc::new(MemoryStorage::new());
+    let (eu, us) = (ScriptedKms::new("eu"), ScriptedKms::new("us"));
+    let keyring = Keyring::create(storage.clone(), eu.clone(), Options::default()).unwrap();
+    keyring.add_slot("us", us.clone()).unwrap();
+    (storage, eu, us)
+}
+
+fn both(eu: &Arc<ScriptedKms>, us: &Arc<ScriptedKms>) -> Vec<Arc<dyn Kms>> {
+    vec![eu.clone(), us.clone()]
+}
+
+fn names(keyring: &Keyring) -> Vec<String> {
+    keyring.slots().into_iter().map(|slot| slot.name).collect()
+}
+
+#[test]
+fn each_slot_opens_the_store_alone_and_by_preference() {
+    let (storage, eu, us) = store();
+    for one in [&eu, &us] {
+        let keyring = Keyring::open(storage.clone(), one.clone(), Options::default()).unwrap();
+        assert_eq!(names(&keyring), ["default", "us"]);
+    }
+    let asked = |eu: &ScriptedKms, us: &ScriptedKms| {
+        (eu.unwraps.swap(0, Ordering::SeqCst), us.unwraps.swap(0, Ordering::SeqCst))
+    };
+    asked(&eu, &us);
+    drop(Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap());
+    assert_eq!(asked(&eu, &us), (1, 0));
+    drop(Keyring::open(storage.clone(), both(&us, &eu), Options::default()).unwrap());
+    assert_eq!(asked(&eu, &us), (0, 1));
+    let mut options = Options::default();
+    options.slot = Some("us".into());
+    drop(Keyring::open(storage.clone(), both(&eu, &us), options.clone()).unwrap());
+    assert_eq!(asked(&eu, &us), (0, 1));
+    options.slot = Some("mars".into());
+    let error = Keyring::open(storage, both(&eu, &us), options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn the_next_slot_stands_in_for_an_outage_and_never_for_a_denial() {
+    let (storage, eu, us) = store();
+    let open = |kind: KmsErrorKind| {
+        eu.fail(kind);
+        us.unwraps.store(0, Ordering::SeqCst);
+        let opened = Keyring::open(storage.clone(), both(&eu, &us), Options::default());
+        (opened.map(drop).map_err(|error| error.kind()), us.unwraps.load(Ordering::SeqCst))
+    };
+    for kind in [KmsErrorKind::Unreachable, KmsErrorKind::Throttled, KmsErrorKind::Integrity] {
+        assert_eq!(open(kind), (Ok(()), 1), "{kind}");
+    }
+    for kind in [
+        KmsErrorKind::Unauthenticated,
+        KmsErrorKind::AccessDenied,
+        KmsErrorKind::KeyDisabled,
+        KmsErrorKind::PendingDeletion,
+        KmsErrorKind::VersionRetired,
+        KmsErrorKind::NotFound,
+        KmsErrorKind::Destroyed,
+        // Mistakes are to be seen at opening, not papered over.
+        KmsErrorKind::Misconfigured,
+        KmsErrorKind::Protocol,
+    ] {
+        assert_eq!(open(kind), (Err(ErrorKind::Kms(kind)), 0), "{kind}");
+    }
+    us.fail(KmsErrorKind::Unreachable);
+    let (result, _) = open(KmsErrorKind::Throttled);
+    assert_eq!(result, Err(ErrorKind::Kms(KmsErrorKind::Throttled)));
+}
+
+#[test]
+fn a_service_that_lies_makes_way_for_the_next_slot() {
+    let (storage, eu, us) = store();
+    eu.lie();
+    drop(Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap());
+    let error = Keyring::open(storage, eu, Options::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongStoreKey);
+}
+
+#[test]
+fn slots_are_added_and_removed_and_the_last_one_stays() {
+    let (storage, eu, us) = store();
+    let keyring = Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap();
+    let kind = |result: atrest::error::Result<()>| result.unwrap_err().kind();
+    let third = ScriptedKms::new("third");
+    assert_eq!(kind(keyring.add_slot("us", third.clone())), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.add_slot("again", us.clone())), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.add_slot("", third.clone())), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.replace_cmek("us", eu.clone())), ErrorKind::InvalidArgument);
+    third.lie();
+    assert_eq!(kind(keyring.add_slot("third", third.clone())), ErrorKind::WrongStoreKey);
+    assert_eq!(kind(keyring.replace_cmek("us", third)), ErrorKind::WrongStoreKey);
+    assert_eq!(kind(keyring.remove_slot("mars")), ErrorKind::InvalidArgument);
+    assert_eq!(names(&keyring), ["default", "us"]);
+
+    keyring.remove_slot("default").unwrap();
+    assert_eq!(kind(keyring.remove_slot("us")), ErrorKind::InvalidArgument);
+    drop(keyring);
+    assert!(storage_has_no_old_images(&storage));
+    let error = Keyring::open(storage.clone(), eu, Options::default()).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Kms(_)), "{error}");
+    let keyring = Keyring::open(storage, us, Options::default()).unwrap();
+    assert_eq!(names(&keyring), ["us"]);
+}
+
+fn storage_has_no_old_images(storage: &MemoryStorage) -> bool {
+    use atrest::keyring::KeyringStorage;
+    storage.kept().unwrap().is_empty()
+}
+
+#[test]
+fn rewrapping_takes_the_newest_version_of_the_same_key() {
+    let (storage, eu, us) = store();
+    let keyring = Keyring::open(storage, both(&eu, &us), Options::default()).unwrap();
+    let versions = || keyring.slots().into_iter().map(|slot| slot.key_version).collect::<Vec<_>>();
+    eu.rotate();
+    us.rotate();
+    assert_eq!(keyring.rewrap(Some("us")).unwrap(), 1);
+    assert_eq!(versions(), ["1", "2"]);
+    assert_eq!(keyring.rewrap(Some("mars")).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    us.fail(KmsErrorKind::Unreachable);
+    us.rotate();
+    let error = keyring.rewrap(None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Kms(KmsErrorKind::Unreachable));
+    assert_eq!(versions(), ["1", "2"]);
+    us.fail(None);
+    assert_eq!(keyring.rewrap(None).unwrap(), 2);
+    assert_eq!(versions(), ["2", "3"]);
+    eu.lie();
+    assert_eq!(keyring.rewrap(None).unwrap_err().kind(), ErrorKind::WrongStoreKey);
+}
+
+#[test]
+fn a_new_store_key_needs_every_slots_service() {
+    let (storage, eu, us) = store();
+    {
+        let keyring = Keyring::open(storage.clone(), eu.clone(), Options::default()).unwrap();
+        let error = keyring.rotate_store_key().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Kms(KmsErrorKind::Misconfigured));
+    }
+    {
+        let keyring = Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap();
+        us.fail(KmsErrorKind::Unreachable);
+        assert!(keyring.rotate_store_key().is_err());
+        us.fail(None);
+        keyring.rotate_store_key().unwrap();
+    }
+    for one in [eu, us] {
+        drop(Keyring::open(storage.clone(), one, Options::default()).unwrap());
+    }
+}
+
+#[test]
+fn a_customers_key_is_replaced_and_the_change_is_in_the_audit() {
+    let (storage, eu, us) = store();
+    let new = ScriptedKms::new("new");
+    {
+        let keyring = Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap();
+        keyring.replace_cmek("us", new.clone()).unwrap();
+        keyring.rotate_store_key().unwrap();
+        keyring.rewrap(Some("us")).unwrap();
+        keyring.remove_slot("default").unwrap();
+        let what: Vec<_> = keyring.audit().unwrap().into_iter().map(|e| e.what).collect();
+        use AuditKind::*;
+        let expected = [
+            Created,
+            SlotAdded,
+            CmekReplaced,
+            DataKeyRotated,
+            StoreKeyRotated,
+            SlotRewrapped,
+            SlotRemoved,
+        ];
+        assert_eq!(what, expected);
+    }
+    assert!(Keyring::open(storage.clone(), us, Options::default()).is_err());
+    drop(Keyring::open(storage, new, Options::default()).unwrap());
+}
