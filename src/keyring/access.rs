@@ -3,7 +3,7 @@
 //! `access/machine.rs` decides, `access/checker.rs` asks the key service, `access/gate.rs`
 //! takes the keys away and gives them back, `access/monitor.rs` remembers and tells.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -252,6 +252,8 @@ impl Inner {
     }
 
     fn restore(&self) -> Result<()> {
+        // The image that can be read now may be gone after a crash.
+        self.writer().check()?;
         let epoch = self.gate().epoch();
         let old = self.snapshot.load_full();
         if old.unlocked.is_some() {
@@ -287,14 +289,26 @@ impl Inner {
         self.alarm.ring();
     }
 
-    /// Checks that access is left just now, before a change of who has it.
+    /// Makes sure, before a change of who has access, that it was not denied meanwhile: an
+    /// outage may be the reason for the change, a revocation must not be.
     ///
     /// # Errors
-    /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`Kms`](ErrorKind::Kms).
-    pub(super) fn check_access(&self) -> Result<()> {
-        self.check();
-        self.snapshot.load().unlocked()?;
-        self.check_may_rotate()
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`Kms`](ErrorKind::Kms) with a kind that
+    /// denies access.
+    pub(super) fn check_not_denied(&self) -> Result<()> {
+        let image = {
+            let snapshot = self.snapshot.load();
+            snapshot.unlocked()?;
+            snapshot.image.clone()
+        };
+        if self.monitor().machine.state() == AccessState::Suspect {
+            return self.check_may_rotate();
+        }
+        let _asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.ask(&image, &|| false) {
+            Some(Err(refusal)) if refusal.denied_slot.is_some() => Err(refusal.error),
+            _ => Ok(()),
+        }
     }
 
     /// Whether keys may rotate.

@@ -41,7 +41,7 @@ impl Keyring {
     /// keys open it no more. There are a new store key and new data keys, and the old data
     /// keys are wrapped anew.
     ///
-    /// First access is [checked](Self::check_now), so that this is no way around a
+    /// First the present key's service is asked, so that this is no way around a
     /// revocation.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Keyring {
     }
 
     fn replace_all_slots(&self, kms: Arc<dyn Kms>, what: AuditKind) -> Result<()> {
-        self.inner.check_access()?;
+        self.inner.check_not_denied()?;
         let deadline = Deadline::after(self.inner.kms_deadline);
         let mut writer = self.inner.writer();
         self.inner.commit(&mut writer, |draft| {

@@ -26,7 +26,7 @@ impl Keyring {
     /// that key, exists, or there are 64;
     /// those of [`replace_cmek`](Self::replace_cmek). No slot is added then.
     pub fn add_slot(&self, name: &str, kms: Arc<dyn Kms>) -> Result<()> {
-        self.inner.check_access()?;
+        self.inner.check_not_denied()?;
         let deadline = Deadline::after(self.inner.kms_deadline);
         let mut writer = self.inner.writer();
         self.inner.commit(&mut writer, |draft| {
@@ -136,8 +136,8 @@ impl Keyring {
     /// was proven by an unwrap; older images of the keyring, which the old key opens, are
     /// then removed.
     ///
-    /// First access is [checked](Self::check_now), so that a key that was just revoked
-    /// cannot be replaced by one that was not.
+    /// First the present key's service is asked, so that a key that was just revoked cannot
+    /// be replaced by one that was not; a service that does not answer can be left.
     ///
     /// # Errors
     /// Those of [`rotate_data_key`](Self::rotate_data_key);
@@ -147,7 +147,7 @@ impl Keyring {
     /// another key than it wrapped. The old key then stays, except as in
     /// [`remove_slot`](Self::remove_slot).
     pub fn replace_cmek(&self, name: &str, new: Arc<dyn Kms>) -> Result<()> {
-        self.inner.check_access()?;
+        self.inner.check_not_denied()?;
         let deadline = Deadline::after(self.inner.kms_deadline);
         let mut writer = self.inner.writer();
         let mut former = String::new();

@@ -181,12 +181,13 @@ fn bytes_that_a_failed_append_took_are_made_durable() {
     writer.append(b"first").unwrap();
     writer.sync().unwrap();
     writer.append(b"second").unwrap();
-    fs.keyring().revoke();
+    fs.keyring().revoke().unwrap();
     assert_eq!(kind(writer.append(b"refused")), ErrorKind::CmekRevoked);
+    assert_eq!(kind(writer.sync()), ErrorKind::CmekRevoked);
+    fs.keyring().restore().unwrap();
     mem.clear_log();
     writer.sync().unwrap();
     assert_eq!(syncs(&mem), 1);
-    fs.keyring().restore().unwrap();
     assert_eq!(writer.position(), 11);
     writer.finish().unwrap();
     let mut buf = [0; 11];

@@ -308,7 +308,7 @@ proptest! {
                 2 => store.clock.forward(u64::from(amount) * DAY),
                 3 => store.clock.back(u64::from(amount) * DAY),
                 4 => keyring = store.open(),
-                5 => { keyring.revoke(); keyring.restore().unwrap(); }
+                5 => { keyring.revoke().unwrap(); keyring.restore().unwrap(); }
                 _ => encrypt(&keyring, usize::from(amount) << 12),
             }
             keyring.maintain().unwrap();

@@ -99,7 +99,7 @@ impl Inner {
 
     /// Asks in a thread of its own, so that a client which overstays its deadline or
     /// panics cannot keep the keys in memory. `None` if it was cancelled.
-    fn ask(&self, image: &Image, cancelled: &dyn Fn() -> bool) -> Option<Asked> {
+    pub(super) fn ask(&self, image: &Image, cancelled: &dyn Fn() -> bool) -> Option<Asked> {
         let unclear = |kind, what: &str| Some(Err(Error::from(KmsError::new(kind, what)).into()));
         if self.outstanding.swap(true, Ordering::AcqRel) {
             return unclear(KmsErrorKind::Unreachable, "an earlier call has not returned yet");
