@@ -126,6 +126,24 @@ impl Keyring {
     pub fn decryptor(&self, header: &Header, expect: &Expect) -> Result<Decryptor> {
         self.inner.decryptor(header, expect)
     }
+
+    /// The same without any I/O, for callers that must not block: `None` where
+    /// [`decryptor`](Self::decryptor) would read the keyring again, because the data key
+    /// is not in memory.
+    ///
+    /// # Errors
+    /// Those of [`decryptor`](Self::decryptor), without `UnknownKey`.
+    pub fn decryptor_if_known(
+        &self,
+        header: &Header,
+        expect: &Expect,
+    ) -> Result<Option<Decryptor>> {
+        match self.inner.unseal(header)? {
+            Some(derived) => self.inner.admit(header, expect, &derived).map(Some),
+            None if header.store_id != self.inner.store_id => Err(self.inner.foreign(header)),
+            None => Ok(None),
+        }
+    }
 }
 
 impl Keyring {
@@ -176,6 +194,11 @@ impl Inner {
                 self.unseal(header)?.ok_or_else(|| self.unknown(header.data_key_id))?
             }
         };
+        self.admit(header, expect, &derived)
+    }
+
+    /// Compares a proven header with what the caller and the store expect.
+    fn admit(&self, header: &Header, expect: &Expect, derived: &Derived) -> Result<Decryptor> {
         // Only now is the header proven, so only now are its words worth comparing.
         if header.store_id != self.store_id {
             return Err(self.foreign(header));
@@ -193,7 +216,7 @@ impl Inner {
             ));
         }
         check_minimum(header.suite, self.snapshot.load().body.settings().minimum_suite)?;
-        Ok(Decryptor::new(header, self.key_slot(&header.prefix, &derived)?))
+        Ok(Decryptor::new(header, self.key_slot(&header.prefix, derived)?))
     }
 
     fn unseal(&self, header: &Header) -> Result<Option<Derived>> {

@@ -1,1 +1,16 @@
-//! An encrypting object store over any other one.
+#![doc = include_str!("../README.md")]
+
+mod body;
+mod error;
+mod headers;
+mod kinds;
+mod open;
+mod read;
+mod reserved;
+mod store;
+mod upload;
+
+pub use error::find_error;
+pub use kinds::slatedb_file_kind;
+pub use reserved::KEYRING_PREFIX;
+pub use store::EncryptedStore;

@@ -1,0 +1,123 @@
+//! The body of one response: from the bytes of the store below to the plaintext asked for.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{Error, GetResult, GetResultPayload, Result};
+
+use crate::error::{fault, refused};
+use crate::headers::Body;
+
+/// Responses that are not a stream (a local file) up to this length are read at once, not
+/// in the 8 KiB pieces of their stream: one task for each would cost more than the read.
+const COLLECTED_LEN_MAX: u64 = 4 << 20;
+
+type Chunks = BoxStream<'static, Result<Bytes>>;
+
+/// The bytes of a response, whatever it is. A local file is read here and never handed
+/// on: it holds ciphertext.
+pub(crate) async fn chunks(result: GetResult) -> Result<Chunks> {
+    let len = result.range.end.saturating_sub(result.range.start);
+    let streamed = matches!(&result.payload, GetResultPayload::Stream(_));
+    if streamed || len > COLLECTED_LEN_MAX {
+        return Ok(result.into_stream());
+    }
+    let bytes = result.bytes().await?;
+    Ok(stream::once(async { Ok(bytes) }).boxed())
+}
+
+/// Takes the first `len` bytes off a stream, fewer if it ends before. Returns them, and a
+/// stream of all bytes, these first.
+pub(crate) async fn peek(mut chunks: Chunks, len: usize) -> Result<(Bytes, Chunks)> {
+    let mut taken = Vec::new();
+    let mut taken_len = 0;
+    while taken_len < len {
+        match chunks.try_next().await? {
+            Some(chunk) => {
+                taken_len += chunk.len();
+                taken.push(chunk);
+            }
+            None => break,
+        }
+    }
+    let first = match taken.as_slice() {
+        [only] => only.slice(..only.len().min(len)),
+        several => {
+            let mut first = BytesMut::with_capacity(len.min(taken_len));
+            for chunk in several {
+                let missing = len - first.len();
+                first.extend_from_slice(&chunk[..chunk.len().min(missing)]);
+            }
+            first.freeze()
+        }
+    };
+    Ok((first, stream::iter(taken.into_iter().map(Ok)).chain(chunks).boxed()))
+}
+
+/// Where the wanted plaintext lies in a stream of physical bytes.
+#[derive(Debug)]
+pub(crate) struct Plaintext {
+    location: Path,
+    body: Body,
+    /// Bytes of the stream still to be passed over.
+    skip: u64,
+    /// Logical offset of the next byte.
+    offset: u64,
+    /// Bytes still wanted.
+    remaining: u64,
+}
+
+impl Plaintext {
+    /// The plaintext `range` out of a stream that begins `skip` bytes before it.
+    pub(crate) fn new(location: Path, body: Body, range: &Range<u64>, skip: u64) -> Self {
+        let remaining = range.end - range.start;
+        Self { location, body, skip, offset: range.start, remaining }
+    }
+
+    /// Decrypts chunk for chunk. A stream that ends before the range does is an error.
+    pub(crate) fn stream(self, chunks: Chunks) -> Chunks {
+        stream::try_unfold((chunks, self), |(mut chunks, mut plaintext)| async move {
+            while plaintext.remaining > 0 {
+                let Some(chunk) = chunks.try_next().await? else {
+                    return Err(plaintext.cut_short());
+                };
+                let chunk = plaintext.take(chunk)?;
+                if !chunk.is_empty() {
+                    return Ok(Some((chunk, (chunks, plaintext))));
+                }
+            }
+            Ok(None)
+        })
+        .boxed()
+    }
+
+    fn take(&mut self, mut chunk: Bytes) -> Result<Bytes> {
+        let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+        self.skip -= skipped as u64;
+        let mut chunk = chunk.split_off(skipped);
+        chunk.truncate(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+        let offset = self.offset;
+        self.offset += chunk.len() as u64;
+        self.remaining -= chunk.len() as u64;
+        match &self.body {
+            Body::Plain => Ok(chunk),
+            Body::Encrypted(_) if chunk.is_empty() => Ok(chunk),
+            Body::Encrypted(decryptor) => match chunk.try_into_mut() {
+                Ok(mut own) => decryptor.decrypt_in_place(offset, &mut own).map(|()| own.freeze()),
+                // Somebody else has the bytes too, as with a store in memory.
+                Err(shared) => {
+                    let mut plain = vec![0; shared.len()];
+                    decryptor.decrypt(offset, &shared, &mut plain).map(|()| plain.into())
+                }
+            }
+            .map_err(|error| refused(&self.location, error)),
+        }
+    }
+
+    fn cut_short(&self) -> Error {
+        let missing = self.remaining;
+        fault(format!("{}: the response ended {missing} bytes too early", self.location))
+    }
+}

@@ -1,0 +1,77 @@
+//! A bounded memory of the headers read last, so that a read costs one request.
+
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use atrest::{Decryptor, HEADER_LEN};
+use lru::LruCache;
+use object_store::path::Path;
+
+/// Objects whose header is kept by default. An entry takes about 1 KiB.
+pub(crate) const HEADERS_LEN: usize = 4096;
+
+/// How an object's bytes become plaintext.
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    /// A header, then ciphertext.
+    Encrypted(Decryptor),
+    /// Plaintext from before encryption, which the policy allowed.
+    Plain,
+}
+
+impl Body {
+    /// Bytes in front of the first one of the plaintext.
+    pub(crate) fn header_len(&self) -> u64 {
+        match self {
+            Self::Encrypted(_) => HEADER_LEN as u64,
+            Self::Plain => 0,
+        }
+    }
+}
+
+/// What is known of one object, as long as its ETag stays.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) e_tag: String,
+    /// Length in the store below.
+    pub(crate) physical_len: u64,
+    pub(crate) body: Body,
+}
+
+impl Known {
+    pub(crate) fn len(&self) -> u64 {
+        self.physical_len.saturating_sub(self.body.header_len())
+    }
+}
+
+/// The objects used last, each with the newest ETag seen.
+#[derive(Debug)]
+pub(crate) struct Headers(Mutex<LruCache<Path, Known>>);
+
+impl Headers {
+    pub(crate) fn new(len: NonZeroUsize) -> Self {
+        Self(Mutex::new(LruCache::new(len)))
+    }
+
+    pub(crate) fn find(&self, location: &Path) -> Option<Known> {
+        self.entries().get(location).cloned()
+    }
+
+    /// The same, if the object is still the one with this ETag.
+    pub(crate) fn find_same(&self, location: &Path, e_tag: Option<&str>) -> Option<Known> {
+        self.find(location).filter(|known| Some(known.e_tag.as_str()) == e_tag)
+    }
+
+    pub(crate) fn keep(&self, location: &Path, known: Known) {
+        self.entries().put(location.clone(), known);
+    }
+
+    pub(crate) fn forget(&self, location: &Path) {
+        self.entries().pop(location);
+    }
+
+    fn entries(&self) -> MutexGuard<'_, LruCache<Path, Known>> {
+        // No code that may panic runs while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

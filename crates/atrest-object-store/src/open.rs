@@ -1,0 +1,95 @@
+//! From an object's first bytes to the key of its body.
+
+use std::sync::Arc;
+use std::thread;
+
+use atrest::{Decryptor, ErrorKind, Expect, Header, Keyring, PlaintextPolicy, Suite};
+use bytes::Bytes;
+use object_store::Result;
+use object_store::path::Path;
+use tokio::sync::{Mutex, oneshot};
+
+use crate::error::refused;
+use crate::headers::Body;
+
+/// A keyring's magic: such an object is never data, not even as plaintext.
+const KEYRING_MAGIC: &[u8] = b"\x89ATRK\r\n\x1a";
+
+/// Opens headers with the keyring.
+#[derive(Clone, Debug)]
+pub(crate) struct Opener {
+    pub(crate) keyring: Keyring,
+    /// One reading of the keyring at a time: many objects under one new data key need it
+    /// only once.
+    reload: Arc<Mutex<()>>,
+}
+
+impl Opener {
+    pub(crate) fn new(keyring: Keyring) -> Self {
+        Self { keyring, reload: Arc::default() }
+    }
+
+    /// Whether objects that are not encrypted are read as they are.
+    pub(crate) fn allows_plaintext(&self) -> bool {
+        self.keyring.settings().plaintext == PlaintextPolicy::Allow
+    }
+
+    /// Whether an object that begins so is plaintext. A whole header's length is needed,
+    /// or the whole object.
+    pub(crate) fn is_plaintext(start: &[u8]) -> bool {
+        match Header::parse(start) {
+            Ok(_) => false,
+            Err(error) => match error.kind() {
+                ErrorKind::EmptyFile | ErrorKind::NotEncrypted => true,
+                ErrorKind::ForeignFile => !start.starts_with(KEYRING_MAGIC),
+                _ => false,
+            },
+        }
+    }
+
+    /// The body of an object that begins with `start`: its first 4096 bytes, or all of it.
+    pub(crate) async fn open(&self, location: &Path, start: &Bytes) -> Result<Body> {
+        if Self::is_plaintext(start) && self.allows_plaintext() {
+            return Ok(Body::Plain);
+        }
+        let opened = match Header::parse(start) {
+            Ok(header) => self.decryptor(header).await,
+            Err(error) => Err(error),
+        };
+        opened.map(Body::Encrypted).map_err(|error| refused(location, error))
+    }
+
+    async fn decryptor(&self, header: Header) -> atrest::Result<Decryptor> {
+        if header.suite != Suite::Aes256Ctr {
+            let what = format!("expected suite {:?}, found {:?}", Suite::Aes256Ctr, header.suite);
+            return Err(atrest::Error::new(ErrorKind::UnsupportedFeature, what));
+        }
+        let expect = Expect::default();
+        if let Some(decryptor) = self.keyring.decryptor_if_known(&header, &expect)? {
+            return Ok(decryptor);
+        }
+        let _alone = self.reload.lock().await;
+        if let Some(decryptor) = self.keyring.decryptor_if_known(&header, &expect)? {
+            return Ok(decryptor);
+        }
+        let keyring = self.keyring.clone();
+        blocking(move || keyring.decryptor(&header, &expect)).await
+    }
+}
+
+/// Runs what reads the keyring, and perhaps calls the key service, in a thread of its own,
+/// under any runtime or none.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> atrest::Result<T> + Send + 'static,
+) -> atrest::Result<T> {
+    let (done, outcome) = oneshot::channel();
+    thread::Builder::new()
+        .name("atrest-reload".into())
+        // The receiver is gone if the read was given up.
+        .spawn(move || drop(done.send(work())))
+        .map_err(|error| atrest::Error::io("no thread for reading the keyring", error))?;
+    outcome.await.unwrap_or_else(|_| {
+        let what = "the thread that read the keyring panicked";
+        Err(atrest::Error::new(ErrorKind::Io(std::io::ErrorKind::Other), what))
+    })
+}

@@ -1,0 +1,241 @@
+//! The store itself: every operation of the trait, each with its header in mind.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use atrest::{Encryptor, FileKind, FileSpec, Keyring, Suite};
+use bytes::{Bytes, BytesMut};
+use futures_util::future::ready;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, RenameOptions, Result, coalesce_ranges,
+};
+
+use crate::error::{bad_range, refused, reserved};
+use crate::headers::{HEADERS_LEN, Headers};
+use crate::open::Opener;
+use crate::read::Reads;
+use crate::reserved::is_reserved;
+use crate::upload::Upload;
+
+/// Objects whose first bytes are looked at together while listing, where the policy
+/// allows plaintext.
+const LISTED_TOGETHER: usize = 16;
+
+/// An object store whose objects are encrypted in the one below. A clone shares
+/// everything.
+///
+/// Names, attributes, tags, ETags and versions are those of the store below; sizes and
+/// ranges are those of the plaintext. See the [crate's docs](crate) for what it costs and
+/// does not do.
+#[derive(Clone)]
+pub struct EncryptedStore {
+    reads: Reads,
+    file_kind: Arc<dyn Fn(&Path) -> FileKind + Send + Sync>,
+}
+
+impl EncryptedStore {
+    /// Encrypts what is put into `inner` under the keyring's active data key.
+    pub fn new(inner: Arc<dyn ObjectStore>, keyring: Keyring) -> Self {
+        let len = NonZeroUsize::new(HEADERS_LEN).unwrap_or(NonZeroUsize::MIN);
+        let headers = Arc::new(Headers::new(len));
+        let reads = Reads { inner, opener: Opener::new(keyring), headers };
+        Self { reads, file_kind: Arc::new(|_| FileKind::Other) }
+    }
+
+    /// Tells what kind of file an object is, by its path; written into its header.
+    /// Default: [`FileKind::Other`] for all.
+    #[must_use]
+    pub fn with_file_kind(
+        mut self,
+        file_kind: impl Fn(&Path) -> FileKind + Send + Sync + 'static,
+    ) -> Self {
+        self.file_kind = Arc::new(file_kind);
+        self
+    }
+
+    /// Sets how many objects' headers are remembered; a read of one of them is one
+    /// request. About 1 KiB each; default: 4096.
+    #[must_use]
+    pub fn with_header_cache_len(mut self, len: NonZeroUsize) -> Self {
+        self.reads.headers = Arc::new(Headers::new(len));
+        self
+    }
+
+    /// The keyring.
+    pub fn keyring(&self) -> &Keyring {
+        &self.reads.opener.keyring
+    }
+
+    fn inner(&self) -> &Arc<dyn ObjectStore> {
+        &self.reads.inner
+    }
+
+    fn encryptor(&self, location: &Path) -> Result<Encryptor> {
+        if is_reserved(location) {
+            return Err(reserved(location));
+        }
+        // Lengths stay only in suite 1; a store that demands more refuses it here.
+        let spec = FileSpec::new((self.file_kind)(location)).suite(Suite::Aes256Ctr);
+        self.keyring().encryptor(spec).map_err(|error| refused(location, error))
+    }
+
+    /// A listing with the keyring's objects left out and the sizes of the plaintext.
+    fn listed(
+        &self,
+        objects: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let reads = self.reads.clone();
+        objects
+            .try_filter(|meta| ready(!is_reserved(&meta.location)))
+            .map(move |meta| {
+                let reads = reads.clone();
+                async move {
+                    let mut meta = meta?;
+                    meta.size = reads.logical_len(&meta).await;
+                    Ok(meta)
+                }
+            })
+            .buffered(LISTED_TOGETHER)
+            .boxed()
+    }
+}
+
+/// Encrypts a payload: the header, then chunk for chunk.
+fn encrypt(encryptor: &mut Encryptor, payload: PutPayload) -> atrest::Result<PutPayload> {
+    let mut chunks = vec![Bytes::copy_from_slice(encryptor.header())];
+    for chunk in payload {
+        // In place if nobody else holds the bytes.
+        let mut chunk = chunk.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        encryptor.encrypt_in_place(&mut chunk)?;
+        chunks.push(chunk.freeze());
+    }
+    Ok(chunks.into_iter().collect())
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ObjectStore for EncryptedStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        let mut encryptor = self.encryptor(location)?;
+        let payload = encrypt(&mut encryptor, payload).map_err(|error| refused(location, error))?;
+        let result = self.inner().put_opts(location, payload, opts).await?;
+        self.reads.keep_written(location, &encryptor, &result).await;
+        Ok(result)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let encryptor = self.encryptor(location)?;
+        let inner = self.inner().put_multipart_opts(location, opts).await?;
+        Ok(Box::new(Upload::new(inner, encryptor, location.clone(), self.reads.clone())))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if is_reserved(location) {
+            return Err(reserved(location));
+        }
+        self.reads.get(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        // Not the store's own: it takes no condition, so nothing would tie its bytes to
+        // the header.
+        let read = |wanted: Range<u64>| async move {
+            let bytes = self.get_range(location, wanted.clone()).await?;
+            let end = wanted.start + bytes.len() as u64;
+            // Ranges read as one: the first may fit and a later one not.
+            match ranges.iter().find(|range| wanted.contains(&range.start) && range.start >= end) {
+                Some(range) => Err(bad_range(format!(
+                    "{location}: expected a range below {end}, found {range:?}"
+                ))),
+                None => Ok(bytes),
+            }
+        };
+        coalesce_ranges(ranges, read, OBJECT_STORE_COALESCE_DEFAULT).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let headers = self.reads.headers.clone();
+        let allowed = locations.map(move |location| {
+            let location = location?;
+            if is_reserved(&location) {
+                return Err(reserved(&location));
+            }
+            headers.forget(&location);
+            Ok(location)
+        });
+        self.inner().delete_stream(allowed.boxed())
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.listed(self.inner().list(prefix))
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.listed(self.inner().list_with_offset(prefix, offset))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let mut result = self.inner().list_with_delimiter(prefix).await?;
+        result.common_prefixes.retain(|prefix| !is_reserved(prefix));
+        let objects = std::mem::take(&mut result.objects);
+        let objects = self.listed(stream::iter(objects.into_iter().map(Ok)).boxed());
+        result.objects = objects.try_collect().await?;
+        Ok(result)
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        // The header goes along: a copy has the same key and the same bytes.
+        if let Some(location) = [from, to].into_iter().find(|location| is_reserved(location)) {
+            return Err(reserved(location));
+        }
+        self.reads.headers.forget(to);
+        self.inner().copy_opts(from, to, options).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        if let Some(location) = [from, to].into_iter().find(|location| is_reserved(location)) {
+            return Err(reserved(location));
+        }
+        self.reads.headers.forget(from);
+        self.reads.headers.forget(to);
+        self.inner().rename_opts(from, to, options).await
+    }
+}
+
+impl fmt::Display for EncryptedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EncryptedStore({})", self.inner())
+    }
+}
+
+impl fmt::Debug for EncryptedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncryptedStore")
+            .field("inner", self.inner())
+            .field("keyring", self.keyring())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,117 @@
+//! Writing an object in parts.
+
+use async_trait::async_trait;
+use atrest::Encryptor;
+use bytes::BytesMut;
+use futures_util::FutureExt;
+use futures_util::future::{ready, try_join_all};
+use object_store::path::Path;
+use object_store::{Error, MultipartUpload, PutPayload, PutResult, Result, UploadPart};
+
+use crate::error::{fault, refused};
+use crate::read::Reads;
+
+/// Smallest part sent on, but for the last: what S3 and its like demand.
+const PART_LEN_MIN: usize = 5 << 20;
+
+/// Encrypts the parts in the order of the calls, whenever their uploads run.
+///
+/// The header would make the first part longer than the others, which some stores refuse.
+/// So the ciphertext, header in front, is cut anew: into parts as long as the caller's
+/// longest so far, at least 5 MiB. With equal parts from the caller each call sends one
+/// part on, and 4096 bytes stay behind for the last.
+pub(crate) struct Upload {
+    inner: Box<dyn MultipartUpload>,
+    encryptor: Encryptor,
+    location: Path,
+    reads: Reads,
+    /// Ciphertext, the header first, not sent yet.
+    pending: BytesMut,
+    part_len: usize,
+    /// Whether parts are missing, or the upload has ended: nothing may complete it then.
+    closed: bool,
+}
+
+impl Upload {
+    pub(crate) fn new(
+        inner: Box<dyn MultipartUpload>,
+        encryptor: Encryptor,
+        location: Path,
+        reads: Reads,
+    ) -> Self {
+        let pending = BytesMut::from(&encryptor.header()[..]);
+        let part_len = PART_LEN_MIN;
+        Self { inner, encryptor, location, reads, pending, part_len, closed: false }
+    }
+
+    fn encrypt(&mut self, data: PutPayload) -> Result<()> {
+        self.pending.reserve(data.content_length());
+        for chunk in data {
+            let from = self.pending.len();
+            self.pending.extend_from_slice(&chunk);
+            if let Err(error) = self.encryptor.encrypt_in_place(&mut self.pending[from..]) {
+                // What stands there is plaintext.
+                self.pending.clear();
+                self.closed = true;
+                return Err(refused(&self.location, error));
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&self) -> Error {
+        fault(format!("{}: the upload has ended or failed before", self.location))
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        if self.closed {
+            return ready(Err(self.ended())).boxed();
+        }
+        self.part_len = self.part_len.max(data.content_length());
+        if let Err(error) = self.encrypt(data) {
+            return ready(Err(error)).boxed();
+        }
+        let mut parts = Vec::new();
+        while self.pending.len() >= self.part_len {
+            let part = self.pending.split_to(self.part_len).freeze();
+            parts.push(self.inner.put_part(part.into()));
+        }
+        try_join_all(parts).map(|outcome| outcome.map(drop)).boxed()
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        if self.closed {
+            return Err(self.ended());
+        }
+        self.closed = true;
+        // The first 4096 bytes are sent here if not before, so an empty object has its
+        // header.
+        if !self.pending.is_empty() {
+            let last = self.pending.split().freeze();
+            self.inner.put_part(last.into()).await?;
+        }
+        let result = self.inner.complete().await?;
+        self.reads.keep_written(&self.location, &self.encryptor, &result).await;
+        Ok(result)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.closed = true;
+        self.pending.clear();
+        self.inner.abort().await
+    }
+}
+
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upload")
+            .field("location", &self.location)
+            .field("len", &self.encryptor.position())
+            .field("pending_len", &self.pending.len())
+            .finish_non_exhaustive()
+    }
+}

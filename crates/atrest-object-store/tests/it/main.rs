@@ -1,0 +1,11 @@
+//! The encrypting store through its public API.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod costs;
+mod model;
+mod multipart;
+mod policy;
+mod published;
+mod reads;
+mod spy;
+mod support;

@@ -1,0 +1,221 @@
+//! Plaintext, reserved paths, rotation, and keys that come and go.
+
+use std::sync::Arc;
+
+use atrest::keyring::Options;
+use atrest::{ErrorKind, FileKind, Keyring, PlaintextPolicy};
+use atrest_object_store::{EncryptedStore, find_error, slatedb_file_kind};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{Error, GetRange, ObjectStore, ObjectStoreExt};
+
+use crate::spy::Spy;
+use crate::support::{Keys, cold, header, in_memory, pattern, read, read_range};
+
+#[tokio::test]
+async fn plaintext_is_read_where_it_is_allowed_and_refused_where_not() {
+    let keys = Keys::with_policy(PlaintextPolicy::Allow);
+    let raw = Arc::new(InMemory::new());
+    let store = keys.store(raw.clone());
+    let (old, new) = (Path::from("old"), Path::from("new"));
+    store.put(&new, pattern(200_000, 2).into()).await.unwrap();
+    for len in [0, 1, 7, 4095, 4096, 4097, 200_000] {
+        let data = pattern(len, 1);
+        raw.put(&old, data.clone().into()).await.unwrap();
+        for store in [cold(&keys, &raw), store.clone()] {
+            assert_eq!(read(&store, &old).await.unwrap(), data);
+            assert_eq!(store.head(&old).await.unwrap().size, len as u64);
+            let metas: Vec<_> = store.list(None).try_collect().await.unwrap();
+            let sizes: Vec<_> = metas.iter().map(|meta| meta.size).collect();
+            assert_eq!(sizes, [200_000, len as u64]);
+            let last = read_range(&store, &old, GetRange::Suffix(3)).await.unwrap();
+            assert_eq!(last, data.slice(len.saturating_sub(3)..));
+            if len > 100_001 {
+                for range in [50..60, 100_000..100_001] {
+                    let part = read_range(&store, &old, range.start as u64..range.end as u64);
+                    assert_eq!(part.await.unwrap(), data.slice(range));
+                }
+            }
+        }
+    }
+    // Never taken for plaintext: a torn header, a keyring.
+    for bytes in [Bytes::from_static(b"\x89ATRF\r\n"), Bytes::from_static(b"\x89ATRK\r\n\x1a...")] {
+        raw.put(&old, bytes.into()).await.unwrap();
+        assert!(find_error(&store.get(&old).await.unwrap_err()).is_some());
+    }
+    // Remembered as plaintext, then refused.
+    raw.put(&old, "plain".into()).await.unwrap();
+    assert_eq!(read(&store, &old).await.unwrap(), "plain");
+    let mut settings = keys.keyring.settings();
+    settings.plaintext = PlaintextPolicy::Require;
+    keys.keyring.configure(&settings).unwrap();
+    let error = store.get(&old).await.unwrap_err();
+    assert_eq!(find_error(&error).unwrap().kind(), ErrorKind::NotEncrypted);
+    // An encrypted object stays readable, a raw object of 0 bytes has size 0 and no content.
+    assert_eq!(read(&store, &new).await.unwrap(), pattern(200_000, 2));
+    raw.put(&old, Bytes::new().into()).await.unwrap();
+    assert_eq!(store.head(&old).await.unwrap().size, 0);
+    let error = store.get(&old).await.unwrap_err();
+    assert_eq!(find_error(&error).unwrap().kind(), ErrorKind::EmptyFile);
+}
+
+#[tokio::test]
+async fn the_keyrings_objects_are_hidden_and_refused() {
+    let (_keys, store, raw) = in_memory();
+    let (mine, hidden) = (Path::from("db/a"), Path::from("db/_atrest/KEYRING"));
+    store.put(&mine, "x".into()).await.unwrap();
+    for path in ["db/_atrest/KEYRING", "_atrest/KEYRING.3", "KEYRING", "KEYRING.lock"] {
+        raw.put(&Path::from(path), "keys".into()).await.unwrap();
+    }
+    let names = |metas: Vec<object_store::ObjectMeta>| -> Vec<_> {
+        metas.into_iter().map(|meta| meta.location.to_string()).collect()
+    };
+    assert_eq!(names(store.list(None).try_collect().await.unwrap()), ["db/a"]);
+    let offset = store.list_with_offset(None, &Path::from("A"));
+    assert_eq!(names(offset.try_collect().await.unwrap()), ["db/a"]);
+    let inside = store.list(Some(&Path::from("db/_atrest")));
+    assert!(inside.try_collect::<Vec<_>>().await.unwrap().is_empty());
+    let top = store.list_with_delimiter(None).await.unwrap();
+    assert_eq!((top.objects, top.common_prefixes), (vec![], vec![Path::from("db")]));
+    let below = store.list_with_delimiter(Some(&Path::from("db"))).await.unwrap();
+    assert_eq!((below.objects.len(), below.common_prefixes.len()), (1, 0));
+
+    let refused = |error: Error| assert!(matches!(error, Error::NotSupported { .. }), "{error}");
+    refused(store.get(&hidden).await.unwrap_err());
+    refused(store.head(&hidden).await.unwrap_err());
+    refused(store.put(&hidden, "x".into()).await.unwrap_err());
+    refused(store.put_multipart(&hidden).await.unwrap_err());
+    refused(store.get_ranges(&hidden, &[0..1, 2..3]).await.unwrap_err());
+    refused(store.delete(&hidden).await.unwrap_err());
+    refused(store.copy(&hidden, &mine).await.unwrap_err());
+    refused(store.copy(&mine, &hidden).await.unwrap_err());
+    refused(store.rename(&hidden, &mine).await.unwrap_err());
+    refused(store.rename(&mine, &hidden).await.unwrap_err());
+    // One refused among others does not stop them.
+    let locations = stream::iter([mine.clone(), hidden.clone()]).map(Ok).boxed();
+    let outcomes: Vec<_> = store.delete_stream(locations).collect().await;
+    assert!(outcomes[0].is_ok() && outcomes[1].is_err());
+    assert!(raw.head(&mine).await.is_err() && raw.head(&hidden).await.is_ok());
+}
+
+#[tokio::test]
+async fn rotation_moves_new_objects_and_keeps_old_ones_readable() {
+    let (keys, store, raw) = in_memory();
+    for n in 0..4 {
+        let path = Path::from(format!("{n}"));
+        store.put(&path, pattern(100, n).into()).await.unwrap();
+        let expected = keys.keyring.active_data_key_id().unwrap();
+        assert_eq!(header(&*raw, &path).await.data_key_id, expected);
+        keys.keyring.rotate_data_key().unwrap();
+    }
+    for store in [store, cold(&keys, &raw)] {
+        for n in 0..4 {
+            assert_eq!(read(&store, &Path::from(format!("{n}"))).await.unwrap(), pattern(100, n));
+        }
+    }
+}
+
+/// A reader in another process meets a data key it does not know: it reads the keyring
+/// once, in a thread of its own, whatever the runtime is.
+#[test]
+fn an_unknown_data_key_is_looked_up_under_any_runtime() {
+    let (keys, raw) = (Keys::new(), Arc::new(InMemory::new()));
+    let options = Options::default;
+    let reader = Keyring::open_read_only(keys.storage.clone(), keys.kms(), options()).unwrap();
+    let reader = EncryptedStore::new(raw.clone(), reader);
+    let path = Path::from("a");
+    let write = |n| async move { pattern(100, n) };
+    let put = |data: Bytes| {
+        keys.keyring.rotate_data_key().unwrap();
+        futures_executor::block_on(keys.store(raw.clone()).put(&path, data.into())).unwrap();
+    };
+    // No runtime at all.
+    let data = futures_executor::block_on(write(1));
+    put(data.clone());
+    assert_eq!(futures_executor::block_on(read(&reader, &path)).unwrap(), data);
+    // One thread, many readers at once.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    put(pattern(100, 2));
+    runtime.block_on(async {
+        let reads = (0..50).map(|_| read(&reader, &path));
+        for data in futures_util::future::try_join_all(reads).await.unwrap() {
+            assert_eq!(data, pattern(100, 2));
+        }
+    });
+    // A key that no keyring has.
+    let (_other, foreign, foreign_raw) = in_memory();
+    runtime.block_on(async {
+        foreign.put(&path, "x".into()).await.unwrap();
+        let mut bytes = read(&*foreign_raw, &path).await.unwrap().to_vec();
+        let mine = read(&*raw, &path).await.unwrap();
+        bytes[32..48].copy_from_slice(&mine[32..48]);
+        use sha2::Digest;
+        let checksum = sha2::Sha256::digest(&bytes[..160]);
+        bytes[160..176].copy_from_slice(&checksum[..16]);
+        raw.put(&path, bytes.into()).await.unwrap();
+        let error = reader.get(&path).await.unwrap_err();
+        assert_eq!(find_error(&error).unwrap().kind(), ErrorKind::UnknownKey);
+    });
+}
+
+#[tokio::test]
+async fn withdrawn_keys_end_every_operation_and_come_back() {
+    let (keys, store, raw) = in_memory();
+    let path = Path::from("a");
+    store.put(&path, pattern(200_000, 1).into()).await.unwrap();
+    let stream = store.get(&path).await.unwrap();
+    keys.keyring.revoke();
+    let denied = |error: Error| {
+        assert!(matches!(error, Error::PermissionDenied { .. }), "{error}");
+        assert_eq!(find_error(&error).unwrap().kind(), ErrorKind::CmekRevoked);
+    };
+    denied(stream.bytes().await.unwrap_err());
+    denied(read(&store, &path).await.unwrap_err());
+    denied(read(&cold(&keys, &raw), &path).await.unwrap_err());
+    denied(store.put(&path, "x".into()).await.unwrap_err());
+    denied(store.put_multipart(&path).await.unwrap_err());
+    // Sizes and names need no key.
+    assert_eq!(store.head(&path).await.unwrap().size, 200_000);
+    keys.keyring.restore().unwrap();
+    assert_eq!(read(&store, &path).await.unwrap(), pattern(200_000, 1));
+}
+
+/// What SlateDB asks of an error before it tries again.
+#[tokio::test]
+async fn only_errors_that_may_pass_are_retried_by_slatedb() {
+    use slatedb_common::retry::should_retry;
+    let (keys, store, raw) = in_memory();
+    let path = Path::from("a");
+    raw.put(&path, "plaintext".into()).await.unwrap();
+    assert!(!should_retry(&store.get(&path).await.unwrap_err()));
+    assert!(!should_retry(&store.get(&Path::from("_atrest/x")).await.unwrap_err()));
+    store.put(&path, "x".into()).await.unwrap();
+    assert!(!should_retry(&read_range(&store, &path, 5..6).await.unwrap_err()));
+    keys.keyring.revoke();
+    assert!(!should_retry(&read(&store, &path).await.unwrap_err()));
+    // A fault of the store below is its own.
+    keys.keyring.restore().unwrap();
+    let faulty = Error::Generic { store: "test", source: "timeout".into() };
+    assert!(should_retry(&faulty));
+}
+
+#[tokio::test]
+async fn kinds_are_told_by_the_path() {
+    let (keys, _, raw) = in_memory();
+    let store = keys.store(Spy::new(raw.clone())).with_file_kind(slatedb_file_kind);
+    let cases = [
+        ("db/wal/1.sst", FileKind::Log),
+        ("db/compacted/01J.sst", FileKind::Table),
+        ("db/manifest/1.manifest", FileKind::Manifest),
+        ("db/compactions/1.compactions", FileKind::Manifest),
+        ("db/other", FileKind::Other),
+        ("wal", FileKind::Other),
+    ];
+    for (path, kind) in cases {
+        let path = Path::from(path);
+        store.put(&path, "x".into()).await.unwrap();
+        assert_eq!(header(&*raw, &path).await.kind, kind, "{path}");
+    }
+}
