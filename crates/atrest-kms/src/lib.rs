@@ -1,0 +1,37 @@
+//! Key services for [`atrest`]: the customer's key in Vault or OpenBao.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), atrest::kms::KmsError> {
+//! let kms = atrest_kms::from_uri("hcvault://vault.example.com:8200/transit/keys/orders")?;
+//! # let _ = kms;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Each provider is a feature, off by default; [`from_uri`] also opens the local ones of
+//! the core. Every call is blocking and ends by its deadline. Retries happen inside it
+//! and only after answers that say nothing about the key.
+//!
+//! A key URI is stored, readable, in the keyring, so it holds no credential: those come
+//! from the [`Environment`] and from the files it names, and are read anew as they expire.
+//!
+//! | feature | URI | context bound by the service |
+//! |---|---|---|
+//! | `vault` | `hcvault://HOST:PORT/MOUNT/keys/NAME` | yes, as associated data |
+
+mod environment;
+mod fail;
+mod from_uri;
+mod redact;
+#[cfg(feature = "_rest")]
+mod rest;
+mod retry;
+mod secret;
+mod uri;
+#[cfg(feature = "vault")]
+mod vault;
+
+pub use environment::Environment;
+pub use from_uri::{from_uri, from_uri_with};
+#[cfg(feature = "vault")]
+pub use vault::Vault;

@@ -1,0 +1,214 @@
+//! One HTTP call: a deadline, a size limit, TLS, and errors without secrets.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atrest::kms::{Deadline, KmsError, KmsErrorKind};
+use ureq::Agent;
+use ureq::http::{Method, Request};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use zeroize::Zeroizing;
+
+use crate::fail::{fail, misconfigured, protocol};
+use crate::redact::redact;
+
+mod key_text;
+
+pub(crate) use key_text::{KeyText, key_from_base64};
+
+/// Longest accepted answer, in bytes: real ones are below 20 KiB.
+const ANSWER_LEN_MAX: usize = 64 * 1024;
+/// Most seconds of a `Retry-After` that are believed.
+const RETRY_AFTER_SECS_MAX: u64 = 3600;
+/// Longest CA file, in bytes: a whole system bundle is about 220 KiB.
+const CA_LEN_MAX: u64 = 1024 * 1024;
+
+/// An HTTP client for one service. No redirect is followed, since a redirected request
+/// would take its token along, and no connection is kept, since calls are minutes apart
+/// and an idle one would keep the last answer in its buffer.
+#[derive(Clone)]
+pub(crate) struct Rest {
+    agent: Agent,
+}
+
+impl std::fmt::Debug for Rest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rest(..)")
+    }
+}
+
+/// What to send. Headers and body may hold secrets, so there is no `Debug`.
+pub(crate) struct Call<'a> {
+    pub method: Method,
+    pub url: &'a str,
+    pub headers: &'a [(&'a str, &'a str)],
+    pub body: &'a [u8],
+}
+
+/// What came back, whatever its status. The body may hold the key, so there is no `Debug`.
+pub(crate) struct Answer {
+    pub status: u16,
+    pub retry_after: Option<Duration>,
+    body: Zeroizing<Vec<u8>>,
+    body_len: usize,
+}
+
+impl Rest {
+    /// A client that trusts the certificates in `ca`, or the web's without one.
+    ///
+    /// # Errors
+    /// `Misconfigured` if the file holds no certificate.
+    pub(crate) fn new(ca: Option<&str>) -> Result<Self, KmsError> {
+        let mut tls = TlsConfig::builder();
+        if let Some(path) = ca {
+            tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates(path)?)));
+        }
+        Ok(Self::with(|config| config.tls_config(tls.build())))
+    }
+
+    fn with(
+        more: impl FnOnce(
+            ureq::config::ConfigBuilder<ureq::typestate::AgentScope>,
+        ) -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope>,
+    ) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .max_idle_connections(0)
+            .user_agent(concat!("atrest/", env!("CARGO_PKG_VERSION")));
+        Self { agent: more(config).build().new_agent() }
+    }
+
+    /// Sends one request and reads its whole answer before the deadline.
+    ///
+    /// # Errors
+    /// `Unreachable` without an answer, `Protocol` for one that is too long or not HTTP.
+    pub(crate) fn send(&self, call: &Call<'_>, deadline: Deadline) -> Result<Answer, KmsError> {
+        let left = deadline.remaining();
+        if left.is_zero() {
+            return Err(fail(KmsErrorKind::Unreachable, "the deadline passed before an answer"));
+        }
+        let mut request = Request::builder().method(&call.method).uri(call.url);
+        for (name, value) in call.headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
+            .body(call.body)
+            .map_err(|_| misconfigured("a token or name has characters that HTTP forbids"))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(left)).build();
+        let response = self.agent.run(request).map_err(no_answer)?;
+        let status = response.status().as_u16();
+        let retry_after = response
+            .headers()
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
+            .map(|secs| Duration::from_secs(secs.min(RETRY_AFTER_SECS_MAX)));
+        // One allocation, so that growing leaves no copy of a key behind.
+        let mut body = Zeroizing::new(vec![0_u8; ANSWER_LEN_MAX + 1]);
+        let mut reader = response.into_body().into_reader();
+        let mut body_len = 0;
+        while body_len < body.len() {
+            match reader.read(&mut body[body_len..]) {
+                Ok(0) => break,
+                Ok(read) => body_len += read,
+                Err(source) => {
+                    return Err(
+                        fail(KmsErrorKind::Unreachable, "the answer broke off").with_source(source)
+                    );
+                }
+            }
+        }
+        if body_len > ANSWER_LEN_MAX {
+            return Err(protocol(format!(
+                "expected an answer of at most {ANSWER_LEN_MAX} bytes, found more"
+            )));
+        }
+        Ok(Answer { status, retry_after, body, body_len })
+    }
+}
+
+impl Answer {
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body[..self.body_len]
+    }
+
+    /// The body as JSON of a known shape. The error does not repeat it.
+    pub(crate) fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, KmsError> {
+        serde_json::from_slice(self.body()).map_err(|_| {
+            protocol(format!(
+                "status {}: {} bytes that are not the expected JSON",
+                self.status, self.body_len
+            ))
+        })
+    }
+
+    /// An error with this answer's status and delay, and `said` without `secrets`.
+    pub(crate) fn fail(&self, kind: KmsErrorKind, said: &str, secrets: &[&str]) -> KmsError {
+        let error = fail(kind, format!("status {}: {}", self.status, redact(said, secrets)));
+        match self.retry_after {
+            Some(after) => error.with_retry_after(after),
+            None => error,
+        }
+    }
+
+    /// What the status alone says, the same for every service.
+    pub(crate) fn kind_by_status(&self) -> KmsErrorKind {
+        match self.status {
+            401 => KmsErrorKind::Unauthenticated,
+            403 => KmsErrorKind::AccessDenied,
+            404 => KmsErrorKind::NotFound,
+            429 => KmsErrorKind::Throttled,
+            408 | 500..=599 => KmsErrorKind::Unreachable,
+            _ => KmsErrorKind::Protocol,
+        }
+    }
+}
+
+/// JSON to send, in one allocation that is zeroized.
+pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<Zeroizing<Vec<u8>>, KmsError> {
+    // Twice the longest blob (16 KiB) in base64, and names.
+    let mut body = Zeroizing::new(Vec::with_capacity(48 * 1024));
+    serde_json::to_writer(&mut *body, value)
+        .map_err(|_| protocol("the request does not serialize"))?;
+    Ok(body)
+}
+
+fn no_answer(error: ureq::Error) -> KmsError {
+    use ureq::Error as E;
+    let (kind, what) = match &error {
+        E::Timeout(_) => (KmsErrorKind::Unreachable, "no answer in time"),
+        E::HostNotFound => (KmsErrorKind::Unreachable, "the host's name has no address"),
+        E::Rustls(_) | E::Tls(_) => (KmsErrorKind::Unreachable, "the TLS handshake failed"),
+        E::BadUri(_) | E::Http(_) | E::InvalidProxyUrl | E::Pem(_) => {
+            (KmsErrorKind::Misconfigured, "the service cannot be addressed")
+        }
+        // How rustls refuses a certificate through an `io::Error`.
+        E::Io(source) if source.kind() == std::io::ErrorKind::InvalidData => {
+            (KmsErrorKind::Unreachable, "the TLS handshake failed")
+        }
+        E::Io(_) | E::ConnectionFailed => (KmsErrorKind::Unreachable, "the connection failed"),
+        E::Protocol(_) => (KmsErrorKind::Unreachable, "the answer is not HTTP"),
+        _ => (KmsErrorKind::Unreachable, "no answer"),
+    };
+    fail(kind, what).with_source(error)
+}
+
+fn certificates(path: &str) -> Result<Vec<Certificate<'static>>, KmsError> {
+    let cannot =
+        |source| misconfigured(format!("the CA file {path} cannot be read")).with_source(source);
+    let mut pem = Vec::new();
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    file.take(CA_LEN_MAX).read_to_end(&mut pem).map_err(cannot)?;
+    let certificates: Vec<_> = ureq::tls::parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        return Err(misconfigured(format!("expected certificates in {path}, found none")));
+    }
+    Ok(certificates)
+}

@@ -1,0 +1,48 @@
+//! A store key as base64, in memory that is zeroized.
+
+use atrest::StoreKey;
+use atrest::kms::KmsError;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use crate::fail::{integrity, store_key};
+
+/// 32 bytes as base64 with padding.
+const TEXT_LEN: usize = 44;
+
+/// A store key in base64, on the stack, zeroized on drop.
+pub(crate) struct KeyText(Zeroizing<[u8; TEXT_LEN]>, usize);
+
+impl KeyText {
+    pub(crate) fn standard(key: &StoreKey) -> Self {
+        Self::encode(key, &STANDARD)
+    }
+
+    fn encode(key: &StoreKey, engine: &impl Engine) -> Self {
+        let mut text = Zeroizing::new([0; TEXT_LEN]);
+        // OK because 32 bytes need at most 44 characters in either alphabet.
+        #[allow(clippy::expect_used)]
+        let len = engine.encode_slice(key.expose(), &mut text[..]).expect("44 characters");
+        Self(text, len)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        // OK because base64 is ASCII.
+        std::str::from_utf8(&self.0[..self.1]).unwrap_or_default()
+    }
+}
+
+/// The store key in `text`, as services with the standard alphabet answer.
+pub(crate) fn key_from_base64(text: &str) -> Result<StoreKey, KmsError> {
+    decode(text, &STANDARD)
+}
+
+fn decode(text: &str, engine: &impl Engine) -> Result<StoreKey, KmsError> {
+    // Larger than any 32-byte key, so that a wrong length is told as such.
+    let mut bytes = Zeroizing::new([0_u8; 96]);
+    let len = engine
+        .decode_slice(text, &mut bytes[..])
+        .map_err(|_| integrity("expected 32 bytes in base64 under the wrapping"))?;
+    store_key(&bytes[..len])
+}
