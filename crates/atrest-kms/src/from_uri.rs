@@ -32,6 +32,8 @@ pub fn from_uri_with(uri: &str, environment: &Environment) -> Result<Arc<dyn Kms
     match parsed.scheme() {
         #[cfg(feature = "vault")]
         "hcvault" => Ok(Arc::new(crate::Vault::from_uri(parsed, environment)?)),
+        #[cfg(feature = "aws")]
+        "aws-kms" => Ok(Arc::new(crate::AwsKms::from_uri(parsed, environment)?)),
         scheme if REMOTE.contains(&scheme) => {
             Err(crate::fail::misconfigured(format!("this build has no support for {scheme}")))
         }

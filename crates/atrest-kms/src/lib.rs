@@ -1,4 +1,5 @@
-//! Key services for [`atrest`]: the customer's key in Vault or OpenBao.
+//! Key services for [`atrest`]: the customer's key in Vault or OpenBao, AWS KMS, Google
+//! Cloud KMS, Azure Key Vault, a PKCS#11 module or a KMIP server.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), atrest::kms::KmsError> {
@@ -18,7 +19,10 @@
 //! | feature | URI | context bound by the service |
 //! |---|---|---|
 //! | `vault` | `hcvault://HOST:PORT/MOUNT/keys/NAME` | yes, as associated data |
+//! | `aws` | `aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID` | yes, as encryption context |
 
+#[cfg(feature = "aws")]
+mod aws;
 mod environment;
 mod fail;
 mod from_uri;
@@ -31,6 +35,8 @@ mod uri;
 #[cfg(feature = "vault")]
 mod vault;
 
+#[cfg(feature = "aws")]
+pub use aws::AwsKms;
 pub use environment::Environment;
 pub use from_uri::{from_uri, from_uri_with};
 #[cfg(feature = "vault")]

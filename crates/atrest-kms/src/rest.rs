@@ -15,6 +15,8 @@ use crate::redact::redact;
 
 mod key_text;
 
+#[cfg(feature = "azure")]
+pub(crate) use key_text::key_from_base64_url;
 pub(crate) use key_text::{KeyText, key_from_base64};
 
 /// Longest accepted answer, in bytes: real ones are below 20 KiB.
@@ -65,6 +67,12 @@ impl Rest {
             tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates(path)?)));
         }
         Ok(Self::with(|config| config.tls_config(tls.build())))
+    }
+
+    /// A client for metadata services, which a proxy would not reach.
+    #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+    pub(crate) fn metadata() -> Self {
+        Self::with(|config| config.proxy(None))
     }
 
     fn with(

@@ -4,6 +4,8 @@ use atrest::StoreKey;
 use atrest::kms::KmsError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+#[cfg(feature = "azure")]
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use crate::fail::{integrity, store_key};
@@ -17,6 +19,12 @@ pub(crate) struct KeyText(Zeroizing<[u8; TEXT_LEN]>, usize);
 impl KeyText {
     pub(crate) fn standard(key: &StoreKey) -> Self {
         Self::encode(key, &STANDARD)
+    }
+
+    /// The URL-safe alphabet without padding.
+    #[cfg(feature = "azure")]
+    pub(crate) fn url_safe(key: &StoreKey) -> Self {
+        Self::encode(key, &URL_SAFE_NO_PAD)
     }
 
     fn encode(key: &StoreKey, engine: &impl Engine) -> Self {
@@ -36,6 +44,12 @@ impl KeyText {
 /// The store key in `text`, as services with the standard alphabet answer.
 pub(crate) fn key_from_base64(text: &str) -> Result<StoreKey, KmsError> {
     decode(text, &STANDARD)
+}
+
+/// The store key in `text`, as services with the URL-safe alphabet answer.
+#[cfg(feature = "azure")]
+pub(crate) fn key_from_base64_url(text: &str) -> Result<StoreKey, KmsError> {
+    decode(text.trim_end_matches('='), &URL_SAFE_NO_PAD)
 }
 
 fn decode(text: &str, engine: &impl Engine) -> Result<StoreKey, KmsError> {

@@ -7,6 +7,7 @@
 // Tests may panic: that is how they fail.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
+mod aws;
 mod conformance;
 mod local;
 mod outage;

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+pub(crate) mod aws;
 pub(crate) mod certificates;
 pub(crate) mod http;
+pub(crate) mod metadata;
 pub(crate) mod openbao;
 pub(crate) mod proxy;
 

@@ -236,7 +236,7 @@ fn a_key_that_cannot_bind_the_context_is_refused() {
         vault.server.admin("POST", &format!("transit/keys/{name}"), &body);
         vault.server.allow(&name);
         let kms = open(&vault.server.uri(&name), &vault.token(&name));
-        let error = kms.wrap(&key(1), &context(1), soon()).err().expect("refused");
+        let error = kms.wrap(&key(1), &context(1), soon()).expect_err("refused");
         assert_eq!(error.kind(), KmsErrorKind::Misconfigured, "{body}: {error:?}");
     }
 }
@@ -283,7 +283,7 @@ fn sealed_and_unsealed() {
     let unseal_key = server.unseal_key();
     check_denial(
         &*kms,
-        &[unseal_key.clone()],
+        std::slice::from_ref(&unseal_key),
         &Denial {
             name: "sealed",
             deny: &|| {

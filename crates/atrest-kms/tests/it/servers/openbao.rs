@@ -119,10 +119,10 @@ impl OpenBao {
     pub(crate) fn unseal_key(&self) -> String {
         // Printed a moment after the server answers.
         for _ in 0..200 {
-            if let Some((_, after)) = self.process.log().split_once("Unseal Key: ") {
-                if let Some((key, _)) = after.split_once('\n') {
-                    return key.trim().to_owned();
-                }
+            let log = self.process.log();
+            let after = log.split_once("Unseal Key: ").map_or("", |(_, after)| after);
+            if let Some((key, _)) = after.split_once('\n') {
+                return key.trim().to_owned();
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
