@@ -20,12 +20,15 @@
 //! |---|---|---|
 //! | `vault` | `hcvault://HOST:PORT/MOUNT/keys/NAME` | yes, as associated data |
 //! | `aws` | `aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID` | yes, as encryption context |
+//! | `pkcs11` | `pkcs11:token=T;object=K` | yes |
 
 #[cfg(feature = "aws")]
 mod aws;
 mod environment;
 mod fail;
 mod from_uri;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 mod redact;
 #[cfg(feature = "_rest")]
 mod rest;
@@ -39,5 +42,7 @@ mod vault;
 pub use aws::AwsKms;
 pub use environment::Environment;
 pub use from_uri::{from_uri, from_uri_with};
+#[cfg(feature = "pkcs11")]
+pub use pkcs11::Pkcs11;
 #[cfg(feature = "vault")]
 pub use vault::Vault;

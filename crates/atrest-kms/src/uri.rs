@@ -82,6 +82,11 @@ pub(crate) fn options(text: &str, separator: char) -> Option<BTreeMap<String, St
 
 /// Percent-decodes; `None` for a broken escape, a control character or other than UTF-8.
 pub(crate) fn decode(text: &str) -> Option<String> {
+    String::from_utf8(decode_bytes(text)?).ok().filter(|text| !text.chars().any(char::is_control))
+}
+
+/// Percent-decodes to any bytes; `None` for a broken escape.
+pub(crate) fn decode_bytes(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -93,7 +98,7 @@ pub(crate) fn decode(text: &str) -> Option<String> {
             bytes.push(byte);
         }
     }
-    String::from_utf8(bytes).ok().filter(|text| !text.chars().any(char::is_control))
+    Some(bytes)
 }
 
 /// Whether this is safe as one segment of a request path: it cannot climb, split or end it.

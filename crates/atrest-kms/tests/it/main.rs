@@ -11,6 +11,7 @@ mod aws;
 mod conformance;
 mod local;
 mod outage;
+mod pkcs11;
 mod servers;
 mod uris;
 mod vault;

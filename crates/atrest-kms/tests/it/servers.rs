@@ -16,6 +16,7 @@ pub(crate) mod http;
 pub(crate) mod metadata;
 pub(crate) mod openbao;
 pub(crate) mod proxy;
+pub(crate) mod softhsm;
 
 /// Time for a server to come up: Python on a loaded machine compiles its modules first.
 const START_TIME_MAX: Duration = Duration::from_secs(90);

@@ -1,0 +1,140 @@
+//! A library and the one thread that calls it.
+//!
+//! `C_Initialize` counts for the whole process and modules crash when called from
+//! several threads (SoftHSM 2.6, issue 688), so every provider of a library shares it.
+//! A call into a module cannot be interrupted; its caller stops waiting instead.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use atrest::kms::{Deadline, KmsError, KmsErrorKind};
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11 as Library};
+use cryptoki::error::{Error, RvError};
+
+use super::answer;
+use super::session::Failed;
+use crate::environment::Environment;
+use crate::fail::{fail, misconfigured};
+
+type Job = Box<dyn FnOnce(Result<&Library, KmsError>) + Send>;
+
+/// A library that may be loaded. Never unloaded: others in the process may use it.
+#[derive(Debug)]
+pub(super) struct Module {
+    path: PathBuf,
+    jobs: Mutex<Option<Sender<Job>>>,
+}
+
+static MODULES: Mutex<BTreeMap<PathBuf, Arc<Module>>> = Mutex::new(BTreeMap::new());
+
+/// The library that the variable `ATREST_PKCS11_MODULE` or, without it, the URI names.
+pub(super) fn find(path: Option<&str>, environment: &Environment) -> Result<Arc<Module>, KmsError> {
+    let path = match (environment.plain("ATREST_PKCS11_MODULE"), path) {
+        (Some(path), _) => path,
+        (None, Some(path)) => path.to_owned(),
+        (None, None) => {
+            return Err(misconfigured(
+                "expected a library in module-path or ATREST_PKCS11_MODULE, found none",
+            ));
+        }
+    };
+    check_owner(Path::new(&path))?;
+    let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+    let module = modules
+        .entry(PathBuf::from(&path))
+        .or_insert_with(|| Arc::new(Module { path: PathBuf::from(&path), jobs: Mutex::new(None) }));
+    Ok(module.clone())
+}
+
+/// Refuses a library that another user could have put there.
+fn check_owner(path: &Path) -> Result<(), KmsError> {
+    if !path.is_absolute() {
+        return Err(misconfigured("expected an absolute module-path"));
+    }
+    let shown = path.display();
+    let metadata = std::fs::metadata(path).map_err(|source| {
+        misconfigured(format!("the library {shown} cannot be read")).with_source(source)
+    })?;
+    // The owner of a process's own directory is its effective user.
+    let user = std::fs::metadata("/proc/self").map_or(0, |metadata| metadata.uid());
+    let foreign = metadata.uid() != 0 && metadata.uid() != user;
+    if !metadata.is_file() || foreign || metadata.mode() & 0o022 != 0 {
+        return Err(misconfigured(format!(
+            "expected {shown} to be a file that only root or this user may write"
+        )));
+    }
+    Ok(())
+}
+
+impl Module {
+    /// Runs `work` on the library's thread and waits for it until the deadline.
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        deadline: Deadline,
+        work: impl FnOnce(&Library) -> Result<T, Failed> + Send + 'static,
+    ) -> Result<T, Failed> {
+        let (send, receive) = mpsc::sync_channel(1);
+        self.submit(Box::new(move |library| {
+            // Behind a call that hung, nobody waits any more.
+            if !deadline.remaining().is_zero() {
+                // OK because the caller may have stopped waiting.
+                let _ = send.send(library.map_err(Failed::Other).and_then(work));
+            }
+        }))?;
+        let late = |what| Failed::Other(fail(KmsErrorKind::Unreachable, what));
+        match receive.recv_timeout(deadline.remaining()) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => Err(late("no answer of the module in time")),
+            Err(RecvTimeoutError::Disconnected) => Err(late("the module's thread ended")),
+        }
+    }
+
+    fn submit(&self, job: Job) -> Result<(), Failed> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let job = match &*jobs {
+            Some(sender) => match sender.send(job) {
+                Ok(()) => return Ok(()),
+                Err(returned) => returned.0,
+            },
+            None => job,
+        };
+        let (sender, receiver) = mpsc::channel::<Job>();
+        let path = self.path.clone();
+        let thread = std::thread::Builder::new().name("atrest-pkcs11".to_owned());
+        let started = thread.spawn(move || {
+            let mut library = None;
+            for job in receiver {
+                if library.is_none() {
+                    match load(&path) {
+                        Ok(loaded) => library = Some(loaded),
+                        Err(error) => {
+                            job(Err(error));
+                            continue;
+                        }
+                    }
+                }
+                if let Some(library) = &library {
+                    job(Ok(library));
+                }
+            }
+        });
+        let failed = |_| Failed::Other(fail(KmsErrorKind::Unreachable, "no thread for the module"));
+        started.map_err(failed)?;
+        // OK because the receiver is alive: its thread waits.
+        let _ = sender.send(job);
+        *jobs = Some(sender);
+        Ok(())
+    }
+}
+
+fn load(path: &Path) -> Result<Library, KmsError> {
+    let library = Library::new(path).map_err(answer::error)?;
+    match library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        // Another part of the process uses the same library.
+        Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(library),
+        Err(error) => Err(answer::error(error)),
+    }
+}
