@@ -36,6 +36,8 @@ pub fn from_uri_with(uri: &str, environment: &Environment) -> Result<Arc<dyn Kms
         "aws-kms" => Ok(Arc::new(crate::AwsKms::from_uri(parsed, environment)?)),
         #[cfg(feature = "pkcs11")]
         "pkcs11" => Ok(Arc::new(crate::Pkcs11::from_uri(parsed, environment)?)),
+        #[cfg(feature = "kmip")]
+        "kmip" => Ok(Arc::new(crate::Kmip::from_uri(parsed, environment)?)),
         scheme if REMOTE.contains(&scheme) => {
             Err(crate::fail::misconfigured(format!("this build has no support for {scheme}")))
         }

@@ -21,12 +21,15 @@
 //! | `vault` | `hcvault://HOST:PORT/MOUNT/keys/NAME` | yes, as associated data |
 //! | `aws` | `aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID` | yes, as encryption context |
 //! | `pkcs11` | `pkcs11:token=T;object=K` | yes |
+//! | `kmip` | `kmip://HOST:PORT/UNIQUE_ID` | yes, as AAD |
 
 #[cfg(feature = "aws")]
 mod aws;
 mod environment;
 mod fail;
 mod from_uri;
+#[cfg(feature = "kmip")]
+mod kmip;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
 mod redact;
@@ -42,6 +45,8 @@ mod vault;
 pub use aws::AwsKms;
 pub use environment::Environment;
 pub use from_uri::{from_uri, from_uri_with};
+#[cfg(feature = "kmip")]
+pub use kmip::Kmip;
 #[cfg(feature = "pkcs11")]
 pub use pkcs11::Pkcs11;
 #[cfg(feature = "vault")]

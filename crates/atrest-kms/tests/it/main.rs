@@ -9,6 +9,7 @@
 
 mod aws;
 mod conformance;
+mod kmip;
 mod local;
 mod outage;
 mod pkcs11;

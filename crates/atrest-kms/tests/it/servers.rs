@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+pub(crate) mod admin;
 pub(crate) mod aws;
 pub(crate) mod certificates;
 pub(crate) mod http;
 pub(crate) mod metadata;
 pub(crate) mod openbao;
 pub(crate) mod proxy;
+pub(crate) mod pykmip;
 pub(crate) mod softhsm;
 
 /// Time for a server to come up: Python on a loaded machine compiles its modules first.

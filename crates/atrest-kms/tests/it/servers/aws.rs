@@ -1,30 +1,16 @@
 //! Two emulators of AWS: `ministack` enforces key states, IAM and signatures, `moto` has
 //! real authenticated encryption, ReEncrypt and rotation. Neither has both.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::admin::Admin;
 use super::{Process, Shared, http, python_program, script};
 
 pub(crate) struct Aws {
     pub(crate) process: Process,
-    admin: Mutex<Admin>,
-}
-
-struct Admin {
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-}
-
-impl Drop for Admin {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+    admin: Admin,
 }
 
 static MINISTACK: Shared<Aws> = Shared::new();
@@ -73,27 +59,13 @@ fn answers(url: &str) -> bool {
 impl Aws {
     fn with(process: Process) -> Result<Self, String> {
         let endpoint = format!("http://127.0.0.1:{}", process.port);
-        let mut child = script("aws_admin.py")
-            .args([&endpoint, "test", "test"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| e.to_string())?;
-        let to = child.stdin.take().ok_or("no stdin")?;
-        let from = BufReader::new(child.stdout.take().ok_or("no stdout")?);
-        Ok(Self { process, admin: Mutex::new(Admin { child, to, from }) })
+        let admin = Admin::start(script("aws_admin.py").args([&endpoint, "test", "test"]))?;
+        Ok(Self { process, admin })
     }
 
     /// A call by the administrator; panics unless it succeeds.
     pub(crate) fn call(&self, service: &str, call: &str, with: Value) -> Value {
-        let mut admin = self.admin.lock().unwrap();
-        let request = json!({"service": service, "call": call, "with": with});
-        writeln!(admin.to, "{request}").expect("the administrator runs");
-        let mut line = String::new();
-        admin.from.read_line(&mut line).expect("an answer");
-        let mut answer: Value = serde_json::from_str(&line).expect("JSON");
-        assert!(answer.get("error").is_none(), "{call}: {answer}");
-        answer["ok"].take()
+        self.admin.call(&json!({"service": service, "call": call, "with": with}))
     }
 
     /// A new key; answers its ARN.

@@ -1,0 +1,177 @@
+//! One connection for one request: mutual TLS and a deadline on every system call.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, mpsc};
+
+use atrest::kms::{Deadline, KmsError, KmsErrorKind};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use zeroize::Zeroizing;
+
+use crate::fail::{fail, misconfigured, protocol};
+use crate::uri::HostPort;
+
+/// Longest accepted answer, in bytes: those to these requests are below 1 KiB.
+const ANSWER_LEN_MAX: usize = 64 * 1024;
+
+/// The PEM files of mutual TLS.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub ca: String,
+    pub cert: String,
+    pub key: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Connector {
+    pub address: HostPort,
+    pub files: Files,
+}
+
+impl Connector {
+    /// The TLS configuration, from the files as they are now.
+    pub(super) fn tls(&self) -> Result<ClientConfig, KmsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&self.files.ca)? {
+            roots.add(certificate).map_err(|source| {
+                misconfigured(format!("the CA file {} is unusable", self.files.ca))
+                    .with_source(source)
+            })?;
+        }
+        let key = PrivateKeyDer::from_pem_file(&self.files.key).map_err(|_| {
+            // Its cause could show parts of the file.
+            misconfigured(format!("expected a private key in {}", self.files.key))
+        })?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|source| misconfigured("TLS cannot be set up").with_source(source))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(certificates(&self.files.cert)?, key)
+            .map_err(|source| {
+                misconfigured("the client certificate and key do not fit").with_source(source)
+            })
+    }
+
+    /// Sends a message and receives the answer.
+    pub(super) fn exchange(
+        &self,
+        request: &[u8],
+        deadline: Deadline,
+    ) -> Result<Zeroizing<Vec<u8>>, KmsError> {
+        let name = ServerName::try_from(self.address.host.clone())
+            .map_err(|_| misconfigured("the host is neither a name nor an address"))?;
+        let session = ClientConnection::new(Arc::new(self.tls()?), name)
+            .map_err(|source| misconfigured("TLS cannot be set up").with_source(source))?;
+        let socket = Timed { socket: connect(&self.address, deadline)?, deadline };
+        let mut stream = StreamOwned::new(session, socket);
+        stream.write_all(request).and_then(|()| stream.flush()).map_err(no_answer)?;
+        let mut head = [0; 8];
+        stream.read_exact(&mut head).map_err(no_answer)?;
+        let len = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+        let len = usize::try_from(len)
+            .ok()
+            .filter(|len| *len <= ANSWER_LEN_MAX)
+            .ok_or_else(|| protocol("expected an answer of at most 64 KiB, found more"))?;
+        let mut answer = Zeroizing::new(vec![0; head.len() + len]);
+        answer[..8].copy_from_slice(&head);
+        stream.read_exact(&mut answer[8..]).map_err(no_answer)?;
+        Ok(answer)
+    }
+}
+
+fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, KmsError> {
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).and_then(|items| items.collect());
+    match found {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(misconfigured(format!("expected certificates in {path}"))),
+    }
+}
+
+fn connect(address: &HostPort, deadline: Deadline) -> Result<TcpStream, KmsError> {
+    let mut failed = fail(KmsErrorKind::Unreachable, "the host's name has no address in time");
+    for address in resolve(address, deadline) {
+        let left = deadline.remaining();
+        if left.is_zero() {
+            break;
+        }
+        match TcpStream::connect_timeout(&address, left) {
+            Ok(socket) => return Ok(socket),
+            Err(source) => {
+                failed =
+                    fail(KmsErrorKind::Unreachable, "the connection failed").with_source(source);
+            }
+        }
+    }
+    Err(failed)
+}
+
+/// The addresses of a host. Looking a name up cannot be interrupted, so a thread does it.
+fn resolve(address: &HostPort, deadline: Deadline) -> Vec<SocketAddr> {
+    if let Ok(ip) = address.host.parse::<IpAddr>() {
+        return vec![SocketAddr::new(ip, address.port)];
+    }
+    let (send, receive) = mpsc::channel();
+    let (host, port) = (address.host.clone(), address.port);
+    std::thread::spawn(move || {
+        let found = (host, port).to_socket_addrs();
+        // OK because the caller may have stopped waiting.
+        let _ = send.send(found.map(Iterator::collect).unwrap_or_default());
+    });
+    receive.recv_timeout(deadline.remaining()).unwrap_or_default()
+}
+
+/// A socket whose every call ends by the deadline, however slowly the other side sends.
+struct Timed {
+    socket: TcpStream,
+    deadline: Deadline,
+}
+
+impl Timed {
+    fn left(&self) -> io::Result<std::time::Duration> {
+        let left = self.deadline.remaining();
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(Some(self.left()?))?;
+        self.socket.read(buffer)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(Some(self.left()?))?;
+        self.socket.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}
+
+/// The server refusing this side's certificate is about credentials; all else, this side
+/// refusing the server's included, says nothing about the key.
+fn no_answer(error: io::Error) -> KmsError {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let (kind, what) = match tls {
+        Some(rustls::Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateRequired
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied,
+        )) => (KmsErrorKind::Unauthenticated, "the server refused the client certificate"),
+        Some(_) => (KmsErrorKind::Unreachable, "the TLS handshake failed"),
+        None => (KmsErrorKind::Unreachable, "the connection broke off"),
+    };
+    fail(kind, what).with_source(error)
+}
