@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | `vault` | `hcvault://HOST:PORT/MOUNT/keys/NAME` | yes, as associated data |
 //! | `aws` | `aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID` | yes, as encryption context |
+//! | `gcp` | `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K` | yes, as AAD |
 //! | `pkcs11` | `pkcs11:token=T;object=K` | yes |
 //! | `kmip` | `kmip://HOST:PORT/UNIQUE_ID` | yes, as AAD |
 
@@ -28,6 +29,8 @@ mod aws;
 mod environment;
 mod fail;
 mod from_uri;
+#[cfg(feature = "gcp")]
+mod gcp;
 #[cfg(feature = "kmip")]
 mod kmip;
 #[cfg(feature = "pkcs11")]
@@ -45,6 +48,8 @@ mod vault;
 pub use aws::AwsKms;
 pub use environment::Environment;
 pub use from_uri::{from_uri, from_uri_with};
+#[cfg(feature = "gcp")]
+pub use gcp::GcpKms;
 #[cfg(feature = "kmip")]
 pub use kmip::Kmip;
 #[cfg(feature = "pkcs11")]

@@ -13,11 +13,19 @@ use zeroize::Zeroizing;
 use crate::fail::{fail, misconfigured, protocol};
 use crate::redact::redact;
 
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+mod form;
 mod key_text;
+#[cfg(any(feature = "azure", feature = "gcp"))]
+mod token;
 
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+pub(crate) use form::{FORM, form};
 #[cfg(feature = "azure")]
 pub(crate) use key_text::key_from_base64_url;
 pub(crate) use key_text::{KeyText, key_from_base64};
+#[cfg(any(feature = "azure", feature = "gcp"))]
+pub(crate) use token::{Token, TokenCache};
 
 /// Longest accepted answer, in bytes: real ones are below 20 KiB.
 const ANSWER_LEN_MAX: usize = 64 * 1024;

@@ -9,6 +9,7 @@
 
 mod aws;
 mod conformance;
+mod gcp;
 mod kmip;
 mod local;
 mod outage;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 pub(crate) mod admin;
 pub(crate) mod aws;
 pub(crate) mod certificates;
+pub(crate) mod gcp;
 pub(crate) mod http;
 pub(crate) mod metadata;
 pub(crate) mod openbao;

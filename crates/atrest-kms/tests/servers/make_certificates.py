@@ -10,7 +10,7 @@ import sys
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 target = pathlib.Path(sys.argv[1])
@@ -63,3 +63,15 @@ write("server", *certificate("server", ca, ca_key, ExtendedKeyUsageOID.SERVER_AU
 write("client", *certificate("client", ca, ca_key, ExtendedKeyUsageOID.CLIENT_AUTH))
 write("stranger", *certificate("stranger", ca, ca_key, ExtendedKeyUsageOID.CLIENT_AUTH))
 write("self-signed", *certificate("self-signed"))
+
+# Google's service accounts have RSA keys.
+for name in ("account", "other-account"):
+    rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = rsa_key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = rsa_key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    (target / f"{name}.key").write_bytes(private)
+    (target / f"{name}.pub").write_bytes(public)

@@ -7,7 +7,7 @@ use super::{Credentials, time};
 use crate::aws::answer;
 use crate::environment::{Environment, read_secret_file};
 use crate::fail::{misconfigured, protocol};
-use crate::rest::{Answer, Call, Rest};
+use crate::rest::{Answer, Call, FORM, Rest, form};
 use crate::secret::Secret;
 
 /// Credentials of the role in `AWS_ROLE_ARN`; `None` if no token file is named.
@@ -23,17 +23,16 @@ pub(super) fn assume(
     let session = environment.plain("AWS_ROLE_SESSION_NAME").unwrap_or_else(|| "atrest".to_owned());
     let token = read_secret_file(&file, "web identity token")?;
     let endpoint = environment.plain("AWS_ENDPOINT_URL_STS").unwrap_or_else(|| endpoint.to_owned());
-    let body = Secret::new(format!(
-        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&RoleSessionName={}&\
-         WebIdentityToken={}",
-        encode(&role),
-        encode(&session),
-        encode(token.expose())
-    ));
-    let headers = [("content-type", "application/x-www-form-urlencoded")];
+    let body = form(&[
+        ("Action", "AssumeRoleWithWebIdentity"),
+        ("Version", "2011-06-15"),
+        ("RoleArn", &role),
+        ("RoleSessionName", &session),
+        ("WebIdentityToken", token.expose()),
+    ]);
     let url = format!("{}/", endpoint.trim_end_matches('/'));
     let body = body.expose().as_bytes();
-    let call = Call { method: Method::POST, url: &url, headers: &headers, body };
+    let call = Call { method: Method::POST, url: &url, headers: &[FORM], body };
     credentials(&Rest::new(None)?.send(&call, deadline)?, &[token.expose()]).map(Some)
 }
 
@@ -61,18 +60,4 @@ fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, after) = text.split_once(&format!("<{name}>"))?;
     let (value, _) = after.split_once(&format!("</{name}>"))?;
     Some(value.trim())
-}
-
-/// Percent-encodes for a form.
-fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len() * 3);
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }
