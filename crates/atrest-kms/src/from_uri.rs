@@ -36,6 +36,8 @@ pub fn from_uri_with(uri: &str, environment: &Environment) -> Result<Arc<dyn Kms
         "aws-kms" => Ok(Arc::new(crate::AwsKms::from_uri(parsed, environment)?)),
         #[cfg(feature = "gcp")]
         "gcp-kms" => Ok(Arc::new(crate::GcpKms::from_uri(parsed, environment)?)),
+        #[cfg(feature = "azure")]
+        "azure-kms" => Ok(Arc::new(crate::AzureKms::from_uri(parsed, environment)?)),
         #[cfg(feature = "pkcs11")]
         "pkcs11" => Ok(Arc::new(crate::Pkcs11::from_uri(parsed, environment)?)),
         #[cfg(feature = "kmip")]

@@ -21,11 +21,14 @@
 //! | `vault` | `hcvault://HOST:PORT/MOUNT/keys/NAME` | yes, as associated data |
 //! | `aws` | `aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID` | yes, as encryption context |
 //! | `gcp` | `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K` | yes, as AAD |
+//! | `azure` | `azure-kms://VAULT.vault.azure.net/keys/NAME` | Managed HSM only |
 //! | `pkcs11` | `pkcs11:token=T;object=K` | yes |
 //! | `kmip` | `kmip://HOST:PORT/UNIQUE_ID` | yes, as AAD |
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod environment;
 mod fail;
 mod from_uri;
@@ -46,6 +49,8 @@ mod vault;
 
 #[cfg(feature = "aws")]
 pub use aws::AwsKms;
+#[cfg(feature = "azure")]
+pub use azure::AzureKms;
 pub use environment::Environment;
 pub use from_uri::{from_uri, from_uri_with};
 #[cfg(feature = "gcp")]

@@ -21,9 +21,11 @@ mod token;
 
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 pub(crate) use form::{FORM, form};
+pub(crate) use key_text::KeyText;
+#[cfg(any(feature = "aws", feature = "gcp", feature = "vault"))]
+pub(crate) use key_text::key_from_base64;
 #[cfg(feature = "azure")]
 pub(crate) use key_text::key_from_base64_url;
-pub(crate) use key_text::{KeyText, key_from_base64};
 #[cfg(any(feature = "azure", feature = "gcp"))]
 pub(crate) use token::{Token, TokenCache};
 

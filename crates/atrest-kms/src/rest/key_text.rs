@@ -3,6 +3,7 @@
 use atrest::StoreKey;
 use atrest::kms::KmsError;
 use base64::Engine;
+#[cfg(any(feature = "aws", feature = "gcp", feature = "vault"))]
 use base64::engine::general_purpose::STANDARD;
 #[cfg(feature = "azure")]
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,6 +18,8 @@ const TEXT_LEN: usize = 44;
 pub(crate) struct KeyText(Zeroizing<[u8; TEXT_LEN]>, usize);
 
 impl KeyText {
+    /// The standard alphabet.
+    #[cfg(any(feature = "aws", feature = "gcp", feature = "vault"))]
     pub(crate) fn standard(key: &StoreKey) -> Self {
         Self::encode(key, &STANDARD)
     }
@@ -42,6 +45,7 @@ impl KeyText {
 }
 
 /// The store key in `text`, as services with the standard alphabet answer.
+#[cfg(any(feature = "aws", feature = "gcp", feature = "vault"))]
 pub(crate) fn key_from_base64(text: &str) -> Result<StoreKey, KmsError> {
     decode(text, &STANDARD)
 }

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 mod aws;
+mod azure;
 mod conformance;
 mod gcp;
 mod kmip;

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 pub(crate) mod admin;
 pub(crate) mod aws;
+pub(crate) mod azure;
 pub(crate) mod certificates;
 pub(crate) mod gcp;
 pub(crate) mod http;

@@ -1,7 +1,7 @@
 """A Google Cloud KMS on 127.0.0.1 over TLS: key rings, keys, versions and their states,
 AES-GCM with AAD, checksums, bearer tokens, and the token endpoint of service accounts.
 
-check_fakes.py proves it with Google's own client. Arguments: port, certificate, key, and
+gcp_admin.py administers and checks it with Google's own client. Arguments: port, certificate, key, and
 the public key (PEM) of the one service account.
 
 `POST /fake` sets {"permitted": BOOL, "tokens": BOOL, "corrupt": FIELD or null,
