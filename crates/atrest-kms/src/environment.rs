@@ -55,13 +55,11 @@ impl Environment {
     }
 
     /// A variable that is not secret, such as a path or a region.
-    #[allow(dead_code, reason = "used by some features")]
     pub(crate) fn plain(&self, name: &str) -> Option<String> {
         self.var(name).map(|value| value.expose().to_owned())
     }
 
     /// `path` in the home directory.
-    #[allow(dead_code, reason = "used by some features")]
     pub(crate) fn home(&self, path: &str) -> Option<PathBuf> {
         Some(PathBuf::from(self.plain("HOME")?).join(path))
     }
@@ -84,7 +82,6 @@ impl fmt::Debug for Environment {
 /// # Errors
 /// `Unauthenticated` if there is no such file: whoever takes a credential away takes
 /// access away. `Misconfigured` if it is unreadable, too long or not UTF-8.
-#[allow(dead_code, reason = "used by some features")]
 pub(crate) fn read_secret_file(path: &str, what: &str) -> Result<Secret, KmsError> {
     use std::io::Read;
 

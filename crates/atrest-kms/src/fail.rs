@@ -10,19 +10,16 @@ pub(crate) fn misconfigured(what: impl Into<String>) -> KmsError {
     fail(KmsErrorKind::Misconfigured, what)
 }
 
-#[allow(dead_code, reason = "used by some features")]
 pub(crate) fn protocol(what: impl Into<String>) -> KmsError {
     fail(KmsErrorKind::Protocol, what)
 }
 
-#[allow(dead_code, reason = "used by some features")]
 pub(crate) fn integrity(what: impl Into<String>) -> KmsError {
     fail(KmsErrorKind::Integrity, what)
 }
 
 /// The unwrapped bytes as a store key. A success of another length is no proof of access,
 /// and no key.
-#[allow(dead_code, reason = "used by some features")]
 pub(crate) fn store_key(bytes: &[u8]) -> Result<atrest::StoreKey, KmsError> {
     atrest::StoreKey::from_slice(bytes).ok_or_else(|| {
         integrity(format!("expected 32 bytes under the wrapping, found {}", bytes.len()))

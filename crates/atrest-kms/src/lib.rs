@@ -25,27 +25,36 @@
 //! | `pkcs11` | `pkcs11:token=T;object=K` | yes |
 //! | `kmip` | `kmip://HOST:PORT/UNIQUE_ID` | yes, as AAD |
 
+mod from_uri;
+
 #[cfg(feature = "aws")]
 mod aws;
 #[cfg(feature = "azure")]
 mod azure;
-mod environment;
-mod fail;
-mod from_uri;
 #[cfg(feature = "gcp")]
 mod gcp;
 #[cfg(feature = "kmip")]
 mod kmip;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
+#[cfg(feature = "vault")]
+mod vault;
+
+// What providers share; each uses its part, all of them together use all of it.
+#[cfg_attr(not(feature = "all"), allow(dead_code))]
+mod environment;
+#[cfg_attr(not(feature = "all"), allow(dead_code))]
+mod fail;
+#[cfg_attr(not(feature = "all"), allow(dead_code))]
 mod redact;
 #[cfg(feature = "_rest")]
 mod rest;
+#[cfg_attr(not(feature = "all"), allow(dead_code))]
 mod retry;
+#[cfg_attr(not(feature = "all"), allow(dead_code))]
 mod secret;
+#[cfg_attr(not(feature = "all"), allow(dead_code))]
 mod uri;
-#[cfg(feature = "vault")]
-mod vault;
 
 #[cfg(feature = "aws")]
 pub use aws::AwsKms;

@@ -102,7 +102,6 @@ pub(crate) fn decode_bytes(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Whether this is safe as one segment of a request path: it cannot climb, split or end it.
-#[allow(dead_code, reason = "used by some features")]
 pub(crate) fn is_segment(text: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
     !text.is_empty() && text.chars().all(good) && !text.chars().all(|c| c == '.')
@@ -110,14 +109,12 @@ pub(crate) fn is_segment(text: &str) -> bool {
 
 /// `HOST:PORT`, `HOST`, or the same with an IPv6 address in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(dead_code, reason = "used by some features")]
 pub(crate) struct HostPort {
     /// A name or address, IPv6 without brackets.
     pub host: String,
     pub port: u16,
 }
 
-#[allow(dead_code, reason = "used by some features")]
 impl HostPort {
     pub(crate) fn parse(text: &str, default_port: u16) -> Option<Self> {
         let (host, port) = match text.strip_prefix('[') {
@@ -148,7 +145,6 @@ impl HostPort {
     }
 }
 
-#[allow(dead_code, reason = "used by some features")]
 impl std::fmt::Display for HostPort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.host.contains(':') {
@@ -162,7 +158,6 @@ impl std::fmt::Display for HostPort {
 /// A service's address given as an option: `https://` and a host under one of `domains`,
 /// or anything on this machine. Credentials are sent there, so an edited keyring
 /// **MUST NOT** name another host.
-#[allow(dead_code, reason = "used by some features")]
 pub(crate) fn endpoint(text: &str, domains: &[&str]) -> Result<String, KmsError> {
     let refuse = || {
         misconfigured(format!(
