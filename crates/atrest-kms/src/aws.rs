@@ -95,7 +95,7 @@ impl AwsKms {
     /// ARN, or an endpoint outside AWS and this machine.
     pub fn from_uri(uri: KeyUri, environment: &Environment) -> Result<Self, KmsError> {
         let options = key_name::parse(&uri, environment)?;
-        let rest = Rest::new(options.ca.as_deref())?;
+        let rest = Rest::new(&options.endpoint, options.ca.as_deref())?;
         let credentials =
             Chain::new(environment.clone(), options.profile, options.key.sts_endpoint());
         Ok(Self { uri, rest, endpoint: options.endpoint, key: options.key, credentials })

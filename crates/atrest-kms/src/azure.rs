@@ -79,7 +79,7 @@ impl AzureKms {
     /// Azure's nor this machine.
     pub fn from_uri(uri: KeyUri, environment: &Environment) -> Result<Self, KmsError> {
         let (key, ca) = key_name::parse(&uri)?;
-        let rest = Rest::new(ca.as_deref())?;
+        let rest = Rest::new(&key.vault, ca.as_deref())?;
         let (environment, token) = (environment.clone(), TokenCache::default());
         Ok(Self { uri, rest, key, environment, token })
     }

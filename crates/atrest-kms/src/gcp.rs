@@ -102,7 +102,7 @@ impl GcpKms {
             Some(text) => endpoint(&text, &DOMAINS)?,
             None => ENDPOINT.to_owned(),
         };
-        let rest = Rest::new(parts.take("ca").as_deref())?;
+        let rest = Rest::new(&endpoint, parts.take("ca").as_deref())?;
         parts.finish()?;
         Ok(Self {
             uri,

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::fail::{fail, misconfigured, protocol};
 use crate::redact::redact;
+use crate::uri::HostPort;
 
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 mod form;
@@ -67,16 +68,25 @@ pub(crate) struct Answer {
 }
 
 impl Rest {
-    /// A client that trusts the certificates in `ca`, or the web's without one.
+    /// A client for the service at `url`, which trusts the certificates in `ca`, or the
+    /// web's without one. The environment's proxy is used for `https` to other machines.
     ///
     /// # Errors
     /// `Misconfigured` if the file holds no certificate.
-    pub(crate) fn new(ca: Option<&str>) -> Result<Self, KmsError> {
+    pub(crate) fn new(url: &str, ca: Option<&str>) -> Result<Self, KmsError> {
         let mut tls = TlsConfig::builder();
         if let Some(path) = ca {
             tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates(path)?)));
         }
-        Ok(Self::with(|config| config.tls_config(tls.build())))
+        let remote = url
+            .strip_prefix("https://")
+            .and_then(|rest| HostPort::parse(rest.split('/').next()?, 443))
+            .is_some_and(|address| !address.is_loopback());
+        Ok(Self::with(|config| {
+            let config = config.tls_config(tls.build());
+            // Without TLS a proxy would read the token.
+            if remote { config } else { config.proxy(None) }
+        }))
     }
 
     /// A client for metadata services, which a proxy would not reach.

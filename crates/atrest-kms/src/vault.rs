@@ -93,12 +93,13 @@ impl Vault {
         };
         let namespace = parts.take("namespace");
         let token_file = parts.take("token_file");
-        let rest = Rest::new(parts.take("ca").as_deref())?;
+        let engine = format!("{scheme}://{address}/v1/{mount}");
+        let rest = Rest::new(&engine, parts.take("ca").as_deref())?;
         parts.finish()?;
         Ok(Self {
             uri,
             rest,
-            engine: format!("{scheme}://{address}/v1/{mount}"),
+            engine,
             name,
             namespace,
             token_file,

@@ -138,3 +138,32 @@ fn load(path: &Path) -> Result<Library, KmsError> {
         Err(error) => Err(answer::error(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// A call that hangs does not hold its caller, and those behind it end too.
+    #[test]
+    fn a_hanging_call_ends_for_its_caller() {
+        let path = "/usr/lib/softhsm/libsofthsm2.so";
+        if !Path::new(path).exists() {
+            return; // The integration tests say so loudly.
+        }
+        let none: [(&str, &str); 0] = [];
+        let module = find(Some(path), &Environment::fixed(none)).unwrap_or_else(|e| panic!("{e}"));
+        let soon = || Deadline::after(Duration::from_millis(200));
+        let hang = |_: &Library| {
+            std::thread::sleep(Duration::from_secs(30));
+            Ok(())
+        };
+        let start = Instant::now();
+        for _ in 0..2 {
+            let Err(Failed::Other(error)) = module.run(soon(), hang) else { panic!("an answer") };
+            assert_eq!(error.kind(), KmsErrorKind::Unreachable, "{error}");
+        }
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+}

@@ -370,7 +370,7 @@ fn an_identity_that_sts_refuses() {
         ("AWS_ENDPOINT_URL_STS", &format!("http://127.0.0.1:{}", account.server.process.port)),
     ]);
     let kms = account.open_with(&account.server.uri(&account.server.new_key()), &environment);
-    let error = kms.wrap(&key(1), &context(1), soon()).err().expect("refused");
+    let error = kms.wrap(&key(1), &context(1), soon()).expect_err("refused");
     assert!(error.kind().denies_access(), "{error:?}");
     assert_hides(&error, &["header.payload.signature-to-hide".to_owned()]);
 }

@@ -10,11 +10,13 @@
 mod aws;
 mod azure;
 mod conformance;
+mod encoding;
 mod gcp;
 mod kmip;
 mod local;
 mod outage;
 mod pkcs11;
+mod secrecy;
 mod servers;
 mod uris;
 mod vault;

@@ -4,8 +4,8 @@ deletion and recovery, and the token endpoint of Entra ID.
 azure_admin.py administers and checks it with the official client. Arguments: port,
 certificate, key.
 
-`POST /fake` sets {"permitted": BOOL, "tokens": BOOL}; with "tokens" false every token given
-so far is revoked.
+`POST /fake` sets {"permitted": BOOL, "tokens": BOOL, "echo": BOOL}; with "tokens" false every
+token given so far is revoked, with "echo" every answer repeats what was asked.
 """
 
 import base64
@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 port, cert, key = int(sys.argv[1]), *sys.argv[2:4]
 keys, deleted = {}, {}
 tokens = {"admin-token"}
-settings = {"permitted": True}
+settings = {"permitted": True, "echo": False}
 lock = threading.Lock()
 OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 
@@ -201,6 +201,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     tokens.intersection_update({"admin-token"})
                 settings.update(body)
                 return self.answer(200, {})
+            if settings["echo"]:
+                heard = f"{self.headers}{raw.decode()}"
+                error = {"code": heard, "message": heard, "innererror": {"code": heard}}
+                return self.answer(400, {"error": error})
             try:
                 bearer = (self.headers.get("authorization") or "").removeprefix("Bearer ")
                 if bearer not in tokens and bearer != "metadata-token":

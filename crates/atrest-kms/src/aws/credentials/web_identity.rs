@@ -33,7 +33,7 @@ pub(super) fn assume(
     let url = format!("{}/", endpoint.trim_end_matches('/'));
     let body = body.expose().as_bytes();
     let call = Call { method: Method::POST, url: &url, headers: &[FORM], body };
-    credentials(&Rest::new(None)?.send(&call, deadline)?, &[token.expose()]).map(Some)
+    credentials(&Rest::new(&url, None)?.send(&call, deadline)?, &[token.expose()]).map(Some)
 }
 
 fn credentials(answer: &Answer, secrets: &[&str]) -> Result<Credentials, KmsError> {

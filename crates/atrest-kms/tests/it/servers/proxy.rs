@@ -19,6 +19,8 @@ pub(crate) enum Mode {
     CutAnswerAfter(usize),
     /// Answers these bytes itself, whatever is asked.
     Answer(Vec<u8>),
+    /// Answers this status, and all that it was sent wherever services put their words.
+    Echo(u16),
     /// Sends one byte of an endless header each 100 ms.
     Drip,
 }
@@ -95,15 +97,47 @@ fn serve(mut client: TcpStream, target: u16, mode: Mode, stop: &AtomicBool) {
             }
         }
         Mode::Answer(answer) => {
-            // The request's head and body arrive together or soon after one another.
-            drop(client.set_read_timeout(Some(Duration::from_millis(200))));
-            let mut buffer = [0; 16 * 1024];
-            while client.read(&mut buffer).is_ok_and(|read| read > 0) {}
+            read_request(&mut client);
             drop(client.write_all(&answer));
+        }
+        Mode::Echo(status) => {
+            let heard = read_request(&mut client);
+            let body = serde_json::json!({
+                "errors": [heard],
+                "__type": heard,
+                "message": heard,
+                "error": {"status": heard, "code": heard, "message": heard},
+                "error_description": heard,
+            });
+            let body = body.to_string();
+            let len = body.len();
+            let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {len}");
+            drop(client.write_all(format!("{head}\r\n\r\n{body}").as_bytes()));
         }
         Mode::Pass => relay(client, target, usize::MAX),
         Mode::CutAnswerAfter(len) => relay(client, target, len),
     }
+}
+
+/// All of the request, as far as its head tells its length.
+fn read_request(client: &mut TcpStream) -> String {
+    // Ends the wait for what is not HTTP.
+    drop(client.set_read_timeout(Some(Duration::from_secs(1))));
+    let (mut heard, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+    while let Ok(read) = client.read(&mut buffer)
+        && read > 0
+    {
+        heard.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&heard).to_ascii_lowercase();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let len = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+            let len = len.and_then(|len| len.trim().parse().ok()).unwrap_or(0);
+            if body.len() >= len {
+                break;
+            }
+        }
+    }
+    String::from_utf8_lossy(&heard).into_owned()
 }
 
 fn relay(mut client: TcpStream, target: u16, answer_len_max: usize) {
