@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
@@ -62,6 +63,8 @@ impl Process {
         let log_path = dir.path().join("log");
         let log = File::create(&log_path).map_err(|e| format!("{name}: {e}"))?;
         let child = command(port, dir.path())
+            // PyKMIP has a child of its own, which would outlive it.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(|e| e.to_string())?)
             .stderr(log)
@@ -104,7 +107,10 @@ impl Process {
         assert!(sent.is_ok_and(|status| status.success()), "kill {signal}");
     }
 
+    /// Kills the process and its children.
     pub(crate) fn kill(&mut self) {
+        let group = format!("-{}", self.child.id());
+        drop(Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status());
         drop(self.child.kill());
         drop(self.child.wait());
     }

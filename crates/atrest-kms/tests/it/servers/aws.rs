@@ -22,8 +22,10 @@ pub(crate) fn ministack() -> Result<Arc<Aws>, String> {
             "ministack",
             |port, dir| {
                 let mut command = python_program("ministack");
-                // It binds every interface unless told.
+                // It binds every interface unless told, with MQTT and SFTP whatever it is told.
                 command
+                    .env("IOT_MTLS_ENABLED", "0")
+                    .env("SFTP_ENABLED", "0")
                     .env("BIND_HOST", "127.0.0.1")
                     .env("GATEWAY_PORT", port.to_string())
                     .env("AUTH", "true")
