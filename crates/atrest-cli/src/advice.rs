@@ -9,7 +9,8 @@ use atrest::error::KmsErrorKind;
 /// Exit code when the reader of our output closed it, as a shell reports SIGPIPE.
 pub(crate) const PIPE_CLOSED: u8 = 141;
 
-const FAILED: u8 = 1;
+/// Exit code where no other fits.
+pub(crate) const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const REFUSED: u8 = 3;
 const NO_ANSWER: u8 = 4;

@@ -8,6 +8,7 @@ use crate::failure::Result;
 use crate::output::Out;
 
 mod decrypt;
+mod demo;
 mod encrypt;
 mod init;
 mod inspect;
@@ -17,6 +18,7 @@ mod status;
 
 const EXAMPLES: &str = "\
 Examples:
+  atrest demo
   atrest keygen /etc/app/cmek.key
   atrest init data --cmek file:///etc/app/cmek.key
   atrest encrypt data report.pdf report.pdf --cmek file:///etc/app/cmek.key
@@ -49,6 +51,7 @@ pub(crate) enum Command {
     Decrypt(decrypt::Args),
     Inspect(inspect::Args),
     Rotate(rotate::Args),
+    Demo(demo::Args),
 }
 
 impl Command {
@@ -61,6 +64,7 @@ impl Command {
             Self::Decrypt(args) => args.run(out),
             Self::Inspect(args) => args.run(out),
             Self::Rotate(args) => args.run(out),
+            Self::Demo(args) => args.run(out),
         }
     }
 }

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use atrest::{Error, ErrorKind};
 use serde::Serialize;
 
-use crate::advice::{PIPE_CLOSED, Verdict};
+use crate::advice::{FAILED, PIPE_CLOSED, Verdict};
 use crate::output::{clean, style};
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -20,6 +20,8 @@ pub(crate) enum Failure {
     Error { error: Error, advice: Option<String> },
     /// Whoever read our output closed it: nobody is left to tell.
     PipeClosed,
+    /// A step of the demonstration did not hold; the report says which.
+    Unheld,
 }
 
 impl Failure {
@@ -46,13 +48,27 @@ impl Failure {
     pub(crate) fn advise(self, better: impl Into<String>) -> Self {
         match self {
             Self::Error { error, .. } => Self::Error { error, advice: Some(better.into()) },
-            Self::PipeClosed => Self::PipeClosed,
+            other => other,
         }
+    }
+
+    /// What a user would see, each line behind `indent`.
+    pub(crate) fn indented(&self, indent: &str) -> String {
+        let Self::Error { error, advice } = self else { return String::new() };
+        let advice = advice.as_deref().unwrap_or(Verdict::of(error.kind()).advice);
+        format!(
+            "{indent}{}",
+            human(error, &causes(error), advice).replace('\n', &format!("\n{indent}"))
+        )
     }
 
     /// Tells the user, and returns the exit code.
     pub(crate) fn report(&self, json: bool) -> u8 {
-        let Self::Error { error, advice } = self else { return PIPE_CLOSED };
+        let (error, advice) = match self {
+            Self::Error { error, advice } => (error, advice),
+            Self::PipeClosed => return PIPE_CLOSED,
+            Self::Unheld => return FAILED,
+        };
         let verdict = Verdict::of(error.kind());
         let advice = advice.as_deref().unwrap_or(verdict.advice);
         let causes = causes(error);

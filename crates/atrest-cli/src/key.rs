@@ -10,6 +10,7 @@ use atrest::kms::{self, Kms, KmsErrorKind, Passphrase};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Result};
+use crate::signal::{self, NoEcho};
 
 /// Where a passphrase may stand instead of being asked for.
 pub(crate) const PASSPHRASE_VARIABLE: &str = "ATREST_PASSPHRASE";
@@ -78,6 +79,11 @@ fn passphrase(words: Words, variable: &str) -> Result<String> {
 }
 
 fn ask(prompt: &str) -> Result<String> {
-    rpassword::prompt_password(prompt)
-        .map_err(|e| atrest::Error::io("the terminal gives no passphrase", e).into())
+    let _no_echo = NoEcho::begin();
+    rpassword::prompt_password(prompt).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::Interrupted {
+            signal::interrupted();
+        }
+        atrest::Error::io("the terminal gives no passphrase", error).into()
+    })
 }

@@ -73,6 +73,7 @@ impl Paint {
 pub(crate) const BOLD: Paint = Paint(Style::new().bold());
 pub(crate) const DIM: Paint = Paint(Style::new().dimmed());
 pub(crate) const GREEN: Paint = colour(anstyle::AnsiColor::Green);
+pub(crate) const RED: Paint = colour(anstyle::AnsiColor::Red);
 pub(crate) const YELLOW: Paint = colour(anstyle::AnsiColor::Yellow);
 
 const fn colour(colour: anstyle::AnsiColor) -> Paint {

@@ -18,6 +18,14 @@ pub(crate) fn bytes(what: &'static str, len: Option<u64>, json: bool) -> Progres
     bar(what, len, template)
 }
 
+/// A bar over records. Hidden for machines.
+pub(crate) fn records(what: &'static str, len: u64, json: bool) -> ProgressBar {
+    if json {
+        return ProgressBar::hidden();
+    }
+    bar(what, Some(len), "{msg} {wide_bar} {human_pos}/{human_len} {eta}")
+}
+
 /// A counter of files found so far.
 pub(crate) fn files(what: &'static str, json: bool) -> ProgressBar {
     if json { ProgressBar::hidden() } else { bar(what, None, "{msg} {human_pos} files {elapsed}") }

@@ -1,22 +1,27 @@
 //! Ctrl-C and its kin: what is half made is removed, what is being committed is finished.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::failure::Result;
 use crate::output::note;
 
-static STATE: Mutex<State> = Mutex::new(State { half_made: Vec::new(), committing: 0 });
+static STATE: Mutex<State> =
+    Mutex::new(State { half_made: Vec::new(), committing: 0, terminal: None });
 
 struct State {
     /// Files and directories to remove when the process is interrupted.
     half_made: Vec<PathBuf>,
     /// Commits that an interruption has to wait for.
     committing: usize,
+    /// The terminal, and how it was before its echo was switched off.
+    terminal: Option<(File, Termios)>,
 }
 
 fn state() -> MutexGuard<'static, State> {
@@ -38,14 +43,28 @@ pub(crate) fn install() -> Result<()> {
                 note("interrupted: finishing the commit first; once more stops now");
                 continue;
             }
-            state.half_made.iter().for_each(|path| remove(path));
-            note("interrupted");
-            std::process::exit(128 + signal);
+            end(&state, signal);
         }
     };
     let name = "atrest-signals".to_owned();
     thread::Builder::new().name(name).spawn(wait).map_err(|e| atrest::Error::io(what, e))?;
     Ok(())
+}
+
+/// Ends the process as Ctrl-C does, for a reader of the terminal that took it itself.
+pub(crate) fn interrupted() -> ! {
+    end(&state(), SIGINT)
+}
+
+/// Called with the lock held, so that only one thread ends the process.
+fn end(state: &State, signal: i32) -> ! {
+    state.half_made.iter().for_each(|path| remove(path));
+    if let Some((terminal, before)) = &state.terminal {
+        // Nothing better can be done if the terminal is gone.
+        let _ = tcsetattr(terminal, OptionalActions::Now, before);
+    }
+    note("interrupted");
+    std::process::exit(128 + signal);
 }
 
 /// Something that is removed when the process is interrupted while this guard lives.
@@ -82,6 +101,25 @@ impl Committing {
 impl Drop for Committing {
     fn drop(&mut self) {
         state().committing -= 1;
+    }
+}
+
+/// While this guard lives, an interruption gives the terminal its echo back.
+pub(crate) struct NoEcho(());
+
+impl NoEcho {
+    /// Before the echo is switched off.
+    pub(crate) fn begin() -> Self {
+        let terminal = File::open("/dev/tty").ok();
+        let saved = terminal.and_then(|tty| tcgetattr(&tty).ok().map(|before| (tty, before)));
+        state().terminal = saved;
+        Self(())
+    }
+}
+
+impl Drop for NoEcho {
+    fn drop(&mut self) {
+        state().terminal = None;
     }
 }
 

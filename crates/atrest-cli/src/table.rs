@@ -61,8 +61,8 @@ impl Table {
         for (index, cell) in cells.iter().enumerate() {
             let padding = " ".repeat(widths[index].saturating_sub(cell.text.chars().count()));
             let text = match cell.paint {
-                Some(paint) => paint.paint(&cell.text),
-                None => cell.text.clone(),
+                Some(paint) if !cell.text.is_empty() => paint.paint(&cell.text),
+                _ => cell.text.clone(),
             };
             line.push_str("  ");
             match self.columns[index].1 {

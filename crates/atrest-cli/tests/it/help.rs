@@ -6,7 +6,8 @@ use crate::support::Bench;
 fn every_command_shows_examples_and_its_json() {
     let bench = Bench::empty();
     let commands = [
-        &["keygen"][..],
+        &["demo"][..],
+        &["keygen"],
         &["init"],
         &["status"],
         &["encrypt"],
