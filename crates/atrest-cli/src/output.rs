@@ -56,6 +56,11 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
+/// A warning on standard error.
+pub(crate) fn warn(text: &str) {
+    note(&format!("{}{text}", YELLOW.paint("warning: ")));
+}
+
 /// Wraps text in a style's escape codes.
 #[derive(Clone, Copy)]
 pub(crate) struct Paint(Style);

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::key::{self, CmekArg, Words};
-use crate::output::{BOLD, Out, clean};
+use crate::output::{BOLD, Out, clean, warn};
 use crate::staged::Staged;
 use crate::{progress, store, units};
 
@@ -31,7 +31,7 @@ const PIECE_LEN: usize = 1 << 20;
 ///
 /// OUT appears only when it is whole and on disk, readable by its owner alone. The store
 /// is only read, beside a writer or not. Suite 1 does not notice a changed body: what
-/// comes out is as trustworthy as the disk it was on.
+/// comes out is as trustworthy as the disk it was on. Suites 2 and 3 refuse it.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -80,6 +80,12 @@ impl Args {
                 bytes
             }
         };
+        if let Some(torn) = reader.torn() {
+            let (frame, bytes) = (torn.frame, units::counted(torn.len_bytes, "byte"));
+            warn(&format!(
+                "the log ends inside frame {frame}: {bytes} on disk are no whole append"
+            ));
+        }
         let report = Report {
             name: self.name.clone(),
             bytes,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind};
+use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Header, Suite};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -12,15 +12,16 @@ use crate::failure::{Failure, Result};
 use crate::key::{self, CmekArg, Words};
 use crate::output::{BOLD, Out, clean};
 use crate::staged::Staged;
-use crate::{progress, store, units};
+use crate::{progress, scan, store, units};
 
 const EXAMPLES: &str = "\
 Examples:
   atrest encrypt data report.pdf report.pdf --cmek file:///etc/app/cmek.key
   pg_dump shop | atrest encrypt data - shop.sql --cmek env:CMEK
   ATREST_CMEK=passphrase: atrest encrypt data wal.log 000001.log --kind log
+  atrest encrypt data report.pdf report.pdf --suite aes256-gcm-chunks --cmek env:CMEK
 
-JSON fields: name, bytes, physical_bytes, kind, data_key_id
+JSON fields: name, bytes, physical_bytes, kind, suite, data_key_id
 ";
 
 /// Bytes read at a time.
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     /// What is in the file.
     #[arg(long, value_enum, default_value_t = Kind::Other)]
     kind: Kind,
+    /// How to encrypt it; by default as the store asks for.
+    #[arg(long, value_enum)]
+    suite: Option<SuiteName>,
     /// Replace NAME if it exists: by a new file under a new key.
     #[arg(long)]
     force: bool,
@@ -61,6 +65,29 @@ enum Kind {
     Blob,
     /// Anything else
     Other,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum SuiteName {
+    /// Fast, no integrity of the body
+    #[value(name = "aes256-ctr")]
+    Ctr,
+    /// Authenticated, for random reads
+    #[value(name = "aes256-gcm-chunks")]
+    GcmChunks,
+    /// Authenticated, for logs
+    #[value(name = "aes256-gcm-log")]
+    GcmLog,
+}
+
+impl From<SuiteName> for Suite {
+    fn from(name: SuiteName) -> Self {
+        match name {
+            SuiteName::Ctr => Self::Aes256Ctr,
+            SuiteName::GcmChunks => Self::Aes256GcmChunks,
+            SuiteName::GcmLog => Self::Aes256GcmLog,
+        }
+    }
 }
 
 impl From<Kind> for FileKind {
@@ -82,6 +109,7 @@ struct Report {
     bytes: u64,
     physical_bytes: u64,
     kind: FileKind,
+    suite: Suite,
     data_key_id: DataKeyId,
 }
 
@@ -96,7 +124,11 @@ impl Args {
         let keyring = store::open(&self.dir, kms)?;
         keyring.maintain()?;
         let fs = EncryptedFs::new(keyring);
-        let mut writer = fs.create_new(staged.path(), FileKind::from(self.kind))?;
+        let mut spec = FileSpec::new(self.kind.into());
+        if let Some(suite) = self.suite {
+            spec = spec.suite(suite.into());
+        }
+        let mut writer = fs.create_new(staged.path(), spec).map_err(|e| named(e, &target))?;
         let progress = progress::bytes("encrypting", len, out.is_json());
         let mut piece = vec![0; PIECE_LEN];
         loop {
@@ -114,6 +146,10 @@ impl Args {
         }
         let sealed = writer.finish().map_err(|e| named(e, &target))?;
         progress.finish_and_clear();
+        // The store chose it if the user did not, so it is read where it stands.
+        let (start, _) = scan::start_of(staged.path())
+            .map_err(|e| Failure::io("the file cannot be read back", staged.path(), e))?;
+        let suite = Header::parse(&start)?.suite;
         staged.publish(self.force)?;
         // Keeps the count of bytes, where the store rotates by it.
         fs.keyring().maintain()?;
@@ -122,6 +158,7 @@ impl Args {
             bytes: sealed.len,
             physical_bytes: sealed.physical_len,
             kind: self.kind.into(),
+            suite,
             data_key_id: sealed.data_key_id,
         };
         out.result(&report, || {

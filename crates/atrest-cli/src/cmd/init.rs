@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use atrest::keyring::DirectoryStorage;
-use atrest::{DataKeyId, Keyring, PlaintextPolicy, StoreId, StoreKeyId};
+use atrest::{DataKeyId, Keyring, PlaintextPolicy, StoreId, StoreKeyId, Suite};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::key::{self, CmekArg, Words};
-use crate::output::{BOLD, Out, YELLOW, clean, note};
+use crate::output::{BOLD, Out, clean, warn};
 use crate::{scan, signal, store, units};
 
 const EXAMPLES: &str = "\
@@ -18,10 +18,11 @@ Examples:
   atrest init data --cmek file:///etc/app/cmek.key
   atrest init data --cmek passphrase:
   atrest init data --cmek env:CMEK --rotation-period 7d --rotation-bytes 1TiB
+  atrest init ledger --cmek env:CMEK --authenticated
   atrest init old-data --cmek file:///etc/app/cmek.key --allow-plaintext
 
 JSON fields: directory, store_id, store_key_id, data_key_id, key_uri, rotation_period_s,
-rotation_bytes, plaintext, plaintext_files
+rotation_bytes, plaintext, minimum_suite, plaintext_files
 ";
 
 /// Create a store: a directory with a keyring.
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     /// Read files that are not encrypted, from before encryption was switched on.
     #[arg(long)]
     allow_plaintext: bool,
+    /// Refuse files whose body is not authenticated (suite 1), and write none.
+    #[arg(long)]
+    authenticated: bool,
 }
 
 /// Field names are stable.
@@ -57,6 +61,7 @@ struct Report {
     rotation_period_s: u64,
     rotation_bytes: Option<u64>,
     plaintext: PlaintextPolicy,
+    minimum_suite: Suite,
     plaintext_files: u64,
 }
 
@@ -68,6 +73,9 @@ impl Args {
         options.settings.rotation_bytes = self.rotation_bytes;
         if self.allow_plaintext {
             options.settings.plaintext = PlaintextPolicy::Allow;
+        }
+        if self.authenticated {
+            options.settings.minimum_suite = Suite::Aes256GcmChunks;
         }
         let committing = signal::Committing::begin();
         let made = make_directories(&self.dir)?;
@@ -88,6 +96,7 @@ impl Args {
             rotation_period_s: self.rotation_period.as_secs(),
             rotation_bytes: self.rotation_bytes,
             plaintext: status.settings.plaintext,
+            minimum_suite: status.settings.minimum_suite,
             plaintext_files: scan.plaintext.files,
         };
         self.warn(&report);
@@ -112,7 +121,6 @@ impl Args {
 
     /// What works, and is probably a mistake.
     fn warn(&self, report: &Report) {
-        let warn = |text: &str| note(&format!("{}{text}", YELLOW.paint("warning: ")));
         if report.plaintext_files > 0 && !self.allow_plaintext {
             warn(&format!(
                 "{} there not encrypted and will be refused; --allow-plaintext reads them",

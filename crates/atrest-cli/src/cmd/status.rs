@@ -276,8 +276,10 @@ fn settings_line(settings: &Settings) -> String {
         PlaintextPolicy::Require => "refused",
         PlaintextPolicy::Allow => "allowed",
     };
+    let suites =
+        if settings.minimum_suite.is_authenticated() { "; authenticated files only" } else { "" };
     format!(
-        "  settings    data key rotates after {}{limit}; plaintext files {plaintext}",
+        "  settings    data key rotates after {}{limit}; plaintext files {plaintext}{suites}",
         units::duration(settings.rotation_period)
     )
 }

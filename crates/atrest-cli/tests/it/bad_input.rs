@@ -143,6 +143,38 @@ fn newer(good: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_changed_body_is_refused_where_it_is_authenticated() {
+    let bench = Bench::new();
+    bench.write("src", &[9; 300_000]);
+    bench.good(&["init", "strict", "--authenticated"]);
+    for (suite, kind) in [("aes256-gcm-chunks", "table"), ("aes256-gcm-log", "log")] {
+        // Asked for, and chosen by the store.
+        let asked = bench.json(&["encrypt", "data", "src", suite, "--suite", suite]);
+        let chosen = bench.json(&["encrypt", "strict", "src", suite, "--kind", kind]);
+        assert_eq!((&asked["suite"], &chosen["suite"]), (&suite.into(), &suite.into()));
+        assert!(bench.good(&["decrypt", "data", suite]) == bench.read("src"));
+        let good = bench.read(&format!("data/{suite}"));
+        let mut changed = good.clone();
+        changed[good.len() / 2] ^= 1;
+        bench.write(&format!("data/{suite}"), &changed);
+        bench.bad(5, "authentication", &["decrypt", "data", suite, "-o", "out"]);
+        assert!(!bench.path("out").exists());
+        // A log that a crash cut short ends with the frame before, and says so.
+        bench.write(&format!("data/{suite}"), &good[..good.len() - 1]);
+        if suite == "aes256-gcm-log" {
+            let run = bench.run(&["decrypt", "data", suite]);
+            assert!(run.code == 0 && run.stderr.contains("warning: "), "{}", run.stderr);
+            assert!(!run.stdout.is_empty() && bench.read("src").starts_with(&run.stdout));
+        } else {
+            bench.bad(5, "authentication", &["decrypt", "data", suite]);
+        }
+    }
+    let weak = ["encrypt", "strict", "src", "weak", "--suite", "aes256-ctr"];
+    bench.bad(5, "suite-too-weak", &weak);
+    assert!(!bench.path("strict/weak").exists());
+}
+
+#[test]
 fn plaintext_is_read_only_where_the_store_allows_it() {
     let bench = with_file();
     bench.good(&["init", "open", "--allow-plaintext"]);

@@ -26,6 +26,11 @@ fn every_step_holds_and_the_store_that_stays_is_one() {
     let number = |step: usize, name: &str| steps[step]["numbers"][name].as_u64().unwrap();
     assert_eq!(number(1, "records"), 2000);
     assert_eq!(number(2, "data_keys"), 4);
+    // Each key followed the one before by thirty days.
+    let keys = steps[3]["numbers"]["data_keys"].as_array().unwrap();
+    let created: Vec<_> = keys.iter().map(|key| key["created_ns"].as_u64().unwrap()).collect();
+    let month_ns = 30 * 86_400 * 1_000_000_000;
+    assert!(created.windows(2).all(|pair| pair[1] - pair[0] == month_ns), "{created:?}");
     // 2000 and three times a twentieth.
     assert_eq!((number(5, "records_good"), number(8, "records_good")), (2300, 2300));
     assert!(number(4, "old_bytes_after") * 4 <= number(4, "old_bytes_before"));

@@ -32,7 +32,7 @@ fn keygen_and_init() {
     assert_fields(
         &init,
         "directory store_id store_key_id data_key_id key_uri rotation_period_s rotation_bytes
-         plaintext plaintext_files",
+         plaintext minimum_suite plaintext_files",
     );
     assert_eq!(init["rotation_period_s"], 7 * 86_400);
     assert_eq!(init["rotation_bytes"], 1 << 20);
@@ -47,7 +47,7 @@ fn encrypt_decrypt_and_inspect() {
     let bench = Bench::new();
     bench.write("src", b"twelve bytes");
     let encrypt = bench.json(&["encrypt", "data", "src", "f", "--kind", "log"]);
-    assert_fields(&encrypt, "name bytes physical_bytes kind data_key_id");
+    assert_fields(&encrypt, "name bytes physical_bytes kind suite data_key_id");
     assert_eq!((&encrypt["bytes"], &encrypt["kind"]), (&12.into(), &"log".into()));
     let decrypt = bench.json(&["decrypt", "data", "f", "-o", "out"]);
     assert_fields(&decrypt, "name bytes suite authenticated output");
