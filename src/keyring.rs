@@ -30,6 +30,8 @@ mod audit;
 mod background;
 mod body;
 mod commit;
+#[cfg(feature = "danger-internals")]
+pub(crate) mod conformance;
 mod directory;
 mod files;
 mod format;

@@ -69,6 +69,7 @@ struct Readme;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::cipher::ctr::{CtrKey, Width, limit};
+    pub use crate::keyring::conformance::keyring_storage_conformance;
 
     /// What the fuzz targets call.
     pub mod fuzz {

@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 mod body;
+mod bridge;
 mod error;
 mod headers;
+mod keyring_storage;
 mod kinds;
 mod open;
 mod read;
@@ -11,6 +13,7 @@ mod store;
 mod upload;
 
 pub use error::find_error;
+pub use keyring_storage::ObjectStoreKeyringStorage;
 pub use kinds::slatedb_file_kind;
 pub use reserved::KEYRING_PREFIX;
 pub use store::EncryptedStore;

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod costs;
+mod engine;
+mod keyring;
+mod meddle;
 mod model;
 mod multipart;
 mod policy;

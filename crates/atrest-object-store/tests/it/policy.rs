@@ -166,7 +166,7 @@ async fn withdrawn_keys_end_every_operation_and_come_back() {
     let path = Path::from("a");
     store.put(&path, pattern(200_000, 1).into()).await.unwrap();
     let stream = store.get(&path).await.unwrap();
-    keys.keyring.revoke();
+    keys.keyring.revoke().unwrap();
     let denied = |error: Error| {
         assert!(matches!(error, Error::PermissionDenied { .. }), "{error}");
         assert_eq!(find_error(&error).unwrap().kind(), ErrorKind::CmekRevoked);
@@ -193,7 +193,7 @@ async fn only_errors_that_may_pass_are_retried_by_slatedb() {
     assert!(!should_retry(&store.get(&Path::from("_atrest/x")).await.unwrap_err()));
     store.put(&path, "x".into()).await.unwrap();
     assert!(!should_retry(&read_range(&store, &path, 5..6).await.unwrap_err()));
-    keys.keyring.revoke();
+    keys.keyring.revoke().unwrap();
     assert!(!should_retry(&read(&store, &path).await.unwrap_err()));
     // A fault of the store below is its own.
     keys.keyring.restore().unwrap();

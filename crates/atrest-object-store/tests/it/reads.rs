@@ -147,6 +147,9 @@ async fn the_callers_own_condition_is_kept() {
         }
     }
     assert_eq!(get(&warm, &format!("{first},{second}"), (0..9).into()).unwrap(), pattern(9, 2));
+    // Known now, and not the one asked for.
+    let error = get(&warm, &first, (0..9).into()).unwrap_err();
+    assert!(matches!(error, Error::Precondition { .. }), "{error}");
     // A changed object in the midst of a conditional read is the caller's to judge.
     cold(&keys, &raw).put(&path, pattern(200_000, 3).into()).await.unwrap();
     let third = raw.head(&path).await.unwrap().e_tag.unwrap();

@@ -1,0 +1,261 @@
+//! The keyring in an object store, under conditional put. `docs/FORMAT.md` section 6.
+//!
+//! `_atrest/KEYRING` is the current image, `_atrest/KEYRING.<generation>` the last two
+//! before it. Writers need no lock: each replaces just the image that it read, or learns
+//! that another was first.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atrest::keyring::{KeyringImage, KeyringStorage};
+use atrest::{Error, ErrorKind, Result};
+use futures_util::TryStreamExt;
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt};
+
+use crate::bridge::{Bridge, NoAnswer};
+use crate::reserved::{KEYRING_FILE, KEYRING_PREFIX};
+use commit::Put;
+
+mod commit;
+
+/// Longest keyring that is read, in bytes: the core's own limit.
+const KEYRING_LEN_MAX: u64 = 64 << 20;
+/// Older images that are kept.
+const KEPT_IMAGES: usize = 2;
+/// Default time for one request, the store's own retries included.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// A keyring in an object store.
+///
+/// Any number of processes may open it for writing. Of two that rotate at once one
+/// commits, and the other uses the new key instead of rotating again.
+///
+/// The store **MUST** replace an object on condition (`PutMode::Update` with an ETag, and
+/// `PutMode::Create`), as S3, GCS, Azure and memory do. Opening for writing tries it out
+/// with an object `_atrest/PROBE` and refuses a store that cannot, such as
+/// `LocalFileSystem`, or that ignores the condition. A keyring beside a local store is kept
+/// in its directory by [`DirectoryStorage`](atrest::keyring::DirectoryStorage).
+///
+/// All methods block, also inside of a runtime: there, call them from a blocking thread.
+/// Requests are made by a thread of this storage's own, so give it a store (an HTTP
+/// client) that no single-threaded runtime shares.
+#[derive(Debug)]
+pub struct ObjectStoreKeyringStorage {
+    store: Arc<dyn ObjectStore>,
+    /// The directory of the images.
+    dir: Path,
+    location: [u8; 16],
+    bridge: Bridge,
+}
+
+impl ObjectStoreKeyringStorage {
+    /// The keyring below `prefix` of a store: at `<prefix>/_atrest`.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io) if no thread can be started.
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: &Path) -> Result<Self> {
+        let dir = prefix.clone().join(KEYRING_PREFIX);
+        Ok(Self { store, dir, location: [0; 16], bridge: Bridge::new(TIMEOUT)? })
+    }
+
+    /// Names the place, so that a copy of the store elsewhere starts a new data key: the
+    /// first 16 bytes of a hash of the bucket's URL, for instance. Default: no name.
+    #[must_use]
+    pub fn with_location(mut self, location: [u8; 16]) -> Self {
+        self.location = location;
+        self
+    }
+
+    /// Sets the longest time for one request, the store's own retries included. Default:
+    /// 60 s.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.bridge.set_timeout(timeout);
+        self
+    }
+
+    fn path(&self, name: &str) -> Path {
+        self.dir.clone().join(name)
+    }
+
+    fn current(&self) -> Path {
+        self.path(KEYRING_FILE)
+    }
+
+    fn kept_path(&self, generation: u64) -> Path {
+        self.path(&format!("{KEYRING_FILE}.{generation}"))
+    }
+
+    fn beside(&self, name: &str) -> Path {
+        self.path(&format!("{KEYRING_FILE}.{name}"))
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<KeyringImage>> {
+        let Some((bytes, version)) = self.read_any(path)? else { return Ok(None) };
+        let version = version.ok_or_else(|| no_version(path))?;
+        Ok(Some(KeyringImage { bytes, version }))
+    }
+
+    /// An object's bytes and what names this version of it.
+    fn read_any(&self, path: &Path) -> Result<Option<(Vec<u8>, Option<String>)>> {
+        let (store, at) = (self.store.clone(), path.clone());
+        let read = self.bridge.run(async move {
+            let result = store.get(&at).await?;
+            let meta = result.meta.clone();
+            let bytes =
+                if meta.size > KEYRING_LEN_MAX { None } else { Some(result.bytes().await?) };
+            Ok::<_, StoreError>((meta, bytes))
+        });
+        match read {
+            Ok(Ok((meta, Some(bytes)))) => {
+                Ok(Some((bytes.into(), commit::version(meta.e_tag, meta.version))))
+            }
+            Ok(Ok((meta, None))) => {
+                let what = format!("expected a keyring of at most 64 MiB, found {}", meta.size);
+                Err(Error::new(ErrorKind::KeyringCorrupt, what).with_path(path.as_ref()))
+            }
+            Ok(Err(StoreError::NotFound { .. })) => Ok(None),
+            Ok(Err(error)) => Err(failed("the keyring cannot be read", path, error)),
+            Err(NoAnswer(error)) => Err(error.with_path(path.as_ref())),
+        }
+    }
+
+    fn delete(&self, path: &Path) -> Result<()> {
+        let (store, at) = (self.store.clone(), path.clone());
+        match self.bridge.run(async move { store.delete(&at).await }) {
+            Ok(Ok(()) | Err(StoreError::NotFound { .. })) => Ok(()),
+            Ok(Err(error)) => {
+                Err(failed("what is beside the keyring cannot be removed", path, error))
+            }
+            Err(NoAnswer(error)) => Err(error.with_path(path.as_ref())),
+        }
+    }
+
+    /// Generations of the older images, oldest first.
+    fn kept_generations(&self) -> Result<Vec<u64>> {
+        let (store, dir) = (self.store.clone(), self.dir.clone());
+        let listed = self.bridge.run(async move {
+            let metas = store.list(Some(&dir));
+            metas.map_ok(|meta| meta.location).try_collect::<Vec<_>>().await
+        });
+        let locations = match listed {
+            Ok(Ok(locations)) => locations,
+            Ok(Err(error)) => {
+                return Err(failed("older keyrings cannot be listed", &self.dir, error));
+            }
+            Err(NoAnswer(error)) => return Err(error.with_path(self.dir.as_ref())),
+        };
+        let generation = |path: &Path| {
+            path.filename()?.strip_prefix(KEYRING_FILE)?.strip_prefix('.')?.parse().ok()
+        };
+        let mut generations: Vec<u64> = locations.iter().filter_map(generation).collect();
+        generations.sort_unstable();
+        Ok(generations)
+    }
+}
+
+impl KeyringStorage for ObjectStoreKeyringStorage {
+    /// Needs no lock. Proves that the store replaces an object on condition, and only
+    /// then: five requests.
+    fn lock(&self) -> Result<()> {
+        self.probe()
+    }
+
+    fn load(&self) -> Result<Option<KeyringImage>> {
+        self.read(&self.current())
+    }
+
+    fn commit(
+        &self,
+        bytes: &[u8],
+        generation: u64,
+        previous: Option<&KeyringImage>,
+    ) -> Result<String> {
+        let old = generation.saturating_sub(1);
+        if let Some(previous) = previous {
+            // Before the new image, so that no crash loses it. Never over one that is
+            // there: that is the same image, put aside by another writer.
+            match self.put(&self.kept_path(old), &previous.bytes, None) {
+                Put::Done(_) | Put::Refused(_) => {}
+                Put::Failed(error) | Put::Unknown(error) => return Err(error),
+            }
+        }
+        let outcome = self.replace(bytes, previous);
+        match (&outcome, previous) {
+            (Err(error), Some(previous)) if error.kind() == ErrorKind::KeyringConflict => {
+                // The conflict is the one to tell; an image left over goes with the next
+                // rotation of the store key.
+                drop(self.withdraw_kept(previous, old));
+            }
+            (Ok(_), _) => {
+                // The commit is done; what is left over is removed at the next one.
+                if let Ok(generations) = self.kept_generations() {
+                    let excess = generations.len().saturating_sub(KEPT_IMAGES);
+                    for generation in &generations[..excess] {
+                        drop(self.delete(&self.kept_path(*generation)));
+                    }
+                }
+            }
+            _ => {}
+        }
+        outcome
+    }
+
+    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+        let mut images = Vec::new();
+        for generation in self.kept_generations()? {
+            if let Some(image) = self.read(&self.kept_path(generation))? {
+                images.push((generation, image.bytes));
+            }
+        }
+        Ok(images)
+    }
+
+    fn forget_kept(&self) -> Result<()> {
+        self.kept_generations()?.into_iter().try_for_each(|old| self.delete(&self.kept_path(old)))
+    }
+
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        let path = self.beside(name);
+        let (store, at, payload) = (self.store.clone(), path.clone(), bytes.to_vec().into());
+        match self.bridge.run(async move { store.put(&at, payload).await }) {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(error)) => {
+                Err(failed("what is beside the keyring cannot be written", &path, error))
+            }
+            Err(NoAnswer(error)) => Err(error.with_path(path.as_ref())),
+        }
+    }
+
+    fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.read_any(&self.beside(name))?.map(|(bytes, _)| bytes))
+    }
+
+    fn remove_beside(&self, name: &str) -> Result<()> {
+        self.delete(&self.beside(name))
+    }
+
+    fn location(&self) -> [u8; 16] {
+        self.location
+    }
+}
+
+fn failed(what: &str, path: &Path, error: StoreError) -> Error {
+    let kind = match &error {
+        StoreError::NotFound { .. } => io::ErrorKind::NotFound,
+        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
+            io::ErrorKind::PermissionDenied
+        }
+        StoreError::NotImplemented { .. } | StoreError::NotSupported { .. } => {
+            io::ErrorKind::Unsupported
+        }
+        _ => io::ErrorKind::Other,
+    };
+    Error::new(ErrorKind::Io(kind), what).with_source(error).with_path(path.as_ref())
+}
+
+fn no_version(path: &Path) -> Error {
+    let what = "expected an object store with ETags, found none";
+    Error::new(ErrorKind::InvalidArgument, what).with_path(path.as_ref())
+}

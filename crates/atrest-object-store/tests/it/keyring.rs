@@ -1,0 +1,418 @@
+//! The keyring in an object store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use atrest::internals::keyring_storage_conformance;
+use atrest::keyring::{DirectoryStorage, KeyringStorage, MemoryStorage, Options};
+use atrest::kms::{Kms, generate_key_file};
+use atrest::{ErrorKind, Expect, FileKind, Header, Keyring};
+use atrest_object_store::{EncryptedStore, ObjectStoreKeyringStorage};
+use futures_util::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use proptest::prelude::*;
+
+use crate::meddle::{Fate, Meddle};
+use crate::support::{key_file, pattern, read};
+
+fn storage(store: impl ObjectStore) -> ObjectStoreKeyringStorage {
+    let storage = ObjectStoreKeyringStorage::new(Arc::new(store), &Path::from("db")).unwrap();
+    storage.with_timeout(Duration::from_secs(20))
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.background = false;
+    options
+}
+
+fn customer_key() -> (tempfile::TempDir, Arc<dyn Kms>) {
+    let dir = tempfile::tempdir().unwrap();
+    generate_key_file(dir.path().join("cmek.key")).unwrap();
+    let kms = key_file(&dir);
+    (dir, kms)
+}
+
+fn names(store: &InMemory) -> Vec<String> {
+    let metas: Vec<_> = futures_executor::block_on(store.list(None).try_collect()).unwrap();
+    metas.into_iter().map(|meta: object_store::ObjectMeta| meta.location.to_string()).collect()
+}
+
+#[test]
+fn every_storage_keeps_the_contract() {
+    keyring_storage_conformance(&|| Box::new(MemoryStorage::new()));
+    keyring_storage_conformance(&|| Box::new(storage(InMemory::new())));
+    let dir = tempfile::tempdir().unwrap();
+    let count = std::cell::Cell::new(0);
+    keyring_storage_conformance(&|| {
+        count.set(count.get() + 1);
+        let dir = dir.path().join(count.get().to_string());
+        std::fs::create_dir(&dir).unwrap();
+        Box::new(DirectoryStorage::new(dir))
+    });
+}
+
+fn lives_in(raw: &Arc<InMemory>, kms: &Arc<dyn Kms>) {
+    let keyring = Keyring::create(storage(raw.clone()), kms.clone(), options()).unwrap();
+    let error = Keyring::create(storage(raw.clone()), kms.clone(), options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyringExists);
+    let reader = Keyring::open_read_only(storage(raw.clone()), kms.clone(), options()).unwrap();
+    let first = keyring.encryptor(FileKind::Table).unwrap().header().to_vec();
+    for _ in 0..4 {
+        keyring.rotate_data_key().unwrap();
+    }
+    assert_eq!(
+        names(raw),
+        ["db/_atrest/KEYRING", "db/_atrest/KEYRING.3", "db/_atrest/KEYRING.4"],
+        "the last two, and nothing of the proof that the store knows conditions"
+    );
+    keyring.rotate_store_key().unwrap();
+    assert_eq!(names(raw), ["db/_atrest/KEYRING"], "no image has the old store key");
+    let last = keyring.encryptor(FileKind::Table).unwrap().header().to_vec();
+    drop(keyring);
+    let again = Keyring::open(storage(raw.clone()), kms.clone(), options()).unwrap();
+    for header in [first, last] {
+        let header = Header::parse(&header).unwrap();
+        again.decryptor(&header, &Expect::default()).unwrap();
+        reader.decryptor(&header, &Expect::default()).unwrap();
+    }
+}
+
+#[test]
+fn it_lives_inside_and_outside_of_any_runtime() {
+    let (_dir, kms) = customer_key();
+    lives_in(&Arc::default(), &kms);
+    let one = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    one.block_on(async { lives_in(&Arc::default(), &kms) });
+    let many = tokio::runtime::Runtime::new().unwrap();
+    many.block_on(async { lives_in(&Arc::default(), &kms) });
+}
+
+#[test]
+fn the_store_of_the_objects_keeps_their_keyring_too() {
+    let (_dir, kms) = customer_key();
+    let raw = Arc::new(InMemory::new());
+    let writer = Keyring::create(storage(raw.clone()), kms.clone(), options()).unwrap();
+    let reader = Keyring::open_read_only(storage(raw.clone()), kms, options()).unwrap();
+    let [writer, reader] =
+        [writer, reader].map(|keyring| EncryptedStore::new(raw.clone(), keyring));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for n in 0..5 {
+            let path = Path::from(format!("db/{n}"));
+            writer.put(&path, pattern(100, n).into()).await.unwrap();
+            assert_eq!(read(&reader, &path).await.unwrap(), pattern(100, n));
+            writer.keyring().rotate_data_key().unwrap();
+        }
+        let metas: Vec<_> = reader.list(None).try_collect().await.unwrap();
+        assert_eq!(metas.len(), 5, "the keyring is not listed");
+    });
+}
+
+#[test]
+fn a_store_that_cannot_or_does_not_keep_conditions_is_refused() {
+    let (_dir, kms) = customer_key();
+    let dir = tempfile::tempdir().unwrap();
+    let local = Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap());
+    let error = Keyring::create(storage(local), kms.clone(), options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("conditional put, found LocalFileSystem"), "{error}");
+    let left = walk(dir.path());
+    assert!(left.is_empty(), "{left:?}");
+    for careless in [[true, false], [false, true]] {
+        let raw = Arc::new(InMemory::new());
+        let store = Careless { inner: raw.clone(), careless };
+        let error = Keyring::create(storage(store), kms.clone(), options()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert!(names(&raw).is_empty(), "{:?}", names(&raw));
+    }
+}
+
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+/// A commit whose answer is lost is looked into; one that may still arrive is not guessed
+/// at.
+#[test]
+fn the_outcome_of_a_commit_is_found_out() {
+    use Fate::*;
+    let cases: &[(&[Fate], Result<(), ErrorKind>)] = &[
+        (&[Done], Ok(())),
+        (&[Unheard], Ok(())),
+        (&[Lost], Ok(())),
+        (&[Lost, Lost, Lost, Done], Ok(())),
+        (&[Lost, Lost, Lost, Unheard], Ok(())),
+        (&[Lost, Unheard, Lost, Lost], Ok(())),
+        (&[Lost, Lost, Lost, Lost], Err(ErrorKind::Poisoned)),
+        (&[Lost, Denied, Denied, Denied], Err(ErrorKind::Poisoned)),
+        (&[Denied], Err(ErrorKind::Io(std::io::ErrorKind::PermissionDenied))),
+        (&[Hangs], Ok(())),
+    ];
+    let (_dir, kms) = customer_key();
+    for (fates, expected) in cases {
+        let store = Meddle::default();
+        let hangs = fates.contains(&Hangs);
+        let timeout = Duration::from_millis(if hangs { 500 } else { 20_000 });
+        let storage = storage(store.clone()).with_timeout(timeout);
+        let keyring = Keyring::create(storage, kms.clone(), options()).unwrap();
+        let before = keyring.active_data_key_id().unwrap();
+        store.puts_end(fates.iter().copied());
+        let outcome = keyring.rotate_data_key();
+        store.puts_end([]);
+        let found = outcome.as_ref().map(drop).map_err(atrest::Error::kind);
+        assert_eq!(found, *expected, "{fates:?}");
+        let fresh = Keyring::open(self::storage(store), kms.clone(), options()).unwrap();
+        match outcome {
+            Ok(id) => {
+                assert_ne!(id, before);
+                assert_eq!(fresh.active_data_key_id().unwrap(), id, "{fates:?}");
+                assert_eq!(fresh.anchor(), keyring.anchor(), "one commit, known: {fates:?}");
+            }
+            Err(error) => {
+                assert_eq!(keyring.active_data_key_id().unwrap(), before);
+                assert_eq!(fresh.active_data_key_id().unwrap(), before);
+                // After a clear refusal the handle goes on; otherwise it must not.
+                let again = keyring.rotate_data_key().map(drop).map_err(|error| error.kind());
+                match error.kind() {
+                    ErrorKind::Poisoned => assert_eq!(again, Err(ErrorKind::Poisoned)),
+                    _ => assert_eq!(again, Ok(())),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_was_not_heard_is_not_done_twice() {
+    let (_dir, kms) = customer_key();
+    let store = Meddle::default();
+    let keyring = Keyring::create(storage(store.clone()), kms, options()).unwrap();
+    for fate in [Fate::Unheard, Fate::Lost] {
+        let generation = keyring.anchor().generation;
+        store.puts_end([fate]);
+        keyring.rotate_store_key().unwrap();
+        assert_eq!(keyring.anchor().generation, generation + 1, "{fate:?}");
+    }
+}
+
+#[test]
+fn of_two_rotations_at_once_one_happens() {
+    let (_dir, kms) = customer_key();
+    let mut injected = 0;
+    for request in 0..20 {
+        let raw = Arc::new(InMemory::new());
+        let meddle = Meddle::new(raw.clone());
+        let one = Keyring::create(storage(meddle.clone()), kms.clone(), options()).unwrap();
+        let other = Keyring::open(storage(raw.clone()), kms.clone(), options()).unwrap();
+        let before = one.active_data_key_id().unwrap();
+        let second = other.clone();
+        // In the midst of the first rotation a whole other one, before each of its requests.
+        meddle.before(request, move || _ = second.rotate_data_key().unwrap());
+        let new = one.rotate_data_key().unwrap();
+        if !meddle.happened() {
+            continue;
+        }
+        injected += 1;
+        assert_ne!(new, before);
+        assert_eq!(other.active_data_key_id().unwrap(), new, "before request {request}");
+        let fresh = Keyring::open(storage(raw), kms.clone(), options()).unwrap();
+        assert_eq!(fresh.active_data_key_id().unwrap(), new);
+        assert_eq!(fresh.anchor().generation, 2, "before request {request}");
+        assert_eq!(fresh.status().data_keys.len(), 2);
+    }
+    assert!(injected >= 3, "{injected} interleavings only");
+}
+
+#[test]
+fn of_two_creations_at_once_one_happens() {
+    let (_dir, kms) = customer_key();
+    for request in 0..12 {
+        let meddle = Meddle::default();
+        let (raw, kms2) = (meddle.inner.clone(), kms.clone());
+        let (done, second) = std::sync::mpsc::channel();
+        meddle.before(request, move || {
+            let created = Keyring::create(storage(raw), kms2, options());
+            done.send(created.map(drop).map_err(|error| error.kind())).unwrap();
+        });
+        let first = Keyring::create(storage(meddle.clone()), kms.clone(), options());
+        let first = first.map(drop).map_err(|error| error.kind());
+        if meddle.happened() {
+            let mut outcomes = [first, second.recv().unwrap()];
+            outcomes.sort_by_key(Result::is_err);
+            assert_eq!(outcomes, [Ok(()), Err(ErrorKind::KeyringExists)], "{request}");
+        }
+        Keyring::open(storage(meddle), kms.clone(), options()).unwrap();
+    }
+}
+
+#[test]
+fn a_lost_race_leaves_no_image_with_a_replaced_key() {
+    let (_dir, kms) = customer_key();
+    let (_other_dir, other_kms) = customer_key();
+    for (request, cmek) in (0..20).flat_map(|request| [(request, false), (request, true)]) {
+        let raw = Arc::new(InMemory::new());
+        let meddle = Meddle::new(raw.clone());
+        let one = Keyring::create(storage(meddle.clone()), kms.clone(), options()).unwrap();
+        one.rotate_data_key().unwrap();
+        let other = Keyring::open(storage(raw.clone()), kms.clone(), options()).unwrap();
+        let new = other_kms.clone();
+        meddle.before(request, move || {
+            if cmek {
+                other.rotate_cmek(new).unwrap();
+            } else {
+                other.rotate_store_key().unwrap();
+            }
+        });
+        one.rotate_data_key().unwrap();
+        if !meddle.happened() {
+            continue;
+        }
+        let storage = storage(raw);
+        let current = Keyring::inspect(&storage).unwrap();
+        for (generation, bytes) in storage.kept().unwrap() {
+            let image = MemoryStorage::new();
+            image.commit(&bytes, generation, None).unwrap();
+            let kept = Keyring::inspect(&image).unwrap();
+            let same = (kept.store_key_id, &kept.slots) == (current.store_key_id, &current.slots);
+            assert!(same, "before request {request}, {cmek}: image {generation}");
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    RotateDataKey,
+    RotateStoreKey,
+    Maintain,
+    Reload,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => Just(Op::RotateDataKey),
+        1 => Just(Op::RotateStoreKey),
+        1 => Just(Op::Maintain),
+        1 => Just(Op::Reload),
+    ]
+}
+
+fn apply(keyring: &Keyring, op: &Op) {
+    match op {
+        Op::RotateDataKey => drop(keyring.rotate_data_key().unwrap()),
+        Op::RotateStoreKey => drop(keyring.rotate_store_key().unwrap()),
+        Op::Maintain => keyring.maintain().unwrap(),
+        Op::Reload => keyring.reload().unwrap(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
+
+    /// Whatever three writers do in whatever order, the midst of each other's commits
+    /// included: no key that one of them encrypted under is ever missing.
+    #[test]
+    fn no_interleaving_loses_a_key(
+        steps in prop::collection::vec((0usize..3, op(), 0usize..8, 0usize..3, op()), 1..8),
+    ) {
+        let (_dir, kms) = customer_key();
+        let raw = Arc::new(InMemory::new());
+        let stores: Vec<_> = (0..3).map(|_| Meddle::new(raw.clone())).collect();
+        let keyrings: Vec<_> = stores
+            .iter()
+            .map(|store| Keyring::open_or_create(storage(store.clone()), kms.clone(), options()).unwrap())
+            .collect();
+        let mut headers = Vec::new();
+        for (writer, op, request, meddler, between) in steps {
+            if writer != meddler {
+                let other = keyrings[meddler].clone();
+                stores[writer].before(request, move || apply(&other, &between));
+            }
+            apply(&keyrings[writer], &op);
+            stores[writer].happened();
+            for keyring in &keyrings {
+                headers.push(keyring.encryptor(FileKind::Table).unwrap().header().to_vec());
+            }
+        }
+        let fresh = Keyring::open(storage(raw), kms, options()).unwrap();
+        for header in &headers {
+            let header = Header::parse(header).unwrap();
+            for keyring in keyrings.iter().chain([&fresh]) {
+                keyring.decryptor(&header, &Expect::default()).unwrap();
+            }
+        }
+    }
+}
+
+/// A store that overwrites instead of creating, or of replacing on condition.
+#[derive(Debug)]
+struct Careless {
+    inner: Arc<InMemory>,
+    careless: [bool; 2],
+}
+
+impl std::fmt::Display for Careless {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Careless")
+    }
+}
+
+mod careless {
+    use futures_util::stream::BoxStream;
+    use object_store::*;
+
+    use super::{Careless, Path, PutMode, PutOptions};
+
+    #[async_trait::async_trait]
+    impl ObjectStore for Careless {
+        async fn put_opts(
+            &self,
+            at: &Path,
+            data: PutPayload,
+            mut opts: PutOptions,
+        ) -> Result<PutResult> {
+            let [creating, updating] = self.careless;
+            match &opts.mode {
+                PutMode::Create if creating => opts.mode = PutMode::Overwrite,
+                PutMode::Update(_) if updating => opts.mode = PutMode::Overwrite,
+                _ => {}
+            }
+            self.inner.put_opts(at, data, opts).await
+        }
+
+        async fn put_multipart_opts(
+            &self,
+            at: &Path,
+            opts: PutMultipartOptions,
+        ) -> Result<Box<dyn MultipartUpload>> {
+            self.inner.put_multipart_opts(at, opts).await
+        }
+
+        async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+            self.inner.get_opts(at, options).await
+        }
+
+        fn delete_stream(
+            &self,
+            locations: BoxStream<'static, Result<Path>>,
+        ) -> BoxStream<'static, Result<Path>> {
+            self.inner.delete_stream(locations)
+        }
+
+        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+            self.inner.list(prefix)
+        }
+
+        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+            self.inner.list_with_delimiter(prefix).await
+        }
+
+        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+            self.inner.copy_opts(from, to, options).await
+        }
+    }
+}
