@@ -71,6 +71,8 @@ pub mod internals {
     pub use crate::cipher::ctr::{CtrKey, Width, limit};
     pub use crate::keyring::conformance::keyring_storage_conformance;
 
+    pub use crate::keyring::fuzz::many_keys;
+
     /// What the fuzz targets call.
     pub mod fuzz {
         pub use crate::fuzz::{ctr, file, header, keyring_image, keyring_slots, ranges};
