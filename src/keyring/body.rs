@@ -245,6 +245,16 @@ impl KeyRecord {
         self.seal(key, store_id, store_key)
     }
 
+    /// Whether all that goes into an unwrap is the same, so that it gives the same key.
+    pub(crate) fn same_wrap(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.store_key_id == other.store_key_id
+            && self.created_ns == other.created_ns
+            && self.wrap_salt == other.wrap_salt
+            && self.wrap_commitment == other.wrap_commitment
+            && self.wrapped == other.wrapped
+    }
+
     /// Wraps `key` under the salt that the record has.
     fn seal(&mut self, key: &DataKey, store_id: StoreId, store_key: &StoreKey) -> Result<()> {
         let (info, derived) = self.derive(store_id, store_key);

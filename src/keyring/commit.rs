@@ -115,14 +115,15 @@ impl Draft {
     }
 
     /// Encodes the draft as the generation after `previous`, decodes it again and unwraps
-    /// every record: what cannot be read back is never written.
-    fn prove(self, previous: &Image) -> Result<Snapshot> {
+    /// every record that is not, byte for byte, wrapped as in `previous`: what cannot be
+    /// read back is never written.
+    fn prove(self, previous: &Snapshot) -> Result<Snapshot> {
         let fixed = Fixed {
             generation: self.generation,
             written_ns: self.now_ns,
             store_id: self.store_id,
             store_key_id: self.store_key_id,
-            previous_mac: *previous.mac(),
+            previous_mac: *previous.image.mac(),
         };
         let bytes = format::encode(&fixed, &self.slots, &self.body, &self.store_key)?;
         if bytes.len() > format::KEYRING_LEN_MAX {
@@ -130,7 +131,15 @@ impl Draft {
         }
         let image = Image::parse(StoredImage { bytes, version: String::new() })?;
         let body = image.authenticate(&self.store_key)?;
+        // A draft under another store key than it thinks must not slip through.
+        let carried = previous.image.is_under(&self.store_key);
+        let mut before = previous.body.keys.iter();
         for record in body.keys.iter().filter(|record| record.state != 3) {
+            // Records keep their order, so one pass over both finds each old one.
+            let old = before.find(|old| old.id == record.id);
+            if carried && old.is_some_and(|old| old.same_wrap(record)) {
+                continue;
+            }
             let key = record.unwrap(self.store_id, &self.store_key)?;
             let known = self.keys.get(&DataKeyId::from_bytes(record.id));
             if !known.is_some_and(|known| known.key.same(&key)) {
@@ -185,7 +194,7 @@ impl Inner {
             }
             draft.body.location = self.storage.location();
             draft.body.audit.archive(&*self.storage, self.store_id)?;
-            let mut new = draft.prove(&old.image)?;
+            let mut new = draft.prove(&old)?;
             let stored = &new.image.stored.bytes;
             let generation = new.image.fixed.generation;
             match self.storage.commit(stored, generation, Some(&old.image.stored)) {

@@ -165,15 +165,19 @@ impl Image {
 
     /// Verifies the MAC with the store key, then decodes the body.
     pub(crate) fn authenticate(&self, key: &StoreKey) -> Result<Body> {
-        let bytes = &self.stored.bytes;
-        let mac = mac(key, &self.fixed, &bytes[..self.body.end]);
-        if !bool::from(mac.ct_eq(self.mac())) {
+        if !self.is_under(key) {
             return Err(Error::new(
                 ErrorKind::WrongStoreKey,
                 format!("store key {} does not fit the keyring", self.fixed.store_key_id),
             ));
         }
-        Body::decode(&bytes[self.body.clone()])
+        Body::decode(&self.stored.bytes[self.body.clone()])
+    }
+
+    /// Whether the store key fits, in constant time.
+    pub(crate) fn is_under(&self, key: &StoreKey) -> bool {
+        let mac = mac(key, &self.fixed, &self.stored.bytes[..self.body.end]);
+        mac.ct_eq(self.mac()).into()
     }
 
     /// The MAC, which names this very image.

@@ -1,15 +1,14 @@
 //! Keyrings under a fixed store key, for fuzzing, and large ones, for benchmarks.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::body::KeyRecord;
 use super::format::{Fixed, Image, assemble, decode_slots, encode};
 use super::storage::{MemoryStorage, StoredImage};
-use super::{Keyring, Options, load, unlock};
+use super::{Keyring, Options};
 use crate::error::Result;
 use crate::ids::{StoreId, StoreKeyId};
-use crate::kms::{Deadline, Kms};
+use crate::kms::Kms;
 use crate::secret::{DataKey, StoreKey};
 
 /// The store key of the known answers.
@@ -54,19 +53,18 @@ pub(crate) fn seal(slots: &[u8], body: &[u8]) -> Result<Vec<u8>> {
 /// Those of [`Keyring::create`].
 #[cfg_attr(not(feature = "danger-internals"), allow(dead_code, unreachable_pub))]
 pub fn many_keys(kms: Arc<dyn Kms>, count: usize) -> Result<Vec<u8>> {
-    let storage = Arc::new(MemoryStorage::new());
-    drop(Keyring::create(storage.clone(), kms.clone(), Options::default())?);
-    let image = load(&*storage)?;
-    let (store_key, mut body) =
-        unlock::unlock(&image, &[kms], Deadline::after(Duration::from_secs(60)))?;
+    let keyring = Keyring::create(MemoryStorage::new(), kms, Options::default())?;
+    let snapshot = keyring.inner.snapshot.load();
+    let (image, mut body) = (&snapshot.image, snapshot.body.clone());
+    let store_key = &snapshot.unlocked()?.store_key;
     let (store_id, store_key_id) = (image.fixed.store_id, image.fixed.store_key_id);
     for created_ns in 1..count as u64 {
         let key = DataKey::random()?;
-        let mut record = KeyRecord::new(&key, 0, created_ns, store_id, (store_key_id, &store_key))?;
+        let mut record = KeyRecord::new(&key, 0, created_ns, store_id, (store_key_id, store_key))?;
         (record.state, record.retired_ns) = (2, created_ns + 1);
         body.keys.push(record);
     }
-    encode(&image.fixed, &image.slots, &body, &store_key)
+    encode(&image.fixed, &image.slots, &body, store_key)
 }
 
 pub(crate) fn fixed() -> Fixed {
