@@ -14,6 +14,8 @@ use crate::vfs::{OsVfs, ReadFile, Vfs};
 mod buffer;
 mod chunks;
 mod frame_index;
+#[cfg(any(test, feature = "danger-internals"))]
+pub(crate) mod fuzz;
 mod log;
 mod places;
 mod reader;

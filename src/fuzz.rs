@@ -67,32 +67,55 @@ fn read_file(data: &[u8]) {
         assert_eq!(header.suite, Suite::Aes256Ctr);
         assert!(body.is_empty() || decryptor.decrypt_in_place(u64::MAX, &mut body).is_err());
     }
+    let Ok(reader) = crate::fs::fuzz::reader(data, decryptor) else { return };
+    let len = reader.len().expect("an open file has a length");
+    assert!(len <= body.len() as u64);
+    let mut whole = vec![0; body.len()];
+    let Ok(read) = reader.read_at(&mut whole, 0) else {
+        assert_eq!(whole, vec![0; body.len()], "a failed read leaves zeros");
+        return;
+    };
+    assert_eq!(read as u64, len);
+    for start in [1, read / 2, read.saturating_sub(1), read] {
+        let start = start.min(read);
+        let mut part = vec![0; read - start];
+        assert_eq!(reader.read_at(&mut part, start as u64).expect("verified before"), part.len());
+        assert_eq!(part, whole[start..read]);
+    }
 }
 
-/// Appends and range reads against a plain copy. Each command is 5 bytes: kind and
-/// length of an append, or of a read with its offset.
+/// Appends, then range reads, against a plain copy, in the suite that the first byte says.
+/// Each command is 5 bytes: kind and length of an append, or of a read with its offset.
 ///
 /// # Panics
 /// When a read gives other bytes than were appended.
 pub fn ranges(data: &[u8]) {
-    let (mut encryptor, decryptor) = new_file();
-    let (mut plain, mut cipher) = (Vec::new(), Vec::new());
-    for command in data.chunks_exact(5).take(64) {
-        let len = usize::from(u16::from_le_bytes([command[1], command[2]])) % 5000;
-        if command[0] % 2 == 0 {
-            let start = plain.len();
-            plain.extend((0..len).map(|i| (i as u8).wrapping_mul(131).wrapping_add(command[3])));
-            cipher.resize(plain.len(), 0);
-            encryptor.encrypt(&plain[start..], &mut cipher[start..]).expect("a short file");
-            assert_eq!(encryptor.position(), plain.len() as u64);
-        } else {
-            let offset = usize::from(u16::from_le_bytes([command[3], command[4]]));
-            let start = offset.min(plain.len());
-            let end = (start + len).min(plain.len());
-            let mut read = cipher[start..end].to_vec();
-            decryptor.decrypt_in_place(start as u64, &mut read).expect("a short file");
-            assert_eq!(read, plain[start..end]);
-        }
+    let Some((suite, commands)) = data.split_first() else { return };
+    let suite =
+        [Suite::Aes256Ctr, Suite::Aes256GcmChunks, Suite::Aes256GcmLog][usize::from(*suite) % 3];
+    let (mut encryptor, decryptor) = new_file(suite);
+    let (mut plain, mut file) = (Vec::new(), encryptor.header().to_vec());
+    let commands = || {
+        commands.chunks_exact(5).take(64).map(|command| {
+            let len = usize::from(u16::from_le_bytes([command[1], command[2]])) % 5000;
+            (command[0] % 2 == 0, len, u16::from_le_bytes([command[3], command[4]]))
+        })
+    };
+    for (_, len, offset) in commands().filter(|(append, ..)| *append) {
+        let start = plain.len();
+        plain.extend((0..len).map(|i| (i as u8).wrapping_mul(131).wrapping_add(offset as u8)));
+        encryptor.append(&plain[start..], &mut file).expect("a short file");
+        assert_eq!(encryptor.position(), plain.len() as u64);
+    }
+    encryptor.finish(&mut file).expect("a short file");
+    let reader = crate::fs::fuzz::reader(&file, decryptor).expect("a file of ours");
+    assert_eq!(reader.len().expect("an open file"), plain.len() as u64);
+    for (_, len, offset) in commands().filter(|(append, ..)| !*append) {
+        let start = usize::from(offset).min(plain.len());
+        let end = (start + len).min(plain.len());
+        let mut read = vec![0; len];
+        let count = reader.read_at(&mut read, start as u64).expect("a file of ours");
+        assert_eq!(read[..count], plain[start..end]);
     }
 }
 
@@ -123,10 +146,10 @@ fn data_key(change: u8) -> DataKey {
     key
 }
 
-fn new_file() -> (Encryptor, Decryptor) {
+fn new_file(suite: Suite) -> (Encryptor, Decryptor) {
     let new = NewHeader {
-        suite: Suite::Aes256Ctr,
-        chunk_log2: 0,
+        suite,
+        chunk_log2: if suite == Suite::Aes256GcmChunks { 12 } else { 0 },
         kind: FileKind::Table,
         created_ns: 1_700_000_000_000_000_000,
         store_id: StoreId::from_bytes(std::array::from_fn(|i| 0xa0 + i as u8)),
@@ -137,5 +160,5 @@ fn new_file() -> (Encryptor, Decryptor) {
     let header = Header::parse(&bytes[..]).expect("a header of ours");
     let slot = KeySlot::new(&header.prefix, &derived);
     let decryptor = Decryptor::new(&header, KeySlot::new(&header.prefix, &derived));
-    (Encryptor::new(bytes, Suite::Aes256Ctr, slot, ByteCount::new(0)), decryptor)
+    (Encryptor::new(bytes, suite, slot, ByteCount::new(0)), decryptor)
 }

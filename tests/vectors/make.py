@@ -68,6 +68,11 @@ def image(slots, body, generation=3):
     return data + hashlib.sha256(data).digest()
 
 
+def message(key, nonce, index, plaintext, aad):
+    nonce = bytes(a ^ b for a, b in zip(nonce, bytes(4) + struct.pack(">Q", index)))
+    return AESGCM(key).encrypt(nonce, plaintext, aad)
+
+
 def header(kind):
     prefix = bytes.fromhex(VECTORS[kind]["header_prefix"])
     head = prefix + derive(bytes.fromhex(INPUTS["dek"]), b"atrest.v1.file", prefix)[2]
@@ -103,6 +108,17 @@ def main():
     for kind in ("ctr", "gcm4k", "log"):
         seed("header", kind, header(kind))
         seed("file", kind, header(kind) + bytes(range(100)))
+    plain = bytes(i * 7 & 255 for i in range(5000))
+    key, nonce, _ = derive(dek, b"atrest.v1.file", header("gcm4k")[:128])
+    for length in (0, 100, 4080, 5000):
+        body = b"".join(message(key, nonce, k, plain[:length][k * 4080 : (k + 1) * 4080], b"")
+                        for k in range(length // 4080 + 1))
+        seed("file", f"gcm4k_{length}", header("gcm4k") + body)
+    key, nonce, _ = derive(dek, b"atrest.v1.file", header("log")[:128])
+    body = b"".join(struct.pack(">I", n) + message(key, nonce, k, plain[:n], struct.pack(">I", n))
+                    for k, n in enumerate((1, 16, 300)))
+    seed("file", "log_3", header("log") + body)
+    seed("file", "log_torn", header("log") + body[:-1])
     seed("header", "empty", b"")
     seed("header", "torn", header("ctr")[:100])
     seed("header", "age", b"age-encryption.org/v1\n")
@@ -112,6 +128,9 @@ def main():
     seed("keyring_image", "whole", keyring)
     seed("keyring_image", "parts", struct.pack("<H", len(slots)) + slots + body)
     seed("file", "torn", header("ctr")[:4095])
+    for suite in range(3):
+        commands = bytes([0, 0, 16, 7, 0, 1, 255, 1, 1, 0, 0, 33, 0, 9, 0, 1, 0, 16, 0, 15])
+        seed("ranges", f"suite_{suite + 1}", bytes([suite]) + commands)
     seed("ranges", "mixed", bytes([0, 0, 16, 7, 0, 1, 255, 1, 1, 0, 0, 33, 0, 9, 0, 1, 0, 16, 0, 15]))
     seed("ctr", "block_edge", struct.pack("<Q", 15 << 20) + bytes(100))
     seed("ctr", "last_block", struct.pack("<Q", ((1 << 44) - 512) << 20) + bytes(range(256)) * 2)
