@@ -4,20 +4,9 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::header::{FileKind, NewHeader, PREFIX_LEN};
-use crate::hex;
 use crate::ids::{DataKeyId, FileId, StoreId};
 use crate::secret::DataKey;
-
-/// Printed by an independent implementation of `docs/FORMAT.md`.
-const VECTORS: &str = include_str!("../../tests/vectors/format-v1.json");
-
-fn vectors() -> serde_json::Value {
-    serde_json::from_str(VECTORS).expect("JSON")
-}
-
-fn bytes<const N: usize>(hex: &serde_json::Value) -> [u8; N] {
-    hex::decode_array(hex.as_str().expect("a string")).expect("hexadecimal")
-}
+use crate::vectors::{array, vectors};
 
 fn text(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -29,19 +18,18 @@ fn plaintext(len: usize) -> Vec<u8> {
 
 /// The file of the vectors, in any suite.
 fn file(suite: Suite, chunk_log2: u8) -> (Encryptor, Decryptor) {
-    let inputs = &vectors()["inputs"];
     let mut key = DataKey::zeroed();
-    *key.bytes_mut() = bytes(&inputs["dek"]);
+    *key.bytes_mut() = array("/inputs/dek");
     let new = NewHeader {
         suite,
         chunk_log2,
         kind: if suite == Suite::Aes256GcmLog { FileKind::Log } else { FileKind::Table },
         created_ns: 1_700_000_000_000_000_000,
-        store_id: StoreId::from_bytes(bytes(&inputs["store_id"])),
-        data_key_id: DataKeyId::from_bytes(bytes(&inputs["dek_id"])),
-        file_id: FileId::from_bytes(bytes(&inputs["file_id"])),
+        store_id: StoreId::from_bytes(array("/inputs/store_id")),
+        data_key_id: DataKeyId::from_bytes(array("/inputs/dek_id")),
+        file_id: FileId::from_bytes(array("/inputs/file_id")),
     };
-    let (header, derived) = new.seal(&key, bytes(&inputs["salt"]));
+    let (header, derived) = new.seal(&key, array("/inputs/salt"));
     let parsed = Header::parse(&header[..]).expect("a new header");
     let slot = KeySlot::new(&parsed.prefix, &derived);
     let decryptor = Decryptor::new(&parsed, slot.clone());
@@ -249,7 +237,7 @@ fn a_key_comes_back_from_the_prefix_alone() {
         }
         assert!(out == so_far && encryptor.position() == 5_000);
         let mut key = DataKey::zeroed();
-        *key.bytes_mut() = bytes(&vectors()["inputs"]["dek"]);
+        *key.bytes_mut() = array("/inputs/dek");
         let slot = encryptor.slot.clone();
         let info = [&slot.prefix[..]];
         slot.give_back(&crate::derive::derive(key.expose(), crate::derive::Purpose::File, &info));
