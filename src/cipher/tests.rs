@@ -246,3 +246,31 @@ fn a_key_comes_back_from_the_prefix_alone() {
         assert!(out == expected, "{suite:?}");
     }
 }
+
+/// Only who has the key can make these: its tag is right, its length is not.
+#[test]
+fn a_frame_with_a_wrong_length_is_refused_though_its_tag_is_right() {
+    let (_, decryptor) = file(Suite::Aes256GcmLog, 0);
+    let seal = |head: u32, plaintext: &[u8]| {
+        let mut frame = head.to_be_bytes().to_vec();
+        frame.resize(4 + plaintext.len(), 0);
+        let sealed = decryptor.slot.with_gcm(|key| {
+            let tag = key.seal(0, &head.to_be_bytes(), plaintext, &mut frame[4..]);
+            frame.extend_from_slice(&tag);
+            Ok(())
+        });
+        sealed.map(|()| frame).expect("access")
+    };
+    let mut out = Vec::new();
+    let refused = |result: Result<()>| {
+        assert_eq!(result.expect_err("refused").kind(), ErrorKind::Authentication);
+    };
+    decryptor.verify_frame(0, &seal(4, &[7; 4])).expect("a good frame");
+    for (head, len) in [(0, 0), (5, 4), (3, 4), ((1 << 24) + 1, 4), (u32::MAX, 4)] {
+        refused(decryptor.verify_frame(0, &seal(head, &vec![7; len])));
+    }
+    for head in [0, (1 << 24) + 1, u32::MAX] {
+        refused(decryptor.decrypt_frame(0, &seal(head, &[7; 4]), &mut out).map(|_| ()));
+    }
+    assert!(out.is_empty());
+}
