@@ -4,10 +4,15 @@
 //! New files get the newest data key; old files change only when the engine rewrites
 //! them. [`EncryptedFs::usage`](crate::EncryptedFs::usage) tells how far that is.
 
+mod reencrypt;
+mod retire;
 mod stale;
+mod throttle;
 mod usage;
 mod visitors;
 
 pub use crate::scan::{OnScan, ScanProgress};
+pub use reencrypt::{CommitHook, Reencrypt, ReencryptProgress, ReencryptReport, Skipped, SpecOf};
+pub use retire::DestructionProof;
 pub use stale::{StaleFile, StaleFiles, StalePolicy, StaleReason};
 pub use usage::{Count, KeyUsage, UnknownKeyUsage, Usage};

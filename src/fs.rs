@@ -107,17 +107,21 @@ impl EncryptedFs {
         &self.places
     }
 
-    /// Creates a file that must not exist, under a fresh key. Nothing is written before
+    /// Creates a file that must not exist, under a fresh key. The first file in a directory
+    /// that is not below the keyring's
+    /// [registers](Keyring::register_directory) it. Nothing is written before
     /// the buffer is full, or [`sync`](Writer::sync) or [`finish`](Writer::finish) is
     /// called: the header goes out with the first bytes.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io), `AlreadyExists` among others; those of
-    /// [`Keyring::encryptor`]; [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
+    /// [`Keyring::encryptor`] and [`Keyring::register_directory`];
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
     /// of the keyring's.
     pub fn create_new(&self, path: impl AsRef<Path>, spec: impl Into<FileSpec>) -> Result<Writer> {
         let path = path.as_ref();
         not_keyring(path)?;
+        self.places.cover(path).map_err(|e| e.with_path(path))?;
         let encryptor = self.keyring.encryptor(spec).map_err(|e| e.with_path(path))?;
         let file = self
             .vfs
@@ -197,6 +201,7 @@ impl EncryptedFs {
         let (from, to) = (from.as_ref(), to.as_ref());
         not_keyring(from)?;
         not_keyring(to)?;
+        self.places.cover(to).map_err(|e| e.with_path(to))?;
         let moves = self.keyring.moves();
         let _shared = moves.shared();
         moves.note(to);
@@ -216,6 +221,7 @@ impl EncryptedFs {
         let (from, to) = (from.as_ref(), to.as_ref());
         not_keyring(from)?;
         not_keyring(to)?;
+        self.places.cover(to).map_err(|e| e.with_path(to))?;
         let moves = self.keyring.moves();
         let _shared = moves.shared();
         moves.note(to);
@@ -243,7 +249,7 @@ impl EncryptedFs {
     }
 
     /// The files of a directory with their logical lengths, in no order, without the
-    /// keyring's own. Opens each file and reads its first 16 bytes, which name the suite;
+    /// keyring's own and those a re-encryption works on. Opens each file and reads its first 16 bytes, which name the suite;
     /// a log of suite 3 is read through for the lengths of its frames. Nothing is verified:
     /// a length is a hint until the file is opened.
     ///
@@ -256,7 +262,7 @@ impl EncryptedFs {
             .list(dir)
             .map_err(|e| Error::io("the directory cannot be listed", e).with_path(dir))?;
         let mut files = Vec::with_capacity(entries.len());
-        for entry in entries.into_iter().filter(|entry| entry.is_file && !is_keyring(&entry.path)) {
+        for entry in entries.into_iter().filter(|entry| entry.is_file && !is_ours(&entry.path)) {
             match self.claimed_len(&entry.path, entry.len) {
                 Ok(len) => {
                     files.push(FileEntry { len, physical_len: entry.len, path: entry.path });
@@ -320,6 +326,11 @@ fn not_keyring(path: &Path) -> Result<()> {
     }
     let what = "expected an engine's file, found a name of the keyring's";
     Err(Error::new(ErrorKind::InvalidArgument, what).with_path(path))
+}
+
+fn is_ours(path: &Path) -> bool {
+    let temporary = |name: &std::ffi::OsStr| crate::scan::is_temporary(name.as_encoded_bytes());
+    is_keyring(path) || path.file_name().is_some_and(temporary)
 }
 
 /// Whether a path is one of the keyring's own files.

@@ -32,13 +32,17 @@ mod body;
 mod commit;
 #[cfg(feature = "danger-internals")]
 pub(crate) mod conformance;
+mod directories;
 mod directory;
 mod files;
 mod format;
 #[cfg(any(test, feature = "danger-internals"))]
 pub(crate) mod fuzz;
 mod handles;
+mod holds;
+mod keyspaces;
 mod lifecycle;
+mod retire;
 mod rotation;
 mod slots;
 mod status;
@@ -51,6 +55,9 @@ pub use body::{KeyState, PlaintextPolicy, Settings};
 pub use directory::{DirectoryStorage, KEYRING_FILE};
 pub use files::{Expect, FileSpec};
 pub(crate) use handles::AccessFlag;
+pub use holds::Hold;
+pub use keyspaces::{KeyspaceId, KeyspaceStatus};
+pub use retire::{LiveKeys, RetireOutcome, RetiredKey, Retirement};
 pub use status::{DataKeyStatus, KeyringInfo, KeyringStatus, SlotInfo};
 pub use storage::{KeyringStorage, MemoryStorage, StoredImage as KeyringImage};
 
@@ -134,6 +141,11 @@ struct Inner {
     /// Which files are under which key.
     ledger: Ledger,
     moves: Moves,
+    directories_serial: directories::Serial,
+    /// Held by the one retirement under way.
+    retiring: Mutex<()>,
+    /// Held by the one re-encryption under way.
+    reencrypting: Mutex<()>,
     alarm: Arc<background::Alarm>,
     /// The slot to ask first.
     slot: Option<String>,
@@ -246,6 +258,8 @@ impl Keyring {
             }],
             revoked_ns: 0,
             keys: vec![record],
+            directories: Vec::new(),
+            holds: Vec::new(),
             audit: Trail::beginning_with(Event {
                 at_ns: now_ns,
                 generation: 1,
@@ -391,6 +405,9 @@ impl Keyring {
             handles: Handles::default(),
             ledger: Ledger::default(),
             moves: Moves::default(),
+            directories_serial: directories::Serial::default(),
+            retiring: Mutex::new(()),
+            reencrypting: Mutex::new(()),
             alarm,
             slot: options.slot,
             gate: Mutex::default(),
@@ -435,18 +452,29 @@ impl Keyring {
         }
     }
 
-    /// The directories that hold the store's files, each with all below it: the keyring's
-    /// own.
-    pub fn directories(&self) -> Vec<std::path::PathBuf> {
-        self.inner.storage.directory().into_iter().collect()
-    }
-
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.inner.ledger
     }
 
     pub(crate) fn moves(&self) -> &Moves {
         &self.inner.moves
+    }
+
+    /// Keeps other re-encryptions out.
+    ///
+    /// # Errors
+    /// [`ReadOnly`](ErrorKind::ReadOnly), [`KeyringBusy`](ErrorKind::KeyringBusy).
+    pub(crate) fn reencrypting(&self) -> Result<std::sync::MutexGuard<'_, ()>> {
+        if !self.inner.writable {
+            return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
+        }
+        self.inner.reencrypting.try_lock().map_err(|_| {
+            Error::new(ErrorKind::KeyringBusy, "another thread is re-encrypting the store")
+        })
+    }
+
+    pub(crate) fn is_being_written(&self, header: &crate::Header) -> bool {
+        self.inner.handles.is_being_written(&header.prefix)
     }
 
     pub(crate) fn now_ns(&self) -> u64 {

@@ -57,7 +57,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use fs::{EncryptedFs, Reader, Writer};
 pub use header::{FORMAT_VERSION, FileKind, HEADER_LEN, Header, Suite};
 pub use ids::{DataKeyId, FileId, StoreId, StoreKeyId};
-pub use keyring::{Expect, FileSpec, Keyring, Options, PlaintextPolicy, Settings};
+pub use keyring::{Expect, FileSpec, Keyring, KeyspaceId, Options, PlaintextPolicy, Settings};
 pub use secret::{DataKey, KEY_LEN, StoreKey};
 
 #[cfg(doctest)]

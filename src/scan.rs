@@ -189,6 +189,25 @@ pub(crate) fn look(vfs: &dyn Vfs, path: &Path) -> Result<Option<(FileStat, What)
     }
 }
 
+/// Begins the names of files that a re-encryption works on.
+const TEMPORARY: &[u8] = b".atrest-reencrypt-";
+
+/// The name under which a file's successor is written.
+pub(crate) fn temporary_name(name: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    let mut text = String::from(".atrest-reencrypt-");
+    // Names may have the greatest length there is, so theirs cannot be a part of it.
+    for byte in &Sha256::digest(name)[..16] {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+/// Whether a name is one of those.
+pub(crate) fn is_temporary(name: &[u8]) -> bool {
+    name.starts_with(TEMPORARY)
+}
+
 /// Whether a name is one of the keyring's own files.
 pub(crate) fn is_reserved(name: &[u8]) -> bool {
     name == b"KEYRING" || name.starts_with(b"KEYRING.")

@@ -96,12 +96,17 @@ def data_key(f):
         "exposed": f.u8(),
         "created": f.u64(),
         "retired": f.u64(),
+        "retire_after": f.u64(),
         "destroyed": f.u64(),
         "bytes": f.u64(),
         "salt": f.raw(32),
         "commitment": f.raw(32),
         "wrapped": f.raw(48),
     }
+
+
+def hold(f):
+    return {"name": f.string(), "created": f.u64(), "keys": f.list(lambda f: f.raw(16))}
 
 
 def event(f):
@@ -113,6 +118,7 @@ def body_of(data):
     body = {"period": f.u64(), "limit": f.u64(), "plaintext": f.u8(), "minimum": f.u8()}
     refuse(body["period"] > 0 and body["plaintext"] <= 1 and 1 <= body["minimum"] <= 3, "keyring corrupt: settings")
     body.update(location=f.raw(16), revoked=f.u64(), keyspaces=f.list(keyspace), keys=f.list(data_key))
+    body.update(directories=f.list(Fields.bytes), holds=f.list(hold))
     body.update(archived=f.u64(), chain=f.raw(32), events=f.list(event))
     f.end()
     refuse(1 <= len(body["keyspaces"]) <= 65536, "keyring corrupt: keyspaces")
@@ -120,8 +126,12 @@ def body_of(data):
     for key in body["keys"]:
         refuse(key["keyspace"] < len(body["keyspaces"]), "keyring corrupt: no such keyspace")
         active = body["keyspaces"][key["keyspace"]]["active"]
-        refuse(key["state"] in (1, 2, 3) and (key["state"] == 1) == (active == key["id"]), "keyring corrupt: state")
+        refuse(key["state"] in (1, 2, 3, 4) and (key["state"] == 1) == (active == key["id"]), "keyring corrupt: state")
+        refuse((key["state"] == 4) == (key["retire_after"] != 0), "keyring corrupt: grace")
         refuse((key["state"] == 3) == (key["wrapped"] == bytes(48)), "keyring corrupt: wrapped key")
+    names = [hold["name"] for hold in body["holds"]]
+    refuse(len(set(names)) == len(names) and all(1 <= len(name) <= 256 for name in names), "keyring corrupt: hold")
+    refuse(all(path[:1] == b"/" for path in body["directories"]), "keyring corrupt: directory")
     return body
 
 

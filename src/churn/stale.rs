@@ -1,5 +1,6 @@
 //! The files an engine should rewrite first.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use crate::error::Result;
 use crate::fs::EncryptedFs;
 use crate::header::{Header, Suite};
 use crate::ids::DataKeyId;
-use crate::keyring::{DataKeyStatus, KeyState};
-use crate::scan::{Found, OnScan, Visitor, What, scan};
+use crate::keyring::{DataKeyStatus, KeyState, KeyspaceId};
+use crate::scan::{Found, OnScan, Visitor, What, is_temporary, scan};
 use crate::vfs::FileStat;
 
 /// Which files are stale. A file under its keyspace's active data key never is because of
@@ -115,12 +116,14 @@ impl EncryptedFs {
         let new = || Collect { judge: &judge, files: Vec::new() };
         let found = scan(self.vfs(), &roots, on_scan, new)?;
         let mut files: Vec<_> = found.into_iter().flat_map(|part| part.files).collect();
-        files.sort_unstable_by(|a, b| {
-            let key = |file: &StaleFile| (file.key_created_ns, file.created_ns);
-            key(a).cmp(&key(b)).then_with(|| a.path.cmp(&b.path))
-        });
+        files.sort_unstable_by(oldest_first);
         Ok(StaleFiles(files.into_iter()))
     }
+}
+
+pub(super) fn oldest_first(a: &StaleFile, b: &StaleFile) -> Ordering {
+    let key = |file: &StaleFile| (file.key_created_ns, file.created_ns);
+    key(a).cmp(&key(b)).then_with(|| a.path.cmp(&b.path))
 }
 
 /// A policy with all it needs to know of the keyring.
@@ -130,13 +133,16 @@ pub(super) struct Judge {
     minimum: Suite,
     now_ns: u64,
     keys: HashMap<DataKeyId, DataKeyStatus>,
+    keyspaces: HashMap<String, KeyspaceId>,
 }
 
 impl Judge {
     pub(super) fn new(fs: &EncryptedFs, policy: &StalePolicy) -> Self {
         let keyring = fs.keyring();
         let keys = keyring.status().data_keys;
+        let keyspaces = keyring.keyspaces();
         Self {
+            keyspaces: keyspaces.into_iter().map(|space| (space.name, space.id)).collect(),
             store_id: keyring.store_id(),
             minimum: policy.minimum_suite.unwrap_or(keyring.settings().minimum_suite),
             policy: policy.clone(),
@@ -171,13 +177,36 @@ impl Judge {
         }
     }
 
-    fn stale(
+    /// The file, if it is stale.
+    pub(super) fn stale(
         &self,
         path: impl FnOnce() -> Box<Path>,
         stat: &FileStat,
         what: &What,
     ) -> Option<StaleFile> {
-        let reason = self.judge(what)?;
+        Some(self.describe(path(), self.judge(what)?, stat, what))
+    }
+
+    /// The file, if it is encrypted and can be read.
+    pub(super) fn any(
+        &self,
+        path: impl FnOnce() -> Box<Path>,
+        stat: &FileStat,
+        what: &What,
+    ) -> Option<StaleFile> {
+        let What::Encrypted(header) = what else { return None };
+        let readable = header.store_id == self.store_id
+            && self.keys.get(&header.data_key_id)?.state != KeyState::Destroyed;
+        readable.then(|| self.describe(path(), StaleReason::OldKey, stat, what))
+    }
+
+    fn describe(
+        &self,
+        path: Box<Path>,
+        reason: StaleReason,
+        stat: &FileStat,
+        what: &What,
+    ) -> StaleFile {
         let (data_key_id, key_created_ns, created_ns) = match what {
             What::Encrypted(header) => {
                 let id = header.data_key_id;
@@ -185,8 +214,11 @@ impl Judge {
             }
             _ => (None, 0, 0),
         };
-        let (path, bytes) = (path(), stat.len);
-        Some(StaleFile { path, bytes, reason, data_key_id, key_created_ns, created_ns })
+        StaleFile { path, bytes: stat.len, reason, data_key_id, key_created_ns, created_ns }
+    }
+
+    pub(super) fn keyspace_of(&self, id: DataKeyId) -> Option<KeyspaceId> {
+        self.keyspaces.get(&self.keys.get(&id)?.keyspace).copied()
     }
 }
 
@@ -197,6 +229,9 @@ struct Collect<'a> {
 
 impl Visitor for Collect<'_> {
     fn file(&mut self, found: &Found<'_>) {
+        if is_temporary(found.name) {
+            return;
+        }
         let path = || found.path().into_boxed_path();
         self.files.extend(self.judge.stale(path, &found.stat, &found.what));
     }

@@ -11,6 +11,7 @@ use super::{Decryptor, not_length_preserving, wrong_suite};
 use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{PREFIX_LEN, Suite};
+use crate::ids::DataKeyId;
 
 /// The key material of one open file.
 #[allow(clippy::large_enum_variant, reason = "suite 1 is to need no second allocation")]
@@ -42,15 +43,31 @@ impl FileKey {
 pub(crate) struct KeySlot {
     /// The header's first 128 bytes: what the key is derived from again.
     pub(crate) prefix: [u8; PREFIX_LEN],
+    /// Whether an encryptor holds it.
+    pub(crate) writing: bool,
     key: ArcSwapOption<FileKey>,
 }
 
 impl KeySlot {
     pub(crate) fn new(prefix: &[u8; PREFIX_LEN], derived: &Derived) -> Arc<Self> {
-        Arc::new(Self {
-            prefix: *prefix,
-            key: ArcSwapOption::new(Some(FileKey::new(prefix, derived))),
-        })
+        Self::with_use(prefix, derived, false)
+    }
+
+    /// The key of a file that an encryptor writes.
+    pub(crate) fn for_writing(prefix: &[u8; PREFIX_LEN], derived: &Derived) -> Arc<Self> {
+        Self::with_use(prefix, derived, true)
+    }
+
+    fn with_use(prefix: &[u8; PREFIX_LEN], derived: &Derived, writing: bool) -> Arc<Self> {
+        let key = ArcSwapOption::new(Some(FileKey::new(prefix, derived)));
+        Arc::new(Self { prefix: *prefix, writing, key })
+    }
+
+    /// The data key that the file's own key is derived from.
+    pub(crate) fn data_key_id(&self) -> DataKeyId {
+        let mut id = [0; 16];
+        id.copy_from_slice(&self.prefix[48..64]);
+        DataKeyId::from_bytes(id)
     }
 
     /// Drops the key; it is zeroized when the operation in flight, if any, ends.

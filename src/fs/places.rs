@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::error::Result;
 use crate::keyring::Keyring;
 use crate::ledger::{FileRecord, Owner, Place, Token};
 use crate::vfs::{EntryKind, Vfs};
@@ -14,7 +16,15 @@ pub(crate) struct Places {
     keyring: Keyring,
     vfs: Arc<dyn Vfs>,
     /// Canonical paths of directories, by their absolute ones.
-    directories: RwLock<HashMap<PathBuf, Arc<Path>>>,
+    directories: RwLock<HashMap<PathBuf, Arc<Directory>>>,
+}
+
+#[derive(Debug)]
+struct Directory {
+    canonical: Arc<Path>,
+    /// The serial of the keyring's directories under which this one was known to be among
+    /// them, plus 1; 0 if not.
+    covered: AtomicU64,
 }
 
 impl Places {
@@ -28,8 +38,28 @@ impl Places {
         Some(self.keyring.ledger().place(&dir, path.file_name()?.as_encoded_bytes()))
     }
 
+    /// Makes sure that scans of the store come by `path`, before a file gets that name:
+    /// the first file in a directory that the keyring does not know costs a commit.
+    ///
+    /// # Errors
+    /// Those of [`Keyring::register_directory`].
+    pub(super) fn cover(&self, path: &Path) -> Result<()> {
+        // A path without a directory: what follows fails for a better reason.
+        let Some(dir) = self.lookup(path) else { return Ok(()) };
+        let serial = self.keyring.directories_serial() + 1;
+        if dir.covered.load(Ordering::Relaxed) != serial {
+            self.keyring.register_directory(&dir.canonical)?;
+            dir.covered.store(serial, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// The canonical path of the directory that holds `path`.
     pub(crate) fn directory(&self, path: &Path) -> Option<Arc<Path>> {
+        self.lookup(path).map(|dir| dir.canonical.clone())
+    }
+
+    fn lookup(&self, path: &Path) -> Option<Arc<Directory>> {
         let parent = match path.parent()? {
             parent if parent.as_os_str().is_empty() => Path::new("."),
             parent => parent,
@@ -43,13 +73,14 @@ impl Places {
             &absolute
         };
         let known = self.directories.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(canonical) = known.get(parent) {
-            return Some(canonical.clone());
+        if let Some(directory) = known.get(parent) {
+            return Some(directory.clone());
         }
         drop(known);
         let canonical: Arc<Path> = self.vfs.canonical(parent).ok()?.into();
+        let directory = Arc::new(Directory { canonical, covered: AtomicU64::new(0) });
         let mut known = self.directories.write().unwrap_or_else(PoisonError::into_inner);
-        Some(known.entry(parent.into()).or_insert(canonical).clone())
+        Some(known.entry(parent.into()).or_insert(directory).clone())
     }
 
     /// An empty file was created.
@@ -71,7 +102,7 @@ impl Places {
         }
     }
 
-    pub(super) fn renamed(&self, from: &Path, to: &Path) {
+    pub(crate) fn renamed(&self, from: &Path, to: &Path) {
         let (Some(old), Some(new)) = (self.place(from), self.place(to)) else { return };
         if self.keyring.ledger().renamed(old, new) {
             return;

@@ -56,12 +56,20 @@ pub enum AuditKind {
     Restored = 11,
     /// The access state changed by what the key service said.
     Access = 12,
+    /// A data key was destroyed.
+    DataKeyDestroyed = 13,
+    /// A keyspace was created.
+    KeyspaceCreated = 14,
+    /// All data keys of a keyspace were destroyed.
+    KeyspaceShredded = 15,
+    /// All data keys of the store were destroyed.
+    StoreShredded = 16,
     /// An event of a newer version of this library.
     Unknown = 255,
 }
 
 impl AuditKind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 16] = [
         Self::Created,
         Self::StoreKeyRotated,
         Self::CmekReplaced,
@@ -74,6 +82,10 @@ impl AuditKind {
         Self::Revoked,
         Self::Restored,
         Self::Access,
+        Self::DataKeyDestroyed,
+        Self::KeyspaceCreated,
+        Self::KeyspaceShredded,
+        Self::StoreShredded,
     ];
 
     fn from_number(number: u8) -> Self {

@@ -79,6 +79,8 @@ pub enum KeyState {
     Active,
     /// Old files are read with it.
     DecryptOnly,
+    /// No file is under it; it is destroyed after a time of grace.
+    Retiring,
     /// Its wrapped bytes are erased; the record stays as proof.
     Destroyed,
 }
@@ -110,13 +112,15 @@ pub(crate) struct KeyRecord {
     pub(crate) store_key_id: [u8; 16],
     /// Index of its keyspace.
     pub(crate) keyspace: u32,
-    /// 1 active, 2 decrypt-only, 3 destroyed.
+    /// 1 active, 2 decrypt-only, 3 destroyed, 4 retiring.
     pub(crate) state: u8,
     /// 1 if the key may be known outside.
     pub(crate) exposed: u8,
     pub(crate) created_ns: u64,
     /// When it stopped being active; 0 if it is.
     pub(crate) retired_ns: u64,
+    /// When the grace of a retiring key ends; 0 in another state.
+    pub(crate) retire_after_ns: u64,
     /// When it was destroyed; 0 if it was not.
     pub(crate) destroyed_ns: u64,
     /// Bytes encrypted under it, as of the last commit.
@@ -124,6 +128,16 @@ pub(crate) struct KeyRecord {
     pub(crate) wrap_salt: [u8; 32],
     pub(crate) wrap_commitment: [u8; 32],
     pub(crate) wrapped: [u8; 48],
+}
+
+/// Something outside of the store's directories, a backup or hard links, that needs data
+/// keys.
+#[derive(Clone, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
+pub(crate) struct Hold {
+    pub(crate) name: String,
+    pub(crate) created_ns: u64,
+    /// The data keys it needs.
+    pub(crate) keys: Vec<[u8; 16]>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
@@ -135,6 +149,9 @@ pub(crate) struct Body {
     pub(crate) revoked_ns: u64,
     pub(crate) keyspaces: Vec<Keyspace>,
     pub(crate) keys: Vec<KeyRecord>,
+    /// Directories of the store's files beside the keyring's own: absolute paths.
+    pub(crate) directories: Vec<Vec<u8>>,
+    pub(crate) holds: Vec<Hold>,
     pub(crate) audit: Trail,
 }
 
@@ -181,9 +198,26 @@ impl Body {
             }
             active += usize::from(key.state == 1);
             let erased = key.wrapped == [0; 48];
-            if !(1..=3).contains(&key.state) || key.exposed > 1 || (key.state == 3) != erased {
+            let grace = key.retire_after_ns != 0;
+            if !(1..=4).contains(&key.state)
+                || key.exposed > 1
+                || (key.state == 3) != erased
+                || (key.state == 4) != grace
+            {
                 return Err("a data key's state is invalid");
             }
+        }
+        let mut names = HashSet::with_capacity(self.holds.len());
+        for hold in &self.holds {
+            if hold.name.is_empty()
+                || hold.name.len() > NAME_LEN_MAX
+                || !names.insert(hold.name.as_str())
+            {
+                return Err("a hold's name is empty, too long or not unique");
+            }
+        }
+        if self.directories.iter().any(|path| path.first() != Some(&b'/')) {
+            return Err("a directory's path is not absolute");
         }
         let shredded = self.keyspaces.iter().filter(|k| k.active == [0; 16]).count();
         if active + shredded != self.keyspaces.len() {
@@ -203,6 +237,7 @@ impl KeyRecord {
         match self.state {
             1 => KeyState::Active,
             2 => KeyState::DecryptOnly,
+            4 => KeyState::Retiring,
             _ => KeyState::Destroyed,
         }
     }
@@ -223,6 +258,7 @@ impl KeyRecord {
             exposed: 0,
             created_ns,
             retired_ns: 0,
+            retire_after_ns: 0,
             destroyed_ns: 0,
             encrypted_bytes: 0,
             wrap_salt: [0; 32],

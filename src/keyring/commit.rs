@@ -75,6 +75,21 @@ impl Draft {
         Ok(())
     }
 
+    /// Erases a data key; its record stays as proof. The store key is the caller's to
+    /// replace, so that no older image can bring the key back.
+    pub(super) fn destroy_data_key(&mut self, index: usize) {
+        let record = &mut self.body.keys[index];
+        record.state = 3;
+        record.retire_after_ns = 0;
+        record.destroyed_ns = self.now_ns;
+        (record.wrapped, record.wrap_salt, record.wrap_commitment) = ([0; 48], [0; 32], [0; 32]);
+        let id = DataKeyId::from_bytes(record.id);
+        let name = &self.body.keyspaces[record.keyspace as usize].name;
+        let detail = format!("{name} {id}");
+        self.keys.remove(&id);
+        self.record(AuditKind::DataKeyDestroyed, detail);
+    }
+
     /// Gives every keyspace that has one a new active data key.
     pub(super) fn rotate_all_data_keys(&mut self) -> Result<()> {
         for keyspace in 0..self.body.keyspaces.len() {

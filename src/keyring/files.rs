@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::handles::AccessFlag;
-use super::{Inner, Keyring};
+use super::{Inner, Keyring, KeyspaceId};
 use crate::cipher::{Decryptor, Encryptor, KeySlot, revoked};
 use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,6 +26,8 @@ pub struct FileSpec {
     /// Bytes of a ciphertext chunk, in suite 2 only: a power of two from 4096 to 1 MiB.
     /// Default: 16384. A read costs the whole chunks it touches; each chunk adds 16 bytes.
     pub chunk_len: u32,
+    /// Whose data key it gets. Default: the one keyspace that every store has.
+    pub keyspace: KeyspaceId,
 }
 
 /// Default length of a chunk of suite 2 in bytes.
@@ -34,7 +36,8 @@ const CHUNK_LEN: u32 = 16 << 10;
 impl FileSpec {
     /// A file of this kind, without id, in the suite that the store's settings ask for.
     pub fn new(kind: FileKind) -> Self {
-        Self { kind, file_id: FileId::default(), suite: None, chunk_len: CHUNK_LEN }
+        let (file_id, keyspace) = (FileId::default(), KeyspaceId::default());
+        Self { kind, file_id, suite: None, chunk_len: CHUNK_LEN, keyspace }
     }
 
     /// Names the file, so that another put in its place is refused when it is opened with
@@ -49,6 +52,13 @@ impl FileSpec {
     #[must_use]
     pub fn suite(mut self, suite: Suite) -> Self {
         self.suite = Some(suite);
+        self
+    }
+
+    /// Sets the keyspace.
+    #[must_use]
+    pub fn keyspace(mut self, keyspace: KeyspaceId) -> Self {
+        self.keyspace = keyspace;
         self
     }
 
@@ -108,12 +118,19 @@ impl Keyring {
     /// key is due, the background thread is told.
     ///
     /// # Errors
-    /// [`CmekRevoked`](ErrorKind::CmekRevoked),
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`ReadOnly`](ErrorKind::ReadOnly),
+    /// [`UnknownKey`](ErrorKind::UnknownKey) for a keyspace that is unknown or shredded,
     /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) for a suite below the store's minimum,
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a chunk length out of range,
     /// [`Io`](ErrorKind::Io) if the system has no randomness.
     pub fn encryptor(&self, spec: impl Into<FileSpec>) -> Result<Encryptor> {
-        self.inner.encryptor(&spec.into())
+        let spec = spec.into();
+        match self.inner.encryptor(&spec) {
+            // The active key was replaced, and is already being destroyed, since the
+            // snapshot was read; the next one has another.
+            Err(error) if error.kind() == ErrorKind::UnknownKey => self.inner.encryptor(&spec),
+            other => other,
+        }
     }
 
     /// The key of an existing file, proven by its header.
@@ -156,12 +173,16 @@ impl Keyring {
 
 impl Inner {
     fn encryptor(&self, spec: &FileSpec) -> Result<Encryptor> {
+        if !self.writable {
+            // The writer, which retires keys, would not know of the file.
+            return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
+        }
         let snapshot = self.snapshot.load();
         let settings = snapshot.body.settings();
         let suite = spec.suite_under(settings.minimum_suite);
         check_minimum(suite, settings.minimum_suite)?;
         let chunk_log2 = spec.chunk_log2(suite)?;
-        let active = snapshot.active(0)?;
+        let active = snapshot.active(spec.keyspace.0 as usize)?;
         let now_ns = self.clock.now_ns();
         if active.is_due(now_ns, &settings) || active.is_uncounted(&settings) {
             self.alarm.ring();
@@ -180,7 +201,7 @@ impl Inner {
         let (bytes, derived) = header.seal(&active.entry.key, salt);
         let mut prefix = [0; PREFIX_LEN];
         prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
-        let slot = self.key_slot(&prefix, &derived)?;
+        let slot = self.key_slot(&prefix, &derived, true)?;
         Ok(Encryptor::new(bytes, suite, slot, active.entry.count.clone()))
     }
 
@@ -216,7 +237,7 @@ impl Inner {
             ));
         }
         check_minimum(header.suite, self.snapshot.load().body.settings().minimum_suite)?;
-        Ok(Decryptor::new(header, self.key_slot(&header.prefix, derived)?))
+        Ok(Decryptor::new(header, self.key_slot(&header.prefix, derived, false)?))
     }
 
     fn unseal(&self, header: &Header) -> Result<Option<Derived>> {
@@ -225,9 +246,24 @@ impl Inner {
         entry.map(|entry| header.unseal(&entry.key)).transpose()
     }
 
-    fn key_slot(&self, prefix: &[u8; PREFIX_LEN], derived: &Derived) -> Result<Arc<KeySlot>> {
-        let slot = KeySlot::new(prefix, derived);
-        if self.handles.register(&slot) { Ok(slot) } else { Err(revoked()) }
+    fn key_slot(
+        &self,
+        prefix: &[u8; PREFIX_LEN],
+        derived: &Derived,
+        writing: bool,
+    ) -> Result<Arc<KeySlot>> {
+        let new = if writing { KeySlot::for_writing } else { KeySlot::new };
+        let slot = new(prefix, derived);
+        let id = slot.data_key_id();
+        if !self.handles.register(&slot) {
+            return Err(revoked());
+        }
+        // In this order: whoever closes a data key sees this file, or this sees it closed.
+        if self.handles.is_closed(id, writing) {
+            let what = format!("data key {id} is being destroyed");
+            return Err(Error::new(ErrorKind::UnknownKey, what));
+        }
+        Ok(slot)
     }
 
     fn foreign(&self, header: &Header) -> Error {

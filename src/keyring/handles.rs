@@ -1,15 +1,19 @@
 //! The keys of all open files, so that they can be withdrawn and given back.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::cipher::{KeySlot, revoked};
 use crate::error::Result;
+use crate::header::PREFIX_LEN;
+use crate::ids::DataKeyId;
 
 #[derive(Default)]
 pub(super) struct Handles {
     table: Mutex<Table>,
     withdrawn: AccessFlag,
+    closed: Closed,
 }
 
 /// Whether keys are withdrawn; written under the table's lock.
@@ -22,6 +26,15 @@ impl AccessFlag {
     pub(crate) fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Acquire) { Err(revoked()) } else { Ok(()) }
     }
+}
+
+/// Data keys that are being destroyed.
+#[derive(Default)]
+struct Closed {
+    /// Whether there are any; changed under the table's lock.
+    any: AtomicBool,
+    /// Each with whether readers are refused too.
+    keys: Mutex<HashMap<DataKeyId, bool>>,
 }
 
 #[derive(Default)]
@@ -67,5 +80,46 @@ impl Handles {
         for slot in table.slots.iter().filter_map(Weak::upgrade) {
             give_back(&slot);
         }
+    }
+
+    /// Refuses new files under these data keys from now on, with `readers` the opening of
+    /// old ones too. Returns those of the keys that files open now hold.
+    pub(super) fn close(&self, keys: &[DataKeyId], readers: bool) -> HashSet<DataKeyId> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        self.closed.any.store(true, Ordering::Relaxed);
+        let mut closed = self.closed.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.extend(keys.iter().map(|id| (*id, readers)));
+        let live = table.slots.iter().filter_map(Weak::upgrade).map(|slot| slot.data_key_id());
+        live.filter(|id| keys.contains(id)).collect()
+    }
+
+    /// Undoes [`close`](Self::close) for all keys.
+    pub(super) fn reopen(&self) {
+        let _table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        self.closed.keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.closed.any.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a file under this data key is refused. To be asked after it was registered.
+    pub(super) fn is_closed(&self, id: DataKeyId, writing: bool) -> bool {
+        // The table's lock, taken by the registration, orders this.
+        self.closed.any.load(Ordering::Relaxed) && {
+            let closed = self.closed.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            closed.get(&id).is_some_and(|readers| writing || *readers)
+        }
+    }
+
+    /// Takes the keys of all open files under these data keys away, for good.
+    pub(super) fn withdraw_keys(&self, keys: &HashSet<DataKeyId>) {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = table.slots.iter().filter_map(Weak::upgrade);
+        live.filter(|slot| keys.contains(&slot.data_key_id())).for_each(|slot| slot.withdraw());
+    }
+
+    /// Whether the file with this header is still being written.
+    pub(super) fn is_being_written(&self, prefix: &[u8; PREFIX_LEN]) -> bool {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = table.slots.iter().filter_map(Weak::upgrade);
+        live.any(|slot| slot.writing && slot.prefix == *prefix)
     }
 }

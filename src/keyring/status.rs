@@ -57,6 +57,8 @@ pub struct DataKeyStatus {
     pub created_ns: u64,
     /// When another key took its place; `None` while it is active.
     pub retired_ns: Option<u64>,
+    /// When the grace of a retiring key ends.
+    pub retire_after_ns: Option<u64>,
     /// When its wrapped bytes were erased.
     pub destroyed_ns: Option<u64>,
     /// Bytes encrypted under it, all files that ever were; to within a MiB for each file
@@ -108,6 +110,7 @@ impl Keyring {
                 exposed: record.exposed != 0,
                 created_ns: record.created_ns,
                 retired_ns: some(record.retired_ns),
+                retire_after_ns: some(record.retire_after_ns),
                 destroyed_ns: some(record.destroyed_ns),
                 encrypted_bytes: counted(&id).unwrap_or(record.encrypted_bytes),
             }

@@ -12,6 +12,9 @@ use proptest::prelude::*;
 
 use crate::support::TestStore;
 
+mod reencrypt;
+mod retire;
+
 /// A clock that moves when it is told to.
 #[derive(Clone, Debug)]
 pub struct MovedClock(Arc<AtomicU64>);

@@ -46,7 +46,7 @@ def record(key, key_id, keyspace, state, created, retired, destroyed, count, sal
     wrapped = AESGCM(wrap_key).encrypt(nonce, key, info)
     if state == 3:
         salt, commitment, wrapped = bytes(32), bytes(32), bytes(48)
-    return (key_id + STORE_KEY_ID + struct.pack("<IBBQQQQ", keyspace, state, 0, created, retired, destroyed, count)
+    return (key_id + STORE_KEY_ID + struct.pack("<IBBQQQQQ", keyspace, state, 0, created, retired, 0, destroyed, count)
             + salt + commitment + wrapped)
 
 
@@ -96,7 +96,10 @@ def main():
     audit = struct.pack("<Q", 0) + bytes(32) + two
     audit += struct.pack("<QQB", CREATED, 1, 1) + STORE_KEY_ID + string("file:///etc/app/cmek.key")
     audit += struct.pack("<QQB", CREATED + 1, 2, 4) + STORE_KEY_ID + string("west")
-    body = settings + b"\x99" * 16 + struct.pack("<Q", 0) + keyspaces + keys + audit
+    body = settings + b"\x99" * 16 + struct.pack("<Q", 0) + keyspaces + keys
+    body += one + string("/mnt/ssd")
+    body += one + string("weekly") + struct.pack("<Q", CREATED + 4) + one + bytes.fromhex(INPUTS["dek_id"])
+    body += audit
     keyring = image(slots, body)
     (HERE / "keyring-v1.bin").write_bytes(keyring)
 

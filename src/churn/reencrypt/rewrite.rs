@@ -1,0 +1,271 @@
+//! One file: copied, made durable, read back, put in its place.
+
+use std::io;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::{Rewritten, Run, Skipped};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::{Reader, Writer};
+use crate::header::{FileKind, Header, begins_encrypted};
+use crate::keyring::FileSpec;
+use crate::ledger::{FileRecord, Owner};
+use crate::scan::{What, look, temporary_name};
+use crate::vfs::{FileStat, Vfs, WriteFile};
+
+/// Bytes copied at a time.
+const STEP_LEN: usize = 1 << 20;
+
+/// What a copy goes into.
+enum Target {
+    Encrypted(Writer),
+    Plaintext(Box<dyn WriteFile>),
+}
+
+impl Target {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Encrypted(writer) => writer.append(bytes),
+            Self::Plaintext(file) => {
+                file.append(bytes).map_err(|e| Error::io("the file cannot be written", e))
+            }
+        }
+    }
+
+    /// Makes it durable.
+    fn finish(self) -> Result<()> {
+        match self {
+            Self::Encrypted(writer) => writer.finish().map(drop),
+            Self::Plaintext(mut file) => {
+                file.sync().map_err(|e| Error::io("the file cannot be made durable", e))
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    pub(super) fn rewrite(&self, path: &Path) -> Result<Rewritten> {
+        let vfs = &**self.fs.vfs();
+        let Some((before, what)) = look(vfs, path)? else {
+            return Ok(Rewritten::Skipped(Skipped::Gone));
+        };
+        let wanted = match &what {
+            What::Encrypted(_) if self.how.to_plaintext => true,
+            what => self.judge.judge(what).is_some(),
+        };
+        if !wanted {
+            return Ok(Rewritten::Skipped(Skipped::Fresh));
+        }
+        let header = match &what {
+            What::Encrypted(header) => Some(&**header),
+            _ => None,
+        };
+        // A finished file never gets a writer again, so this need not be asked twice.
+        if header.is_some_and(|header| self.fs.keyring().is_being_written(header)) {
+            return Ok(Rewritten::Skipped(Skipped::BeingWritten));
+        }
+        let reader = self.fs.open(path)?;
+        if !same_content(&before, &stat(vfs, path)?) {
+            return Ok(Rewritten::Skipped(Skipped::Changed));
+        }
+        let Some(name) = path.file_name() else {
+            return Ok(Rewritten::Skipped(Skipped::Gone));
+        };
+        let temporary = path.with_file_name(temporary_name(name.as_encoded_bytes()));
+        let result = self.replace(path, &temporary, &before, header, &reader);
+        if !matches!(result, Ok(Rewritten::Done(_))) {
+            // Best effort: the next run removes it otherwise. The first error is the one
+            // to tell.
+            drop(self.fs.remove(&temporary));
+        }
+        result
+    }
+
+    fn replace(
+        &self,
+        path: &Path,
+        temporary: &Path,
+        before: &FileStat,
+        header: Option<&Header>,
+        reader: &Reader,
+    ) -> Result<Rewritten> {
+        let vfs = &**self.fs.vfs();
+        let mut target = self.create(path, temporary, header)?;
+        let Some((hash, len)) = self.copy(reader, &mut target, before.len)? else {
+            return Ok(Rewritten::Cancelled);
+        };
+        vfs.copy_owner_and_mode(path, temporary)
+            .map_err(|e| Error::io("owner and mode cannot be kept", e).with_path(path))?;
+        target.finish()?;
+        self.verify(temporary, &hash, len)?;
+        let mut replaced = Err(Skipped::Changed);
+        let mut swap = || {
+            replaced = self.swap(path, temporary, before)?;
+            Ok(())
+        };
+        match self.how.commit {
+            Some(hook) => hook.commit(path, temporary, &mut swap)?,
+            None => swap()?,
+        }
+        Ok(match replaced {
+            Ok(()) => Rewritten::Done(len),
+            Err(why) => Rewritten::Skipped(why),
+        })
+    }
+
+    fn create(&self, path: &Path, temporary: &Path, header: Option<&Header>) -> Result<Target> {
+        if self.how.to_plaintext {
+            let file = self.fs.vfs().create_new(temporary, 0o600);
+            let file =
+                file.map_err(|e| Error::io("the file cannot be created", e).with_path(temporary))?;
+            return Ok(Target::Plaintext(file));
+        }
+        let mut spec = match header {
+            Some(header) => self.spec_of(header),
+            None => {
+                let spec = self.how.plaintext.and_then(|spec_of| spec_of(path));
+                spec.unwrap_or(FileSpec::new(FileKind::Other))
+            }
+        };
+        spec.suite = self.how.suite.or(spec.suite);
+        self.fs.create_new(temporary, spec).map(Target::Encrypted)
+    }
+
+    /// The new file is what the old one was.
+    fn spec_of(&self, header: &Header) -> FileSpec {
+        let mut spec = FileSpec::new(header.kind).file_id(header.file_id);
+        // A suite below the store's minimum is left for the store to choose.
+        let minimum = self.fs.keyring().settings().minimum_suite;
+        spec.suite = Some(header.suite).filter(|suite| suite.satisfies(minimum));
+        spec.chunk_len = header.chunk_len.unwrap_or(spec.chunk_len);
+        spec.keyspace = self.judge.keyspace_of(header.data_key_id).unwrap_or_default();
+        spec
+    }
+
+    /// Returns the hash and length of the plaintext; `None` if the run was cancelled.
+    fn copy(
+        &self,
+        reader: &Reader,
+        target: &mut Target,
+        mut uncounted: u64,
+    ) -> Result<Option<([u8; 32], u64)>> {
+        let (mut buf, mut hash, mut len) = (vec![0; STEP_LEN], Sha256::new(), 0);
+        loop {
+            let read = reader.read_at(&mut buf, len)?;
+            if read == 0 {
+                break;
+            }
+            if !self.throttle.take(read as u64, || self.is_cancelled()) {
+                return Ok(None);
+            }
+            let bytes = &buf[..read];
+            if len == 0 && self.how.to_plaintext && begins_encrypted(bytes) {
+                let what = "the plaintext itself begins like an encrypted file";
+                return Err(Error::new(ErrorKind::ForeignFile, what).with_path(reader.path()));
+            }
+            hash.update(bytes);
+            target.append(bytes)?;
+            len += read as u64;
+            let counted = uncounted.min(read as u64);
+            uncounted -= counted;
+            self.advance(0, counted);
+        }
+        // The header and tags.
+        self.advance(0, uncounted);
+        Ok(Some((hash.finalize().into(), len)))
+    }
+
+    /// Reads the new file back.
+    fn verify(&self, temporary: &Path, expected: &[u8; 32], len: u64) -> Result<()> {
+        let reader = self.fs.open(temporary)?;
+        let (mut buf, mut hash, mut at) = (vec![0; STEP_LEN], Sha256::new(), 0);
+        loop {
+            let read = reader.read_at(&mut buf, at)?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&buf[..read]);
+            at += read as u64;
+        }
+        let found: [u8; 32] = hash.finalize().into();
+        if at == len && found == *expected {
+            return Ok(());
+        }
+        let what = "the new file does not read back as it was written";
+        Err(Error::new(ErrorKind::Authentication, what).with_path(temporary))
+    }
+
+    /// Puts the new file in the old one's place, if that is still the file that was read.
+    fn swap(
+        &self,
+        path: &Path,
+        temporary: &Path,
+        before: &FileStat,
+    ) -> Result<Result<(), Skipped>> {
+        let vfs = &**self.fs.vfs();
+        let moves = self.fs.keyring().moves();
+        let alone = moves.alone();
+        match stat(vfs, path) {
+            Ok(now) if same_content(before, &now) => {}
+            Ok(_) => return Ok(Err(Skipped::Changed)),
+            Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => {
+                return Ok(Err(Skipped::Gone));
+            }
+            Err(error) => return Err(error),
+        }
+        moves.note(path);
+        moves.note(temporary);
+        let fail = |e| Error::io("the new file cannot take the old one's place", e).with_path(path);
+        match vfs.exchange(temporary, path) {
+            Ok(()) => {
+                // Whoever works past the library may have replaced the file since.
+                if !same_content(before, &stat(vfs, temporary)?) {
+                    vfs.exchange(temporary, path).map_err(fail)?;
+                    return Ok(Err(Skipped::Changed));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Err(Skipped::Gone));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                vfs.rename(temporary, path).map_err(fail)?;
+            }
+            Err(error) => return Err(fail(error)),
+        }
+        self.fs.places().renamed(temporary, path);
+        if self.how.to_plaintext {
+            self.account_plaintext(path);
+        }
+        drop(alone);
+        if let Some(dir) = path.parent() {
+            // Before the old file goes: after a crash there is the one or the other.
+            self.fs.sync_dir(dir)?;
+        }
+        match vfs.remove(temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+            _ => {}
+        }
+        Ok(Ok(()))
+    }
+
+    fn account_plaintext(&self, path: &Path) {
+        let Ok(now) = stat(&**self.fs.vfs(), path) else { return };
+        let record = FileRecord { owner: Owner::Plaintext, bytes: now.len, created_ns: 0 };
+        if let Some(place) = self.fs.places().place(path) {
+            self.fs.keyring().ledger().created(place, record);
+        }
+    }
+}
+
+fn stat(vfs: &dyn Vfs, path: &Path) -> Result<FileStat> {
+    vfs.stat(path).map_err(|e| Error::io("the file's attributes are unknown", e).with_path(path))
+}
+
+/// Whether two looks saw one content of one file. Its mode and the number of its names may
+/// change.
+fn same_content(one: &FileStat, other: &FileStat) -> bool {
+    let content =
+        |stat: &FileStat| (stat.kind, stat.device, stat.inode, stat.len, stat.modified_ns);
+    content(one) == content(other)
+}

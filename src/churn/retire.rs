@@ -1,0 +1,74 @@
+//! Destroying old data keys, and showing that they are.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::EncryptedFs;
+use crate::ids::DataKeyId;
+use crate::keyring::{Anchor, DataKeyStatus, KeyState, LiveKeys, Retirement};
+use crate::scan::OnScan;
+
+/// That a data key is gone: its record, and what a fresh look at the store found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DestructionProof {
+    /// The record: id, dates, bytes it ever encrypted.
+    #[serde(flatten)]
+    pub key: DataKeyStatus,
+    /// Files whose headers were read now. None of them names the key.
+    pub files_read: u64,
+    /// Names the keyring that says so: the MAC stands over the record.
+    pub keyring: Anchor,
+}
+
+impl EncryptedFs {
+    /// [`Keyring::retire`](crate::Keyring::retire) for a store of files: looks through
+    /// its directories by itself. `live` names files elsewhere, if there are any.
+    ///
+    /// # Errors
+    /// Those of [`Keyring::retire`](crate::Keyring::retire).
+    pub fn retire(
+        &self,
+        live: Option<&dyn LiveKeys>,
+        grace: Duration,
+        on_scan: OnScan<'_>,
+    ) -> Result<Retirement> {
+        self.keyring().retire_in(self.vfs(), live, grace, on_scan)
+    }
+
+    /// Shows that a data key is destroyed and that no file of the store names it.
+    ///
+    /// # Errors
+    /// [`UnknownKey`](ErrorKind::UnknownKey) for a key that is not in the keyring,
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for one that is not destroyed, or
+    /// that a file names, as after a file was brought back from elsewhere; those of
+    /// [`scan_usage`](Self::scan_usage).
+    pub fn prove_destroyed(&self, id: DataKeyId, on_scan: OnScan<'_>) -> Result<DestructionProof> {
+        let usage = self.scan_usage(on_scan)?;
+        let of_key = usage.of_key(id).ok_or_else(|| {
+            Error::new(ErrorKind::UnknownKey, format!("data key {id} is not in the keyring"))
+        })?;
+        let fail = |what| Err(Error::new(ErrorKind::InvalidArgument, what));
+        if of_key.key.state != KeyState::Destroyed {
+            return fail(format!("data key {id} is not destroyed: it is {:?}", of_key.key.state));
+        }
+        if of_key.count.files != 0 {
+            return fail(format!("{} files name the destroyed data key {id}", of_key.count.files));
+        }
+        let others = [usage.plaintext, usage.torn, usage.unreadable, usage.foreign];
+        let files_read = usage.keys.iter().map(|key| key.count.files).sum::<u64>()
+            + usage.unknown_keys.iter().map(|key| key.count.files).sum::<u64>()
+            + others.iter().map(|count| count.files).sum::<u64>();
+        if usage.unreadable.files != 0 {
+            let files = usage.unreadable.files;
+            return fail(format!("the data keys of {files} damaged files cannot be told"));
+        }
+        Ok(DestructionProof {
+            key: of_key.key.clone(),
+            files_read,
+            keyring: self.keyring().anchor(),
+        })
+    }
+}

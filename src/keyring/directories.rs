@@ -1,0 +1,95 @@
+//! The directories that hold a store's files: where to look before a data key is
+//! destroyed.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Keyring;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Changes when a directory is taken off the list.
+#[derive(Default)]
+pub(super) struct Serial(AtomicU64);
+
+impl Keyring {
+    /// The directories that hold the store's files, each with all below it: the keyring's
+    /// own, and those registered. None contains another.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let snapshot = self.inner.snapshot.load();
+        let registered = snapshot.body.directories.iter().map(|path| path_of(path).to_owned());
+        let mut all: Vec<_> =
+            self.inner.storage.directory().into_iter().chain(registered).collect();
+        all.sort_unstable();
+        // Sorted, a directory stands right before all below it.
+        all.dedup_by(|below, above| below.starts_with(above));
+        all
+    }
+
+    /// Adds a directory of the store's files, for good. Does nothing if it is below one
+    /// that is known. `EncryptedFs` does this by itself when a file is first created in
+    /// one; a store with many may name their common parent first.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a relative path; those of
+    /// [`rotate_data_key`](Self::rotate_data_key).
+    pub fn register_directory(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
+        if !dir.is_absolute() {
+            let what = "expected the absolute path of a directory";
+            return Err(Error::new(ErrorKind::InvalidArgument, what).with_path(dir));
+        }
+        if self.covers(dir) {
+            return Ok(());
+        }
+        let mut writer = self.inner.writer();
+        self.inner.commit(&mut writer, |draft| {
+            let bytes = dir.as_os_str().as_bytes().to_vec();
+            let directories = &mut draft.body.directories;
+            if directories.contains(&bytes) {
+                return Ok(false);
+            }
+            directories.retain(|other| !path_of(other).starts_with(dir));
+            directories.push(bytes);
+            Ok(true)
+        })
+    }
+
+    /// Takes a directory off the list. It **MUST** hold no file of the store: data keys
+    /// may be destroyed that its files need.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if it is not on the list; those of
+    /// [`rotate_data_key`](Self::rotate_data_key).
+    pub fn unregister_directory(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
+        let mut writer = self.inner.writer();
+        let result = self.inner.commit(&mut writer, |draft| {
+            let directories = &mut draft.body.directories;
+            let before = directories.len();
+            directories.retain(|other| path_of(other) != dir);
+            if directories.len() == before {
+                let what = "the directory is not registered";
+                return Err(Error::new(ErrorKind::InvalidArgument, what).with_path(dir));
+            }
+            Ok(true)
+        });
+        self.inner.directories_serial.0.fetch_add(1, Ordering::Release);
+        result
+    }
+
+    /// Whether a scan of the store comes by `dir`, a canonical path.
+    pub(crate) fn covers(&self, dir: &Path) -> bool {
+        self.directories().iter().any(|known| dir.starts_with(known))
+    }
+
+    /// What was true of the directories stays true while this number does.
+    pub(crate) fn directories_serial(&self) -> u64 {
+        self.inner.directories_serial.0.load(Ordering::Acquire)
+    }
+}
+
+fn path_of(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}

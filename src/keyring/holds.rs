@@ -1,0 +1,94 @@
+//! Holds: data keys that something outside of the store's directories needs.
+
+use serde::Serialize;
+
+use super::{Keyring, body};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::DataKeyId;
+
+/// A backup, a hard link or a copy outside of the store's directories: its data keys are
+/// not destroyed while it is registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Hold {
+    /// Its name.
+    pub name: String,
+    /// When it was registered, nanoseconds since the Unix epoch.
+    pub created_ns: u64,
+    /// The data keys it needs.
+    pub keys: Vec<DataKeyId>,
+}
+
+impl Keyring {
+    /// The holds, oldest first.
+    pub fn holds(&self) -> Vec<Hold> {
+        let snapshot = self.inner.snapshot.load();
+        let hold = |hold: &body::Hold| Hold {
+            name: hold.name.clone(),
+            created_ns: hold.created_ns,
+            keys: hold.keys.iter().map(|id| DataKeyId::from_bytes(*id)).collect(),
+        };
+        snapshot.body.holds.iter().map(hold).collect()
+    }
+
+    /// Keeps data keys from being destroyed until [`release_hold`](Self::release_hold).
+    /// A name that is held already holds these keys too. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`UnknownKey`](ErrorKind::UnknownKey) for a key that is not in the keyring or is
+    /// destroyed; [`InvalidArgument`](ErrorKind::InvalidArgument) for a name that is
+    /// empty or longer than 256 bytes; those of
+    /// [`rotate_data_key`](Self::rotate_data_key).
+    pub fn register_hold(&self, name: &str, keys: &[DataKeyId]) -> Result<()> {
+        check_name(name)?;
+        let mut writer = self.inner.writer();
+        self.inner.commit(&mut writer, |draft| {
+            for id in keys {
+                let usable = |key: &body::KeyRecord| key.id == *id.as_bytes() && key.state != 3;
+                if !draft.body.keys.iter().any(usable) {
+                    let what = format!("data key {id} is destroyed or not in the keyring");
+                    return Err(Error::new(ErrorKind::UnknownKey, what));
+                }
+            }
+            let holds = &mut draft.body.holds;
+            let index = holds.iter().position(|hold| hold.name == name).unwrap_or_else(|| {
+                let (name, created_ns) = (name.into(), draft.now_ns);
+                holds.push(body::Hold { name, created_ns, keys: Vec::new() });
+                holds.len() - 1
+            });
+            let mut new: Vec<_> = keys.iter().map(|id| *id.as_bytes()).collect();
+            new.retain(|id| !holds[index].keys.contains(id));
+            holds[index].keys.extend(new);
+            Ok(true)
+        })
+    }
+
+    /// Ends a hold: what needed the keys is gone.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is none of that name;
+    /// those of [`rotate_data_key`](Self::rotate_data_key).
+    pub fn release_hold(&self, name: &str) -> Result<()> {
+        let mut writer = self.inner.writer();
+        self.inner.commit(&mut writer, |draft| {
+            let before = draft.body.holds.len();
+            draft.body.holds.retain(|hold| hold.name != name);
+            if draft.body.holds.len() == before {
+                let what = format!("there is no hold named {name}");
+                return Err(Error::new(ErrorKind::InvalidArgument, what));
+            }
+            Ok(true)
+        })
+    }
+}
+
+/// A name that people give to a part of the keyring.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    let good = (1..=super::format::NAME_LEN_MAX).contains(&name.len())
+        && !name.chars().any(char::is_control);
+    if good {
+        return Ok(());
+    }
+    let what = "expected a name of 1 to 256 bytes without control characters";
+    Err(Error::new(ErrorKind::InvalidArgument, what))
+}

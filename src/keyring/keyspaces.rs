@@ -1,0 +1,166 @@
+//! Keyspaces: lines of data keys that rotate together and are destroyed apart, as one for
+//! each tenant.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use super::audit::AuditKind;
+use super::commit::Draft;
+use super::{Keyring, Keyspace};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{DataKeyId, StoreId};
+
+/// Names a keyspace in its store. The default is the one that every store has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct KeyspaceId(pub(super) u32);
+
+/// One keyspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct KeyspaceStatus {
+    /// Its number in the store.
+    pub id: KeyspaceId,
+    /// Its name.
+    pub name: String,
+    /// Its active data key; `None` after it was shredded.
+    pub active: Option<DataKeyId>,
+}
+
+impl Keyring {
+    /// All keyspaces, shredded ones too.
+    pub fn keyspaces(&self) -> Vec<KeyspaceStatus> {
+        let snapshot = self.inner.snapshot.load();
+        let status = |(index, keyspace): (usize, &Keyspace)| KeyspaceStatus {
+            id: id(index),
+            name: keyspace.name.clone(),
+            active: (keyspace.active != [0; 16]).then(|| DataKeyId::from_bytes(keyspace.active)),
+        };
+        snapshot.body.keyspaces.iter().enumerate().map(status).collect()
+    }
+
+    /// The keyspace of that name, if there is one.
+    pub fn keyspace(&self, name: &str) -> Option<KeyspaceId> {
+        let snapshot = self.inner.snapshot.load();
+        snapshot.body.keyspaces.iter().position(|keyspace| keyspace.name == name).map(id)
+    }
+
+    /// Adds a keyspace with a data key of its own, which rotates by the store's settings.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a name that is taken, by a
+    /// shredded keyspace too, that is empty, or longer than 256 bytes; those of
+    /// [`rotate_data_key`](Self::rotate_data_key).
+    pub fn create_keyspace(&self, name: &str) -> Result<KeyspaceId> {
+        super::holds::check_name(name)?;
+        let mut writer = self.inner.writer();
+        let mut index = 0;
+        self.inner.commit(&mut writer, |draft| {
+            if draft.body.keyspaces.iter().any(|keyspace| keyspace.name == name) {
+                let what = format!("expected a new keyspace name, found {name}, which is taken");
+                return Err(Error::new(ErrorKind::InvalidArgument, what));
+            }
+            index = draft.body.keyspaces.len();
+            draft.body.keyspaces.push(Keyspace {
+                name: name.into(),
+                active: [0; 16],
+                clock_rebased_ns: 0,
+            });
+            draft.record(AuditKind::KeyspaceCreated, name);
+            draft.rotate_data_key(index)?;
+            Ok(true)
+        })?;
+        Ok(id(index))
+    }
+
+    /// Starts a new data key in one keyspace. Returns its id.
+    ///
+    /// # Errors
+    /// As [`rotate_data_key`](Self::rotate_data_key);
+    /// [`UnknownKey`](ErrorKind::UnknownKey) for a keyspace that was shredded.
+    pub fn rotate_keyspace(&self, keyspace: KeyspaceId) -> Result<DataKeyId> {
+        let mut writer = self.inner.writer();
+        let index = keyspace.0 as usize;
+        let before = self.inner.snapshot.load().active(index)?.id;
+        self.inner.commit(&mut writer, |draft| {
+            // After a conflict: another writer's new key is as new as ours would be.
+            let due = draft.body.keyspaces[index].active == *before.as_bytes();
+            if due {
+                draft.rotate_data_key(index)?;
+            }
+            Ok(due)
+        })?;
+        Ok(self.inner.snapshot.load().active(index)?.id)
+    }
+
+    /// Destroys all data keys of one keyspace, and with them the content of all its
+    /// files, wherever they are, holds or not; the others stay. Open files of the
+    /// keyspace refuse from then on. The store key is replaced, and older images of the
+    /// keyring are removed. Nothing brings the content back, but a copy of an older
+    /// keyring together with the customer's key.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an unknown name and for the
+    /// keyspace that every store has; those of
+    /// [`rotate_store_key`](Self::rotate_store_key).
+    pub fn danger_shred_keyspace(&self, name: &str) -> Result<()> {
+        let index = self.keyspace(name).filter(|id| id.0 != 0).ok_or_else(|| {
+            let what = format!("expected a keyspace beside the default one, found {name}");
+            Error::new(ErrorKind::InvalidArgument, what)
+        })?;
+        self.shred(AuditKind::KeyspaceShredded, name, |keyspace| keyspace == index.0)
+    }
+
+    /// Destroys every data key of the store, and with them the content of all its files.
+    /// The keyring stays as a record of it. `confirm` **MUST** be the store's own id, so
+    /// that no other store is meant. What is said at
+    /// [`danger_shred_keyspace`](Self::danger_shred_keyspace) holds here.
+    ///
+    /// # Errors
+    /// [`IdentityMismatch`](ErrorKind::IdentityMismatch) if the store is another one;
+    /// those of [`rotate_store_key`](Self::rotate_store_key).
+    pub fn danger_shred_store(&self, confirm: StoreId) -> Result<()> {
+        if confirm != self.store_id() {
+            let what = format!("expected store {confirm}, found {}", self.store_id());
+            return Err(Error::new(ErrorKind::IdentityMismatch, what));
+        }
+        self.shred(AuditKind::StoreShredded, "", |_| true)
+    }
+
+    fn shred(&self, what: AuditKind, detail: &str, which: impl Fn(u32) -> bool) -> Result<()> {
+        let mut writer = self.inner.writer();
+        let mut shredded = HashSet::new();
+        self.inner.commit(&mut writer, |draft| {
+            shredded.clear();
+            for index in 0..draft.body.keys.len() {
+                let record = &draft.body.keys[index];
+                if record.state != 3 && which(record.keyspace) {
+                    shredded.insert(DataKeyId::from_bytes(record.id));
+                    draft.destroy_data_key(index);
+                }
+            }
+            end_lines(draft, &which);
+            if shredded.is_empty() {
+                return Ok(false);
+            }
+            self.inner.renew_store_key(draft)?;
+            draft.record(what, detail);
+            Ok(true)
+        })?;
+        self.inner.handles.withdraw_keys(&shredded);
+        self.inner.storage.forget_kept()
+    }
+}
+
+fn end_lines(draft: &mut Draft, which: &impl Fn(u32) -> bool) {
+    for (index, keyspace) in draft.body.keyspaces.iter_mut().enumerate() {
+        if which(id(index).0) {
+            keyspace.active = [0; 16];
+        }
+    }
+}
+
+fn id(index: usize) -> KeyspaceId {
+    // OK because a keyring has at most 65,536 keyspaces.
+    KeyspaceId(u32::try_from(index).expect("few keyspaces"))
+}

@@ -1,0 +1,359 @@
+//! Retirement, holds, keyspaces.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use atrest::churn::ScanProgress;
+use atrest::keyring::{
+    DirectoryStorage, KeyState, LiveKeys, MemoryStorage, RetireOutcome, Retirement,
+};
+use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring};
+
+use super::{MovedClock, options, write};
+use crate::support::{TestStore, kind};
+
+const GRACE: Duration = Keyring::RETIRE_GRACE;
+
+fn quiet(_: ScanProgress) {}
+
+fn open(store: &TestStore, clock: &MovedClock) -> EncryptedFs {
+    let keyring = Keyring::open_or_create(store.storage(), store.kms(), options(clock)).unwrap();
+    EncryptedFs::new(keyring)
+}
+
+fn retire(fs: &EncryptedFs) -> Retirement {
+    fs.retire(None, GRACE, &quiet).unwrap()
+}
+
+/// What became of a key.
+fn outcome(retirement: &Retirement, id: DataKeyId) -> RetireOutcome {
+    retirement.keys.iter().find(|key| key.id == id).unwrap().outcome.clone()
+}
+
+fn state(fs: &EncryptedFs, id: DataKeyId) -> KeyState {
+    let status = fs.keyring().status();
+    status.data_keys.iter().find(|key| key.id == id).unwrap().state
+}
+
+#[test]
+fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
+    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let fs = open(&store, &clock);
+    let path = |name: &str| store.data().join(name);
+    let old = write(&fs, &path("old"), &[1; 5000]);
+    assert_eq!(retire(&fs).keys, [], "the active key is no candidate");
+    let new = fs.keyring().rotate_data_key().unwrap();
+    write(&fs, &path("new"), b"new");
+    assert_eq!(outcome(&retire(&fs), old), RetireOutcome::InUse);
+    let old_image = std::fs::read(path("KEYRING")).unwrap();
+    let store_key = fs.keyring().status().info.store_key_id;
+
+    fs.remove(path("old")).unwrap();
+    let RetireOutcome::Retiring { until_ns } = outcome(&retire(&fs), old) else { panic!() };
+    assert_eq!(state(&fs, old), KeyState::Retiring);
+    clock.advance_days(6);
+    assert_eq!(outcome(&retire(&fs), old), RetireOutcome::Retiring { until_ns });
+    assert_eq!(kind(fs.prove_destroyed(old, &quiet)), ErrorKind::InvalidArgument);
+    clock.advance_days(1);
+    let last = retire(&fs);
+    assert_eq!(last.destroyed().collect::<Vec<_>>(), [old]);
+    assert_eq!(state(&fs, old), KeyState::Destroyed);
+    assert_ne!(fs.keyring().status().info.store_key_id, store_key);
+
+    // Neither the current image nor an older one has the wrapped key.
+    let proof = fs.prove_destroyed(old, &quiet).unwrap();
+    assert_eq!((proof.key.encrypted_bytes, proof.files_read), (5000, 1));
+    assert!(proof.key.destroyed_ns.is_some());
+    for entry in std::fs::read_dir(store.data()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let older = name.strip_prefix("KEYRING.").is_some_and(|g| g.parse::<u64>().is_ok());
+        assert!(!older, "{name}");
+    }
+    drop(fs);
+    let fs = open(&store, &clock);
+    assert_eq!(state(&fs, old), KeyState::Destroyed);
+    assert_eq!(fs.open(path("new")).unwrap().len().unwrap(), 3);
+    assert_eq!(fs.keyring().active_data_key_id().unwrap(), new);
+    // Somebody brings the old image back: only an anchor kept outside shows that.
+    let anchor = fs.keyring().anchor();
+    drop(fs);
+    std::fs::write(path("KEYRING"), old_image).unwrap();
+    let mut options = options(&clock);
+    options.anchor = Some(anchor);
+    let rolled = Keyring::open(store.storage(), store.kms(), options);
+    assert_eq!(kind(rolled), ErrorKind::KeyringRolledBack);
+}
+
+#[test]
+fn a_file_that_comes_back_saves_its_key() {
+    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let fs = open(&store, &clock);
+    let (path, outside) = (store.data().join("a"), store.dir.path().join("outside"));
+    let old = write(&fs, &path, b"1");
+    std::fs::rename(&path, &outside).unwrap();
+    fs.keyring().rotate_data_key().unwrap();
+    assert!(matches!(outcome(&retire(&fs), old), RetireOutcome::Retiring { .. }));
+    clock.advance_days(30);
+    std::fs::rename(&outside, &path).unwrap();
+    assert_eq!(outcome(&retire(&fs), old), RetireOutcome::InUse);
+    assert_eq!(state(&fs, old), KeyState::DecryptOnly);
+    // The grace starts anew.
+    fs.remove(&path).unwrap();
+    assert!(matches!(outcome(&retire(&fs), old), RetireOutcome::Retiring { .. }));
+    assert_eq!(fs.keyring().status().data_keys[0].destroyed_ns, None);
+}
+
+#[test]
+fn a_hold_keeps_its_keys() {
+    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let fs = open(&store, &clock);
+    let keyring = fs.keyring();
+    let old = keyring.active_data_key_id().unwrap();
+    keyring.register_hold("backup 1", &[old]).unwrap();
+    let next = keyring.rotate_data_key().unwrap();
+    keyring.register_hold("backup 1", &[old, next]).unwrap();
+    keyring.rotate_data_key().unwrap();
+    drop(fs);
+    let fs = open(&store, &clock);
+    let keyring = fs.keyring();
+    assert_eq!(keyring.holds()[0].keys, [old, next]);
+    clock.advance_days(30);
+    let held = RetireOutcome::Held { by: vec!["backup 1".into()] };
+    let first = retire(&fs);
+    assert_eq!((outcome(&first, old), outcome(&first, next)), (held.clone(), held));
+    assert_eq!(kind(keyring.release_hold("backup 2")), ErrorKind::InvalidArgument);
+    keyring.release_hold("backup 1").unwrap();
+    retire(&fs);
+    // A hold that comes in the time of grace counts too.
+    keyring.register_hold("backup 2", &[next]).unwrap();
+    clock.advance_days(7);
+    let last = retire(&fs);
+    assert_eq!(outcome(&last, old), RetireOutcome::Destroyed);
+    assert!(matches!(outcome(&last, next), RetireOutcome::Held { .. }));
+    assert_eq!(kind(keyring.register_hold("late", &[old])), ErrorKind::UnknownKey);
+}
+
+#[test]
+fn an_open_file_keeps_its_key() {
+    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let fs = open(&store, &clock);
+    let path = store.data().join("wal");
+    let mut writer = fs.create_new(&path, FileKind::Log).unwrap();
+    writer.append(b"in the buffer alone").unwrap();
+    let old = fs.keyring().active_data_key_id().unwrap();
+    fs.keyring().rotate_data_key().unwrap();
+    retire(&fs);
+    clock.advance_days(8);
+    // No header on the disk names the key yet.
+    assert_eq!(outcome(&retire(&fs), old), RetireOutcome::Open);
+    writer.finish().unwrap();
+    assert_eq!(outcome(&retire(&fs), old), RetireOutcome::InUse);
+    let reader = fs.open(&path).unwrap();
+    fs.remove(&path).unwrap();
+    retire(&fs);
+    clock.advance_days(8);
+    assert_eq!(outcome(&retire(&fs), old), RetireOutcome::Open);
+    let mut buf = [0; 19];
+    reader.read_exact_at(&mut buf, 0).unwrap();
+    assert_eq!(&buf, b"in the buffer alone");
+    drop(reader);
+    assert_eq!(outcome(&retire(&fs), old), RetireOutcome::Destroyed);
+}
+
+#[test]
+fn files_in_other_directories_count() {
+    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let fs = open(&store, &clock);
+    let elsewhere = tempfile::tempdir().unwrap();
+    // As an engine with a second disk may have it.
+    let link = store.data().join("ssd");
+    std::os::unix::fs::symlink(elsewhere.path(), &link).unwrap();
+    let first = write(&fs, &link.join("a"), b"1");
+    let generation = fs.keyring().anchor().generation;
+    write(&fs, &link.join("b"), b"1");
+    assert_eq!(fs.keyring().anchor().generation, generation, "one commit a directory");
+    let canonical = elsewhere.path().canonicalize().unwrap();
+    assert!(fs.keyring().directories().contains(&canonical));
+    fs.keyring().rotate_data_key().unwrap();
+    drop(fs);
+
+    let fs = open(&store, &clock);
+    assert_eq!(outcome(&retire(&fs), first), RetireOutcome::InUse);
+    assert_eq!(fs.usage().unwrap().of_key(first).unwrap().count.files, 2);
+    // A rename is as good as a creation.
+    let third = tempfile::tempdir().unwrap();
+    fs.rename(link.join("a"), third.path().join("a")).unwrap();
+    fs.remove(link.join("b")).unwrap();
+    assert_eq!(outcome(&retire(&fs), first), RetireOutcome::InUse);
+    // A directory that is not there is no proof of anything.
+    std::fs::rename(elsewhere.path(), store.dir.path().join("away")).unwrap();
+    assert!(matches!(kind(fs.retire(None, GRACE, &quiet)), ErrorKind::Io(_)));
+    fs.keyring().unregister_directory(&canonical).unwrap();
+    assert_eq!(outcome(&retire(&fs), first), RetireOutcome::InUse);
+}
+
+#[test]
+fn a_header_that_cannot_be_read_stops_everything() {
+    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let fs = open(&store, &clock);
+    let path = store.data().join("a");
+    write(&fs, &path, b"1");
+    fs.keyring().rotate_data_key().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[60] ^= 1; // In the data key's id.
+    std::fs::write(&path, bytes).unwrap();
+    let refused = fs.retire(None, GRACE, &quiet).unwrap_err();
+    assert_eq!((refused.kind(), refused.path()), (ErrorKind::CorruptHeader, Some(&*path)));
+}
+
+struct Listed(Mutex<Vec<DataKeyId>>);
+
+impl LiveKeys for Listed {
+    fn keys_in_use(&self) -> Result<Vec<DataKeyId>, atrest::Error> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+}
+
+#[test]
+fn a_store_without_directories_has_its_own_list() {
+    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let keyring = Keyring::create(MemoryStorage::new(), store.kms(), options(&clock)).unwrap();
+    let old = keyring.active_data_key_id().unwrap();
+    keyring.rotate_data_key().unwrap();
+    assert_eq!(kind(keyring.retire(None, GRACE, &quiet)), ErrorKind::InvalidArgument);
+    let live = Listed(Mutex::new(vec![old]));
+    let retire = || keyring.retire(Some(&live), GRACE, &quiet).unwrap();
+    assert_eq!(outcome(&retire(), old), RetireOutcome::InUse);
+    live.0.lock().unwrap().clear();
+    retire();
+    clock.advance_days(7);
+    assert_eq!(outcome(&retire(), old), RetireOutcome::Destroyed);
+}
+
+#[test]
+fn a_read_only_handle_writes_no_file() {
+    let store = TestStore::new();
+    drop(store.fs());
+    let keyring =
+        Keyring::open_read_only(store.storage(), store.kms(), Default::default()).unwrap();
+    assert_eq!(kind(keyring.encryptor(FileKind::Table)), ErrorKind::ReadOnly);
+    assert_eq!(
+        kind(keyring.retire(None, GRACE, &quiet).and_then(|r| {
+            assert_eq!(r.keys, []);
+            keyring.rotate_data_key()
+        })),
+        ErrorKind::ReadOnly
+    );
+}
+
+#[test]
+fn files_that_move_during_the_scan_save_their_key() {
+    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let fs = open(&store, &clock);
+    let dirs: Vec<PathBuf> = (0..8).map(|i| store.data().join(i.to_string())).collect();
+    dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+    for file in 0..400 {
+        write(&fs, &dirs[file % 8].join(format!("new{file}")), b"1");
+    }
+    fs.keyring().rotate_data_key().unwrap();
+    for file in 0..400 {
+        fs.remove(dirs[file % 8].join(format!("new{file}"))).unwrap();
+    }
+    let wanted = write(&fs, &dirs[0].join("wanderer"), b"1");
+    for file in 0..400 {
+        write(&fs, &dirs[file % 8].join(format!("new{file}")), b"1");
+    }
+    fs.keyring().rotate_data_key().unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    for file in 0..400 {
+        fs.remove(dirs[file % 8].join(format!("new{file}"))).unwrap();
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut at = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let next = (at + 3) % 8;
+                fs.rename(dirs[at].join("wanderer"), dirs[next].join("wanderer")).unwrap();
+                at = next;
+            }
+        });
+        for _ in 0..300 {
+            let found = fs.retire(None, GRACE, &quiet).unwrap();
+            assert_eq!(outcome(&found, wanted), RetireOutcome::InUse);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn shredding_a_keyspace_leaves_the_others() {
+    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let fs = open(&store, &clock);
+    let keyring = fs.keyring();
+    let (red, blue) =
+        (keyring.create_keyspace("red").unwrap(), keyring.create_keyspace("blue").unwrap());
+    assert_eq!(kind(keyring.create_keyspace("red")), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.create_keyspace("")), ErrorKind::InvalidArgument);
+    let create = |name: &str, keyspace| {
+        let spec = FileSpec::new(FileKind::Table).keyspace(keyspace);
+        let mut writer = fs.create_new(store.data().join(name), spec).unwrap();
+        writer.append(name.as_bytes()).unwrap();
+        writer.finish().unwrap().data_key_id
+    };
+    let red_key = create("red", red);
+    let blue_key = create("blue", blue);
+    let mine = create("mine", Default::default());
+    assert!(red_key != blue_key && blue_key != mine);
+    keyring.rotate_keyspace(red).unwrap();
+    assert_eq!(create("blue2", blue), blue_key, "the others did not rotate");
+    create("red2", red);
+    assert_eq!(keyring.keyspace("red"), Some(red));
+
+    let reader = fs.open(store.data().join("red")).unwrap();
+    assert_eq!(kind(keyring.danger_shred_keyspace("default")), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.danger_shred_keyspace("green")), ErrorKind::InvalidArgument);
+    keyring.danger_shred_keyspace("red").unwrap();
+    assert_eq!(kind(reader.read_exact_at(&mut [0; 3], 0)), ErrorKind::CmekRevoked);
+    keyring.revoke().unwrap();
+    keyring.restore().unwrap();
+    assert_eq!(kind(reader.read_exact_at(&mut [0; 3], 0)), ErrorKind::CmekRevoked);
+    assert_eq!(kind(keyring.create_keyspace("red")), ErrorKind::InvalidArgument);
+    drop(reader);
+    let spec = FileSpec::new(FileKind::Table).keyspace(red);
+    assert_eq!(kind(fs.create_new(store.data().join("red3"), spec)), ErrorKind::UnknownKey);
+    clock.advance_days(40);
+    keyring.maintain().unwrap();
+    drop(fs);
+
+    let fs = open(&store, &clock);
+    for name in ["red", "red2"] {
+        assert_eq!(kind(fs.open(store.data().join(name))), ErrorKind::UnknownKey);
+    }
+    for name in ["blue", "blue2", "mine"] {
+        let mut buf = vec![0; name.len()];
+        fs.open(store.data().join(name)).unwrap().read_exact_at(&mut buf, 0).unwrap();
+        assert_eq!(buf, name.as_bytes());
+    }
+    assert_eq!(fs.keyring().keyspaces()[1].active, None);
+}
+
+#[test]
+fn a_shredded_store_is_a_record_of_itself() {
+    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let fs = open(&store, &clock);
+    let path = store.data().join("a");
+    let key = write(&fs, &path, b"secret");
+    let keyring = fs.keyring();
+    assert_eq!(kind(keyring.danger_shred_store(Default::default())), ErrorKind::IdentityMismatch);
+    assert!(fs.open(&path).is_ok());
+    keyring.danger_shred_store(keyring.store_id()).unwrap();
+    assert_eq!(kind(fs.open(&path)), ErrorKind::UnknownKey);
+    assert_eq!(kind(keyring.encryptor(FileKind::Table)), ErrorKind::UnknownKey);
+    drop(fs);
+    let kept = DirectoryStorage::new(store.data());
+    assert_eq!(atrest::keyring::KeyringStorage::kept(&kept).unwrap(), []);
+    let fs = open(&store, &clock);
+    assert_eq!(state(&fs, key), KeyState::Destroyed);
+    fs.keyring().rotate_store_key().unwrap();
+}
