@@ -24,10 +24,16 @@ pub(super) const PATH: &str = "db";
 const BATCH_LEN: usize = 500;
 /// A small table, so that a small data set has many of them to compact.
 const TABLE_BYTES: usize = 4 << 20;
+/// Tables that may wait for compaction. Far above what the demonstration makes while
+/// compaction is off.
+const UNCOMPACTED_MAX: usize = 4096;
 /// How often the engine looks whether there is something to compact or to remove.
 const TICK: Duration = Duration::from_millis(200);
-/// Files younger than this are not removed.
-const REMOVE_AGE: Duration = Duration::from_secs(1);
+/// Tables and logs younger than this are not removed. The engine needs none of them once
+/// its manifest does not name them; nothing else reads.
+const REMOVE_AGE: Duration = Duration::from_millis(300);
+/// The same for manifests, which the engine's own threads read again and again.
+const REMOVE_MANIFEST_AGE: Duration = Duration::from_secs(5);
 
 /// The records the engine holds: for each number the version written last.
 pub(super) type Versions = Vec<u32>;
@@ -46,8 +52,15 @@ pub(super) fn session<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     runtime.block_on(work)
 }
 
-/// Opens the engine with its compaction and removal of old files at work.
-pub(super) async fn open(store: Arc<dyn ObjectStore>) -> Result<Db> {
+/// Whether the engine rewrites its tables by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compaction {
+    On,
+    Off,
+}
+
+/// Opens the engine with its removal of old files at work.
+pub(super) async fn open(store: Arc<dyn ObjectStore>, compaction: Compaction) -> Result<Db> {
     let scheduler = SizeTieredCompactionSchedulerOptions {
         min_compaction_sources: 2,
         ..SizeTieredCompactionSchedulerOptions::default()
@@ -56,7 +69,7 @@ pub(super) async fn open(store: Arc<dyn ObjectStore>) -> Result<Db> {
         poll_interval: TICK,
         commit_compacted_interval: TICK,
         // Nothing reads while this engine compacts.
-        checkpoint_lifetime: Duration::from_secs(1),
+        checkpoint_lifetime: REMOVE_AGE,
         scheduler_options: scheduler.into(),
         worker: Some(CompactionWorkerOptions {
             compactions_poll_interval: TICK,
@@ -64,17 +77,16 @@ pub(super) async fn open(store: Arc<dyn ObjectStore>) -> Result<Db> {
         }),
         ..CompactorOptions::default()
     };
-    let remove = Some(GarbageCollectorDirectoryOptions {
-        interval: Some(TICK),
-        min_age: REMOVE_AGE,
-        dry_run: false,
-    });
+    let remove = |min_age| {
+        let interval = Some(TICK);
+        Some(GarbageCollectorDirectoryOptions { interval, min_age, dry_run: false })
+    };
     let collector = GarbageCollectorOptions {
-        manifest_options: remove,
-        wal_options: remove,
+        manifest_options: remove(REMOVE_MANIFEST_AGE),
+        wal_options: remove(REMOVE_AGE),
         wal_fence_options: None,
-        compacted_options: remove,
-        compactions_options: remove,
+        compacted_options: remove(REMOVE_AGE),
+        compactions_options: remove(REMOVE_MANIFEST_AGE),
         detach_options: None,
         // A local directory has no conditional overwrite, and no second process is here.
         boundary_files_enabled: false,
@@ -84,7 +96,9 @@ pub(super) async fn open(store: Arc<dyn ObjectStore>) -> Result<Db> {
         l0_sst_size_bytes: TABLE_BYTES,
         manifest_poll_interval: TICK,
         max_unflushed_bytes: 16 * TABLE_BYTES,
-        compactor_options: Some(compactor),
+        l0_max_ssts: UNCOMPACTED_MAX,
+        l0_max_ssts_per_key: UNCOMPACTED_MAX,
+        compactor_options: (compaction == Compaction::On).then_some(compactor),
         garbage_collector_options: Some(collector),
         ..Settings::default()
     };

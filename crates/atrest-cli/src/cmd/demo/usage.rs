@@ -114,6 +114,15 @@ pub(super) fn short(id: DataKeyId) -> String {
 
 /// The engine's tables on disk.
 pub(super) fn tables(dir: &Path) -> BTreeSet<PathBuf> {
-    let entries = std::fs::read_dir(dir.join(engine::PATH).join("compacted"));
+    names(&dir.join(engine::PATH).join("compacted"))
+}
+
+/// The engine's write-ahead log on disk.
+pub(super) fn logs(dir: &Path) -> BTreeSet<PathBuf> {
+    names(&dir.join(engine::PATH).join("wal"))
+}
+
+fn names(dir: &Path) -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir(dir);
     entries.map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
 }
