@@ -191,9 +191,12 @@ impl Inner {
         let mut report = Retirement::default();
         let mut writer = self.writer();
         self.commit(&mut writer, |draft| {
-            // From here to the commit no file under these keys can be opened either: one
-            // outside of the store's directories, say.
-            evidence.open.extend(self.handles.close(candidates, true));
+            // From here to the commit no file under the keys that are about to go can be
+            // opened either: one outside of the store's directories, say. Files under the
+            // others have to open at any time.
+            let doomed: Vec<_> =
+                candidates.iter().copied().filter(|id| is_doomed(draft, *id, evidence)).collect();
+            evidence.open.extend(self.handles.close(&doomed, true));
             report.keys.clear();
             let mut changed = false;
             for index in 0..draft.body.keys.len() {
@@ -230,6 +233,18 @@ impl Inner {
         draft.record(AuditKind::StoreKeyRotated, "");
         Ok(())
     }
+}
+
+/// Whether only an open file could still save a key.
+fn is_doomed(draft: &Draft, id: DataKeyId, evidence: &Evidence) -> bool {
+    let raw_id = *id.as_bytes();
+    !evidence.in_use.contains(&id)
+        && !draft.body.holds.iter().any(|hold| hold.keys.contains(&raw_id))
+        && draft
+            .body
+            .keys
+            .iter()
+            .any(|key| key.id == raw_id && key.state == 4 && draft.now_ns >= key.retire_after_ns)
 }
 
 /// Decides about one key. Returns whether its record changed.

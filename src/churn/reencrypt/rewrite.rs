@@ -65,10 +65,13 @@ impl Run<'_> {
         if header.is_some_and(|header| self.fs.keyring().is_being_written(header)) {
             return Ok(Rewritten::Skipped(Skipped::BeingWritten));
         }
-        let reader = self.fs.open(path)?;
+        let reader = self.fs.open(path);
+        // Asked even when opening failed: a file that went meanwhile may have taken its key
+        // with it.
         if !same_content(&before, &stat(vfs, path)?) {
             return Ok(Rewritten::Skipped(Skipped::Changed));
         }
+        let reader = reader?;
         let Some(name) = path.file_name() else {
             return Ok(Rewritten::Skipped(Skipped::Gone));
         };

@@ -26,6 +26,32 @@ fn retire(fs: &EncryptedFs) -> Retirement {
     fs.retire(None, GRACE, &quiet).unwrap()
 }
 
+#[test]
+fn files_open_at_any_time_while_keys_are_retired() {
+    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let fs = open(&store, &clock);
+    let (keep, path) = (store.data().join("keep"), store.data().join("gone"));
+    write(&fs, &keep, b"kept");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                fs.open(&keep).unwrap();
+            }
+        });
+        for _ in 0..40 {
+            fs.keyring().rotate_data_key().unwrap();
+            write(&fs, &path, b"1");
+            fs.remove(&path).unwrap();
+            fs.retire(None, Duration::ZERO, &quiet).unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let status = fs.keyring().status();
+    let destroyed = status.data_keys.iter().filter(|key| key.state == KeyState::Destroyed);
+    assert!(destroyed.count() > 30);
+}
+
 /// What became of a key.
 fn outcome(retirement: &Retirement, id: DataKeyId) -> RetireOutcome {
     retirement.keys.iter().find(|key| key.id == id).unwrap().outcome.clone()

@@ -1,0 +1,74 @@
+//! Measures re-encryption against `cp`, interleaved on the same directory's disk:
+//! `cargo run --release --example reencrypt_speed -- DIR FILES MIB ROUNDS`.
+//!
+//! `cp` copies all files and then `sync -f` makes them durable; the re-encryption makes
+//! each file durable by itself, reads it back and puts it in its place.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use atrest::churn::{Reencrypt, StalePolicy};
+use atrest::keyring::{DirectoryStorage, Options};
+use atrest::kms::{self, generate_key_file};
+use atrest::{EncryptedFs, FileKind, Keyring};
+
+fn main() {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    let [dir, files, mib, rounds] = args.as_slice() else {
+        eprintln!("usage: reencrypt_speed DIR FILES MIB ROUNDS");
+        std::process::exit(2);
+    };
+    let (dir, files, mib): (&Path, usize, usize) =
+        (Path::new(dir), files.parse().unwrap(), mib.parse().unwrap());
+    let (data, copy) = (dir.join("data"), dir.join("copy"));
+    let _ = std::fs::remove_dir_all(dir);
+    std::fs::create_dir_all(&data).unwrap();
+    let key = std::path::absolute(dir.join("cmek.key")).unwrap();
+    generate_key_file(&key).unwrap();
+    let kms = kms::from_uri(&format!("file://{}", key.display())).unwrap();
+    let storage = DirectoryStorage::new(&data);
+    let keyring = Keyring::open_or_create(storage, kms, Options::default()).unwrap();
+    let fs = EncryptedFs::new(keyring);
+    let block: Vec<u8> = (0..1 << 20_u32).map(|i| (i * 31 + (i >> 8)) as u8).collect();
+    for number in 0..files {
+        let mut writer =
+            fs.create_new(data.join(format!("{number:06}.sst")), FileKind::Table).unwrap();
+        (0..mib).for_each(|_| writer.append(&block).unwrap());
+        writer.finish().unwrap();
+    }
+    let mib_all = (files * mib) as f64;
+    let mut ratios = Vec::new();
+    for round in 0..rounds.parse().unwrap() {
+        let cp = timed(|| {
+            let _ = std::fs::remove_dir_all(&copy);
+            let status = Command::new("cp").args(["-r", "--reflink=never"]).arg(&data).arg(&copy);
+            assert!(status.status().unwrap().success());
+            assert!(Command::new("sync").arg("-f").arg(&copy).status().unwrap().success());
+        });
+        std::fs::remove_dir_all(&copy).unwrap();
+        fs.keyring().rotate_data_key().unwrap();
+        let ours = timed(|| {
+            let mut how = Reencrypt::default();
+            how.policy = StalePolicy::older_than(Duration::ZERO);
+            let report = fs.reencrypt(&how).unwrap();
+            assert_eq!(report.files as usize, files, "{:?}", report.failed);
+        });
+        ratios.push(cp / ours);
+        println!(
+            "round {round}: cp {:.0} MiB/s, re-encryption {:.0} MiB/s, ratio {:.2}",
+            mib_all / cp,
+            mib_all / ours,
+            cp / ours
+        );
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("median ratio {:.2}", ratios[ratios.len() / 2]);
+}
+
+fn timed(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
