@@ -43,8 +43,9 @@ fn main() {
     for round in 0..rounds.parse().unwrap() {
         let cp = timed(|| {
             let _ = std::fs::remove_dir_all(&copy);
-            let status = Command::new("cp").args(["-r", "--reflink=never"]).arg(&data).arg(&copy);
-            assert!(status.status().unwrap().success());
+            let mut cp = Command::new("cp");
+            cp.args(["-r", "--reflink=never"]).arg(&data).arg(&copy);
+            assert!(cp.status().unwrap().success());
             assert!(Command::new("sync").arg("-f").arg(&copy).status().unwrap().success());
         });
         std::fs::remove_dir_all(&copy).unwrap();
