@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run has nothing to report")]
 
 pub mod ctr;
+pub mod engine;
 pub mod file;
 pub mod measure;
 pub mod plot;

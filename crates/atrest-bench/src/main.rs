@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use atrest::internals::Width;
 use atrest_bench::measure::Effort;
-use atrest_bench::{Row, ctr, file, plot};
+use atrest_bench::{Row, ctr, engine, file, plot};
 use clap::{Parser, Subcommand};
 
 /// Measures atrest against plain files, its peers and the processor's limit.
@@ -57,6 +57,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if "file".starts_with(&only) {
         rows.extend(file::rows(effort, progress));
+    }
+    if "engine".starts_with(&only) {
+        rows.extend(engine::rows(effort, progress));
     }
     if terminal {
         eprint!("\r\x1b[K");
