@@ -8,7 +8,7 @@
 //!
 //! **Not protected:** [`Suite::Aes256Ctr`], the default, does not notice a changed body;
 //! the authenticated suites do. File sizes, access patterns and the memory of the running
-//! process are out of scope. `docs/FORMAT.md` section 8 has the threats in full.
+//! process are out of scope. `docs/FORMAT.md` section 11 has the threats in full.
 //!
 //! # Which type for which job
 //!
