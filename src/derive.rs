@@ -7,7 +7,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroize;
 
-use crate::secret::KEY_LEN;
+use crate::secret::{KEY_LEN, scrubbed};
 
 /// What a derived key is for. No key serves two purposes.
 #[derive(Clone, Copy)]
@@ -62,6 +62,10 @@ impl Drop for Derived {
 
 /// `HKDF-Expand(parent, label || info, 76)`, `info` being the parts one after the other.
 pub(crate) fn derive(parent: &[u8; KEY_LEN], purpose: Purpose, info: &[&[u8]]) -> Derived {
+    scrubbed(|| expand(parent, purpose, info))
+}
+
+fn expand(parent: &[u8; KEY_LEN], purpose: Purpose, info: &[&[u8]]) -> Derived {
     let mut output = Box::new([0; 76]);
     // One label and at most three parts: no caller has more.
     let mut parts: [&[u8]; 4] = [purpose.label(), &[], &[], &[]];
@@ -74,7 +78,9 @@ pub(crate) fn derive(parent: &[u8; KEY_LEN], purpose: Purpose, info: &[&[u8]]) -
 /// Turns key material of any length into a uniform parent: HKDF-Extract (RFC 5869
 /// section 2.2) with the key's public id as salt.
 pub(crate) fn extract(id: &[u8], material: &[u8], parent: &mut [u8; KEY_LEN]) {
-    let (mut prk, _) = Hkdf::<Sha256>::extract(Some(id), material);
-    parent.copy_from_slice(&prk);
-    prk.as_mut_slice().zeroize();
+    scrubbed(|| {
+        let (mut prk, _) = Hkdf::<Sha256>::extract(Some(id), material);
+        parent.copy_from_slice(&prk);
+        prk.as_mut_slice().zeroize();
+    });
 }

@@ -6,6 +6,10 @@ use zeroize::Zeroize;
 
 use crate::error::Result;
 
+mod scrub;
+
+pub(crate) use scrub::{scrubbed, scrubbed_deeply};
+
 /// Length of every key of the hierarchy, in bytes: AES-256 only.
 pub const KEY_LEN: usize = 32;
 

@@ -12,6 +12,7 @@ use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{PREFIX_LEN, Suite};
 use crate::ids::DataKeyId;
+use crate::secret::scrubbed;
 
 /// The key material of one open file.
 #[allow(clippy::large_enum_variant, reason = "suite 1 is to need no second allocation")]
@@ -30,12 +31,16 @@ impl FileKey {
     fn new(prefix: &[u8; PREFIX_LEN], derived: &Derived) -> Arc<Self> {
         let suite = Suite::from_number(prefix[12]);
         if suite.is_some_and(Suite::is_authenticated) {
-            return Arc::new(Self::Gcm(Box::new(GcmKey::new(derived))));
+            // Scrubbed before the enum is made: moving that copies the bytes of the larger
+            // variant too, be they what the stack held.
+            let key = scrubbed(|| Box::new(GcmKey::new(derived)));
+            return Arc::new(Self::Gcm(key));
         }
         let nonce = derived.nonce();
         let mut fixed = [0; 8];
         fixed.copy_from_slice(&nonce[..8]);
-        Arc::new(Self::Ctr(CtrKey::new(derived.key(), fixed)))
+        // The expanded key is moved into its place.
+        scrubbed(|| Arc::new(Self::Ctr(CtrKey::new(derived.key(), fixed))))
     }
 }
 

@@ -21,6 +21,9 @@ mod gate;
 mod machine;
 mod monitor;
 mod policy;
+#[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used)]
+mod residue;
 
 pub(super) use gate::Gate;
 pub use machine::AccessState;

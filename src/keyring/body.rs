@@ -15,7 +15,7 @@ use crate::derive::{Derived, Purpose, derive};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Suite;
 use crate::ids::{DataKeyId, StoreId, StoreKeyId};
-use crate::secret::{DataKey, KEY_LEN, StoreKey};
+use crate::secret::{DataKey, KEY_LEN, StoreKey, scrubbed};
 
 /// Name of the keyspace that every store has.
 pub(crate) const DEFAULT_KEYSPACE: &str = "default";
@@ -293,6 +293,10 @@ impl KeyRecord {
 
     /// Wraps `key` under the salt that the record has.
     fn seal(&mut self, key: &DataKey, store_id: StoreId, store_key: &StoreKey) -> Result<()> {
+        scrubbed(|| self.seal_here(key, store_id, store_key))
+    }
+
+    fn seal_here(&mut self, key: &DataKey, store_id: StoreId, store_key: &StoreKey) -> Result<()> {
         let (info, derived) = self.derive(store_id, store_key);
         let (body, tag_out) = self.wrapped.split_at_mut(KEY_LEN);
         body.copy_from_slice(key.expose());
@@ -307,6 +311,10 @@ impl KeyRecord {
     }
 
     pub(crate) fn unwrap(&self, store_id: StoreId, store_key: &StoreKey) -> Result<DataKey> {
+        scrubbed(|| self.unwrap_here(store_id, store_key))
+    }
+
+    fn unwrap_here(&self, store_id: StoreId, store_key: &StoreKey) -> Result<DataKey> {
         let refused = || {
             let id = DataKeyId::from_bytes(self.id);
             Error::new(ErrorKind::KeyringCorrupt, format!("data key {id} does not unwrap"))

@@ -31,7 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{FORMAT_VERSION, KEYRING_MAGIC};
 use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::KeyUri;
-use crate::secret::StoreKey;
+use crate::secret::{StoreKey, scrubbed};
 
 #[cfg(test)]
 mod tests;
@@ -237,10 +237,12 @@ pub(super) fn assemble(
 fn mac(key: &StoreKey, fixed: &Fixed, bytes: &[u8]) -> [u8; MAC_LEN] {
     let info: [&[u8]; 2] = [fixed.store_id.as_bytes(), fixed.store_key_id.as_bytes()];
     let derived = derive(key.expose(), Purpose::Ring, &info);
-    // OK because HMAC takes a key of any length.
-    let mut hmac = Hmac::<Sha256>::new_from_slice(derived.key()).expect("any length");
-    hmac.update(bytes);
-    hmac.finalize().into_bytes().into()
+    scrubbed(|| {
+        // OK because HMAC takes a key of any length.
+        let mut hmac = Hmac::<Sha256>::new_from_slice(derived.key()).expect("any length");
+        hmac.update(bytes);
+        hmac.finalize().into_bytes().into()
+    })
 }
 
 pub(crate) fn encode_error(error: wincode::WriteError) -> Error {

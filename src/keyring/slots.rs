@@ -11,6 +11,7 @@ use super::format::{SLOTS_MAX, Slot};
 use super::{DEFAULT_SLOT, Inner, Keyring, KeyringInfo, SlotInfo, unlock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind};
+use crate::secret::scrubbed_deeply;
 
 impl Keyring {
     /// The CMEK slots, in the order in which they were added.
@@ -104,7 +105,7 @@ impl Keyring {
                     continue;
                 }
                 let kms = self.inner.kms_for(&slot.key_uri)?;
-                let wrapped = kms.rewrap(&slot.wrapped(), &context, deadline)?;
+                let wrapped = scrubbed_deeply(|| kms.rewrap(&slot.wrapped(), &context, deadline))?;
                 let (name, key) = (slot.name.clone(), draft.store_key.clone());
                 let (now_ns, slot) = (draft.now_ns, &mut draft.slots[index]);
                 *slot =

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::FORMAT_VERSION;
 use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey};
-use crate::secret::StoreKey;
+use crate::secret::{StoreKey, scrubbed_deeply};
 
 pub(super) fn context(store_id: StoreId, store_key_id: StoreKeyId) -> WrapContext {
     WrapContext { store_id, store_key_id, format_version: FORMAT_VERSION }
@@ -24,7 +24,7 @@ pub(super) fn wrap_slot(
     now_ns: u64,
     deadline: Deadline,
 ) -> Result<Slot> {
-    let wrapped = kms.wrap(key, context, deadline)?;
+    let wrapped = scrubbed_deeply(|| kms.wrap(key, context, deadline))?;
     prove_slot(kms, wrapped, name, key, context, now_ns, deadline)
 }
 
@@ -38,7 +38,7 @@ pub(super) fn prove_slot(
     now_ns: u64,
     deadline: Deadline,
 ) -> Result<Slot> {
-    let proof = kms.unwrap(&wrapped, context, deadline)?;
+    let proof = scrubbed_deeply(|| kms.unwrap(&wrapped, context, deadline))?;
     if !proof.same(key) {
         return Err(Error::new(
             ErrorKind::WrongStoreKey,
@@ -106,7 +106,8 @@ impl Search {
         for (index, (slot, kms)) in candidates.iter().enumerate() {
             let left = u32::try_from(candidates.len() - index).unwrap_or(u32::MAX);
             let deadline = Deadline::after(self.deadline.remaining() / left);
-            let error = match kms.unwrap(&slot.wrapped(), &context, deadline) {
+            let unwrapped = scrubbed_deeply(|| kms.unwrap(&slot.wrapped(), &context, deadline));
+            let error = match unwrapped {
                 Ok(key) => match image.authenticate(&key) {
                     Ok(body) => return Ok((Arc::new(key), body)),
                     Err(error) => error,

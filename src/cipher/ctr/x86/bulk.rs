@@ -48,8 +48,12 @@ pub(super) unsafe fn run_bulk<V: Vector, const TABLE: usize>(
         let step = V::splat(&(GROUP_BLOCKS as u128));
         let mut batch = group_batches;
         while batch < batches {
-            let group = counter.reverse().xor(V::splat(&keys.keys[0]));
-            let group = group.enc(V::splat(&keys.keys[1])).enc(V::splat(&keys.keys[2])).xor(origin);
+            // Read anew for each group: held through the rows, these three would be spilled, and
+            // stay on the stack.
+            let first = in_memory(keys);
+            let group = counter.reverse().xor(V::splat(&first.keys[0]));
+            let group = group.enc(V::splat(&first.keys[1])).enc(V::splat(&first.keys[2]));
+            let group = group.xor(origin);
             counter = counter.add(step);
             for row in 0..group_batches.min(batches - batch) {
                 let keys = if V::HOLDS_KEYS { keys } else { in_memory(keys) };
