@@ -185,6 +185,17 @@ impl Keyring {
     }
 }
 
+impl Keyring {
+    /// Whether a [request](Self::request_revocation) is waiting beside the keyring. Needs
+    /// no key.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    pub fn is_revocation_requested(storage: &dyn KeyringStorage) -> Result<bool> {
+        revocation_requested(storage)
+    }
+}
+
 /// Whether somebody asked for the keys to be given up.
 pub(super) fn revocation_requested(storage: &dyn KeyringStorage) -> Result<bool> {
     Ok(storage.load_beside(REVOKE_REQUEST)?.is_some())

@@ -13,9 +13,11 @@ use wincode::config::Configuration;
 use wincode::{SchemaRead, SchemaWrite};
 
 use super::format::{KEYRING_LEN_MAX, decode_error, encode_error};
-use super::{Keyring, KeyringStorage};
+use super::unlock::Search;
+use super::{Keyring, KeyringStorage, KmsSet, Options, load};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{StoreId, StoreKeyId};
+use crate::kms::Deadline;
 
 /// Events after which the oldest leave the keyring.
 const TAIL_MAX: usize = 256;
@@ -87,6 +89,29 @@ impl AuditKind {
         Self::KeyspaceShredded,
         Self::StoreShredded,
     ];
+
+    /// What happened in lower case, stable for logs and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::StoreKeyRotated => "store-key-rotated",
+            Self::CmekReplaced => "cmek-replaced",
+            Self::SlotAdded => "slot-added",
+            Self::SlotRemoved => "slot-removed",
+            Self::SlotRewrapped => "slot-rewrapped",
+            Self::DataKeyRotated => "data-key-rotated",
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::Revoked => "revoked",
+            Self::Restored => "restored",
+            Self::Access => "access",
+            Self::DataKeyDestroyed => "data-key-destroyed",
+            Self::KeyspaceCreated => "keyspace-created",
+            Self::KeyspaceShredded => "keyspace-shredded",
+            Self::StoreShredded => "store-shredded",
+            Self::Unknown => "unknown",
+        }
+    }
 
     fn from_number(number: u8) -> Self {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number).unwrap_or(Self::Unknown)
@@ -234,6 +259,27 @@ impl Keyring {
     pub fn audit(&self) -> Result<Vec<AuditEvent>> {
         let snapshot = self.inner.snapshot.load();
         snapshot.body.audit.all(&*self.inner.storage, self.inner.store_id)
+    }
+
+    /// [`audit`](Self::audit) of a store that is not opened otherwise: of one that was
+    /// revoked on request, too.
+    ///
+    /// # Errors
+    /// Those of [`audit`](Self::audit) and [`open`](Self::open), `CmekRevoked` apart.
+    pub fn read_audit(
+        storage: &dyn KeyringStorage,
+        kms: impl Into<KmsSet>,
+        options: &Options,
+    ) -> Result<Vec<AuditEvent>> {
+        let image = load(storage)?;
+        let search = Search {
+            prefer: options.slot.clone(),
+            barrier: None,
+            strict: true,
+            deadline: Deadline::after(options.kms_deadline),
+        };
+        let (_, body) = search.unlock(&image, &kms.into().0)?;
+        body.audit.all(storage, image.fixed.store_id)
     }
 }
 

@@ -153,9 +153,11 @@ impl Verdict {
             ErrorKind::KeyringConflict => {
                 ("keyring-conflict", BUSY, "another writer was first: run the command again")
             }
-            ErrorKind::CmekRevoked => {
-                ("cmek-revoked", REFUSED, "give access to the customer's key back, then try again")
-            }
+            ErrorKind::CmekRevoked => (
+                "cmek-revoked",
+                REFUSED,
+                "give access to the customer's key back; what `atrest cmek revoke` took, `atrest cmek restore DIR` gives back",
+            ),
             _ => ("other", FAILED, "see the message above"),
         };
         Self { name, exit_code, advice }

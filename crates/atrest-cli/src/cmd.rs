@@ -7,6 +7,8 @@ use crate::advice::EXIT_CODES_HELP;
 use crate::failure::Result;
 use crate::output::Out;
 
+mod audit;
+mod cmek;
 mod decrypt;
 mod demo;
 mod encrypt;
@@ -51,6 +53,8 @@ pub(crate) enum Command {
     Decrypt(decrypt::Args),
     Inspect(inspect::Args),
     Rotate(rotate::Args),
+    Cmek(cmek::Args),
+    Audit(audit::Args),
     Demo(demo::Args),
 }
 
@@ -64,6 +68,8 @@ impl Command {
             Self::Decrypt(args) => args.run(out),
             Self::Inspect(args) => args.run(out),
             Self::Rotate(args) => args.run(out),
+            Self::Cmek(args) => args.run(out),
+            Self::Audit(args) => args.run(out),
             Self::Demo(args) => args.run(out),
         }
     }

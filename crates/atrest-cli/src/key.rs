@@ -25,6 +25,21 @@ pub(crate) struct CmekArg {
     pub(crate) cmek: String,
 }
 
+/// `--cmek`, required, for each slot that is needed.
+#[derive(clap::Args)]
+pub(crate) struct CmeksArg {
+    /// The customer's key: file:///absolute/path, env:NAME or passphrase:. May be given
+    /// several times, for a store with several slots.
+    #[arg(long, value_name = "URI", env = "ATREST_CMEK", required = true)]
+    cmek: Vec<String>,
+}
+
+impl CmeksArg {
+    pub(crate) fn open(&self) -> Result<Vec<Arc<dyn Kms>>> {
+        self.cmek.iter().map(|uri| open(uri, Words::Known, PASSPHRASE_VARIABLE)).collect()
+    }
+}
+
 /// Whether the words of a passphrase are new, and so asked for twice.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Words {

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use atrest::fs::is_keyring;
-use atrest::keyring::DirectoryStorage;
+use atrest::keyring::{DirectoryStorage, KmsSet};
 use atrest::kms::Kms;
 use atrest::{ErrorKind, Keyring, Options};
 
@@ -18,7 +18,7 @@ pub(crate) fn options() -> Options {
     options
 }
 
-pub(crate) fn open(dir: &Path, kms: Arc<dyn Kms>) -> Result<Keyring> {
+pub(crate) fn open(dir: &Path, kms: impl Into<KmsSet>) -> Result<Keyring> {
     Ok(Keyring::open(storage(dir)?, kms, options()).map_err(|error| with_dir(error, dir))?)
 }
 

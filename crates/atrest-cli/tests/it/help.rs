@@ -16,6 +16,17 @@ fn every_command_shows_examples_and_its_json() {
         &["rotate", "data-key"],
         &["rotate", "store-key"],
         &["rotate", "cmek"],
+        &["cmek", "list"],
+        &["cmek", "add"],
+        &["cmek", "remove"],
+        &["cmek", "rewrap"],
+        &["cmek", "rotate"],
+        &["cmek", "enable"],
+        &["cmek", "disable"],
+        &["cmek", "revoke"],
+        &["cmek", "restore"],
+        &["cmek", "status"],
+        &["audit"],
     ];
     for command in commands {
         let help = bench.good(&[command, &["--help"]].concat());

@@ -1,0 +1,229 @@
+//! The CMEK slots of a store: which keys open it.
+
+use std::path::{Path, PathBuf};
+
+use atrest::Keyring;
+use atrest::keyring::{KeyringInfo, SlotInfo};
+use serde::Serialize;
+
+use crate::failure::Result;
+use crate::key::{self, CmeksArg, Words};
+use crate::output::{Out, clean};
+use crate::table::{Align, Table};
+use crate::{signal, store, units};
+
+/// What every command about slots reports. Field names are stable.
+#[derive(Serialize)]
+struct Report {
+    done: &'static str,
+    generation: u64,
+    slots: Vec<SlotInfo>,
+}
+
+impl Report {
+    fn new(done: &'static str, info: KeyringInfo) -> Self {
+        Self { done, generation: info.generation, slots: info.slots }
+    }
+
+    fn text(&self, headline: &str) -> String {
+        format!("{headline}\n{}", table(&self.slots))
+    }
+}
+
+fn table(slots: &[SlotInfo]) -> String {
+    let columns = ["slot", "customer's key", "version", "wrapped"];
+    let mut table = Table::new(&columns.map(|column| (column, Align::Left)));
+    for slot in slots {
+        table.row([
+            clean(&slot.name).into(),
+            clean(&slot.key_uri).into(),
+            clean(&slot.key_version).into(),
+            units::time(slot.created_ns).into(),
+        ]);
+    }
+    table.render()
+}
+
+/// Opens the store, changes it, and reports the slots.
+fn change(
+    dir: &Path,
+    cmek: &CmeksArg,
+    done: &'static str,
+    out: &mut Out,
+    headline: &str,
+    change: impl FnOnce(&Keyring) -> Result<()>,
+) -> Result<()> {
+    let keyring = store::open(dir, cmek.open()?)?;
+    let committing = signal::Committing::begin();
+    change(&keyring)?;
+    drop(committing);
+    let report = Report::new(done, keyring.status().info);
+    out.result(&report, || report.text(headline))
+}
+
+/// List the slots: the customer's keys that open the store, each by itself.
+///
+/// Needs no key; what it shows is not authenticated. `cmek status` tries the keys.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest cmek list data
+  atrest cmek list data --json | jq -r '.slots[].key_uri'
+
+JSON fields: done (\"listed\"), generation, slots [name, key_uri, key_version, created_ns]
+")]
+pub(crate) struct List {
+    /// The store's directory.
+    dir: PathBuf,
+}
+
+impl List {
+    pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        let storage = store::storage(&self.dir)?;
+        let report = Report::new("listed", Keyring::inspect(&storage)?);
+        out.result(&report, || table(&report.slots))
+    }
+}
+
+/// Add a slot: another customer's key, in another region or for emergencies.
+///
+/// The new wrapped key is proven by an unwrap first. Files are not touched.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest cmek add data us-east --cmek file:///etc/app/eu.key --new-cmek file:///etc/app/us.key
+
+JSON fields: done (\"added\"), generation, slots [name, key_uri, key_version, created_ns]
+")]
+pub(crate) struct Add {
+    /// The store's directory.
+    dir: PathBuf,
+    /// The slot's name: a region or a purpose.
+    name: String,
+    #[command(flatten)]
+    cmek: CmeksArg,
+    /// The customer's key for the new slot.
+    #[arg(long, value_name = "URI")]
+    new_cmek: String,
+}
+
+impl Add {
+    pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        drop(store::storage(&self.dir)?);
+        let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
+        let headline = "Added the slot; an unwrap proved it.";
+        change(&self.dir, &self.cmek, "added", out, headline, |keyring| {
+            Ok(keyring.add_slot(&self.name, new)?)
+        })
+    }
+}
+
+/// Remove a slot, never the last one: its key opens the store no more.
+///
+/// Whoever had that key and the keyring may have the store key: follow with `rotate
+/// store-key` if that matters.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest cmek remove data us-east --cmek file:///etc/app/eu.key
+
+JSON fields: done (\"removed\"), generation, slots [name, key_uri, key_version, created_ns]
+")]
+pub(crate) struct Remove {
+    /// The store's directory.
+    dir: PathBuf,
+    /// The slot's name.
+    name: String,
+    #[command(flatten)]
+    cmek: CmeksArg,
+}
+
+impl Remove {
+    pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        drop(store::storage(&self.dir)?);
+        change(&self.dir, &self.cmek, "removed", out, "Removed the slot.", |keyring| {
+            Ok(keyring.remove_slot(&self.name)?)
+        })
+    }
+}
+
+/// Wrap the store key anew by the newest version of the same customer's key.
+///
+/// In all slots, or in one. Needs the key of each slot that is wrapped anew, and an
+/// unwrap proves each before the old one is dropped.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest cmek rewrap data --cmek file:///etc/app/eu.key --cmek file:///etc/app/us.key
+  atrest cmek rewrap data us-east --cmek file:///etc/app/us.key
+
+JSON fields: done (\"rewrapped\"), generation, slots [name, key_uri, key_version, created_ns]
+")]
+pub(crate) struct Rewrap {
+    /// The store's directory.
+    dir: PathBuf,
+    /// The slot's name; without it all slots.
+    name: Option<String>,
+    #[command(flatten)]
+    cmek: CmeksArg,
+}
+
+impl Rewrap {
+    pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        drop(store::storage(&self.dir)?);
+        let headline = "Wrapped the store key anew; an unwrap proved it.";
+        change(&self.dir, &self.cmek, "rewrapped", out, headline, |keyring| {
+            keyring.rewrap(self.name.as_deref())?;
+            Ok(())
+        })
+    }
+}
+
+/// Rotate the customer's key: to its newest version, or to another key.
+///
+/// Without --new-cmek the store key is wrapped anew by the newest version of the same
+/// key. With it, the slot gets the new key, which an unwrap proves first. Files are not
+/// touched.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest cmek rotate data --cmek file:///etc/app/cmek.key
+  atrest cmek rotate data --cmek file:///etc/app/2026.key --new-cmek file:///etc/app/2027.key
+  atrest cmek rotate data --slot us-east --cmek env:US --new-cmek env:US_NEW
+
+JSON fields: done (\"rotated\"), generation, slots [name, key_uri, key_version, created_ns]
+")]
+pub(crate) struct Rotate {
+    /// The store's directory.
+    dir: PathBuf,
+    #[command(flatten)]
+    cmek: CmeksArg,
+    /// The slot; without it the one named `default`, or the only one.
+    #[arg(long, value_name = "NAME")]
+    slot: Option<String>,
+    /// The new customer's key; without it the newest version of the present one.
+    #[arg(long, value_name = "URI")]
+    new_cmek: Option<String>,
+}
+
+impl Rotate {
+    pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        drop(store::storage(&self.dir)?);
+        let Some(uri) = &self.new_cmek else {
+            let headline = "Wrapped the store key by the key's newest version.";
+            return change(&self.dir, &self.cmek, "rotated", out, headline, |keyring| {
+                keyring.rewrap(self.slot.as_deref())?;
+                Ok(())
+            });
+        };
+        let new = key::open(uri, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
+        let headline = "Replaced the customer's key; an unwrap proved the new one.";
+        change(&self.dir, &self.cmek, "rotated", out, headline, |keyring| {
+            match &self.slot {
+                Some(slot) => keyring.replace_cmek(slot, new)?,
+                None => keyring.rotate_cmek(new)?,
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! The customer's keys: slots, switching on and off, revoking and restoring, the audit.
+
+use std::sync::Arc;
+
+use atrest::keyring::DirectoryStorage;
+use atrest::kms::{KeyFile, Kms};
+use atrest::{ErrorKind, Keyring, Options};
+use serde_json::Value;
+
+use crate::support::Bench;
+
+fn slots(report: &Value) -> Vec<&str> {
+    report["slots"].as_array().unwrap().iter().map(|slot| slot["name"].as_str().unwrap()).collect()
+}
+
+fn bench() -> Bench {
+    let mut bench = Bench::new();
+    for name in ["us.key", "new.key", "local.key"] {
+        bench.keygen(name);
+    }
+    bench
+}
+
+#[test]
+fn slots_are_added_listed_rewrapped_and_removed() {
+    let bench = bench();
+    let (eu, us, new) = (bench.uri("cmek.key"), bench.uri("us.key"), bench.uri("new.key"));
+    let report = bench.json(&["cmek", "add", "data", "us", "--new-cmek", &us]);
+    assert_eq!((report["done"].as_str(), slots(&report)), (Some("added"), vec!["default", "us"]));
+    assert_eq!(slots(&bench.json(&["cmek", "list", "data"])), ["default", "us"]);
+    // The new slot opens the store alone.
+    bench.good(&["status", "data", "--cmek", &us]);
+    // Rewrapping all needs all keys.
+    bench.bad(2, "kms-misconfigured", &["cmek", "rewrap", "data"]);
+    bench.good(&["cmek", "rewrap", "data", "--cmek", &eu, "--cmek", &us]);
+    bench.good(&["cmek", "rewrap", "data", "us", "--cmek", &us]);
+    bench.good(&["cmek", "rotate", "data", "--slot", "us", "--new-cmek", &new]);
+    bench.bad(5, "kms-integrity", &["status", "data", "--cmek", &us]);
+    bench.good(&["cmek", "rotate", "data", "--slot", "us", "--cmek", &new]);
+    let status = bench.json(&["cmek", "status", "data", "--cmek", &eu, "--cmek", &us]);
+    assert_eq!(status["state"], "active");
+    let answers: Vec<_> = status["keys"].as_array().unwrap().iter().map(|k| &k["answer"]).collect();
+    assert_eq!(answers, ["good", "kms-integrity"]);
+    let report = bench.json(&["cmek", "remove", "data", "default", "--cmek", &new]);
+    assert_eq!(slots(&report), ["us"]);
+    bench.bad(2, "invalid-argument", &["cmek", "remove", "data", "us", "--cmek", &new]);
+    bench.bad(2, "invalid-argument", &["cmek", "remove", "data", "mars", "--cmek", &new]);
+    let events = bench.json(&["audit", "data", "--cmek", &new]);
+    let what: Vec<_> =
+        events["events"].as_array().unwrap().iter().map(|e| e["what"].as_str().unwrap()).collect();
+    let expected = [
+        "created",
+        "slot-added",
+        "slot-rewrapped",
+        "slot-rewrapped",
+        "slot-rewrapped",
+        "cmek-replaced",
+        "slot-rewrapped",
+        "slot-removed",
+    ];
+    assert_eq!(what, expected);
+}
+
+#[test]
+fn a_store_in_use_is_put_under_a_customers_key_and_taken_back() {
+    let bench = bench();
+    std::fs::create_dir(bench.path("old")).unwrap();
+    bench.write("old/table.sst", b"from before");
+    let (customer, local) = (bench.uri("new.key"), bench.uri("local.key"));
+    let on = bench.json(&["cmek", "enable", "old", "--new-cmek", &customer]);
+    assert_eq!(on["key_uri"], customer);
+    bench.write("plain", b"new bytes");
+    bench.good(&["encrypt", "old", "plain", "new.sst", "--cmek", &customer]);
+    assert_eq!(bench.good(&["decrypt", "old", "table.sst", "--cmek", &customer]), b"from before");
+    let off = bench.json(&["cmek", "disable", "old", "--cmek", &customer, "--new-cmek", &local]);
+    assert_ne!(off["store_key_id"], on["store_key_id"]);
+    bench.bad(5, "kms-integrity", &["status", "old", "--cmek", &customer]);
+    assert_eq!(bench.good(&["decrypt", "old", "new.sst", "--cmek", &local]), b"new bytes");
+    bench.good(&["cmek", "enable", "old", "--cmek", &local, "--new-cmek", &customer]);
+    assert_eq!(bench.good(&["decrypt", "old", "new.sst", "--cmek", &customer]), b"new bytes");
+    bench.bad(2, "invalid-argument", &["cmek", "enable", "nowhere", "--new-cmek", &customer]);
+}
+
+#[test]
+fn a_revoked_store_stays_revoked_until_it_is_restored() {
+    let bench = bench();
+    let done = |args: &[&str]| bench.json(args)["done"].as_str().unwrap().to_owned();
+    assert_eq!(done(&["cmek", "revoke", "data"]), "marked");
+    assert_eq!(done(&["cmek", "revoke", "data"]), "already");
+    bench.bad(3, "cmek-revoked", &["rotate", "data-key", "data"]);
+    bench.bad(3, "cmek-revoked", &["status", "data"]);
+    assert_eq!(bench.json(&["cmek", "status", "data"])["state"], "revoked");
+    let events = bench.json(&["audit", "data"]);
+    assert_eq!(events["events"].as_array().unwrap().last().unwrap()["what"], "revoked");
+    assert_eq!(done(&["cmek", "restore", "data"]), "restored");
+    bench.good(&["status", "data"]);
+    // Without a key a request is left, which holds as well.
+    assert_eq!(done(&["cmek", "revoke", "data", "--cmek", ""]), "requested");
+    let status = bench.json(&["cmek", "status", "data", "--cmek", ""]);
+    assert_eq!(
+        (&status["state"], &status["revocation_requested"]),
+        (&"revoked".into(), &true.into())
+    );
+    bench.bad(3, "cmek-revoked", &["status", "data"]);
+    assert_eq!(done(&["cmek", "restore", "data"]), "restored");
+    assert_eq!(bench.json(&["cmek", "status", "data"])["state"], "active");
+}
+
+#[test]
+fn a_process_that_has_the_store_open_heeds_a_revocation() {
+    let bench = bench();
+    let kms: Arc<dyn Kms> = Arc::new(KeyFile::new(bench.path("cmek.key")).unwrap());
+    let mut options = Options::default();
+    options.background = false;
+    let storage = DirectoryStorage::new(bench.path("data"));
+    let keyring = Keyring::open(storage, kms, options).unwrap();
+    let revoked = bench.json(&["cmek", "revoke", "data"]);
+    assert_eq!(revoked["done"], "requested");
+    bench.bad(3, "cmek-revoked", &["status", "data"]);
+    keyring.check_now();
+    let error = keyring.encryptor(atrest::FileKind::Table).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CmekRevoked);
+    bench.bad(9, "keyring-busy", &["cmek", "restore", "data"]);
+    keyring.restore().unwrap();
+    keyring.encryptor(atrest::FileKind::Table).unwrap();
+    bench.good(&["status", "data"]);
+}
