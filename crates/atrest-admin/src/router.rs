@@ -1,0 +1,224 @@
+//! The routes.
+
+use std::sync::Arc;
+
+use atrest::keyring::AccessState;
+use axum::Json;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::de::DeserializeOwned;
+
+use crate::api::{ActionRequest, ClusterInfo, ClusterSpec};
+use crate::cluster::Cluster;
+use crate::info::cluster_info;
+use crate::operation::{self, Begun};
+use crate::rpc::{Code, RpcError};
+use crate::state::AdminState;
+use crate::store;
+
+/// The OpenAPI 3 document of the routes, as `/openapi.json` serves it.
+pub const OPENAPI: &str = include_str!("openapi.json");
+
+/// Longest body: 64 region specifications with long URIs are below it.
+const BODY_LEN_MAX: usize = 64 * 1024;
+
+type Shared = Arc<AdminState>;
+
+/// The routes `/api/v1/clusters/{cluster_id}/cmek`, `/metrics`, `/healthz` and
+/// `/openapi.json`.
+///
+/// They **MUST** be served inside a tokio runtime with a timer: operations run in its
+/// blocking threads, and go on when their client leaves.
+pub fn router(state: AdminState) -> Router {
+    let state = Arc::new(state);
+    let api = Router::new()
+        .route("/api/v1/clusters/{cluster_id}/cmek", get(show).post(enable).put(update).patch(act))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(state.clone(), authenticate));
+    let mut metrics = Router::new()
+        .route("/metrics", get(show_metrics))
+        .method_not_allowed_fallback(wrong_method);
+    if !state.has_public_metrics() {
+        metrics = metrics.layer(from_fn_with_state(state.clone(), authenticate));
+    }
+    Router::new()
+        .route("/healthz", get(health))
+        .route("/openapi.json", get(openapi))
+        .merge(api)
+        .merge(metrics)
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
+        .layer(from_fn_with_state(state.clone(), bound))
+        .with_state(state)
+}
+
+/// Bounds the time of a request and completes every answer.
+async fn bound(State(state): State<Shared>, request: Request, next: Next) -> Response {
+    let mut response = match tokio::time::timeout(state.request_time_max(), next.run(request)).await
+    {
+        Ok(response) => response,
+        Err(_) => {
+            RpcError::new(Code::DeadlineExceeded, "the request took too long").into_response()
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Lets through who shows the token; nobody else learns even which clusters there are.
+async fn authenticate(State(state): State<Shared>, request: Request, next: Next) -> Response {
+    let mut shown = request.headers().get_all(AUTHORIZATION).into_iter();
+    match (shown.next(), shown.next()) {
+        (Some(value), None) if state.token().is_shown_by(value.as_bytes()) => {
+            next.run(request).await
+        }
+        _ => RpcError::new(Code::Unauthenticated, "expected the server's bearer token")
+            .into_response(),
+    }
+}
+
+async fn not_found() -> RpcError {
+    RpcError::new(Code::NotFound, "there is nothing at this path")
+}
+
+async fn wrong_method() -> RpcError {
+    RpcError::new(Code::Unimplemented, "the path does not have this method")
+        .with_http(StatusCode::METHOD_NOT_ALLOWED)
+}
+
+type ClusterId = Result<Path<String>, PathRejection>;
+type Body = Result<Bytes, BytesRejection>;
+
+async fn show(State(state): State<Shared>, id: ClusterId) -> Result<Json<ClusterInfo>, RpcError> {
+    let cluster = find(&state, id)?;
+    answer(state, cluster).await
+}
+
+async fn enable(
+    State(state): State<Shared>,
+    id: ClusterId,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<ClusterInfo>, RpcError> {
+    let cluster = find(&state, id)?;
+    let spec: ClusterSpec = parse(&headers, body)?;
+    run(state, cluster, move |state, cluster| operation::enable(state, cluster, &spec)).await
+}
+
+async fn update(
+    State(state): State<Shared>,
+    id: ClusterId,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<ClusterInfo>, RpcError> {
+    let cluster = find(&state, id)?;
+    let spec: ClusterSpec = parse(&headers, body)?;
+    run(state, cluster, move |state, cluster| operation::update(state, cluster, &spec)).await
+}
+
+async fn act(
+    State(state): State<Shared>,
+    id: ClusterId,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<ClusterInfo>, RpcError> {
+    let cluster = find(&state, id)?;
+    let request: ActionRequest = parse(&headers, body)?;
+    run(state, cluster, move |state, cluster| operation::act(state, cluster, request.action)).await
+}
+
+fn find(state: &AdminState, id: ClusterId) -> Result<Arc<Cluster>, RpcError> {
+    let id = id.map_err(|_| RpcError::invalid("expected a cluster id in UTF-8"))?.0;
+    let cluster = state.clusters().get(&id).cloned();
+    cluster.ok_or_else(|| RpcError::new(Code::NotFound, "there is no such cluster"))
+}
+
+fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, RpcError> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            RpcError::invalid(format!("expected a body of at most {BODY_LEN_MAX} bytes"))
+                .with_http(StatusCode::PAYLOAD_TOO_LARGE)
+        }
+        _ => RpcError::invalid("the body did not arrive"),
+    })?;
+    let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let media = media.split(';').next().unwrap_or_default().trim();
+    if !media.eq_ignore_ascii_case("application/json") {
+        return Err(RpcError::invalid("expected the content type application/json")
+            .with_http(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| RpcError::invalid(format!("the body is not as expected: {error}")))
+}
+
+/// Runs an operation in a blocking thread and answers when it is done, or when it takes
+/// long.
+async fn run(
+    state: Shared,
+    cluster: Arc<Cluster>,
+    begin: impl FnOnce(&AdminState, &Arc<Cluster>) -> Result<Begun, RpcError> + Send + 'static,
+) -> Result<Json<ClusterInfo>, RpcError> {
+    let within = state.answer_within();
+    let work = {
+        let (state, cluster) = (state.clone(), cluster.clone());
+        // Checks read the disk too. The ticket is taken before this task waits for
+        // anything, and the operation goes on without its client.
+        blocking(move || begin(&state, &cluster)?.run(state.local_uri()))
+    };
+    let mut work = std::pin::pin!(work);
+    match tokio::time::timeout(within, &mut work).await {
+        Ok(done) => done?,
+        Err(_elapsed) => {}
+    }
+    answer(state, cluster).await
+}
+
+async fn answer(state: Shared, cluster: Arc<Cluster>) -> Result<Json<ClusterInfo>, RpcError> {
+    blocking(move || Ok(Json(cluster_info(&cluster, state.local_uri())))).await
+}
+
+/// Runs `work` in a blocking thread. It goes on if this future is dropped.
+fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RpcError> + Send + 'static,
+) -> impl Future<Output = Result<T, RpcError>> {
+    let task = tokio::task::spawn_blocking(work);
+    async {
+        // What a panic says stays in the server's standard error.
+        task.await.unwrap_or_else(|_| Err(RpcError::new(Code::Internal, "the operation panicked")))
+    }
+}
+
+async fn health(State(state): State<Shared>) -> Response {
+    let stores = state.clusters().values().flat_map(|cluster| &cluster.stores);
+    let healthy = stores.map(|store| store.state()).all(|state| match state {
+        store::State::Plain => true,
+        store::State::Closed(_) => false,
+        store::State::Open(keyring) => AccessState::serves(keyring.access().state),
+    });
+    if healthy {
+        (StatusCode::OK, "ok\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable\n").into_response()
+    }
+}
+
+async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+async fn show_metrics(State(state): State<Shared>) -> Result<Response, RpcError> {
+    let text = blocking(move || Ok(crate::metrics::text(&state))).await?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}

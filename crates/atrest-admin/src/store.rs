@@ -1,0 +1,254 @@
+//! One store: a keyring that an engine has open, or a directory that this process opens.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use atrest::keyring::{AuditKind, DEFAULT_SLOT, DirectoryStorage, SlotInfo};
+use atrest::kms::Kms;
+use atrest::{Error, ErrorKind, Keyring, Options, Result};
+
+use crate::metrics::Rotations;
+
+/// One store of a cluster, in a region.
+pub struct Store {
+    region: String,
+    directory: Option<Directory>,
+    state: RwLock<State>,
+    /// Serialises opening, so that a revocation cannot be overtaken by it.
+    opening: Mutex<()>,
+    pub(crate) rotations: Mutex<Rotations>,
+}
+
+struct Directory {
+    path: PathBuf,
+    kms: Vec<Arc<dyn Kms>>,
+    options: Options,
+}
+
+/// What this process has of the store.
+#[derive(Clone)]
+pub(crate) enum State {
+    /// There is no keyring.
+    Plain,
+    /// The keyring did not open: no key is in memory.
+    Closed(Closed),
+    Open(Keyring),
+}
+
+/// Why a keyring did not open.
+#[derive(Clone)]
+pub(crate) struct Closed {
+    pub(crate) kind: ErrorKind,
+    pub(crate) message: String,
+    /// Read without a key, so not authenticated.
+    pub(crate) slots: Vec<SlotInfo>,
+}
+
+impl Store {
+    /// The store of a keyring that the caller has open for writing.
+    pub fn of_keyring(region: impl Into<String>, keyring: Keyring) -> Self {
+        Self::new(region.into(), None, State::Open(keyring))
+    }
+
+    /// The store in a directory, opened for writing if it can be: `kms` holds the
+    /// customer's keys to try. One that is revoked, or whose key service refuses, is
+    /// served as revoked until a client restores it; one without a keyring is served as
+    /// disabled.
+    ///
+    /// # Errors
+    /// Those of [`Keyring::open`], except [`CmekRevoked`](ErrorKind::CmekRevoked),
+    /// [`Kms`](ErrorKind::Kms), and [`KeyringMissing`](ErrorKind::KeyringMissing) of an
+    /// existing directory.
+    pub fn in_directory(
+        region: impl Into<String>,
+        path: impl Into<PathBuf>,
+        kms: Vec<Arc<dyn Kms>>,
+        options: Options,
+    ) -> Result<Self> {
+        let directory = Directory { path: path.into(), kms, options };
+        let state = directory.open()?;
+        Ok(Self::new(region.into(), Some(directory), state))
+    }
+
+    fn new(region: String, directory: Option<Directory>, state: State) -> Self {
+        Self {
+            region,
+            directory,
+            state: RwLock::new(state),
+            opening: Mutex::default(),
+            rotations: Mutex::default(),
+        }
+    }
+
+    /// The region it is in.
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// The keyring, if it is open.
+    pub fn keyring(&self) -> Option<Keyring> {
+        match self.state() {
+            State::Open(keyring) => Some(keyring),
+            State::Plain | State::Closed(_) => None,
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        // A state is replaced whole.
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, state: State) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    fn opening(&self) -> MutexGuard<'_, ()> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a store without a keyring one, under `kms`.
+    pub(crate) fn create(&self, kms: Arc<dyn Kms>) -> Result<()> {
+        let _opening = self.opening();
+        let Some(directory) = &self.directory else { return Err(handed()) };
+        let options = directory.options.clone();
+        let keyring = Keyring::enable(directory.storage(), kms, options)?;
+        self.set(State::Open(keyring));
+        Ok(())
+    }
+
+    pub(crate) fn revoke(&self) -> Result<()> {
+        let _opening = self.opening();
+        match (self.state(), &self.directory) {
+            (State::Open(keyring), _) => keyring.revoke(),
+            (State::Plain, _) => Ok(()),
+            (State::Closed(_), Some(directory)) => {
+                Keyring::request_revocation(&directory.storage())?;
+                self.set(State::Closed(directory.refusal(&Error::new(
+                    ErrorKind::CmekRevoked,
+                    "access to the store was withdrawn on request",
+                ))));
+                Ok(())
+            }
+            (State::Closed(_), None) => Err(handed()),
+        }
+    }
+
+    pub(crate) fn restore(&self) -> Result<()> {
+        if let State::Open(keyring) = self.state() {
+            // Without the lock: a revocation must not wait for the key service.
+            return keyring.restore();
+        }
+        let _opening = self.opening();
+        match (self.state(), &self.directory) {
+            (State::Open(keyring), _) => keyring.restore(),
+            (State::Plain, _) => Ok(()),
+            (State::Closed(_), Some(directory)) => {
+                let (storage, options) = (directory.storage(), directory.options.clone());
+                match Keyring::open_and_restore(storage, directory.kms.clone(), options) {
+                    Ok(keyring) => self.set(State::Open(keyring)),
+                    Err(error) => {
+                        self.set(State::Closed(directory.refusal(&error)));
+                        return Err(error);
+                    }
+                }
+                Ok(())
+            }
+            (State::Closed(_), None) => Err(handed()),
+        }
+    }
+
+    /// Whether the store is under a customer's key: not without a keyring, not under
+    /// `local`, and not since a customer's key was switched off.
+    pub(crate) fn is_managed(&self, local: Option<&str>) -> bool {
+        let slots = match self.state() {
+            State::Plain => return false,
+            State::Closed(closed) => closed.slots,
+            State::Open(keyring) => {
+                let status = keyring.status();
+                let switch = status.history.iter().rev().find_map(|event| match event.what {
+                    AuditKind::Disabled => Some(false),
+                    AuditKind::Enabled | AuditKind::CmekReplaced | AuditKind::Created => Some(true),
+                    _ => None,
+                });
+                if switch == Some(false) {
+                    return false;
+                }
+                status.info.slots
+            }
+        };
+        local.is_none_or(|local| slots.iter().any(|slot| slot.key_uri != local))
+    }
+
+    /// The slots, where there are any.
+    pub(crate) fn slots(&self) -> Vec<SlotInfo> {
+        match self.state() {
+            State::Plain => Vec::new(),
+            State::Closed(closed) => closed.slots,
+            State::Open(keyring) => keyring.slots(),
+        }
+    }
+
+    /// The slot that holds the key of the store's own region.
+    pub(crate) fn own_slot(&self) -> Option<SlotInfo> {
+        let slots = self.slots();
+        let only = slots.len() == 1;
+        let named = |name: &str| slots.iter().find(|slot| slot.name == name).cloned();
+        named(DEFAULT_SLOT)
+            .or_else(|| named(&self.region))
+            .or_else(|| slots.first().filter(|_| only).cloned())
+    }
+}
+
+impl Directory {
+    fn storage(&self) -> DirectoryStorage {
+        DirectoryStorage::new(&self.path)
+    }
+
+    fn open(&self) -> Result<State> {
+        exists(&self.path)?;
+        // Before opening, which leaves a lock file.
+        match Keyring::inspect(&self.storage()) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::KeyringMissing => return Ok(State::Plain),
+            Err(error) => return Err(error.with_path(&self.path)),
+        }
+        match Keyring::open(self.storage(), self.kms.clone(), self.options.clone()) {
+            Ok(keyring) => Ok(State::Open(keyring)),
+            Err(error) => match error.kind() {
+                ErrorKind::CmekRevoked | ErrorKind::Kms(_) => {
+                    Ok(State::Closed(self.refusal(&error)))
+                }
+                _ => Err(error.with_path(&self.path)),
+            },
+        }
+    }
+
+    fn refusal(&self, error: &Error) -> Closed {
+        Closed {
+            kind: error.kind(),
+            message: crate::rpc::sentence(error),
+            slots: Keyring::inspect(&self.storage()).map(|info| info.slots).unwrap_or_default(),
+        }
+    }
+}
+
+fn exists(path: &Path) -> Result<()> {
+    let io = |error| Error::io("the store cannot be opened", error).with_path(path);
+    if path.metadata().map_err(io)?.is_dir() {
+        return Ok(());
+    }
+    let what = "expected a directory, found a file";
+    Err(Error::new(ErrorKind::InvalidArgument, what).with_path(path))
+}
+
+fn handed() -> Error {
+    let what = "expected a store that this process opens itself";
+    Error::new(ErrorKind::UnsupportedFeature, what)
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("region", &self.region).finish_non_exhaustive()
+    }
+}

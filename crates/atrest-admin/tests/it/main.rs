@@ -1,0 +1,12 @@
+//! Tests through the public API.
+
+// Tests may panic: that is how they fail.
+#![allow(clippy::unwrap_used)]
+
+mod api;
+mod auth;
+mod metrics;
+mod regions;
+mod schemathesis;
+mod support;
+mod tls;

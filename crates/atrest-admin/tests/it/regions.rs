@@ -1,0 +1,140 @@
+//! Several regions: as slots of one store, and as stores of their own; stores that a
+//! server opens itself.
+
+use atrest::keyring::DirectoryStorage;
+use atrest::kms::{Kms as _, KmsErrorKind};
+use atrest::{ErrorKind, Keyring};
+use atrest_admin::{AdminState, Store, Token, router};
+use axum::Router;
+
+use crate::support::{Bench, PATH, TOKEN, act, call, get, keys, one, spec, state};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_is_added_to_a_store_in_use() {
+    let bench = Bench::new();
+    let (eu, us) = (bench.key("eu"), bench.key("us"));
+    let (router, keyring) = one(&bench, &eu, &[&us]);
+    let body = call(&router, "PUT", spec(&[("us", &us)])).await.shows("ENABLED");
+    let regions = body["region_infos"].as_array().unwrap();
+    let names: Vec<_> = regions.iter().map(|info| info["region"].as_str().unwrap()).collect();
+    assert_eq!(names, ["eu", "us"]);
+    assert_eq!(keyring.slots()[1].name, "us");
+    // One key cannot be two regions'.
+    call(&router, "PUT", spec(&[("us", &eu)])).await.refuses(400, 3);
+    let body = get(&router, PATH).await.json();
+    assert_eq!(body["region_infos"][0]["status"], "ENABLED");
+    assert_eq!(body["region_infos"][1]["status"], "ROTATE_FAILED");
+    act(&router, "REVOKE").await.shows("REVOKED");
+    act(&router, "RESTORE").await.shows("ENABLED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_store_of_a_cluster_is_a_region() {
+    let bench = Bench::new();
+    let (local, eu, us) = (bench.key("local"), bench.key("eu"), bench.key("us"));
+    let (eu_ring, us_ring) = (bench.keyring("a", &local), bench.keyring("b", &local));
+    let stores =
+        vec![Store::of_keyring("eu", eu_ring.clone()), Store::of_keyring("us", us_ring.clone())];
+    let router = router(state(keys(&[&eu, &us]), stores).with_local_key(local));
+    // Each store has to be named, and nothing else can be.
+    call(&router, "POST", spec(&[("eu", &eu)])).await.refuses(400, 3);
+    let message = call(&router, "POST", spec(&[("eu", &eu), ("asia", &us)])).await.refuses(400, 3);
+    assert!(message.contains("asia") && message.contains("eu, us"), "{message}");
+    get(&router, PATH).await.shows("DISABLED");
+
+    call(&router, "POST", spec(&[("eu", &eu), ("us", &us)])).await.shows("ENABLED");
+    assert_eq!(eu_ring.slots()[0].key_uri, eu.key_uri().as_str());
+    assert_eq!(us_ring.slots()[0].key_uri, us.key_uri().as_str());
+
+    // One region's key service denies: the cluster shows the worst of its regions.
+    us_ring.revoke().unwrap();
+    let body = get(&router, PATH).await.json();
+    assert_eq!(body["status"], "REVOKED");
+    assert_eq!(body["region_infos"][0]["status"], "ENABLED");
+    assert_eq!(body["region_infos"][1]["status"], "REVOKED");
+    // A revocation reaches every store, and so does a restoration.
+    act(&router, "REVOKE").await.shows("REVOKED");
+    assert!(eu_ring.active_data_key_id().is_err());
+    act(&router, "RESTORE").await.shows("ENABLED");
+    act(&router, "DISABLE").await.shows("DISABLED");
+}
+
+fn served(bench: &Bench, kms: &std::sync::Arc<crate::support::Scripted>) -> Router {
+    let store =
+        Store::in_directory("eu", bench.path("data"), vec![kms.clone()], Bench::options()).unwrap();
+    router(state(keys(&[kms]), vec![store]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_enabled_and_stays_revoked_over_a_restart() {
+    let bench = Bench::new();
+    let cmek = bench.key("cmek");
+    std::fs::create_dir(bench.path("data")).unwrap();
+    let router = served(&bench, &cmek);
+    get(&router, PATH).await.shows("DISABLED");
+    assert_eq!(get(&router, "/healthz").await.status.as_u16(), 200);
+    cmek.fail(Some(KmsErrorKind::Unreachable));
+    call(&router, "POST", spec(&[("eu", &cmek)])).await.refuses(503, 14);
+    get(&router, PATH).await.shows("ENABLE_FAILED");
+    cmek.fail(None);
+    call(&router, "POST", spec(&[("eu", &cmek)])).await.shows("ENABLED");
+    act(&router, "REVOKE").await.shows("REVOKED");
+    drop(router);
+
+    let router = served(&bench, &cmek);
+    let body = get(&router, PATH).await.shows("REVOKED");
+    let message = body["region_infos"][0]["key_infos"][0]["user_message"].as_str().unwrap();
+    assert!(message.contains("withdrawn on request"), "{message}");
+    assert_eq!(get(&router, "/healthz").await.status.as_u16(), 503);
+    cmek.fail(Some(KmsErrorKind::KeyDisabled));
+    act(&router, "RESTORE").await.refuses(400, 9);
+    cmek.fail(None);
+    act(&router, "RESTORE").await.shows("ENABLED");
+    drop(router);
+    let storage = DirectoryStorage::new(bench.path("data"));
+    drop(Keyring::open(storage, cmek, Bench::options()).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_key_service_refuses_can_still_be_revoked() {
+    let bench = Bench::new();
+    let cmek = bench.key("cmek");
+    drop(bench.keyring("data", &cmek));
+    cmek.fail(Some(KmsErrorKind::Unreachable));
+    let router = served(&bench, &cmek);
+    get(&router, PATH).await.shows("REVOKED");
+    let metrics = get(&router, "/metrics").await.text;
+    let line = "atrest_access_state{cluster=\"orders\",region=\"eu\",state=\"suspended\"} 1\n";
+    assert!(metrics.contains(line), "{metrics}");
+    act(&router, "REVOKE").await.shows("REVOKED");
+    cmek.fail(None);
+    drop(router);
+    let storage = DirectoryStorage::new(bench.path("data"));
+    let refused = Keyring::open(storage, cmek, Bench::options()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::CmekRevoked);
+}
+
+#[test]
+fn ids_and_regions_are_checked() {
+    let bench = Bench::new();
+    let keyring = bench.keyring("data", &bench.key("cmek"));
+    let store = |region: &str| Store::of_keyring(region, keyring.clone());
+    let state = || AdminState::new(Token::new(TOKEN).unwrap(), keys(&[]));
+    for (id, stores) in [
+        ("", vec![store("eu")]),
+        ("a/b", vec![store("eu")]),
+        ("a", vec![]),
+        ("a", vec![store("")]),
+        ("a", vec![store("e u")]),
+        ("a", vec![store("eu"), store("eu")]),
+    ] {
+        let refused = state().with_cluster(id, stores).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    }
+    let twice = state().with_cluster("a", vec![store("eu")]).unwrap();
+    drop(twice.with_cluster("a", vec![store("eu")]).unwrap_err());
+    for path in ["nowhere", "cmek"] {
+        let opened = Store::in_directory("eu", bench.path(path), vec![], Bench::options());
+        drop(opened.unwrap_err());
+    }
+}
