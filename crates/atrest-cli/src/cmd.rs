@@ -16,6 +16,7 @@ mod init;
 mod inspect;
 mod keygen;
 mod rotate;
+mod serve;
 mod status;
 
 const EXAMPLES: &str = "\
@@ -56,6 +57,7 @@ pub(crate) enum Command {
     Cmek(cmek::Args),
     Audit(audit::Args),
     Demo(demo::Args),
+    Serve(serve::Args),
 }
 
 impl Command {
@@ -71,6 +73,7 @@ impl Command {
             Self::Cmek(args) => args.run(out),
             Self::Audit(args) => args.run(out),
             Self::Demo(args) => args.run(out),
+            Self::Serve(args) => args.run(out),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use atrest::ErrorKind;
-use atrest::kms::{self, Kms, KmsErrorKind, Passphrase};
+use atrest::kms::{Kms, KmsErrorKind, Passphrase};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Result};
@@ -53,7 +53,7 @@ pub(crate) fn open(uri: &str, words: Words, variable: &str) -> Result<Arc<dyn Km
     if uri == "passphrase:" {
         return Ok(Arc::new(Passphrase::new(passphrase(words, variable)?)?));
     }
-    kms::from_uri(uri).map_err(|error| {
+    atrest_kms::from_uri(uri).map_err(|error| {
         let failure = Failure::from(error);
         match std::path::absolute(uri) {
             Ok(path) if !uri.contains(':') && path.exists() => {

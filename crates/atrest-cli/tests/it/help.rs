@@ -27,6 +27,7 @@ fn every_command_shows_examples_and_its_json() {
         &["cmek", "restore"],
         &["cmek", "status"],
         &["audit"],
+        &["serve"],
     ];
     for command in commands {
         let help = bench.good(&[command, &["--help"]].concat());

@@ -10,4 +10,5 @@ mod interruption;
 mod json;
 mod passphrases;
 mod round_trip;
+mod serve;
 mod support;

@@ -1,0 +1,223 @@
+//! `atrest serve`: the status API, the metrics and the health of stores, over HTTP.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use atrest::kms::Kms;
+use atrest::{ErrorKind, Options};
+use atrest_admin::{AdminState, Keys, PlainHttp, Server, Store, Token, router, tls_config};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::{Failure, Result};
+use crate::key::{self, PASSPHRASE_VARIABLE, Words};
+use crate::output::{BOLD, Out};
+use crate::signal::Committing;
+
+/// Where the token may stand instead of a file.
+const TOKEN_VARIABLE: &str = "ATREST_ADMIN_TOKEN";
+/// The region of a store given without one.
+const DEFAULT_REGION: &str = "default";
+
+const EXAMPLES: &str = "\
+Examples:
+  (umask 077; openssl rand -base64 32 > admin.token)
+  atrest serve data --cmek file:///etc/app/cmek.key --token-file admin.token
+  atrest serve eu-central-1=/srv/eu us-east-1=/srv/us --cluster-id orders \\
+      --cmek aws-kms://arn:aws:kms:eu-central-1:111122223333:key/ID1 \\
+      --cmek aws-kms://arn:aws:kms:us-east-1:111122223333:key/ID2 \\
+      --token-file admin.token --listen 10.0.0.5:8443 --tls-cert tls.pem --tls-key tls.key
+  curl -H \"Authorization: Bearer $(cat admin.token)\" \\
+      http://127.0.0.1:8470/api/v1/clusters/default/cmek
+
+Paths: /api/v1/clusters/ID/cmek (GET, POST, PUT, PATCH), /metrics, /healthz, /openapi.json.
+
+JSON fields: listening, cluster_id, regions [region, directory, open]; one document, once
+the server listens.
+";
+
+/// Serve the status API, metrics and health of stores over HTTP.
+///
+/// Opens the stores for writing, so no other process may have them open: an engine mounts
+/// the router of the crate atrest-admin itself. A store that is revoked, or whose key
+/// service refuses, is served as revoked until it is restored. Ends on SIGTERM or Ctrl-C,
+/// after the operation that runs.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The stores' directories, as REGION=DIR if there are several.
+    #[arg(required = true, value_name = "DIR")]
+    stores: Vec<String>,
+    /// A customer's key: the present one of each store, and any other that clients may
+    /// put in its place.
+    #[arg(long = "cmek", value_name = "URI", env = "ATREST_CMEK", required = true)]
+    cmek: Vec<String>,
+    /// Let clients name keys that begin with this too, such as
+    /// hcvault://vault.example.com:8200/transit/keys/
+    #[arg(long = "allow-key", value_name = "PREFIX")]
+    allow_key: Vec<String>,
+    /// The locally managed key to which the action DISABLE returns.
+    #[arg(long, value_name = "URI")]
+    local_key: Option<String>,
+    /// The id that clients call the stores by.
+    #[arg(long, value_name = "ID", default_value = "default")]
+    cluster_id: String,
+    /// Address and port; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8470")]
+    listen: SocketAddr,
+    /// File of mode 0600 with the bearer token; without it, the variable
+    /// ATREST_ADMIN_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificate chain in PEM: serve over TLS.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Serve without TLS on other addresses than loopback: whoever sees the traffic has
+    /// the token.
+    #[arg(long)]
+    danger_plain_http: bool,
+    /// Show the metrics to anybody, without the token.
+    #[arg(long)]
+    public_metrics: bool,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct Report {
+    listening: String,
+    cluster_id: String,
+    regions: Vec<RegionReport>,
+}
+
+#[derive(Serialize)]
+struct RegionReport {
+    region: String,
+    directory: String,
+    open: bool,
+}
+
+impl Args {
+    pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        let token = self.token()?;
+        let tls = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some(tls_config(certificate, key)?),
+            _ => None,
+        };
+        let mut keys = Keys::new(atrest_kms::from_uri);
+        for prefix in &self.allow_key {
+            keys = keys.allow(prefix)?;
+        }
+        let mut kms = Vec::<Arc<dyn Kms>>::new();
+        for uri in &self.cmek {
+            let key = keys.meter(key::open(uri, Words::Known, PASSPHRASE_VARIABLE)?);
+            kms.push(key.clone());
+            keys = keys.with_key(key);
+        }
+        let local = match &self.local_key {
+            Some(uri) => Some(keys.meter(key::open(uri, Words::Known, PASSPHRASE_VARIABLE)?)),
+            None => None,
+        };
+        // A store that was disabled opens with it.
+        let candidates = kms.into_iter().chain(local.clone()).collect();
+        let (stores, regions) = self.stores(candidates)?;
+        let mut state = AdminState::new(token, keys)
+            .with_public_metrics(self.public_metrics)
+            .with_cluster(&self.cluster_id, stores)?;
+        if let Some(local) = local {
+            state = state.with_local_key(local);
+        }
+        // The first signal ends the server gently, a second one the process.
+        let _running = Committing::begin();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|error| atrest::Error::io("the server cannot be started", error))?;
+        runtime.block_on(async {
+            let shutdown = shutdown()?;
+            let plain = if self.danger_plain_http {
+                PlainHttp::DangerAnywhere
+            } else {
+                PlainHttp::LoopbackOnly
+            };
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            let server = Server::bind(self.listen, tls, plain).await.map_err(|error| {
+                let refused = error.kind() == ErrorKind::InvalidArgument;
+                let failure = Failure::from(error);
+                if refused { failure.advise("give --tls-cert and --tls-key") } else { failure }
+            })?;
+            let listening = format!("{scheme}://{}", server.local_addr()?);
+            let cluster_id = self.cluster_id.clone();
+            let report = Report { listening, cluster_id, regions };
+            out.result(&report, || text(&report))?;
+            server.run(router(state), shutdown).await;
+            Ok(())
+        })
+    }
+
+    fn token(&self) -> Result<Token> {
+        let advice = "make one: (umask 077; openssl rand -base64 32 > admin.token)";
+        let token = match (&self.token_file, std::env::var(TOKEN_VARIABLE)) {
+            (Some(path), _) => Token::from_file(path),
+            (None, Ok(token)) => Token::new(&token),
+            (None, Err(_)) => {
+                let what = format!("expected --token-file, or a token in {TOKEN_VARIABLE}");
+                Err(atrest::Error::new(ErrorKind::InvalidArgument, what))
+            }
+        };
+        token.map_err(|error| Failure::from(error).advise(advice))
+    }
+
+    fn stores(&self, kms: Vec<Arc<dyn Kms>>) -> Result<(Vec<Store>, Vec<RegionReport>)> {
+        let alone = self.stores.len() == 1;
+        let (mut stores, mut reports) = (Vec::new(), Vec::new());
+        for given in &self.stores {
+            let (region, dir) = match given.split_once('=') {
+                Some(pair) => pair,
+                None if alone => (DEFAULT_REGION, given.as_str()),
+                None => {
+                    let what = format!("expected REGION=DIR for each of the stores, found {given}");
+                    return Err(Failure::new(ErrorKind::InvalidArgument, what)
+                        .advise("such as eu-central-1=/srv/eu"));
+                }
+            };
+            let store = Store::in_directory(region, dir, kms.clone(), Options::default())?;
+            reports.push(RegionReport {
+                region: region.into(),
+                directory: dir.into(),
+                open: store.keyring().is_some(),
+            });
+            stores.push(store);
+        }
+        Ok((stores, reports))
+    }
+}
+
+/// Ready at the first SIGTERM or Ctrl-C.
+fn shutdown() -> Result<impl Future<Output = ()>> {
+    let io = |error| atrest::Error::io("signals cannot be handled", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(io)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    })
+}
+
+fn text(report: &Report) -> String {
+    let mut lines = vec![format!("{} {}", BOLD.paint("listening on"), report.listening)];
+    for region in &report.regions {
+        let state = if region.open { "open" } else { "closed: no key in memory" };
+        lines.push(format!("  {}  {}  {state}", region.region, region.directory));
+    }
+    lines.push(format!("  {}/api/v1/clusters/{}/cmek", report.listening, report.cluster_id));
+    lines.join("\n")
+}

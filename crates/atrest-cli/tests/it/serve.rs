@@ -1,0 +1,103 @@
+//! `atrest serve`, as a process.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::Bench;
+
+const TOKEN: &str = "a-token-of-the-tests";
+
+fn with_token(mode: u32) -> Bench {
+    let mut bench = Bench::new();
+    bench.write("token", TOKEN.as_bytes());
+    let permissions = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(bench.path("token"), permissions).unwrap();
+    bench.keep_secret(TOKEN.as_bytes());
+    bench
+}
+
+/// A server, killed when dropped.
+struct Serving {
+    child: Child,
+    address: String,
+}
+
+impl Serving {
+    fn start(bench: &Bench) -> Self {
+        let args = ["serve", "data", "--listen", "127.0.0.1:0", "--token-file", "token", "--json"];
+        let mut child = bench.command(&args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut report = String::new();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while !report.ends_with("}\n") || serde_json::from_str::<Value>(&report).is_err() {
+            report += &lines.next().expect("a report").unwrap();
+            report.push('\n');
+        }
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let listening = report["listening"].as_str().unwrap();
+        let address = listening.strip_prefix("http://").unwrap().to_owned();
+        Self { child, address }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n\
+             {body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_served_store_is_revoked_restored_and_closed_on_sigterm() {
+    let bench = with_token(0o600);
+    let mut serving = Serving::start(&bench);
+    let path = "/api/v1/clusters/default/cmek";
+    let answer = serving.ask("GET", path, "");
+    assert!(answer.contains("\"status\":\"ENABLED\""), "{answer}");
+    let answer = serving.ask("PATCH", path, "{\"action\":\"REVOKE\"}");
+    assert!(answer.contains("\"status\":\"REVOKED\""), "{answer}");
+    assert!(serving.ask("GET", "/healthz", "").starts_with("HTTP/1.1 503 "));
+    assert_ne!(bench.run(&["status", "data", "--cmek", &bench.uri("cmek.key")]).code, 0);
+    let answer = serving.ask("PATCH", path, "{\"action\":\"RESTORE\"}");
+    assert!(answer.contains("\"status\":\"ENABLED\""), "{answer}");
+    let metrics = serving.ask("GET", "/metrics", "");
+    assert!(metrics.contains("atrest_kms_call_seconds_count{scheme=\"file\""), "{metrics}");
+
+    let pid = serving.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(serving.child.wait().unwrap().code(), Some(0));
+    drop(bench.good(&["rotate", "data-key", "data"]));
+}
+
+#[test]
+fn what_would_show_the_token_is_refused() {
+    let bench = with_token(0o644);
+    let run = bench.run(&["serve", "data", "--listen", "127.0.0.1:0", "--token-file", "token"]);
+    assert_ne!(run.code, 0);
+    assert!(run.stderr.contains("mode 0600"), "{}", run.stderr);
+
+    let bench = with_token(0o600);
+    let run = bench.run(&["serve", "data", "--listen", "0.0.0.0:0", "--token-file", "token"]);
+    assert_ne!(run.code, 0);
+    assert!(run.stderr.contains("--tls-cert"), "{}", run.stderr);
+    let run = bench.run(&["serve", "data", "--listen", "127.0.0.1:0"]);
+    assert!(run.stderr.contains("--token-file"), "{}", run.stderr);
+}
