@@ -80,7 +80,8 @@ impl Engines {
             }
             "scan" => Box::new(move || {
                 self.runtime.block_on(async {
-                    let mut records = db.scan::<std::ops::RangeFrom<Vec<u8>>>(Vec::new()..).await.unwrap();
+                    let mut records =
+                        db.scan::<std::ops::RangeFrom<Vec<u8>>>(Vec::new()..).await.unwrap();
                     let mut count = 0;
                     while black_box(records.next().await.unwrap()).is_some() {
                         count += 1;
