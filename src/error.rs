@@ -78,6 +78,10 @@ pub enum ErrorKind {
     /// Another writer committed first. Reload and look again.
     KeyringConflict,
 
+    /// A backup's manifest, one of its files or a link of its chain is missing or is not
+    /// what the manifest says. Use another backup; find out what happened to this one.
+    BrokenBackup,
+
     /// The key service refused or could not be reached.
     Kms(KmsErrorKind),
     /// Access to the customer's key was lost or withdrawn: no key is in memory. Give

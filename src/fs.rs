@@ -170,7 +170,12 @@ impl EncryptedFs {
         self.open_file(path, file, expect).map_err(|error| error.with_path(path))
     }
 
-    fn open_file(&self, path: &Path, file: Box<dyn ReadFile>, expect: &Expect) -> Result<Reader> {
+    pub(crate) fn open_file(
+        &self,
+        path: &Path,
+        file: Box<dyn ReadFile>,
+        expect: &Expect,
+    ) -> Result<Reader> {
         let mut start = [0; HEADER_LEN];
         let read =
             file.read_at(&mut start, 0).map_err(|e| Error::io("the header cannot be read", e))?;

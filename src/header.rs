@@ -120,7 +120,7 @@ impl FileKind {
         }
     }
 
-    const fn from_number(number: u8) -> Option<Self> {
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             1 => Self::Table,
             2 => Self::Log,

@@ -24,3 +24,13 @@ pub(crate) fn decode(text: &str, out: &mut [u8]) -> bool {
 fn digit(character: u8) -> Option<u8> {
     char::from(character).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
+
+/// Lower-case digits.
+pub(crate) fn encode(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // OK because a String takes any text.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

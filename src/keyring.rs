@@ -19,7 +19,7 @@ use crate::moves::Moves;
 use crate::secret::{DataKey, StoreKey};
 use access::{Gate, Monitor};
 use audit::{Event, Trail};
-use body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace, RawSettings};
+use body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace};
 use format::{Fixed, Image, Slot};
 use handles::Handles;
 use storage::StoredImage;
@@ -42,6 +42,8 @@ mod handles;
 mod holds;
 mod keyspaces;
 mod lifecycle;
+mod mirror;
+mod recover;
 mod retire;
 mod rotation;
 mod slots;
@@ -51,12 +53,14 @@ mod unlock;
 
 pub use access::{Access, AccessPolicy, AccessState, Grace, Transition};
 pub use audit::{AuditEvent, AuditKind};
+pub(crate) use body::RawSettings;
 pub use body::{KeyState, PlaintextPolicy, Settings};
 pub use directory::{DirectoryStorage, KEYRING_FILE};
 pub use files::{Expect, FileSpec};
 pub(crate) use handles::AccessFlag;
 pub use holds::Hold;
 pub use keyspaces::{KeyspaceId, KeyspaceStatus};
+pub use recover::{ImageInfo, ImagePlace, Recovery};
 pub use retire::{LiveKeys, RetireOutcome, RetiredKey, Retirement};
 pub use status::{DataKeyStatus, KeyringInfo, KeyringStatus, SlotInfo};
 pub use storage::{KeyringStorage, MemoryStorage, StoredImage as KeyringImage};
@@ -288,6 +292,25 @@ impl Keyring {
             })?;
         let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
         Self::start(storage, vec![kms], options, snapshot, true)
+    }
+
+    /// Creates a keyring in a locked storage that has none.
+    pub(crate) fn create_boxed(
+        storage: Box<dyn KeyringStorage>,
+        kms: Arc<dyn Kms>,
+        options: Options,
+    ) -> Result<Self> {
+        Self::create_locked(storage, kms, options, AuditKind::Created)
+    }
+
+    /// Opens the keyring of a storage, which is locked if it is to be written.
+    pub(crate) fn open_boxed(
+        storage: Box<dyn KeyringStorage>,
+        kms: Vec<Arc<dyn Kms>>,
+        options: Options,
+        writable: bool,
+    ) -> Result<Self> {
+        Self::open_locked(storage, kms, options, writable, Marks::Refuse)
     }
 
     /// Opens a store for reading and writing. One process at a time.

@@ -17,6 +17,7 @@
 //! | open or create a store, rotate its keys, withdraw access | [`Keyring`] |
 //! | write and read files | [`EncryptedFs`], [`Writer`], [`Reader`] |
 //! | encrypt what an engine writes by itself | [`Encryptor`], [`Decryptor`], [`Header`] |
+//! | copy a store while it is in use, and bring it back | [`backup::Chain`] |
 //! | wrap the store key in a key service | [`kms::Kms`] |
 //! | keep a keyring elsewhere | [`keyring::KeyringStorage`] |
 //!
@@ -29,6 +30,7 @@
 //! - `passphrase` (default): the Argon2id provider; 4 crates.
 //! - `danger-internals`: raw kernels, for benchmarks and fuzzing only.
 
+pub mod backup;
 pub mod churn;
 mod cipher;
 mod clock;
@@ -44,11 +46,14 @@ pub mod keyring;
 pub mod kms;
 mod ledger;
 mod moves;
+mod parallel;
+pub mod progress;
 mod random;
 mod scan;
 mod secret;
 #[cfg(test)]
 mod vectors;
+pub mod verify;
 pub mod vfs;
 
 pub use cipher::{BODY_LEN_MAX, Decryptor, Encryptor, FRAME_LEN_MAX};

@@ -90,6 +90,32 @@ pub trait Vfs: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Creates a directory whose parent exists; one that is there already is fine. The
+    /// default, for file systems whose directories need no creation, does nothing.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn create_dir(&self, _dir: &Path, _mode: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Removes an empty directory. The default does nothing.
+    ///
+    /// # Errors
+    /// `DirectoryNotEmpty`, `NotFound` among others.
+    fn remove_dir(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Gives a file the Unix mode and time of modification (nanoseconds since the Unix
+    /// epoch) of the one it is a copy of. The default does nothing.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn set_mode_and_modified(&self, _path: &Path, _mode: u32, _ns: i64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// One name for a directory that may be named in several ways. The default makes the
     /// path absolute.
     ///
@@ -274,6 +300,31 @@ impl Vfs for OsVfs {
             std::os::unix::fs::lchown(to, Some(old.uid()), Some(old.gid()))?;
         }
         fs::set_permissions(to, old.permissions())
+    }
+
+    fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        match fs::DirBuilder::new().mode(mode).create(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::remove_dir(dir)
+    }
+
+    fn set_mode_and_modified(&self, path: &Path, mode: u32, ns: i64) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let file = File::open(path)?;
+        let second = 1_000_000_000;
+        let time = rustix::fs::Timespec {
+            tv_sec: ns.div_euclid(second),
+            tv_nsec: ns.rem_euclid(second) as _,
+        };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::futimens(&file, &times)?;
+        file.set_permissions(fs::Permissions::from_mode(mode & 0o7777))
     }
 
     fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {

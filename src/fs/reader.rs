@@ -49,7 +49,7 @@ impl Reader {
         Self { path, file, body: Body::Plain(access) }
     }
 
-    pub(super) fn encrypted(
+    pub(crate) fn encrypted(
         path: PathBuf,
         file: Box<dyn ReadFile>,
         decryptor: Decryptor,

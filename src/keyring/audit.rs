@@ -66,12 +66,14 @@ pub enum AuditKind {
     KeyspaceShredded = 15,
     /// All data keys of the store were destroyed.
     StoreShredded = 16,
+    /// An older image of the keyring was put back.
+    Recovered = 20,
     /// An event of a newer version of this library.
     Unknown = 255,
 }
 
 impl AuditKind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Created,
         Self::StoreKeyRotated,
         Self::CmekReplaced,
@@ -88,6 +90,7 @@ impl AuditKind {
         Self::KeyspaceCreated,
         Self::KeyspaceShredded,
         Self::StoreShredded,
+        Self::Recovered,
     ];
 
     /// What happened in lower case, stable for logs and JSON.
@@ -109,6 +112,7 @@ impl AuditKind {
             Self::KeyspaceCreated => "keyspace-created",
             Self::KeyspaceShredded => "keyspace-shredded",
             Self::StoreShredded => "store-shredded",
+            Self::Recovered => "recovered",
             Self::Unknown => "unknown",
         }
     }

@@ -19,13 +19,14 @@ use crate::vfs::{OsVfs, Vfs};
 
 /// File name of the current keyring.
 pub const KEYRING_FILE: &str = "KEYRING";
-const NEW_FILE: &str = "KEYRING.new";
+pub(super) const NEW_FILE: &str = "KEYRING.new";
 const LOCK_FILE: &str = "KEYRING.lock";
 
 /// The keyring in a directory.
 pub struct DirectoryStorage {
-    dir: PathBuf,
-    vfs: Arc<dyn Vfs>,
+    pub(super) dir: PathBuf,
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) mirror: Option<PathBuf>,
     lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
@@ -43,14 +44,14 @@ impl DirectoryStorage {
 
     /// The same over another file system.
     pub fn with_vfs(dir: impl Into<PathBuf>, vfs: Arc<dyn Vfs>) -> Self {
-        Self { dir: dir.into(), vfs, lock: Mutex::new(None) }
+        Self { dir: dir.into(), vfs, mirror: None, lock: Mutex::new(None) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+    pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
         let fail = |source| Error::io("the keyring cannot be read", source).with_path(path);
         let file = match self.vfs.open(path) {
             Ok(file) => file,
@@ -99,7 +100,7 @@ impl DirectoryStorage {
     }
 
     /// Writes the new image beside the old one, durably.
-    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.remove_if_there(path)?;
         let mut file = self.vfs.create_new(path, 0o600)?;
         let written = file.append(bytes).and_then(|()| file.sync());
@@ -112,8 +113,9 @@ impl DirectoryStorage {
     }
 }
 
-impl KeyringStorage for DirectoryStorage {
-    fn lock(&self) -> Result<()> {
+impl DirectoryStorage {
+    /// Keeps other writers out, and touches no mirror. True if it was not locked before.
+    pub(super) fn lock_alone(&self) -> Result<bool> {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if lock.is_none() {
             let path = self.path(LOCK_FILE);
@@ -129,6 +131,20 @@ impl KeyringStorage for DirectoryStorage {
             // power failure may still take back: no key of it may be used before.
             self.settle()?;
             *lock = Some(held);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn unlock(&self) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl KeyringStorage for DirectoryStorage {
+    fn lock(&self) -> Result<()> {
+        if self.lock_alone()? {
+            self.settle_mirror().inspect_err(|_| self.unlock())?;
         }
         Ok(())
     }
@@ -152,7 +168,11 @@ impl KeyringStorage for DirectoryStorage {
             let what = "the keyring is not the one that was read";
             return Err(Error::new(ErrorKind::KeyringConflict, what).with_path(&current));
         }
-        self.write_new(&new, bytes).map_err(fail)?;
+        self.prepare_mirror(bytes)?;
+        if let Err(source) = self.write_new(&new, bytes) {
+            self.abandon_mirror();
+            return Err(fail(source));
+        }
         let old = self.path(&format!("KEYRING.{}", generation.saturating_sub(1)));
         let replaced = (|| {
             if previous.is_some() {
@@ -165,12 +185,14 @@ impl KeyringStorage for DirectoryStorage {
             // The first error is the one to tell. The link is the current image's.
             drop(self.vfs.remove(&new));
             drop(self.vfs.remove(&old));
+            self.abandon_mirror();
             return Err(fail(source));
         }
         self.vfs.sync_dir(&self.dir).map_err(|source| {
             let what = "the new keyring may not be durable: open the store again";
             Error::new(ErrorKind::Poisoned, what).with_source(source).with_path(&current)
         })?;
+        self.publish_mirror()?;
         // The commit is done; what is left over is removed at the next one.
         if let Ok(generations) = self.kept_generations() {
             let excess = generations.len().saturating_sub(KEPT_IMAGES);

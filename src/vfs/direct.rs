@@ -87,6 +87,18 @@ impl Vfs for DirectVfs {
         OsVfs.copy_owner_and_mode(from, to)
     }
 
+    fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {
+        OsVfs.create_dir(dir, mode)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        OsVfs.remove_dir(dir)
+    }
+
+    fn set_mode_and_modified(&self, path: &Path, mode: u32, ns: i64) -> io::Result<()> {
+        OsVfs.set_mode_and_modified(path, mode, ns)
+    }
+
     fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
         OsVfs.canonical(dir)
     }

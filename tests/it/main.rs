@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod access;
+mod backup;
 mod bad_input;
 mod churn;
 mod crash;
@@ -10,8 +11,10 @@ mod files;
 mod kms;
 mod mem_fs;
 mod reader_script;
+mod recover;
 mod rotation;
 mod scripted;
 mod slots;
 mod suites;
 mod support;
+mod verify;

@@ -144,6 +144,12 @@ impl MemFs {
         state.names.iter().map(|(path, i)| (name(path), state.inodes[*i].data.clone())).collect()
     }
 
+    /// The content of a file, if it is there.
+    pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.state();
+        state.names.get(path).map(|inode| state.inodes[*inode].data.clone())
+    }
+
     /// Puts a file there, durably, whatever was there.
     pub fn put(&self, path: &Path, data: &[u8]) {
         let mut state = self.state();

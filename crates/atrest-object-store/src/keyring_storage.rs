@@ -241,9 +241,10 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
     }
 }
 
-fn failed(what: &str, path: &Path, error: StoreError) -> Error {
+pub(crate) fn failed(what: &str, path: &Path, error: StoreError) -> Error {
     let kind = match &error {
         StoreError::NotFound { .. } => io::ErrorKind::NotFound,
+        StoreError::AlreadyExists { .. } => io::ErrorKind::AlreadyExists,
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
             io::ErrorKind::PermissionDenied
         }

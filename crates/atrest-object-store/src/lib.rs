@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod backup_target;
 mod body;
 mod bridge;
 mod error;
@@ -12,6 +13,7 @@ mod reserved;
 mod store;
 mod upload;
 
+pub use backup_target::ObjectStoreTarget;
 pub use error::find_error;
 pub use keyring_storage::ObjectStoreKeyringStorage;
 pub use kinds::slatedb_file_kind;

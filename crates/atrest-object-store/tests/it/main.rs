@@ -1,6 +1,7 @@
 //! The encrypting store through its public API.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod backup;
 mod costs;
 mod engine;
 mod keyring;

@@ -1,0 +1,227 @@
+//! Backups in an object store.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use atrest::backup::{BackupTarget, PutFile};
+use atrest::keyring::KeyringStorage;
+use atrest::vfs::ReadFile;
+use atrest::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{
+    Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+};
+
+use crate::ObjectStoreKeyringStorage;
+use crate::bridge::{Bridge, NoAnswer};
+use crate::keyring_storage::failed;
+
+/// Default time for one request, the store's own retries included.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// Bytes of one part of an upload; a shorter file is put at once.
+const PART_LEN: usize = 8 << 20;
+/// Bytes that one request reads ahead: copies are read from front to back.
+const AHEAD_LEN: u64 = 4 << 20;
+
+/// A chain of backups below a prefix of an object store.
+///
+/// Copies are uploaded by several threads, in parts of 8 MiB. The store **MUST** put an
+/// object on condition, as for [`ObjectStoreKeyringStorage`]. There is no lock: of two
+/// backups made at once the second is refused, and copies that no backup names are used by
+/// the next one but never removed.
+///
+/// All methods block, also inside of a runtime: there, call them from a blocking thread.
+#[derive(Clone, Debug)]
+pub struct ObjectStoreTarget {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    bridge: Arc<Bridge>,
+}
+
+impl ObjectStoreTarget {
+    /// The chain below `prefix`.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io) if no thread can be started.
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: &Path) -> Result<Self> {
+        Ok(Self { store, prefix: prefix.clone(), bridge: Arc::new(Bridge::new(TIMEOUT)?) })
+    }
+
+    fn path(&self, name: &str) -> Path {
+        name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+}
+
+/// One outcome of a request.
+fn settled<T>(
+    what: &str,
+    path: &Path,
+    outcome: Result<Result<T, StoreError>, NoAnswer>,
+) -> Result<T> {
+    match outcome {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(failed(what, path, error)),
+        Err(NoAnswer(error)) => Err(error.with_path(path.as_ref())),
+    }
+}
+
+impl BackupTarget for ObjectStoreTarget {
+    fn keyring(&self) -> Result<Box<dyn KeyringStorage>> {
+        Ok(Box::new(ObjectStoreKeyringStorage::new(self.store.clone(), &self.prefix)?))
+    }
+
+    fn put(&self, name: &str) -> Result<Box<dyn PutFile>> {
+        let (target, path) = (self.clone(), self.path(name));
+        Ok(Box::new(Put { target, path, buffer: Vec::new(), upload: None }))
+    }
+
+    fn open(&self, name: &str) -> Result<Box<dyn ReadFile>> {
+        let path = self.path(name);
+        let (store, at) = (self.store.clone(), path.clone());
+        let meta = self.bridge.run(async move { store.head(&at).await });
+        let meta = settled("the object cannot be opened", &path, meta)?;
+        let ahead = Mutex::default();
+        Ok(Box::new(ObjectFile { target: self.clone(), path, len: meta.size, ahead }))
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<(String, u64)>> {
+        let path = if folder.is_empty() { self.prefix.clone() } else { self.path(folder) };
+        let (store, at) = (self.store.clone(), path.clone());
+        let listed = self.bridge.run(async move { store.list_with_delimiter(Some(&at)).await });
+        let listed = settled("the objects cannot be listed", &path, listed)?;
+        let named = |meta: object_store::ObjectMeta| {
+            Some((meta.location.filename()?.to_owned(), meta.size))
+        };
+        Ok(listed.objects.into_iter().filter_map(named).collect())
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path(name);
+        let (store, at) = (self.store.clone(), path.clone());
+        let removed = self.bridge.run(async move { store.delete(&at).await });
+        settled("the object cannot be removed", &path, removed)
+    }
+
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+
+    fn settle(&self) -> Result<()> {
+        // An answered put is durable.
+        Ok(())
+    }
+}
+
+/// A file on its way.
+struct Put {
+    target: ObjectStoreTarget,
+    path: Path,
+    buffer: Vec<u8>,
+    upload: Option<Box<dyn MultipartUpload>>,
+}
+
+const CANNOT_WRITE: &str = "the object cannot be written";
+
+impl Put {
+    fn send_part(&mut self) -> Result<()> {
+        let (store, at) = (self.target.store.clone(), self.path.clone());
+        let mut upload = match self.upload.take() {
+            Some(upload) => upload,
+            None => {
+                let begun = self.target.bridge.run(async move { store.put_multipart(&at).await });
+                settled(CANNOT_WRITE, &self.path, begun)?
+            }
+        };
+        let part = Bytes::from(std::mem::take(&mut self.buffer));
+        let sent = upload.put_part(part.into());
+        self.upload = Some(upload);
+        settled(CANNOT_WRITE, &self.path, self.target.bridge.run(sent))
+    }
+}
+
+impl PutFile for Put {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= PART_LEN { self.send_part() } else { Ok(()) }
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        let (store, at) = (self.target.store.clone(), self.path.clone());
+        if self.upload.is_none() {
+            let payload = Bytes::from(std::mem::take(&mut self.buffer)).into();
+            let options = PutOptions::from(PutMode::Create);
+            let put =
+                self.target.bridge.run(async move { store.put_opts(&at, payload, options).await });
+            return settled(CANNOT_WRITE, &self.path, put).map(|_| ());
+        }
+        if !self.buffer.is_empty() {
+            self.send_part()?;
+        }
+        // An upload in parts cannot be conditional everywhere. Copies have random names;
+        // of two manifests of this size the second is caught here unless both are at this
+        // very step.
+        let head = self.target.bridge.run(async move { store.head(&at).await });
+        match head {
+            Ok(Err(StoreError::NotFound { .. })) => {}
+            Ok(Ok(_)) => {
+                let kind = ErrorKind::Io(io::ErrorKind::AlreadyExists);
+                return Err(Error::new(kind, CANNOT_WRITE).with_path(self.path.as_ref()));
+            }
+            other => drop(settled(CANNOT_WRITE, &self.path, other)?),
+        }
+        let Some(mut upload) = self.upload.take() else { return Ok(()) };
+        let done = self.target.bridge.run(async move { upload.complete().await });
+        settled(CANNOT_WRITE, &self.path, done).map(|_| ())
+    }
+}
+
+impl Drop for Put {
+    fn drop(&mut self) {
+        if let Some(mut upload) = self.upload.take() {
+            // What stays of it, the bucket's rule for unfinished uploads removes.
+            drop(self.target.bridge.run(async move { upload.abort().await }));
+        }
+    }
+}
+
+/// An object, read ahead.
+#[derive(Debug)]
+struct ObjectFile {
+    target: ObjectStoreTarget,
+    path: Path,
+    len: u64,
+    /// What was read last, and where it begins.
+    ahead: Mutex<(u64, Bytes)>,
+}
+
+impl ReadFile for ObjectFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let wanted = (self.len.saturating_sub(offset)).min(buf.len() as u64);
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = offset + wanted;
+        let has = ahead.0 <= offset && end <= ahead.0 + ahead.1.len() as u64;
+        if !has {
+            let until = end.max(offset.saturating_add(AHEAD_LEN)).min(self.len);
+            let (store, at) = (self.target.store.clone(), self.path.clone());
+            let read =
+                self.target.bridge.run(async move { store.get_range(&at, offset..until).await });
+            let bytes =
+                settled("the object cannot be read", &self.path, read).map_err(io::Error::from)?;
+            *ahead = (offset, bytes);
+        }
+        let from = (offset - ahead.0) as usize;
+        let rest = ahead.1.get(from..).unwrap_or_default();
+        let read = rest.len().min(wanted as usize);
+        buf[..read].copy_from_slice(&rest[..read]);
+        Ok(read)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+}

@@ -1,0 +1,119 @@
+//! Backups of a store on disk into an object store, and back.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use atrest::backup::{Chain, RestoreSpec, Snapshot};
+use atrest::keyring::DirectoryStorage;
+use atrest::kms::{self, Kms, generate_key_file};
+use atrest::progress::Progress;
+use atrest::{EncryptedFs, ErrorKind, FileKind, Keyring, Options};
+use atrest_object_store::ObjectStoreTarget;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+fn go_on(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    kms: Arc<dyn Kms>,
+    fs: EncryptedFs,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("cmek.key");
+        generate_key_file(&key).unwrap();
+        let kms = kms::from_uri(&format!("file://{}", key.display())).unwrap();
+        std::fs::create_dir(dir.path().join("data")).unwrap();
+        let storage = DirectoryStorage::new(dir.path().join("data"));
+        let keyring = Keyring::create(storage, kms.clone(), Options::default()).unwrap();
+        let fs = EncryptedFs::new(keyring);
+        Self { dir, kms, fs, store: Arc::new(InMemory::new()) }
+    }
+
+    fn write(&self, name: &str, len: usize) {
+        let path = self.dir.path().join("data").join(name);
+        let mut writer = self.fs.create_new(path, FileKind::Table).unwrap();
+        writer.append(&vec![len as u8; len]).unwrap();
+        writer.finish().unwrap();
+    }
+
+    fn target(&self) -> ObjectStoreTarget {
+        ObjectStoreTarget::new(self.store.clone(), &Path::from("backups/db")).unwrap()
+    }
+
+    fn chain(&self) -> Chain {
+        Chain::open_or_create(self.target(), self.kms.clone()).unwrap()
+    }
+
+    fn delete(&self, name: &str) {
+        let path = Path::from(format!("backups/db/{name}"));
+        futures_executor::block_on(self.store.delete(&path)).unwrap();
+    }
+}
+
+#[test]
+fn a_chain_in_an_object_store_restores() {
+    let bench = Bench::new();
+    bench.write("small", 10);
+    // In parts.
+    bench.write("large", 20_000_000);
+    let data = bench.dir.path().join("data");
+    let snapshot = Snapshot::take(&bench.fs, &data).unwrap();
+    bench.chain().back_up(&bench.fs, &snapshot, &go_on).unwrap();
+    bench.write("later", 70_000);
+    let snapshot = Snapshot::take(&bench.fs, &data).unwrap();
+    let second = bench.chain().back_up(&bench.fs, &snapshot, &go_on).unwrap();
+    assert_eq!((second.info.number, second.info.copied_files), (2, 1));
+    let chain = Chain::open_read_only(bench.target(), vec![bench.kms.clone()]).unwrap();
+    let check = chain.verify(&go_on).unwrap();
+    assert_eq!((check.backups, check.files, check.problems.len()), (2, 3, 0));
+    let to = bench.dir.path().join("restored");
+    chain.restore(&RestoreSpec::new(&to, bench.kms.clone()), &go_on).unwrap();
+    let keyring = Keyring::open(DirectoryStorage::new(&to), bench.kms.clone(), Options::default());
+    let fs = EncryptedFs::new(keyring.unwrap());
+    for (name, len) in [("small", 10), ("large", 20_000_000), ("later", 70_000)] {
+        let reader = fs.open(to.join(name)).unwrap();
+        let mut bytes = vec![0; len];
+        assert_eq!(reader.len().unwrap(), len as u64);
+        reader.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes == vec![len as u8; len]);
+    }
+    bench.delete("backup.000001");
+    assert_eq!(chain.list().unwrap_err().kind(), ErrorKind::BrokenBackup);
+}
+
+#[test]
+fn a_cancelled_upload_is_continued_and_two_writers_do_not_mix() {
+    let bench = Bench::new();
+    for number in 0..10 {
+        bench.write(&format!("{number}"), 1000 + number);
+    }
+    let snapshot = Snapshot::take(&bench.fs, bench.dir.path().join("data")).unwrap();
+    let cancel = |progress: Progress| match progress.files_done {
+        0..4 => ControlFlow::Continue(()),
+        _ => ControlFlow::Break(()),
+    };
+    let error = bench.chain().back_up(&bench.fs, &snapshot, &cancel).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io(std::io::ErrorKind::Interrupted));
+    assert_eq!(bench.chain().list().unwrap(), []);
+    let (one, other) = (bench.chain(), bench.chain());
+    // The other one writes its whole backup while the first is at its first file.
+    let begun = std::sync::atomic::AtomicBool::new(false);
+    let error = one.back_up(&bench.fs, &snapshot, &|_| {
+        if !begun.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            let report = other.back_up(&bench.fs, &snapshot, &go_on).unwrap();
+            assert!(report.resumed_files >= 3, "{report:?}");
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Io(std::io::ErrorKind::AlreadyExists));
+    let check = bench.chain().verify(&go_on).unwrap();
+    assert_eq!((check.backups, check.files, check.problems.len()), (1, 10, 0));
+}

@@ -1,0 +1,375 @@
+//! Making a backup: what is new is copied, the rest is named.
+
+use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::manifest::{DirectoryEntry, Entry, Manifest, Object, What};
+use super::objects::{self, ObjectId, ObjectReader, ObjectWriter};
+use super::snapshot::{self, SnapFile};
+use super::target::{FILES, TMP};
+use super::{BackupInfo, Chain, Snapshot};
+use crate::cipher::chunks::ChunkLen;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::EncryptedFs;
+use crate::header::{HEADER_LEN, Suite};
+use crate::ids::DataKeyId;
+use crate::keyring::{Expect, RawSettings};
+use crate::parallel;
+use crate::progress::{Meter, OnProgress};
+
+/// A plaintext file changed so shortly before a backup may have changed again within the
+/// same tick of its file system's clock.
+const RACY_NS: i64 = 2_000_000_000;
+
+/// What a backup did. Field names are stable: they are the JSON of the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BackupReport {
+    /// The chain.
+    pub chain_id: crate::StoreId,
+    /// The backup.
+    #[serde(flatten)]
+    pub info: BackupInfo,
+    /// Copies that a killed backup had made already.
+    pub resumed_files: u64,
+    /// Symbolic links, sockets and the like, which are not in the backup.
+    pub others: u64,
+}
+
+/// How a file gets into the backup.
+enum Plan {
+    /// Its copy is there.
+    Have(Object),
+    /// The copy of this number will be.
+    Copy(usize),
+}
+
+/// The last backup of the chain, to find what is not new.
+#[derive(Default)]
+struct Last {
+    manifest: Option<Manifest>,
+    hash: [u8; 32],
+    /// All copies that any backup names.
+    named: HashSet<ObjectId>,
+}
+
+impl Chain {
+    /// Makes the next backup of the chain: a full one if it is the first, otherwise an
+    /// incremental one, which copies what is new since the last and reads only the headers
+    /// of the rest. It exists, and is listed, only when all of it is durable. A backup that
+    /// was cancelled or killed is continued by the next call: whole copies are not made
+    /// twice.
+    ///
+    /// `fs` is the store the snapshot was taken of; its keys may rotate meanwhile.
+    ///
+    /// # Errors
+    /// [`IdentityMismatch`](ErrorKind::IdentityMismatch) if the chain is that of another
+    /// store; every error of opening and reading a file of the store, with its path;
+    /// [`BrokenBackup`](ErrorKind::BrokenBackup) for a damaged chain;
+    /// [`ReadOnly`](ErrorKind::ReadOnly); [`Io`](ErrorKind::Io), `Interrupted` when
+    /// cancelled.
+    pub fn back_up(
+        &self,
+        fs: &EncryptedFs,
+        snapshot: &Snapshot,
+        on: OnProgress<'_>,
+    ) -> Result<BackupReport> {
+        if !self.writable {
+            return Err(Error::new(ErrorKind::ReadOnly, "the backups were opened read-only"));
+        }
+        let last = self.last()?;
+        self.check_source(snapshot, &last)?;
+        let number = last.manifest.as_ref().map_or(0, |manifest| manifest.number) + 1;
+        let mut leftovers = self.leftovers(&last, number)?;
+        let (plans, copies, mut unfinished) = plan(snapshot, &last, &leftovers);
+        let bytes_total = copies.iter().map(|file| file.stat.len).sum();
+        let meter = Meter::new(on, copies.len() as u64, bytes_total);
+        meter.add(0, 0)?;
+        let copied = parallel::each(&copies, |file| {
+            self.copy(fs, file, number, &meter).map_err(|error| error.with_path(&file.path))
+        })?;
+        let spaces = Spaces::of(fs);
+        let mut resumed_files = 0;
+        let mut files = Vec::with_capacity(plans.len());
+        for (file, plan) in plans {
+            let object = match plan {
+                Plan::Have(object) => object,
+                Plan::Copy(index) => match copied[index] {
+                    Some(object) => object,
+                    None => {
+                        unfinished.push(file.path.as_os_str().as_bytes().to_vec());
+                        continue;
+                    }
+                },
+            };
+            if object.held_by == number && leftovers.remove(&object.identity).is_some() {
+                resumed_files += 1;
+            }
+            files.push(entry(file, object, &spaces));
+        }
+        let directories = snapshot.directories.iter().map(|(path, mode)| DirectoryEntry {
+            path: path.as_os_str().as_bytes().to_vec(),
+            mode: *mode,
+        });
+        let mut manifest = Manifest {
+            chain_id: *self.id().as_bytes(),
+            number,
+            previous: last.hash,
+            created_ns: snapshot.taken_ns,
+            source_store_id: *snapshot.store_id.as_bytes(),
+            source_generation: snapshot.generation,
+            settings: RawSettings::from(&fs.keyring().settings()),
+            keyspaces: spaces.names,
+            directories: directories.collect(),
+            files,
+            unfinished,
+        };
+        // Paths order by their parts, a manifest by bytes.
+        manifest.files.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        manifest.directories.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        self.target.settle()?;
+        let (hash, physical_len) = self.write_manifest(&manifest)?;
+        self.target.settle()?;
+        for left in leftovers.into_values() {
+            // The backup is made; the next one tries again.
+            drop(self.discard(&objects::name(&left.id)));
+        }
+        let info = BackupInfo::new(&manifest, hash, physical_len);
+        Ok(BackupReport { chain_id: self.id(), info, resumed_files, others: snapshot.others() })
+    }
+
+    fn last(&self) -> Result<Last> {
+        let mut last = Last::default();
+        self.walk(self.count()?, |manifest, hash, _| {
+            last.named.extend(manifest.files.iter().map(|file| file.object.id));
+            last.hash = hash;
+            last.manifest = Some(manifest);
+            Ok(())
+        })?;
+        Ok(last)
+    }
+
+    fn check_source(&self, snapshot: &Snapshot, last: &Last) -> Result<()> {
+        let found = snapshot.store_id;
+        match &last.manifest {
+            Some(manifest) if manifest.source_store_id != *found.as_bytes() => {
+                let expected = crate::StoreId::from_bytes(manifest.source_store_id);
+                let what = format!("expected backups of store {found}, found store {expected}");
+                Err(Error::new(ErrorKind::IdentityMismatch, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whole copies that no backup names, by what they are copies of. What is not whole or
+    /// not ours is removed.
+    fn leftovers(&self, last: &Last, number: u64) -> Result<HashMap<[u8; 32], Object>> {
+        for (name, _) in self.target.list(TMP)? {
+            self.discard(&format!("{TMP}/{name}"))?;
+        }
+        let names = self.target.list(FILES)?;
+        let ids: Vec<(String, Option<ObjectId>)> = names
+            .into_iter()
+            .map(|(name, _)| {
+                let id = crate::hex::decode_array(&name);
+                (name, id)
+            })
+            .filter(|(_, id)| id.is_none_or(|id| !last.named.contains(&id)))
+            .collect();
+        let read = parallel::each(&ids, |(name, id)| {
+            let opened = id.map(|id| ObjectReader::open(self, id));
+            match opened {
+                Some(Ok(opened)) if opened.footer.identity != [0; 32] => {
+                    return Ok(Some(Object { held_by: number, ..opened.footer }));
+                }
+                // Not damaged, but out of reach: not to be taken for worthless.
+                Some(Err(error)) if !is_damage(error.kind()) => return Err(error),
+                _ => {}
+            }
+            self.discard(&format!("{FILES}/{name}"))?;
+            Ok(None)
+        })?;
+        let mut found = HashMap::new();
+        for object in read.into_iter().flatten() {
+            if let MapEntry::Vacant(place) = found.entry(object.identity) {
+                place.insert(object);
+            } else {
+                self.discard(&objects::name(&object.id))?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes what no manifest names, unless it may be another writer's.
+    fn discard(&self, name: &str) -> Result<()> {
+        if self.target.is_exclusive() { self.target.remove(name) } else { Ok(()) }
+    }
+
+    fn copy(
+        &self,
+        fs: &EncryptedFs,
+        file: &SnapFile,
+        number: u64,
+        meter: &Meter<'_>,
+    ) -> Result<Option<Object>> {
+        let opened = snapshot::open_capped(fs.vfs(), file)?;
+        let reader = match fs.open_file(&file.path, opened, &Expect::default()) {
+            // It was caught in the middle of a write, whose part looked like a last chunk.
+            Err(error) if error.kind() == ErrorKind::Authentication && has_grown(fs, file) => {
+                return Ok(None);
+            }
+            other => other?,
+        };
+        if reader.suite() != file.header.as_ref().map(|header| header.suite) {
+            let what = "the file's header changed since it was linked";
+            return Err(Error::new(ErrorKind::IdentityMismatch, what));
+        }
+        let mut writer = ObjectWriter::create(self)?;
+        let len = objects::stream_of(&reader, |piece| {
+            writer.append(piece)?;
+            meter.add(0, piece.len() as u64)
+        })?;
+        let object = writer.finish(len, identity(file), number)?;
+        meter.add(1, 0)?;
+        Ok(Some(object))
+    }
+}
+
+/// Whether a file of suite 2 was longer later: then it was not finished.
+fn has_grown(fs: &EncryptedFs, file: &SnapFile) -> bool {
+    file.header.as_ref().is_some_and(|header| header.suite == Suite::Aes256GcmChunks)
+        && fs.vfs().stat(&file.link).is_ok_and(|stat| stat.len > file.stat.len)
+}
+
+/// Errors that say what is wrong with a file, not with the way to it.
+fn is_damage(kind: ErrorKind) -> bool {
+    use std::io::ErrorKind::UnexpectedEof;
+    !matches!(kind, ErrorKind::Io(kind) if kind != UnexpectedEof)
+        && !matches!(kind, ErrorKind::CmekRevoked | ErrorKind::Kms(_) | ErrorKind::UnknownKey)
+}
+
+type Planned<'a> = (Vec<(&'a SnapFile, Plan)>, Vec<&'a SnapFile>, Vec<Vec<u8>>);
+
+fn plan<'a>(
+    snapshot: &'a Snapshot,
+    last: &Last,
+    leftovers: &HashMap<[u8; 32], Object>,
+) -> Planned<'a> {
+    let before = last.manifest.as_ref();
+    let files = before.map_or(&[][..], |manifest| &manifest.files);
+    let known: HashMap<[u8; 32], &Entry> =
+        files.iter().map(|file| (file.object.identity, file)).collect();
+    let by_path: HashMap<&[u8], &Entry> =
+        files.iter().map(|file| (file.path.as_slice(), file)).collect();
+    let (mut plans, mut copies, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
+    let mut copied: HashMap<[u8; 32], usize> = HashMap::new();
+    for file in &snapshot.files {
+        if file.empty {
+            plans.push((file, Plan::Have(Object::default())));
+            continue;
+        }
+        if is_unfinished(file) {
+            unfinished.push(file.path.as_os_str().as_bytes().to_vec());
+            continue;
+        }
+        let identity = identity(file);
+        let plan = if file.header.is_none() {
+            let same = by_path.get(file.path.as_os_str().as_bytes());
+            let created_ns = before.map_or(0, |manifest| manifest.created_ns);
+            match same.filter(|same| is_unchanged(file, same, created_ns)) {
+                Some(same) => Plan::Have(same.object),
+                None => {
+                    copies.push(file);
+                    Plan::Copy(copies.len() - 1)
+                }
+            }
+        } else if let Some(known) = known.get(&identity) {
+            Plan::Have(known.object)
+        } else if let Some(left) = leftovers.get(&identity) {
+            Plan::Have(*left)
+        } else {
+            // Two names of one file have one copy.
+            Plan::Copy(*copied.entry(identity).or_insert_with(|| {
+                copies.push(file);
+                copies.len() - 1
+            }))
+        };
+        plans.push((file, plan));
+    }
+    (plans, copies, unfinished)
+}
+
+/// Whether a file of suite 2 lacks its last chunk.
+fn is_unfinished(file: &SnapFile) -> bool {
+    let Some(header) = &file.header else { return false };
+    let Some(chunk_len) = header.chunk_len else { return false };
+    let chunk = ChunkLen::from_log2(chunk_len.trailing_zeros() as u8);
+    chunk.file_len(file.stat.len.saturating_sub(HEADER_LEN as u64)).is_none()
+}
+
+fn is_unchanged(file: &SnapFile, same: &Entry, created_ns: u64) -> bool {
+    let settled = i64::try_from(created_ns).unwrap_or(i64::MAX).saturating_sub(RACY_NS);
+    same.what() == Some(What::Plaintext)
+        && same.object.len == file.stat.len
+        && same.inode == file.stat.inode
+        && same.modified_ns == file.stat.modified_ns
+        && file.stat.modified_ns != 0
+        && file.stat.modified_ns < settled
+}
+
+/// Names one content of one encrypted file: its header, whose salt no other has, and its
+/// length, which only grows. Zero for plaintext.
+fn identity(file: &SnapFile) -> [u8; 32] {
+    let Some(header) = &file.header else { return [0; 32] };
+    let mut hash = Sha256::new();
+    hash.update(header.prefix);
+    hash.update(file.stat.len.to_le_bytes());
+    hash.finalize().into()
+}
+
+fn entry(file: &SnapFile, object: Object, spaces: &Spaces) -> Entry {
+    let (what, file_id) = match &file.header {
+        _ if file.empty => (What::Empty, [0; 16]),
+        None => (What::Plaintext, [0; 16]),
+        Some(header) => {
+            let chunk_log2 = header.chunk_len.map_or(0, |len| len.trailing_zeros() as u8);
+            let what = What::Encrypted { suite: header.suite, chunk_log2, kind: header.kind };
+            (what, *header.file_id.as_bytes())
+        }
+    };
+    let mut entry = Entry::new(file.path.as_os_str().as_bytes().to_vec(), what, file_id);
+    entry.mode = file.stat.mode;
+    entry.modified_ns = file.stat.modified_ns;
+    entry.inode = file.stat.inode;
+    entry.object = object;
+    entry.keyspace = file.header.as_ref().map_or(0, |header| spaces.index(header.data_key_id));
+    entry
+}
+
+/// The keyspaces of the store, and which data key belongs to which.
+struct Spaces {
+    names: Vec<String>,
+    of_key: HashMap<DataKeyId, u32>,
+}
+
+impl Spaces {
+    /// Asked after the files were opened, which brings the newest keys into memory.
+    fn of(fs: &EncryptedFs) -> Self {
+        let names: Vec<String> =
+            fs.keyring().keyspaces().into_iter().map(|keyspace| keyspace.name).collect();
+        let index = |name: &String| names.iter().position(|other| other == name);
+        let keys = fs.keyring().status().data_keys.into_iter();
+        let of_key = keys
+            .filter_map(|key| Some((key.id, u32::try_from(index(&key.keyspace)?).ok()?)))
+            .collect();
+        Self { names, of_key }
+    }
+
+    fn index(&self, id: DataKeyId) -> u32 {
+        self.of_key.get(&id).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,106 @@
+//! A second directory that every commit also writes, so that a lost store directory does
+//! not take its keyring along.
+//!
+//! A commit writes the image to the mirror under a temporary name first: if the mirror is
+//! full or away, nothing has changed anywhere. Then the store commits, then the mirror's
+//! image gets its name. So a crash leaves the mirror at the store's generation or one
+//! before it, never after, and the next writer brings it up to date before it does
+//! anything else; no key is handed out that is not durable in both.
+
+use std::path::{Path, PathBuf};
+
+use super::directory::{DirectoryStorage, KEYRING_FILE, NEW_FILE};
+use super::format::Image;
+use super::storage::StoredImage;
+use crate::error::{Error, ErrorKind, Result};
+
+impl DirectoryStorage {
+    /// Lets every commit also write the keyring to `dir`, which must exist: another disk.
+    ///
+    /// A mirror that cannot be written makes opening for writing and every rotation fail;
+    /// reading and writing files goes on. A keyring older than its mirror is refused with
+    /// [`KeyringRolledBack`](ErrorKind::KeyringRolledBack) when the store is opened for
+    /// writing.
+    #[must_use]
+    pub fn with_mirror(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.mirror = Some(dir.into());
+        self
+    }
+
+    /// The mirror's image, if there is one.
+    pub(super) fn load_mirror(&self) -> Result<Option<Vec<u8>>> {
+        match &self.mirror {
+            Some(dir) => self.read(&dir.join(KEYRING_FILE)),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes the next image beside the mirror's, durably.
+    pub(super) fn prepare_mirror(&self, bytes: &[u8]) -> Result<()> {
+        let Some(dir) = &self.mirror else { return Ok(()) };
+        self.check_mirror(dir, bytes)?;
+        let new = dir.join(NEW_FILE);
+        self.write_new(&new, bytes)
+            .map_err(|e| Error::io("the keyring's mirror cannot be written", e).with_path(&new))
+    }
+
+    /// Takes back what [`prepare_mirror`](Self::prepare_mirror) wrote.
+    pub(super) fn abandon_mirror(&self) {
+        if let Some(dir) = &self.mirror {
+            // What stays is overwritten by the next commit.
+            drop(self.vfs.remove(&dir.join(NEW_FILE)));
+        }
+    }
+
+    /// Gives the prepared image its name.
+    pub(super) fn publish_mirror(&self) -> Result<()> {
+        let Some(dir) = &self.mirror else { return Ok(()) };
+        let current = dir.join(KEYRING_FILE);
+        let moved = self.vfs.rename(&dir.join(NEW_FILE), &current);
+        moved.and_then(|()| self.vfs.sync_dir(dir)).map_err(|source| {
+            let what = "the keyring's mirror may not be durable: open the store again";
+            Error::new(ErrorKind::Poisoned, what).with_source(source).with_path(&current)
+        })
+    }
+
+    /// Brings the mirror to the store's generation, after a crash or when it is new.
+    pub(super) fn settle_mirror(&self) -> Result<()> {
+        let Some(dir) = &self.mirror else { return Ok(()) };
+        let bytes = self.read(&self.dir.join(KEYRING_FILE))?;
+        // A keyring that is missing or damaged is for a recovery to judge; the mirror may
+        // be what it recovers from.
+        let Some(image) = bytes.as_deref().and_then(parse) else { return Ok(()) };
+        let mirrored = self.load_mirror()?;
+        if mirrored.as_ref() == bytes.as_ref() {
+            return Ok(());
+        }
+        self.check_mirror(dir, &image.stored.bytes)?;
+        if let Some(mirror) = mirrored.as_deref().and_then(parse) {
+            let (expected, found) = (mirror.fixed.generation, image.fixed.generation);
+            if expected > found {
+                let what = format!(
+                    "expected keyring generation {expected}, which the mirror has, found {found}"
+                );
+                return Err(Error::new(ErrorKind::KeyringRolledBack, what).with_path(&self.dir));
+            }
+        }
+        self.prepare_mirror(&image.stored.bytes)?;
+        self.publish_mirror()
+    }
+
+    /// Refuses a mirror that is another store's.
+    fn check_mirror(&self, dir: &Path, bytes: &[u8]) -> Result<()> {
+        let mirror = self.load_mirror()?.as_deref().and_then(parse);
+        let (Some(mirror), Some(image)) = (mirror, parse(bytes)) else { return Ok(()) };
+        let (expected, found) = (image.fixed.store_id, mirror.fixed.store_id);
+        if expected == found {
+            return Ok(());
+        }
+        let what = format!("expected a mirror of store {expected}, found store {found}");
+        Err(Error::new(ErrorKind::KeyringExists, what).with_path(dir))
+    }
+}
+
+pub(super) fn parse(bytes: &[u8]) -> Option<Image> {
+    Image::parse(StoredImage { bytes: bytes.to_vec(), version: String::new() }).ok()
+}

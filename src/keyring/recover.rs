@@ -1,0 +1,236 @@
+//! A lost or damaged keyring: what images there are, and putting one back.
+//!
+//! Never by itself: an older image lacks the data keys that came after it, so somebody has
+//! to choose. What was in the place stays, under another name.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::audit::AuditKind;
+use super::body::Body;
+use super::directory::{DirectoryStorage, KEYRING_FILE, NEW_FILE};
+use super::format::Image;
+use super::mirror::parse;
+use super::status::KeyringInfo;
+use super::storage::StoredImage;
+use super::unlock::Search;
+use super::{Keyring, KeyringStorage, Marks, Options, withdrawn};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::DataKeyId;
+use crate::kms::{Deadline, Kms};
+
+/// Where an image of a keyring is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ImagePlace {
+    /// `KEYRING`, in use.
+    Current,
+    /// `KEYRING.<generation>`, kept from before.
+    Kept(u64),
+    /// `KEYRING` in the mirror.
+    Mirror,
+}
+
+/// An image of a keyring, and what it would open. Field names are stable: they are the
+/// JSON of the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ImageInfo {
+    /// Where it is.
+    pub place: ImagePlace,
+    /// What it says without a key; `None` if it is damaged.
+    pub info: Option<KeyringInfo>,
+    /// With the customer's key: its data keys that are not destroyed. `None` if it was not
+    /// tried, or does not open.
+    pub data_keys: Option<Vec<DataKeyId>>,
+    /// Why it does not open.
+    pub problem: Option<String>,
+}
+
+/// What a recovery did. Field names are stable: they are the JSON of the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// The image that was put back.
+    pub place: ImagePlace,
+    /// Its generation; the store's is one more.
+    pub generation: u64,
+    /// Files that were in the way, under their new names.
+    pub kept_aside: Vec<PathBuf>,
+    /// The new data key.
+    pub data_key_id: DataKeyId,
+}
+
+impl DirectoryStorage {
+    /// The current image, the older ones and the mirror's, the newest place first. With
+    /// `kms` each is unlocked. Reads only.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io). What is wrong with an image is in its
+    /// [`problem`](ImageInfo::problem).
+    pub fn images(&self, kms: &[Arc<dyn Kms>], options: &Options) -> Result<Vec<ImageInfo>> {
+        let mut images = Vec::new();
+        let mut add = |place, bytes: Option<Vec<u8>>| {
+            if let Some(bytes) = bytes {
+                images.push(judge(place, bytes, kms, options));
+            }
+        };
+        add(ImagePlace::Current, self.read(&self.dir.join(KEYRING_FILE))?);
+        add(ImagePlace::Mirror, self.load_mirror()?);
+        for (generation, bytes) in self.kept()?.into_iter().rev() {
+            add(ImagePlace::Kept(generation), Some(bytes));
+        }
+        Ok(images)
+    }
+
+    fn image(&self, place: ImagePlace) -> Result<Option<Vec<u8>>> {
+        match place {
+            ImagePlace::Current => self.read(&self.dir.join(KEYRING_FILE)),
+            ImagePlace::Kept(generation) => {
+                self.read(&self.dir.join(format!("{KEYRING_FILE}.{generation}")))
+            }
+            ImagePlace::Mirror => self.load_mirror(),
+        }
+    }
+
+    /// Moves what is in the way of `generation` to other names, durably.
+    fn clear_way(&self, generation: u64, chosen: ImagePlace, now_ns: u64) -> Result<Vec<PathBuf>> {
+        let mut aside = Vec::new();
+        let mut move_aside = |dir: &Path, name: &str, to: String| {
+            let (from, to) = (dir.join(name), dir.join(to));
+            match self.vfs.rename(&from, &to) {
+                Ok(()) => aside.push(to),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    let what = "the keyring cannot be kept aside";
+                    return Err(Error::io(what, error).with_path(from));
+                }
+            }
+            Ok(())
+        };
+        move_aside(&self.dir, KEYRING_FILE, format!("{KEYRING_FILE}.bad-{now_ns}"))?;
+        for (kept, _) in self.kept()? {
+            // Later images would pass for older ones of the line that begins now.
+            if kept > generation {
+                let to = format!("{KEYRING_FILE}.bad-{kept}-{now_ns}");
+                move_aside(&self.dir, &format!("{KEYRING_FILE}.{kept}"), to)?;
+            }
+        }
+        if let Some(mirror) = self.mirror.as_ref().filter(|_| chosen != ImagePlace::Mirror) {
+            move_aside(mirror, KEYRING_FILE, format!("{KEYRING_FILE}.bad-{now_ns}"))?;
+            let synced = self.vfs.sync_dir(mirror);
+            synced.map_err(|e| Error::io("the mirror cannot be synced", e).with_path(mirror))?;
+        }
+        Ok(aside)
+    }
+}
+
+fn judge(place: ImagePlace, bytes: Vec<u8>, kms: &[Arc<dyn Kms>], options: &Options) -> ImageInfo {
+    let image = match Image::parse(StoredImage { bytes, version: String::new() }) {
+        Ok(image) => image,
+        Err(error) => {
+            let problem = Some(error.to_string());
+            return ImageInfo { place, info: None, data_keys: None, problem };
+        }
+    };
+    let info = Some(KeyringInfo::from(&image));
+    if kms.is_empty() {
+        return ImageInfo { place, info, data_keys: None, problem: None };
+    }
+    match open(&image, kms, options) {
+        Ok(body) => {
+            let live = body.keys.iter().filter(|record| record.state != 3);
+            let data_keys = Some(live.map(|record| DataKeyId::from_bytes(record.id)).collect());
+            ImageInfo { place, info, data_keys, problem: None }
+        }
+        Err(error) => {
+            let mut problem = error.to_string();
+            if let Some(cause) = std::error::Error::source(&error) {
+                problem = format!("{problem}: {cause}");
+            }
+            ImageInfo { place, info, data_keys: None, problem: Some(problem) }
+        }
+    }
+}
+
+fn open(image: &Image, kms: &[Arc<dyn Kms>], options: &Options) -> Result<Body> {
+    let search = Search {
+        prefer: options.slot.clone(),
+        barrier: None,
+        strict: false,
+        deadline: Deadline::after(options.kms_deadline),
+    };
+    Ok(search.unlock(image, kms)?.1)
+}
+
+impl Keyring {
+    /// Puts the image at `place` back as the store's keyring, opens it, and starts new
+    /// data keys: nobody knows what was encrypted under the lost ones. The image is proven
+    /// with the customer's key before anything changes; what was in its way is kept under
+    /// names that begin with `KEYRING.bad-`.
+    ///
+    /// Files under data keys that the image does not have cannot be read afterwards, until
+    /// a keyring that has them comes back. An anchor kept outside refuses the older
+    /// generation, as it should.
+    ///
+    /// # Errors
+    /// [`KeyringExists`](ErrorKind::KeyringExists) if the current keyring opens and is no
+    /// older than the chosen image; [`KeyringMissing`](ErrorKind::KeyringMissing) if there
+    /// is no such image; the errors of a damaged image and of [`open`](Self::open);
+    /// [`Io`](ErrorKind::Io). A recovery that was cut off is done again.
+    pub fn recover(
+        storage: DirectoryStorage,
+        place: ImagePlace,
+        kms: Vec<Arc<dyn Kms>>,
+        options: Options,
+    ) -> Result<(Self, Recovery)> {
+        storage.lock_alone()?;
+        let bytes = storage.image(place)?.ok_or_else(|| {
+            Error::new(ErrorKind::KeyringMissing, "there is no such image of the keyring")
+        })?;
+        let image = Image::parse(StoredImage { bytes, version: String::new() })?;
+        if open(&image, &kms, &options)?.revoked_ns != 0 {
+            return Err(withdrawn());
+        }
+        let generation = image.fixed.generation;
+        let current = storage.image(ImagePlace::Current)?;
+        if let Some(current) = current.as_deref().and_then(parse) {
+            let opens = open(&current, &kms, &options).is_ok();
+            if opens && current.fixed.generation >= generation {
+                let what = format!(
+                    "the keyring opens, and its generation {} is no older than {generation}",
+                    current.fixed.generation
+                );
+                return Err(Error::new(ErrorKind::KeyringExists, what));
+            }
+        }
+        let kept_aside = storage.clear_way(generation, place, options.clock.now_ns())?;
+        storage.put_back(&image.stored.bytes)?;
+        storage.settle_mirror()?;
+        let keyring = Self::open_locked(Box::new(storage), kms, options, true, Marks::Refuse)?;
+        {
+            let mut writer = keyring.inner.writer();
+            keyring.inner.commit(&mut writer, |draft| {
+                draft.rotate_all_data_keys()?;
+                draft.record(AuditKind::Recovered, format!("generation {generation}"));
+                Ok(true)
+            })?;
+        }
+        let data_key_id = keyring.active_data_key_id()?;
+        Ok((keyring, Recovery { place, generation, kept_aside, data_key_id }))
+    }
+}
+
+impl DirectoryStorage {
+    fn put_back(&self, bytes: &[u8]) -> Result<()> {
+        let (current, new) = (self.dir.join(KEYRING_FILE), self.dir.join(NEW_FILE));
+        let written = self.write_new(&new, bytes);
+        written
+            .and_then(|()| self.vfs.rename(&new, &current))
+            .and_then(|()| self.vfs.sync_dir(&self.dir))
+            .map_err(|e| Error::io("the keyring cannot be written", e).with_path(&current))
+    }
+}

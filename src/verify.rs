@@ -1,0 +1,181 @@
+//! Proving every file of a store: headers by their keys, bodies where a suite
+//! authenticates them.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::EncryptedFs;
+use crate::header::HEADER_LEN;
+use crate::parallel;
+use crate::progress::{Meter, OnProgress};
+use crate::vfs::{EntryKind, Vfs};
+
+/// Bytes read and verified at once.
+const PIECE_LEN: usize = 256 << 10;
+
+/// What a verification found. Field names are stable: they are the JSON of the command
+/// line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Files whose header their key proved, and whose body was read and authenticated.
+    pub authenticated_files: u64,
+    /// Their bytes on disk.
+    pub authenticated_bytes: u64,
+    /// Files of suite 1: their header is proven, nothing authenticates their body.
+    pub unauthenticated_files: u64,
+    /// Their bytes on disk.
+    pub unauthenticated_bytes: u64,
+    /// Plaintext files that the store's policy allows.
+    pub plaintext_files: u64,
+    /// Files of 0 bytes, as a crash leaves them.
+    pub empty_files: u64,
+    /// Logs whose last append is cut off, as a crash leaves them.
+    pub torn_logs: u64,
+    /// Files that a reader would refuse.
+    pub problems: Vec<FileProblem>,
+}
+
+/// A file that a reader would refuse.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct FileProblem {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong, in words.
+    pub message: String,
+    /// What is wrong.
+    #[serde(skip)]
+    pub kind: ErrorKind,
+}
+
+enum Verdict {
+    Authenticated(u64),
+    Unauthenticated(u64),
+    Plaintext,
+    Empty,
+    Gone,
+}
+
+/// Verifies every file below `root`, by several threads. The keyring's own files are left
+/// out: whoever opened it has proven it. What an engine removes meanwhile is skipped; what
+/// it has not finished is a problem.
+///
+/// # Errors
+/// [`Io`](ErrorKind::Io) if a directory cannot be read, and of `Interrupted` when
+/// cancelled. Files are in the report.
+pub fn verify(
+    fs: &EncryptedFs,
+    root: impl AsRef<Path>,
+    on: OnProgress<'_>,
+) -> Result<VerifyReport> {
+    let mut files = Vec::new();
+    collect(&**fs.vfs(), root.as_ref(), &mut files)?;
+    files.sort_unstable();
+    let bytes = files.iter().map(|(_, len)| len).sum();
+    let meter = Meter::new(on, files.len() as u64, bytes);
+    let judged = parallel::each(&files, |(path, len)| {
+        let mut cancelled = None;
+        let mut torn = false;
+        let judged = judge(fs, path, *len, &mut torn, &mut |bytes| {
+            let added = meter.add(0, bytes);
+            added.map_err(|error| {
+                let kind = error.kind();
+                cancelled = Some(error);
+                Error::new(kind, "cancelled")
+            })
+        });
+        if let Some(cancelled) = cancelled {
+            return Err(cancelled);
+        }
+        meter.add(1, 0)?;
+        Ok((judged, torn))
+    })?;
+    let mut report = VerifyReport::default();
+    for ((path, _), (judged, torn)) in files.into_iter().zip(judged) {
+        report.torn_logs += u64::from(torn);
+        match judged {
+            Ok(Verdict::Authenticated(len)) => {
+                report.authenticated_files += 1;
+                report.authenticated_bytes += len;
+            }
+            Ok(Verdict::Unauthenticated(len)) => {
+                report.unauthenticated_files += 1;
+                report.unauthenticated_bytes += len;
+            }
+            Ok(Verdict::Plaintext) => report.plaintext_files += 1,
+            Ok(Verdict::Empty) => report.empty_files += 1,
+            Ok(Verdict::Gone) => {}
+            Err(error) => {
+                let (message, kind) = (error.to_string(), error.kind());
+                report.problems.push(FileProblem { path, message, kind });
+            }
+        }
+    }
+    Ok(report)
+}
+
+fn judge(
+    fs: &EncryptedFs,
+    path: &Path,
+    len: u64,
+    torn: &mut bool,
+    done: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Verdict> {
+    let reader = match fs.open(path) {
+        Ok(reader) => reader,
+        Err(error) => {
+            done(len)?;
+            return match error.kind() {
+                ErrorKind::EmptyFile => Ok(Verdict::Empty),
+                ErrorKind::Io(std::io::ErrorKind::NotFound) => Ok(Verdict::Gone),
+                _ => Err(error),
+            };
+        }
+    };
+    match reader.suite() {
+        None => {
+            done(len)?;
+            return Ok(Verdict::Plaintext);
+        }
+        Some(suite) if !suite.is_authenticated() => {
+            done(len)?;
+            return Ok(Verdict::Unauthenticated(len));
+        }
+        Some(_) => {}
+    }
+    *torn = reader.torn().is_some();
+    let mut piece = vec![0; PIECE_LEN];
+    let mut at = 0;
+    loop {
+        let read = reader.read_at(&mut piece, at)?;
+        if read == 0 {
+            done(len.saturating_sub(at).min(HEADER_LEN as u64))?;
+            return Ok(Verdict::Authenticated(len));
+        }
+        at += read as u64;
+        done(read as u64)?;
+    }
+}
+
+/// All regular files but the keyring's own, with their lengths.
+fn collect(vfs: &dyn Vfs, dir: &Path, files: &mut Vec<(PathBuf, u64)>) -> Result<()> {
+    let fail = |e| Error::io("the directory cannot be listed", e).with_path(dir);
+    for entry in vfs.list(dir).map_err(fail)? {
+        if crate::fs::is_keyring(&entry.path) {
+            continue;
+        }
+        if entry.is_file {
+            files.push((entry.path, entry.len));
+        } else if vfs.stat(&entry.path).is_ok_and(|stat| stat.kind == EntryKind::Directory) {
+            match collect(vfs, &entry.path, files) {
+                // Removed since its parent was listed.
+                Err(error) if error.kind() == ErrorKind::Io(std::io::ErrorKind::NotFound) => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! What a damaged, foreign or incomplete backup is refused for.
+
+use super::*;
+
+/// A chain of two backups with a few files.
+fn two() -> Bench {
+    let bench = Bench::new();
+    bench.write("a.sst", FileKind::Table, &[&pattern(3000, 1)]);
+    bench.write("b.sst", FileKind::Table, &[&pattern(3000, 2)]);
+    bench.back_up();
+    bench.write("c.sst", FileKind::Table, &[&pattern(3000, 3)]);
+    bench.back_up();
+    bench
+}
+
+fn objects(bench: &Bench) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(bench.path("backup/files")).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Opening, or else verifying and restoring, must fail with one of these kinds; and what is
+/// restored is never a store.
+fn refused(bench: &Bench, what: &str, kinds: &[ErrorKind]) {
+    let to = bench.path("refused");
+    drop(std::fs::remove_dir_all(&to));
+    match bench.read_chain() {
+        Err(error) => assert!(kinds.contains(&error.kind()), "{what}: {error:?}"),
+        Ok(chain) => {
+            match chain.verify(&go_on) {
+                Err(error) => assert!(kinds.contains(&error.kind()), "{what}: {error:?}"),
+                Ok(report) => {
+                    let problem = report.problems.first().unwrap_or_else(|| panic!("{what}"));
+                    assert!(kinds.contains(&problem.kind), "{what}: {problem:?}");
+                }
+            }
+            let error = bench.restore(2, "refused").unwrap_err();
+            assert!(kinds.contains(&error.kind()), "{what}: {error:?}");
+        }
+    }
+    assert!(!to.join("KEYRING").exists(), "{what}: a store came out");
+}
+
+use ErrorKind::{
+    Authentication, BrokenBackup, CorruptHeader, IdentityMismatch, KeyringCorrupt, NotEncrypted,
+    UnsupportedVersion,
+};
+
+#[test]
+fn every_flipped_part_is_refused() {
+    let bench = two();
+    let paths = [bench.path("backup/backup.000001"), bench.path("backup/backup.000002")];
+    for path in paths.iter().chain(&objects(&bench)) {
+        let good = std::fs::read(path).unwrap();
+        let steps = [0, 9, 20, 70, 100, 140, 165, 300, 4095, 4096, 5000, good.len() - 1];
+        for at in steps.into_iter().filter(|at| *at < good.len()) {
+            flip(path, at);
+            let kinds = [Authentication, CorruptHeader, NotEncrypted, UnsupportedVersion];
+            refused(&bench, &format!("{path:?} at {at}"), &kinds);
+            std::fs::write(path, &good).unwrap();
+        }
+        for len in [0, 1, 4096, good.len() - 1] {
+            std::fs::write(path, &good[..len]).unwrap();
+            let kinds = [Authentication, ErrorKind::EmptyFile, ErrorKind::TruncatedHeader];
+            refused(&bench, &format!("{path:?} cut to {len}"), &kinds);
+        }
+        std::fs::write(path, &good).unwrap();
+    }
+    let keyring = bench.path("backup/KEYRING");
+    let good = std::fs::read(&keyring).unwrap();
+    for at in (0..good.len()).step_by(37) {
+        flip(&keyring, at);
+        refused(&bench, &format!("keyring at {at}"), &[KeyringCorrupt, UnsupportedVersion]);
+        std::fs::write(&keyring, &good).unwrap();
+    }
+    bench.restore(2, "good").unwrap();
+}
+
+#[test]
+fn missing_and_swapped_files_are_refused() {
+    let bench = two();
+    let paths = objects(&bench);
+    for path in &paths {
+        let good = std::fs::read(path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        refused(&bench, "missing", &[BrokenBackup]);
+        std::fs::write(path, good).unwrap();
+    }
+    let (one, other) = (std::fs::read(&paths[0]).unwrap(), std::fs::read(&paths[1]).unwrap());
+    std::fs::write(&paths[0], &other).unwrap();
+    std::fs::write(&paths[1], &one).unwrap();
+    refused(&bench, "swapped", &[IdentityMismatch]);
+    std::fs::write(&paths[0], &one).unwrap();
+    std::fs::write(&paths[1], &other).unwrap();
+    // Manifests.
+    let names = ["backup/backup.000001", "backup/backup.000002"].map(|name| bench.path(name));
+    let [one, other] = names.clone().map(|path| std::fs::read(path).unwrap());
+    std::fs::remove_file(&names[0]).unwrap();
+    refused(&bench, "the full backup is missing", &[BrokenBackup]);
+    assert_eq!(kind(bench.try_back_up()), BrokenBackup);
+    std::fs::write(&names[0], &other).unwrap();
+    refused(&bench, "the second as the first", &[IdentityMismatch]);
+    std::fs::write(&names[0], &one).unwrap();
+    std::fs::write(&names[1], &one).unwrap();
+    refused(&bench, "the first as the second", &[IdentityMismatch]);
+    std::fs::write(&names[1], &other).unwrap();
+    bench.restore(2, "good").unwrap();
+    // The last one taken away: only who noted its hash can tell.
+    let noted = bench.read_chain().unwrap().list().unwrap()[1].manifest_sha256.clone();
+    std::fs::remove_file(&names[1]).unwrap();
+    let mut spec = RestoreSpec::new(bench.path("cut"), bench.store.kms());
+    spec.manifest_sha256 = Some(noted);
+    assert_eq!(kind(bench.read_chain().unwrap().restore(&spec, &go_on)), BrokenBackup);
+}
+
+#[test]
+fn another_chains_files_are_refused() {
+    let (bench, other) = (two(), two());
+    let path = &objects(&bench)[0];
+    let good = std::fs::read(path).unwrap();
+    std::fs::copy(&objects(&other)[0], path).unwrap();
+    refused(&bench, "a foreign copy", &[IdentityMismatch]);
+    std::fs::write(path, good).unwrap();
+    let manifest = bench.path("backup/backup.000002");
+    let good = std::fs::read(&manifest).unwrap();
+    std::fs::copy(other.path("backup/backup.000002"), &manifest).unwrap();
+    refused(&bench, "a foreign manifest", &[IdentityMismatch]);
+    std::fs::write(&manifest, good).unwrap();
+    // A chain of one store takes no backup of another.
+    let snapshot = Snapshot::take(&other.fs, other.store.data()).unwrap();
+    let result = bench.chain().back_up(&other.fs, &snapshot, &go_on);
+    assert_eq!(kind(result), IdentityMismatch);
+    // The second manifest of a chain that forked: written after the same first one was
+    // put back.
+    std::fs::remove_file(&manifest).unwrap();
+    bench.write("fork.sst", FileKind::Table, &[b"x"]);
+    bench.back_up();
+    bench.back_up();
+    let third = std::fs::read(bench.path("backup/backup.000003")).unwrap();
+    std::fs::remove_file(bench.path("backup/backup.000003")).unwrap();
+    std::fs::remove_file(&manifest).unwrap();
+    bench.back_up();
+    std::fs::write(bench.path("backup/backup.000003"), third).unwrap();
+    assert_eq!(kind(bench.read_chain().unwrap().list()), BrokenBackup);
+}
+
+#[test]
+fn wrong_places_and_keys_are_refused() {
+    let bench = two();
+    generate_key_file(bench.path("other.key")).unwrap();
+    let other = key_file(&bench.path("other.key"));
+    let target = DirectoryTarget::new(bench.path("backup"));
+    let opened = Chain::open_read_only(target.clone(), vec![other.clone()]);
+    assert!(matches!(kind(opened), ErrorKind::Kms(_)));
+    assert!(matches!(kind(Chain::open_or_create(target, other)), ErrorKind::Kms(_)));
+    // A store is no place for backups, nor is anything else that is not empty.
+    let store = DirectoryTarget::new(bench.store.data());
+    let not_empty = ErrorKind::Io(std::io::ErrorKind::DirectoryNotEmpty);
+    assert_eq!(kind(Chain::open_or_create(store.clone(), bench.store.kms())), not_empty);
+    assert_eq!(kind(Chain::open(store, vec![bench.store.kms()])), BrokenBackup);
+    // Backups inside of the store would back themselves up.
+    std::fs::create_dir(bench.store.data().join("inside")).unwrap();
+    let inside = DirectoryTarget::new(bench.store.data().join("inside"));
+    let chain = Chain::open_or_create(inside, bench.store.kms()).unwrap();
+    let taken = Snapshot::take(&bench.fs, bench.store.data());
+    assert_eq!(kind(taken), ErrorKind::InvalidArgument);
+    drop(chain);
+    // Restores go to nothing that is there.
+    assert_eq!(kind(bench.restore(2, "data")), ErrorKind::KeyringExists);
+    assert_eq!(kind(bench.restore(2, "backup")), ErrorKind::KeyringExists);
+    std::fs::create_dir(bench.path("full")).unwrap();
+    std::fs::write(bench.path("full/a.sst"), b"mine").unwrap();
+    assert_eq!(kind(bench.restore(2, "full")), not_empty);
+    assert_eq!(std::fs::read(bench.path("full/a.sst")).unwrap(), b"mine");
+    for number in [0, 3] {
+        assert_eq!(kind(bench.restore(number, "new")), ErrorKind::InvalidArgument);
+    }
+    // One writer at a time.
+    let writer = bench.chain();
+    let target = DirectoryTarget::new(bench.path("backup"));
+    let second = Chain::open(target, vec![bench.store.kms()]);
+    assert_eq!(kind(second), ErrorKind::KeyringBusy);
+    drop(writer);
+    let snapshot = Snapshot::take(&bench.fs, bench.path("data/inside"));
+    assert!(snapshot.is_ok());
+    let read_only = bench.read_chain().unwrap();
+    let result = read_only.back_up(&bench.fs, &snapshot.unwrap(), &go_on);
+    assert_eq!(kind(result), ErrorKind::ReadOnly);
+}
+
+#[test]
+fn a_damaged_store_is_not_backed_up_in_silence() {
+    let bench = Bench::new();
+    let sealed = FileSpec::new(FileKind::Table).suite(Suite::Aes256GcmChunks);
+    bench.write("a.sst", sealed, &[&pattern(50_000, 1)]);
+    let path = bench.store.data().join("a.sst");
+    let good = std::fs::read(&path).unwrap();
+    for (at, expected) in [(200, CorruptHeader), (130, CorruptHeader), (9000, Authentication)] {
+        flip(&path, at);
+        assert_eq!(kind(bench.try_back_up()), expected, "{at}");
+        std::fs::write(&path, &good).unwrap();
+    }
+    // A file of another store.
+    let other = Bench::new();
+    other.write("a.sst", sealed, &[&pattern(50_000, 1)]);
+    std::fs::copy(other.store.data().join("a.sst"), &path).unwrap();
+    assert_eq!(kind(bench.try_back_up()), IdentityMismatch);
+    assert_eq!(bench.read_chain().unwrap().list().unwrap(), []);
+}

@@ -1,0 +1,123 @@
+//! Backups and restores that were cancelled or killed.
+
+use super::*;
+
+/// Stops after so many calls.
+fn stop_after(calls: u64) -> impl Fn(Progress) -> ControlFlow<()> + Sync {
+    let left = AtomicU64::new(calls);
+    move |_| match left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)) {
+        Ok(_) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    }
+}
+
+const CANCELLED: ErrorKind = ErrorKind::Io(std::io::ErrorKind::Interrupted);
+
+#[test]
+fn a_cancelled_backup_is_none_and_is_continued() {
+    let bench = Bench::new();
+    for number in 0..30 {
+        bench.write(&format!("{number}.sst"), FileKind::Table, &[&pattern(9000, number)]);
+    }
+    let log = FileSpec::new(FileKind::Log).suite(Suite::Aes256GcmLog);
+    bench.write("wal", log, &[b"a", b"bcd", b"ef"]);
+    for calls in [0, 1, 7, 20] {
+        let snapshot = Snapshot::take(&bench.fs, bench.store.data()).unwrap();
+        let stopped = bench.chain().back_up(&bench.fs, &snapshot, &stop_after(calls));
+        assert_eq!(kind(stopped), CANCELLED);
+        let chain = bench.read_chain().unwrap();
+        assert_eq!(chain.list().unwrap(), []);
+        let spec = RestoreSpec::new(bench.path("none"), bench.store.kms());
+        assert_eq!(kind(chain.restore(&spec, &go_on)), ErrorKind::InvalidArgument);
+    }
+    let made = std::fs::read_dir(bench.path("backup/files")).unwrap().count() as u64;
+    assert!(made > 0);
+    // A file that is gone by now, and one that a killed process was writing.
+    bench.fs.remove(bench.store.data().join("0.sst")).unwrap();
+    std::fs::write(bench.path("backup/tmp/abc"), b"torn").unwrap();
+    std::fs::write(bench.path("backup/files").join("0".repeat(32)), b"junk").unwrap();
+    let report = bench.back_up();
+    assert!(report.resumed_files >= made - 1, "{} of {made}", report.resumed_files);
+    let check = bench.read_chain().unwrap().verify(&go_on).unwrap();
+    assert_eq!((check.files, check.leftovers, check.problems.len()), (30, 0, 0));
+    assert_eq!(std::fs::read_dir(bench.path("backup/tmp")).unwrap().count(), 0);
+    bench.restore(1, "restored").unwrap();
+    bench.assert_restored("restored", &bench.contents("data", bench.store.kms()));
+}
+
+#[test]
+fn a_cancelled_restore_is_no_store_and_is_continued() {
+    let bench = Bench::new();
+    fill(&bench);
+    bench.back_up();
+    bench.write("later.sst", FileKind::Table, &[b"later"]);
+    bench.back_up();
+    let chain = bench.read_chain().unwrap();
+    let mut spec = RestoreSpec::new(bench.path("new"), bench.store.kms());
+    for calls in [0, 1, 5, 9] {
+        assert_eq!(kind(chain.restore(&spec, &stop_after(calls))), CANCELLED);
+        let storage = atrest::keyring::DirectoryStorage::new(bench.path("new"));
+        let opened = Keyring::open(storage, bench.store.kms(), manual());
+        assert_eq!(kind(opened), ErrorKind::KeyringMissing);
+    }
+    // Not by another restore, nor with what somebody else put there.
+    spec.number = Some(1);
+    assert_eq!(kind(chain.restore(&spec, &go_on)), ErrorKind::IdentityMismatch);
+    spec.number = None;
+    std::fs::write(bench.path("new/stranger"), b"mine").unwrap();
+    let not_empty = ErrorKind::Io(std::io::ErrorKind::DirectoryNotEmpty);
+    assert_eq!(kind(chain.restore(&spec, &go_on)), not_empty);
+    std::fs::remove_file(bench.path("new/stranger")).unwrap();
+    // A file of the right length that is wrong is not taken for good, even in suite 1.
+    let wrong = bench.path("new/000001.sst");
+    if let Ok(mut bytes) = std::fs::read(&wrong) {
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&wrong, bytes).unwrap();
+    }
+    let report = chain.restore(&spec, &go_on).unwrap();
+    assert!(report.resumed_files > 0);
+    bench.assert_restored("new", &bench.contents("data", bench.store.kms()));
+    assert_eq!(kind(chain.restore(&spec, &go_on)), ErrorKind::KeyringExists);
+}
+
+#[test]
+fn a_restore_killed_after_its_last_step_is_finished() {
+    let bench = Bench::new();
+    fill(&bench);
+    bench.back_up();
+    let chain = bench.read_chain().unwrap();
+    let spec = RestoreSpec::new(bench.path("new"), bench.store.kms());
+    let cancelled = chain.restore(&spec, &stop_after(3));
+    assert_eq!(kind(cancelled), CANCELLED);
+    let note = std::fs::read(bench.path("new/KEYRING.restore/KEYRING.from")).unwrap();
+    let done = chain.restore(&spec, &go_on).unwrap();
+    // As it is between the move of the keyring and the end.
+    std::fs::create_dir(bench.path("new/KEYRING.restore")).unwrap();
+    std::fs::write(bench.path("new/KEYRING.restore/KEYRING.from"), note).unwrap();
+    let again = chain.restore(&spec, &go_on).unwrap();
+    assert_eq!((again.store_id, again.files), (done.store_id, done.files));
+    assert!(!bench.path("new/KEYRING.restore").exists());
+    bench.assert_restored("new", &bench.contents("data", bench.store.kms()));
+}
+
+#[test]
+fn links_of_a_killed_backup_are_swept_and_those_of_a_living_one_stay() {
+    let bench = Bench::new();
+    fill(&bench);
+    let staging = || {
+        let entries = std::fs::read_dir(bench.store.data()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("KEYRING.staging.")).count()
+    };
+    let dead = bench.store.data().join("KEYRING.staging.dead");
+    std::fs::create_dir(&dead).unwrap();
+    std::fs::write(dead.join("KEYRING.lock"), b"").unwrap();
+    std::fs::hard_link(bench.store.data().join("000001.sst"), dead.join("0")).unwrap();
+    let living = Snapshot::take(&bench.fs, bench.store.data()).unwrap();
+    assert_eq!(staging(), 1);
+    let second = Snapshot::take(&bench.fs, bench.store.data()).unwrap();
+    assert_eq!(staging(), 2);
+    drop((living, second));
+    assert_eq!(staging(), 0);
+    assert!(bench.store.data().join("000001.sst").exists());
+}

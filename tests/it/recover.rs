@@ -1,0 +1,254 @@
+//! A lost or damaged keyring, and the mirror.
+
+use std::sync::Arc;
+
+use atrest::keyring::{AuditKind, DirectoryStorage, ImagePlace, KEYRING_FILE, Recovery};
+use atrest::kms::Kms;
+use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
+
+use crate::mem_fs::MemFs;
+use crate::support::{
+    TestKms, TestStore, check_file, in_dir, kind, manual, mem_create, mem_open, mem_storage,
+    write_file,
+};
+
+const MIRROR: &str = "/mirror";
+
+fn mirrored(mem: &MemFs) -> DirectoryStorage {
+    mem_storage(mem).with_mirror(MIRROR)
+}
+
+fn recover(
+    mem: &MemFs,
+    storage: DirectoryStorage,
+    place: ImagePlace,
+    kms: &Arc<TestKms>,
+) -> Result<(EncryptedFs, Recovery), Error> {
+    let (keyring, recovery) = Keyring::recover(storage, place, vec![kms.clone()], manual())?;
+    Ok((EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())), recovery))
+}
+
+/// Three generations, a file under the data key of each.
+fn three() -> (MemFs, Arc<TestKms>) {
+    let (mem, kms) = (MemFs::new(), TestKms::new(7));
+    let fs = mem_create(&mem, &kms).unwrap();
+    write_file(&fs, "first").unwrap();
+    for name in ["second", "third"] {
+        fs.keyring().rotate_data_key().unwrap();
+        write_file(&fs, name).unwrap();
+    }
+    (mem, kms)
+}
+
+fn keys(kms: &Arc<TestKms>) -> Vec<Arc<dyn Kms>> {
+    vec![kms.clone()]
+}
+
+fn damage(mem: &MemFs) {
+    let mut bytes = mem.files()[KEYRING_FILE].clone();
+    bytes[300] ^= 1;
+    mem.put(&in_dir(KEYRING_FILE), &bytes);
+}
+
+#[test]
+fn images_tell_what_they_would_open() {
+    let (mem, kms) = three();
+    damage(&mem);
+    assert_eq!(kind(mem_open(&mem, &kms)), ErrorKind::KeyringCorrupt);
+    let storage = mem_storage(&mem);
+    let images = storage.images(&keys(&kms), &manual()).unwrap();
+    let places: Vec<_> = images.iter().map(|image| image.place).collect();
+    assert_eq!(places, [ImagePlace::Current, ImagePlace::Kept(2), ImagePlace::Kept(1)]);
+    assert!(images[0].info.is_none() && images[0].problem.is_some());
+    assert_eq!(images[1].data_keys.as_ref().unwrap().len(), 2);
+    assert_eq!(images[2].data_keys.as_ref().unwrap().len(), 1);
+    // Without a key, and with a wrong one.
+    let images = storage.images(&[], &manual()).unwrap();
+    assert!(images[1].info.is_some() && images[1].data_keys.is_none());
+    let images = storage.images(&[TestKms::new(8)], &manual()).unwrap();
+    assert!(images[1].data_keys.is_none() && images[1].problem.is_some());
+}
+
+#[test]
+fn an_image_is_put_back_only_when_it_is_chosen_and_needed() {
+    let (mem, kms) = three();
+    // The present one is good: nothing to recover.
+    let chosen = recover(&mem, mem_storage(&mem), ImagePlace::Kept(2), &kms);
+    assert_eq!(kind(chosen), ErrorKind::KeyringExists);
+    damage(&mem);
+    let before = mem.files();
+    let absent = recover(&mem, mem_storage(&mem), ImagePlace::Kept(9), &kms);
+    assert_eq!(kind(absent), ErrorKind::KeyringMissing);
+    let absent = recover(&mem, mem_storage(&mem), ImagePlace::Mirror, &kms);
+    assert_eq!(kind(absent), ErrorKind::KeyringMissing);
+    let current = recover(&mem, mem_storage(&mem), ImagePlace::Current, &kms);
+    assert_eq!(kind(current), ErrorKind::KeyringCorrupt);
+    let wrong = recover(&mem, mem_storage(&mem), ImagePlace::Kept(2), &TestKms::new(8));
+    assert!(matches!(kind(wrong), ErrorKind::Kms(_)));
+    assert_eq!(mem.files(), before);
+
+    let (fs, recovery) = recover(&mem, mem_storage(&mem), ImagePlace::Kept(2), &kms).unwrap();
+    assert_eq!(recovery.generation, 2);
+    check_file(&fs, "first");
+    check_file(&fs, "second");
+    assert_eq!(kind(fs.open(in_dir("third"))), ErrorKind::UnknownKey);
+    // A new data key, the bad image aside, an event.
+    assert_eq!(fs.keyring().active_data_key_id().unwrap(), recovery.data_key_id);
+    let status = fs.keyring().status();
+    assert_eq!((status.data_keys.len(), status.info.generation), (3, 3));
+    assert!(status.history.iter().any(|event| event.what == AuditKind::Recovered));
+    let aside = recovery.kept_aside[0].file_name().unwrap().to_str().unwrap();
+    assert_eq!(mem.files()[aside], before[KEYRING_FILE]);
+    write_file(&fs, "fourth").unwrap();
+    drop(fs);
+    check_file(&mem_open(&mem, &kms).unwrap(), "fourth");
+}
+
+#[test]
+fn later_images_do_not_pass_for_older_ones() {
+    let (mem, kms) = three();
+    mem.put(&in_dir(KEYRING_FILE), b"gone");
+    let (fs, recovery) = recover(&mem, mem_storage(&mem), ImagePlace::Kept(1), &kms).unwrap();
+    assert_eq!(recovery.kept_aside.len(), 2);
+    for _ in 0..4 {
+        fs.keyring().rotate_data_key().unwrap();
+    }
+    drop(fs);
+    let images = mem_storage(&mem).images(&[kms], &manual()).unwrap();
+    let generations: Vec<_> =
+        images.iter().map(|image| image.info.as_ref().unwrap().generation).collect();
+    assert_eq!(generations, [6, 5, 4]);
+}
+
+#[test]
+fn a_recovery_that_is_cut_off_anywhere_is_done_again() {
+    let (mem, kms) = three();
+    damage(&mem);
+    let count = {
+        let fork = mem.fork();
+        recover(&fork, mem_storage(&fork), ImagePlace::Kept(2), &kms).unwrap();
+        fork.log().len()
+    };
+    for at in 0..count {
+        let stopped = mem.fork();
+        stopped.stop_at(at);
+        drop(recover(&stopped, mem_storage(&stopped), ImagePlace::Kept(2), &kms));
+        for (crash, left) in stopped.crashes() {
+            let fs = match recover(&left, mem_storage(&left), ImagePlace::Kept(2), &kms) {
+                Ok((fs, _)) => fs,
+                // It was done already, and the commit after it was at its older image.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::KeyringExists | ErrorKind::KeyringMissing
+                    ) =>
+                {
+                    mem_open(&left, &kms).unwrap()
+                }
+                Err(error) => panic!("{at} {crash:?}: {error:?}"),
+            };
+            check_file(&fs, "first");
+            check_file(&fs, "second");
+            write_file(&fs, "new").unwrap();
+        }
+    }
+}
+
+fn generation(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes[32..40].try_into().unwrap())
+}
+
+#[test]
+fn the_mirror_has_every_commit_and_is_never_newer() {
+    let (mem, kms) = (MemFs::new(), TestKms::new(7));
+    let keyring = Keyring::create(mirrored(&mem), kms.clone(), manual()).unwrap();
+    drop(keyring);
+    mem.clear_log();
+    let run = |mem: &MemFs| -> Result<(), Error> {
+        let keyring = Keyring::open(mirrored(mem), kms.clone(), manual())?;
+        let fs = EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()));
+        fs.keyring().rotate_data_key()?;
+        write_file(&fs, "file")
+    };
+    let count = {
+        let fork = mem.fork();
+        run(&fork).unwrap();
+        fork.log().len()
+    };
+    let mirror_of = |mem: &MemFs| mem.read(&std::path::Path::new(MIRROR).join(KEYRING_FILE));
+    for at in 0..count {
+        let stopped = mem.fork();
+        stopped.stop_at(at);
+        drop(run(&stopped));
+        for (crash, left) in stopped.crashes() {
+            let mirror = mirror_of(&left).unwrap();
+            let current = left.read(&in_dir(KEYRING_FILE)).unwrap();
+            let (mirrored_, stored) = (generation(&mirror), generation(&current));
+            assert!(mirrored_ == stored || mirrored_ + 1 == stored, "{at} {crash:?}");
+            // What was written is under keys that the mirror alone opens too.
+            left.put(&in_dir(KEYRING_FILE), b"lost");
+            let recovered = recover(&left, mirrored(&left), ImagePlace::Mirror, &kms);
+            let (fs, _) = recovered.unwrap_or_else(|error| panic!("{at} {crash:?}: {error:?}"));
+            if left.read(&in_dir("file")).is_some_and(|bytes| bytes.len() > 4096) {
+                check_file(&fs, "file");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mirror_is_brought_up_to_date_and_guards_against_rollback() {
+    let (mem, kms) = three();
+    let mirror = std::path::Path::new(MIRROR).join(KEYRING_FILE);
+    // Given to a store that had none.
+    drop(Keyring::open(mirrored(&mem), kms.clone(), manual()).unwrap());
+    assert_eq!(mem.read(&mirror), mem.read(&in_dir(KEYRING_FILE)));
+    // The store went on without it.
+    mem_open(&mem, &kms).unwrap().keyring().rotate_data_key().unwrap();
+    assert_ne!(mem.read(&mirror), mem.read(&in_dir(KEYRING_FILE)));
+    drop(Keyring::open(mirrored(&mem), kms.clone(), manual()).unwrap());
+    assert_eq!(mem.read(&mirror), mem.read(&in_dir(KEYRING_FILE)));
+    // Somebody put an older keyring back.
+    let older = mem.read(&in_dir("KEYRING.2")).or(mem.read(&in_dir("KEYRING.3"))).unwrap();
+    mem.put(&in_dir(KEYRING_FILE), &older);
+    let opened = Keyring::open(mirrored(&mem), kms.clone(), manual());
+    assert_eq!(kind(opened), ErrorKind::KeyringRolledBack);
+    let (fs, recovery) = recover(&mem, mirrored(&mem), ImagePlace::Mirror, &kms).unwrap();
+    assert_eq!(recovery.generation, 4);
+    check_file(&fs, "third");
+    drop(fs);
+    // An older one by choice, against the mirror.
+    damage(&mem);
+    let images = mirrored(&mem).images(&keys(&kms), &manual()).unwrap();
+    let kept = images.iter().map(|image| image.place);
+    let kept = kept.filter(|place| matches!(place, ImagePlace::Kept(_))).min().unwrap();
+    drop(recover(&mem, mirrored(&mem), kept, &kms).unwrap());
+    assert_eq!(mem.read(&mirror), mem.read(&in_dir(KEYRING_FILE)));
+    // Another store's mirror.
+    let other = MemFs::new();
+    drop(mem_create(&other, &kms).unwrap());
+    other.put(&mirror, &mem.read(&mirror).unwrap());
+    let opened = Keyring::open(mirrored(&other), kms.clone(), manual());
+    assert_eq!(kind(opened), ErrorKind::KeyringExists);
+    assert_eq!(other.read(&mirror), mem.read(&mirror));
+}
+
+#[test]
+fn a_mirror_that_fails_leaves_the_store_as_it_was() {
+    let (mem, kms) = (MemFs::new(), TestKms::new(7));
+    let keyring = Keyring::create(mirrored(&mem), kms.clone(), manual()).unwrap();
+    let before = mem.read(&in_dir(KEYRING_FILE));
+    mem.room(Some(10));
+    assert!(matches!(kind(keyring.rotate_data_key()), ErrorKind::Io(_)));
+    mem.room(None);
+    assert_eq!(mem.read(&in_dir(KEYRING_FILE)), before);
+    // Not poisoned: the next one works.
+    keyring.rotate_data_key().unwrap();
+    // A directory that is not there.
+    let store = TestStore::new();
+    drop(store.keyring());
+    let missing = store.dir.path().join("missing");
+    let opened = Keyring::open(store.storage().with_mirror(missing), store.kms(), manual());
+    assert!(matches!(kind(opened), ErrorKind::Io(_)));
+    drop(store.keyring());
+}
