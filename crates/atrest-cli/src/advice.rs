@@ -153,6 +153,11 @@ impl Verdict {
             ErrorKind::KeyringConflict => {
                 ("keyring-conflict", BUSY, "another writer was first: run the command again")
             }
+            ErrorKind::BrokenBackup => (
+                "broken-backup",
+                DAMAGED,
+                "use another backup; find out who or what changed this one",
+            ),
             ErrorKind::CmekRevoked => (
                 "cmek-revoked",
                 REFUSED,

@@ -8,16 +8,20 @@ use crate::failure::Result;
 use crate::output::Out;
 
 mod audit;
+mod backup;
 mod cmek;
 mod decrypt;
 mod demo;
+mod doctor;
 mod encrypt;
 mod init;
 mod inspect;
 mod keygen;
+mod recover;
 mod rotate;
 mod serve;
 mod status;
+mod verify;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,6 +62,10 @@ pub(crate) enum Command {
     Audit(audit::Args),
     Demo(demo::Args),
     Serve(serve::Args),
+    Backup(backup::Args),
+    Recover(recover::Args),
+    Verify(verify::Args),
+    Doctor(doctor::Args),
 }
 
 impl Command {
@@ -74,6 +82,10 @@ impl Command {
             Self::Audit(args) => args.run(out),
             Self::Demo(args) => args.run(out),
             Self::Serve(args) => args.run(out),
+            Self::Backup(args) => args.run(out),
+            Self::Recover(args) => args.run(out),
+            Self::Verify(args) => args.run(out),
+            Self::Doctor(args) => args.run(out),
         }
     }
 }

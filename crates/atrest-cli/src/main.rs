@@ -23,6 +23,9 @@ fn main() -> ExitCode {
     let result = signal::install().and_then(|()| cli.command.run(&mut out));
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => ExitCode::from(failure.report(cli.json)),
+        Err(failure) => {
+            signal::exit_if_interrupted();
+            ExitCode::from(failure.report(cli.json))
+        }
     }
 }

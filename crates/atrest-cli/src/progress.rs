@@ -1,6 +1,11 @@
 //! Progress on standard error, while it is a terminal and the work takes long.
 
+use std::ops::ControlFlow;
+
+use atrest::progress::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::signal;
 
 /// Work shorter than this many bytes needs no bar.
 const BYTES_MIN: u64 = 16 << 20;
@@ -24,6 +29,21 @@ pub(crate) fn records(what: &'static str, len: u64, json: bool) -> ProgressBar {
         return ProgressBar::hidden();
     }
     bar(what, Some(len), "{msg} {wide_bar} {human_pos}/{human_len} {eta}")
+}
+
+/// A bar over the bytes of a piece of work that tells how much there is.
+pub(crate) fn work(what: &'static str, json: bool) -> ProgressBar {
+    if json {
+        return ProgressBar::hidden();
+    }
+    bar(what, Some(0), "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+}
+
+/// Shows how far the work is, and ends it after an interruption.
+pub(crate) fn show(bar: &ProgressBar, progress: Progress) -> ControlFlow<()> {
+    bar.set_length(progress.bytes_total);
+    bar.set_position(progress.bytes_done);
+    if signal::is_interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// A counter of files found so far.

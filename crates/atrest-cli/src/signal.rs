@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -13,13 +14,17 @@ use crate::failure::Result;
 use crate::output::note;
 
 static STATE: Mutex<State> =
-    Mutex::new(State { half_made: Vec::new(), committing: 0, terminal: None });
+    Mutex::new(State { half_made: Vec::new(), committing: 0, stoppable: 0, terminal: None });
+/// The signal that stoppable work has to end for; 0 for none.
+static INTERRUPTED: AtomicI32 = AtomicI32::new(0);
 
 struct State {
     /// Files and directories to remove when the process is interrupted.
     half_made: Vec<PathBuf>,
     /// Commits that an interruption has to wait for.
     committing: usize,
+    /// Pieces of work that look at [`is_interrupted`].
+    stoppable: usize,
     /// The terminal, and how it was before its echo was switched off.
     terminal: Option<(File, Termios)>,
 }
@@ -41,6 +46,12 @@ pub(crate) fn install() -> Result<()> {
             if state.committing > 0 && !seen {
                 seen = true;
                 note("interrupted: finishing the commit first; once more stops now");
+                continue;
+            }
+            if state.stoppable > 0 && !seen {
+                seen = true;
+                INTERRUPTED.store(signal, Ordering::Relaxed);
+                note("interrupted: cleaning up first; once more stops now");
                 continue;
             }
             end(&state, signal);
@@ -120,6 +131,36 @@ impl NoEcho {
 impl Drop for NoEcho {
     fn drop(&mut self) {
         state().terminal = None;
+    }
+}
+
+/// While this guard lives, the first interruption only asks the work to end, so that it
+/// can clean up.
+pub(crate) struct Stoppable(());
+
+impl Stoppable {
+    pub(crate) fn begin() -> Self {
+        state().stoppable += 1;
+        Self(())
+    }
+}
+
+impl Drop for Stoppable {
+    fn drop(&mut self) {
+        state().stoppable -= 1;
+    }
+}
+
+/// Whether stoppable work was asked to end.
+pub(crate) fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed) != 0
+}
+
+/// Ends the process as the signal would have, if work was ended for one.
+pub(crate) fn exit_if_interrupted() {
+    let signal = INTERRUPTED.load(Ordering::Relaxed);
+    if signal != 0 {
+        end(&state(), signal)
     }
 }
 

@@ -28,6 +28,14 @@ fn every_command_shows_examples_and_its_json() {
         &["cmek", "status"],
         &["audit"],
         &["serve"],
+        &["backup", "create"],
+        &["backup", "incremental"],
+        &["backup", "list"],
+        &["backup", "verify"],
+        &["backup", "restore"],
+        &["recover"],
+        &["verify"],
+        &["doctor"],
     ];
     for command in commands {
         let help = bench.good(&[command, &["--help"]].concat());

@@ -1,6 +1,7 @@
 //! The command `atrest`, run as a process.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod backup;
 mod bad_input;
 mod cmek;
 mod demo;
@@ -8,6 +9,7 @@ mod disks;
 mod help;
 mod interruption;
 mod json;
+mod kill;
 mod passphrases;
 mod round_trip;
 mod serve;

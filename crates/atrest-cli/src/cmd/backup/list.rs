@@ -1,0 +1,80 @@
+//! `atrest backup list`.
+
+use atrest::StoreId;
+use atrest::backup::BackupInfo;
+use serde::Serialize;
+
+use super::{Dest, open_read_only, shown};
+use crate::failure::Result;
+use crate::key::{self, CmekArg, Words};
+use crate::output::{BOLD, DIM, Out, clean};
+use crate::table::{Align, Table};
+use crate::units;
+
+/// List the backups of a directory. Every manifest is proven.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest backup list /backup/data --cmek file:///etc/app/cmek.key
+  atrest backup list /backup/data --json | jq '.backups[-1].number'
+
+JSON fields: directory, chain_id, backups [number, full, created_ns, source_store_id,
+source_generation, files, bytes, copied_files, added_bytes, unfinished, manifest_sha256]
+")]
+pub(super) struct Args {
+    #[command(flatten)]
+    dest: Dest,
+    #[command(flatten)]
+    cmek: CmekArg,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct Report {
+    directory: String,
+    chain_id: StoreId,
+    backups: Vec<BackupInfo>,
+}
+
+impl Args {
+    pub(super) fn run(&self, out: &mut Out) -> Result<()> {
+        super::existing(&self.dest.dest)?;
+        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
+        let chain = open_read_only(&self.dest.dest, kms)?;
+        let backups = chain.list()?;
+        let directory = shown(&self.dest.dest);
+        let report = Report { directory, chain_id: chain.id(), backups };
+        out.result(&report, || report.text())
+    }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let head = format!("{}: chain {}", BOLD.paint(&clean(&self.directory)), self.chain_id);
+        if self.backups.is_empty() {
+            return format!("{head}\n  {}", DIM.paint("no finished backup"));
+        }
+        use Align::{Left, Right};
+        let mut table = Table::new(&[
+            ("backup", Right),
+            ("kind", Left),
+            ("made", Left),
+            ("files", Right),
+            ("plaintext", Right),
+            ("added", Right),
+            ("manifest", Left),
+        ]);
+        for backup in &self.backups {
+            table.row([
+                backup.number.to_string().into(),
+                if backup.full { "full" } else { "incremental" }.into(),
+                units::time(backup.created_ns).into(),
+                units::count(backup.files).into(),
+                units::bytes(backup.bytes).into(),
+                units::bytes(backup.added_bytes).into(),
+                backup.manifest_sha256[..16].into(),
+            ]);
+        }
+        format!("{head}\n{}", table.render())
+    }
+}

@@ -1,0 +1,172 @@
+//! `atrest backup create` and `incremental`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use atrest::backup::{BackupReport, Chain, DirectoryTarget, Snapshot};
+use atrest::{EncryptedFs, Error, ErrorKind};
+use serde::Serialize;
+
+use super::{at, existing, shown};
+use crate::failure::{Failure, Result};
+use crate::key::{self, CmekArg, Words};
+use crate::output::{BOLD, Out, YELLOW, clean, note};
+use crate::{progress, signal, store, units};
+
+/// Make a full backup in a new directory.
+///
+/// Run again after it was interrupted, it goes on where it was.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest backup create data /backup/data --cmek file:///etc/app/cmek.key
+
+JSON fields: destination, chain_id, number, full, created_ns, source_store_id,
+source_generation, files, bytes, copied_files, added_bytes, unfinished, manifest_sha256,
+resumed_files, others, seconds
+")]
+pub(super) struct Create {
+    #[command(flatten)]
+    args: Make,
+}
+
+/// Copy what is new since the last backup.
+///
+/// The headers of all files are read, and the whole of those that are new. Run again after
+/// it was interrupted, it goes on where it was.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest backup incremental data /backup/data --cmek file:///etc/app/cmek.key
+
+JSON fields: those of `atrest backup create`
+")]
+pub(super) struct Incremental {
+    #[command(flatten)]
+    args: Make,
+}
+
+#[derive(clap::Args)]
+struct Make {
+    /// The store's directory.
+    dir: PathBuf,
+    /// The directory of backups, outside of the store.
+    dest: PathBuf,
+    #[command(flatten)]
+    cmek: CmekArg,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct Report {
+    destination: String,
+    #[serde(flatten)]
+    backup: BackupReport,
+    seconds: f64,
+}
+
+impl Create {
+    pub(super) fn run(&self, out: &mut Out) -> Result<()> {
+        self.args.run(out, true)
+    }
+}
+
+impl Incremental {
+    pub(super) fn run(&self, out: &mut Out) -> Result<()> {
+        self.args.run(out, false)
+    }
+}
+
+impl Make {
+    fn run(&self, out: &mut Out, create: bool) -> Result<()> {
+        drop(store::storage(&self.dir)?);
+        let target = if create { self.target()? } else { existing(&self.dest)? };
+        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
+        let started = Instant::now();
+        let fs = EncryptedFs::new(store::open_read_only(&self.dir, kms.clone())?);
+        let chain = if create {
+            Chain::open_or_create(target, kms)
+        } else {
+            Chain::open(target, vec![kms])
+        };
+        let chain = chain.map_err(|error| at(error, &self.dest))?;
+        let count = chain.list()?.len();
+        match (create, count) {
+            (true, 1..) => {
+                let kind = ErrorKind::Io(std::io::ErrorKind::AlreadyExists);
+                let error = Error::new(kind, "a full backup is there already");
+                return Err(Failure::from(error.with_path(&self.dest)).advise(
+                    "add to it with `atrest backup incremental`, or give another directory",
+                ));
+            }
+            (false, 0) => {
+                let what = "expected a full backup to build on, found none";
+                let error = Error::new(ErrorKind::BrokenBackup, what).with_path(&self.dest);
+                return Err(Failure::from(error).advise("make one with `atrest backup create`"));
+            }
+            _ => {}
+        }
+        let bar = progress::work("copying", out.is_json());
+        let _stoppable = signal::Stoppable::begin();
+        let snapshot = Snapshot::take(&fs, &self.dir)?;
+        let backup = chain.back_up(&fs, &snapshot, &|progress| progress::show(&bar, progress))?;
+        drop(snapshot);
+        bar.finish_and_clear();
+        warn(&backup);
+        let seconds = started.elapsed().as_secs_f64();
+        let report = Report { destination: shown(&self.dest), backup, seconds };
+        out.result(&report, || report.text())
+    }
+
+    /// The destination, created if needed.
+    fn target(&self) -> Result<DirectoryTarget> {
+        let fail = |e| Failure::io("the directory of backups cannot be created", &self.dest, e);
+        std::fs::create_dir_all(&self.dest).map_err(fail)?;
+        let inside =
+            |dir: &Path| Some(self.dest.canonicalize().ok()?.starts_with(dir.canonicalize().ok()?));
+        if inside(&self.dir) == Some(true) {
+            // Gone if it was made just now.
+            drop(std::fs::remove_dir(&self.dest));
+            let what = "expected a directory outside of the store, found one inside";
+            let error = Error::new(ErrorKind::InvalidArgument, what).with_path(&self.dest);
+            return Err(Failure::from(error).advise("give a directory on another disk"));
+        }
+        Ok(DirectoryTarget::new(&self.dest))
+    }
+}
+
+fn warn(backup: &BackupReport) {
+    let warn = |text: &str| note(&format!("{}{text}", YELLOW.paint("warning: ")));
+    for path in &backup.info.unfinished {
+        let path = clean(&shown(path));
+        warn(&format!("{path} is not in the backup: it was not finished, no reader would open it"));
+    }
+    if backup.others > 0 {
+        let count = units::counted(backup.others, "symbolic link or special file");
+        warn(&format!("not in the backup: {count}"));
+    }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let info = &self.backup.info;
+        let kind = if info.full { "full backup" } else { "incremental backup" };
+        let rate = info.added_bytes as f64 / self.seconds.max(1e-9);
+        let resumed = match self.backup.resumed_files {
+            0 => String::new(),
+            files => format!(", {} of an interrupted run", units::counted(files, "copy")),
+        };
+        format!(
+            "Made {kind} {} in {}.\n  files      {}, {} of plaintext\n  copied     {}{resumed}\n  \
+             added      {}, {}/s\n  manifest   {}",
+            info.number,
+            BOLD.paint(&clean(&self.destination)),
+            units::count(info.files),
+            units::bytes(info.bytes),
+            units::counted(info.copied_files, "file"),
+            units::bytes(info.added_bytes),
+            units::bytes(rate as u64),
+            info.manifest_sha256,
+        )
+    }
+}

@@ -1,0 +1,316 @@
+//! What the doctor looks at.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use atrest::keyring::{DirectoryStorage, KEYRING_FILE, KeyState, KeyringInfo, KeyringStatus};
+use atrest::kms::Kms;
+use atrest::{Clock, Keyring, PlaintextPolicy, SystemClock};
+
+use super::{Finding, Level};
+use crate::failure::{Failure, Result};
+use crate::scan::{Scan, scan};
+use crate::{store, units};
+
+/// Times this far in the future come from a wrong clock.
+const CLOCK_TOLERANCE_NS: u64 = 5 * 60 * 1_000_000_000;
+
+/// What was found so far.
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn good(&mut self, check: &'static str, what: impl Into<String>) {
+        self.0.push(Finding { level: Level::Good, check, what: what.into(), advice: None });
+    }
+
+    fn note(&mut self, check: &'static str, what: impl Into<String>, advice: &'static str) {
+        let advice = Some(advice);
+        self.0.push(Finding { level: Level::Note, check, what: what.into(), advice });
+    }
+
+    fn problem(&mut self, check: &'static str, what: impl Into<String>, advice: &'static str) {
+        let advice = Some(advice);
+        self.0.push(Finding { level: Level::Problem, check, what: what.into(), advice });
+    }
+}
+
+/// All checks, those first whose problems explain the others.
+pub(super) fn all(dir: &Path, kms: Option<Arc<dyn Kms>>, json: bool) -> Result<Vec<Finding>> {
+    let mut to = Findings::default();
+    let names = names(dir)?;
+    restore(&names, &mut to);
+    let info = keyring(dir, &names, &mut to);
+    let keyring = match (&info, kms) {
+        (Some(_), Some(kms)) => unlock(dir, kms, &mut to),
+        (Some(_), None) => {
+            to.note("keys", "not tried", "give the customer's key with --cmek to look further");
+            None
+        }
+        (None, _) => None,
+    };
+    let status = keyring.as_ref().map(Keyring::status);
+    lock(dir, &mut to);
+    leftovers(&names, &mut to);
+    modes(dir, &names, &mut to);
+    clock(info.as_ref(), status.as_ref(), &mut to);
+    rotation(status.as_ref(), &mut to);
+    let found = scan(dir, keyring.as_ref(), json)?;
+    files(&found, status.as_ref(), &mut to);
+    Ok(to.0)
+}
+
+/// Names of the entries of the directory itself.
+fn names(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let fail = |e| Failure::io("the directory cannot be listed", dir, e);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        names.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn restore(names: &[(String, PathBuf)], to: &mut Findings) {
+    if names.iter().any(|(name, _)| name == "KEYRING.restore") {
+        to.problem(
+            "restore",
+            "a restore into this directory was not finished",
+            "run the same `atrest backup restore` again; until then this is no store",
+        );
+    }
+}
+
+fn keyring(dir: &Path, names: &[(String, PathBuf)], to: &mut Findings) -> Option<KeyringInfo> {
+    let storage = DirectoryStorage::new(dir);
+    let kept = names.iter().filter(|(name, _)| generation(name).is_some()).count();
+    match Keyring::inspect(&storage) {
+        Ok(info) => {
+            let slots = units::counted(info.slots.len() as u64, "CMEK slot");
+            to.good("keyring", format!("generation {}, {slots}", info.generation));
+            if kept == 0 && info.generation > 1 {
+                to.note(
+                    "keyring",
+                    "no older image is kept",
+                    "nothing to do if the store key or the customer's key was rotated; a mirror or a backup keeps more",
+                );
+            }
+            Some(info)
+        }
+        Err(error) => {
+            let advice = match kept {
+                0 => {
+                    "restore the keyring from a mirror or the store from a backup; do not create a new one here"
+                }
+                _ => "see what the kept images open with `atrest recover DIR --cmek URI`",
+            };
+            to.problem("keyring", error.to_string(), advice);
+            None
+        }
+    }
+}
+
+fn generation(name: &str) -> Option<u64> {
+    name.strip_prefix("KEYRING.")?.parse().ok()
+}
+
+fn unlock(dir: &Path, kms: Arc<dyn Kms>, to: &mut Findings) -> Option<Keyring> {
+    match store::open_read_only(dir, kms) {
+        Ok(keyring) => {
+            let status = keyring.status();
+            let keys = units::counted(status.data_keys.len() as u64, "data key");
+            to.good("keys", format!("the customer's key opens the keyring: {keys}"));
+            Some(keyring)
+        }
+        Err(Failure::Error { error, .. }) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            let what = cause.map_or(error.to_string(), |cause| format!("{error}: {cause}"));
+            let advice = crate::advice::Verdict::of(error.kind()).advice;
+            to.problem("keys", what, advice);
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+fn lock(dir: &Path, to: &mut Findings) {
+    // Without `create`: the doctor leaves nothing behind.
+    let file = match fs::File::open(dir.join("KEYRING.lock")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return to.good("lock", "nobody ever opened the store for writing");
+        }
+        Err(error) => {
+            let advice = "run as the user who owns the store";
+            return to.problem("lock", format!("KEYRING.lock cannot be opened: {error}"), advice);
+        }
+    };
+    match file.try_lock_shared() {
+        Ok(()) => to.good("lock", "no process has the store open for writing"),
+        Err(fs::TryLockError::WouldBlock) => to.note(
+            "lock",
+            "a process has the store open for writing",
+            "nothing to do if that is your engine; what it has not finished may show below",
+        ),
+        Err(fs::TryLockError::Error(error)) => to.problem(
+            "lock",
+            format!("the file system does not lock files: {error}"),
+            "move the store to a local file system: without locks two writers can meet",
+        ),
+    }
+}
+
+fn leftovers(names: &[(String, PathBuf)], to: &mut Findings) {
+    let mut any = false;
+    for (name, _) in names {
+        let found = if name == "KEYRING.new" || name.ends_with(".new") && is_reserved(name) {
+            Some(("a commit that did not finish", "nothing to do: the next commit replaces it"))
+        } else if name.starts_with("KEYRING.staging.") {
+            Some((
+                "links of a backup that runs or was killed",
+                "nothing to do while one runs; the next `atrest backup` takes them away",
+            ))
+        } else if name.starts_with("KEYRING.bad-") {
+            Some((
+                "a keyring that a recovery kept aside",
+                "keep it while files are unreadable; then delete it",
+            ))
+        } else if name.starts_with('.') && name.ends_with(".tmp") {
+            Some(("a file that a killed command was writing", "delete it"))
+        } else {
+            None
+        };
+        if let Some((what, advice)) = found {
+            any = true;
+            to.note("leftover", format!("{name}: {what}"), advice);
+        }
+    }
+    if !any {
+        to.good("leftover", "none");
+    }
+}
+
+fn is_reserved(name: &str) -> bool {
+    name == KEYRING_FILE || name.starts_with("KEYRING.")
+}
+
+fn modes(dir: &Path, names: &[(String, PathBuf)], to: &mut Findings) {
+    let mut any = false;
+    for (name, path) in names.iter().filter(|(name, _)| is_reserved(name)) {
+        let Ok(metadata) = path.symlink_metadata() else { continue };
+        if metadata.mode() & 0o077 != 0 && metadata.is_file() {
+            any = true;
+            let mode = metadata.mode() & 0o777;
+            to.problem(
+                "modes",
+                format!("{name} may be used by others: mode {mode:03o}"),
+                "chmod 600 it: it is not readable without the customer's key, and nobody else needs it",
+            );
+        }
+    }
+    match dir.metadata() {
+        Ok(metadata) if metadata.mode() & 0o002 != 0 => {
+            any = true;
+            let what = "everybody may write to the directory";
+            to.problem("modes", what, "chmod o-w it: whoever writes to it can remove the keyring");
+        }
+        _ => {}
+    }
+    if !any {
+        to.good("modes", "the keyring is its owner's alone");
+    }
+}
+
+fn clock(info: Option<&KeyringInfo>, status: Option<&KeyringStatus>, to: &mut Findings) {
+    let now_ns = SystemClock.now_ns();
+    let late = |ns: u64| ns > now_ns.saturating_add(CLOCK_TOLERANCE_NS);
+    let advice = "set the clock: keys rotate by it; a store waits a whole period where its times cannot be right";
+    match info {
+        Some(info) if late(info.written_ns) => {
+            let written = units::time(info.written_ns);
+            to.problem(
+                "clock",
+                format!("the keyring was written in the future: {written}"),
+                advice,
+            );
+        }
+        Some(_) => {
+            let keys = status.map_or(&[][..], |status| &status.data_keys);
+            match keys.iter().find(|key| late(key.created_ns)) {
+                Some(key) => {
+                    let what = format!("data key {} was created in the future", key.id);
+                    to.problem("clock", what, advice);
+                }
+                None => to.good("clock", "no time of the keyring is in the future"),
+            }
+        }
+        None => {}
+    }
+}
+
+fn rotation(status: Option<&KeyringStatus>, to: &mut Findings) {
+    let Some(status) = status else { return };
+    let now_ns = SystemClock.now_ns();
+    let period_ns = status.settings.rotation_period.as_nanos();
+    for key in status.data_keys.iter().filter(|key| key.state == KeyState::Active) {
+        let age_ns = u128::from(now_ns.saturating_sub(key.created_ns));
+        let age = units::duration(std::time::Duration::from_nanos(age_ns as u64));
+        if age_ns > period_ns.saturating_mul(2) {
+            to.problem(
+                "rotation",
+                format!("the active data key of {} is {age} old", key.keyspace),
+                "let the engine open the store for writing, or run `atrest rotate data-key DIR`",
+            );
+        } else {
+            to.good("rotation", format!("the active data key of {} is {age} old", key.keyspace));
+        }
+        if key.exposed {
+            let what = format!("the active data key of {} may be known outside", key.keyspace);
+            to.problem("rotation", what, "run `atrest rotate data-key DIR`");
+        }
+    }
+}
+
+fn files(found: &Scan, status: Option<&KeyringStatus>, to: &mut Findings) {
+    let encrypted = units::counted(found.encrypted.files, "encrypted file");
+    match status {
+        Some(_) => to.good("files", format!("{encrypted}, every header proven")),
+        None => to.good("files", format!("{encrypted}, headers not proven without a key")),
+    }
+    if found.plaintext.files > 0 {
+        let what = units::counted(found.plaintext.files, "plaintext file");
+        match status.map(|status| status.settings.plaintext) {
+            Some(PlaintextPolicy::Require) => to.problem(
+                "files",
+                format!("{what}, which every reader refuses"),
+                "find out who put them there; encrypt them with `atrest encrypt`, or allow them",
+            ),
+            _ => to.note("files", what, "re-encrypt them, so that plaintext need not be allowed"),
+        }
+    }
+    if found.empty.files > 0 {
+        let what = units::counted(found.empty.files, "empty file");
+        to.note("files", what, "nothing to do: a crash leaves them, nothing was in them");
+    }
+    for problem in found.problems.iter().take(10) {
+        let advice = match problem.kind {
+            "unknown-key" => {
+                "its data key is in another keyring: see `atrest recover DIR --cmek URI`"
+            }
+            "identity-mismatch" => "it belongs to another store: move it away",
+            "truncated-header" => "a crash left it: delete it, nothing was readable in it",
+            "corrupt-header" => "restore it from a backup",
+            _ => "restore it from a backup, and find out what happened to it",
+        };
+        to.problem("files", problem.message.clone(), advice);
+    }
+    let hidden = found.problem.files.saturating_sub(10);
+    if hidden > 0 {
+        let advice = "`atrest verify DIR --cmek URI --json` names them all";
+        to.problem("files", format!("and {hidden} more"), advice);
+    }
+}

@@ -1,0 +1,206 @@
+//! `atrest recover`: a lost or damaged keyring.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use atrest::keyring::{DirectoryStorage, ImageInfo, ImagePlace, Recovery};
+use atrest::{DataKeyId, Error, ErrorKind, Keyring};
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+use crate::key::{self, CmekArg, Words};
+use crate::output::{BOLD, GREEN, Out, YELLOW, clean};
+use crate::scan::{Usage, scan};
+use crate::table::{Align, Cell, Table};
+use crate::{signal, store, units};
+
+/// Show the images of a store's keyring and what each would open, or put one back.
+///
+/// Without --generation or --from-mirror nothing is changed. With one of them that image
+/// becomes the keyring; what was in its place is kept as KEYRING.bad-*, and a new data key
+/// is started. Files under data keys that the image does not have stay unreadable, so
+/// choose the image that opens them all.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest recover data --cmek file:///etc/app/cmek.key
+  atrest recover data --cmek file:///etc/app/cmek.key --generation 41
+  atrest recover data --cmek file:///etc/app/cmek.key --mirror /mnt/b/keyring --from-mirror
+
+JSON fields: directory, images [place, info, data_keys, problem, files, files_lost,
+bytes_lost], recovered [place, generation, kept_aside, data_key_id] or null
+")]
+pub(crate) struct Args {
+    /// The store's directory.
+    dir: PathBuf,
+    #[command(flatten)]
+    cmek: CmekArg,
+    /// Put the kept image of this generation back.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "from_mirror")]
+    generation: Option<u64>,
+    /// The directory that commits are mirrored to.
+    #[arg(long, value_name = "DIR")]
+    mirror: Option<PathBuf>,
+    /// Put the mirror's image back.
+    #[arg(long, requires = "mirror")]
+    from_mirror: bool,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct Report {
+    directory: String,
+    images: Vec<ImageReport>,
+    recovered: Option<Recovery>,
+}
+
+#[derive(Serialize)]
+struct ImageReport {
+    #[serde(flatten)]
+    image: ImageInfo,
+    /// Encrypted files that it opens.
+    files: u64,
+    /// Encrypted files whose data key it does not have.
+    files_lost: u64,
+    bytes_lost: u64,
+}
+
+impl Args {
+    pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        self.dir.metadata().map_err(|e| Failure::io("the store cannot be opened", &self.dir, e))?;
+        let kms = vec![key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?];
+        let images = self.storage().images(&kms, &store::options())?;
+        if images.is_empty() {
+            let what = "there is neither a keyring nor an older image of one";
+            let error = Error::new(ErrorKind::KeyringMissing, what).with_path(&self.dir);
+            return Err(Failure::from(error)
+                .advise("give the mirror's directory with --mirror, or restore a backup"));
+        }
+        let files = scan(&self.dir, None, out.is_json())?;
+        let images = images.into_iter().map(|image| ImageReport::new(image, &files.by_key));
+        let images = images.collect();
+        let recovered = self.chosen().map(|place| self.recover(place, kms)).transpose()?;
+        let directory = self.dir.display().to_string();
+        let report = Report { directory, images, recovered };
+        out.result(&report, || report.text(&self.dir))
+    }
+
+    fn storage(&self) -> DirectoryStorage {
+        let storage = DirectoryStorage::new(&self.dir);
+        match &self.mirror {
+            Some(mirror) => storage.with_mirror(mirror),
+            None => storage,
+        }
+    }
+
+    fn chosen(&self) -> Option<ImagePlace> {
+        match self.generation {
+            Some(generation) => Some(ImagePlace::Kept(generation)),
+            None => self.from_mirror.then_some(ImagePlace::Mirror),
+        }
+    }
+
+    fn recover(
+        &self,
+        place: ImagePlace,
+        kms: Vec<std::sync::Arc<dyn atrest::kms::Kms>>,
+    ) -> Result<Recovery> {
+        let _committing = signal::Committing::begin();
+        let recovered = Keyring::recover(self.storage(), place, kms, store::options());
+        let (_, recovery) = recovered.map_err(|error| {
+            let error = error.with_path(&self.dir);
+            match error.kind() {
+                ErrorKind::KeyringExists => Failure::from(error)
+                    .advise("use the store as it is: there is nothing to recover"),
+                ErrorKind::KeyringMissing => Failure::from(error)
+                    .advise("choose one of the images that `atrest recover DIR` shows"),
+                _ => error.into(),
+            }
+        })?;
+        Ok(recovery)
+    }
+}
+
+impl ImageReport {
+    fn new(image: ImageInfo, by_key: &BTreeMap<DataKeyId, Usage>) -> Self {
+        let mut report = Self { image, files: 0, files_lost: 0, bytes_lost: 0 };
+        let keys = report.image.data_keys.clone().unwrap_or_default();
+        for (id, usage) in by_key {
+            if keys.contains(id) {
+                report.files += usage.files;
+            } else {
+                report.files_lost += usage.files;
+                report.bytes_lost += usage.bytes;
+            }
+        }
+        report
+    }
+
+    fn name(&self) -> String {
+        match self.image.place {
+            ImagePlace::Current => "KEYRING".into(),
+            ImagePlace::Kept(generation) => format!("KEYRING.{generation}"),
+            ImagePlace::Mirror => "mirror".into(),
+            _ => "other".into(),
+        }
+    }
+}
+
+impl Report {
+    fn text(&self, dir: &Path) -> String {
+        use Align::{Left, Right};
+        let mut table = Table::new(&[
+            ("image", Left),
+            ("generation", Right),
+            ("written", Left),
+            ("data keys", Right),
+            ("files it opens", Right),
+            ("it does not", Right),
+            ("", Left),
+        ]);
+        for report in &self.images {
+            let info = report.image.info.as_ref();
+            let keys = report.image.data_keys.as_ref().map(Vec::len);
+            let verdict = match (&report.image.problem, report.files_lost) {
+                (Some(problem), _) => Cell::painted(clean(problem), YELLOW),
+                (None, 0) => Cell::painted("opens all", GREEN),
+                (None, _) => {
+                    let lost = units::bytes(report.bytes_lost);
+                    Cell::painted(format!("{lost} stay unreadable"), YELLOW)
+                }
+            };
+            table.row([
+                report.name().into(),
+                info.map_or(String::new(), |info| info.generation.to_string()).into(),
+                info.map_or(String::new(), |info| units::time(info.written_ns)).into(),
+                keys.map_or(String::new(), |keys| keys.to_string()).into(),
+                units::count(report.files).into(),
+                units::count(report.files_lost).into(),
+                verdict,
+            ]);
+        }
+        let head = BOLD.paint(&clean(&self.directory));
+        let foot = match &self.recovered {
+            Some(recovered) => {
+                let aside: Vec<_> = recovered
+                    .kept_aside
+                    .iter()
+                    .map(|path| {
+                        format!("\n  kept aside     {}", clean(&path.display().to_string()))
+                    })
+                    .collect();
+                format!(
+                    "Recovered generation {}.{}\n  new data key   {}",
+                    recovered.generation,
+                    aside.concat(),
+                    recovered.data_key_id
+                )
+            }
+            None => format!(
+                "Nothing was changed. To put an image back: atrest recover {} --generation NUMBER",
+                clean(&dir.display().to_string())
+            ),
+        };
+        format!("{head}\n{}\n\n{foot}", table.render())
+    }
+}
