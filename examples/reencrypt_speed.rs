@@ -1,5 +1,5 @@
 //! Measures re-encryption against `cp`, interleaved on the same directory's disk:
-//! `cargo run --release --example reencrypt_speed -- DIR FILES MIB ROUNDS`.
+//! `cargo run --release --example reencrypt_speed -- DIR FILES MIB ROUNDS [THREADS]`.
 //!
 //! `cp` copies all files and then `sync -f` makes them durable; the re-encryption makes
 //! each file durable by itself, reads it back and puts it in its place.
@@ -16,8 +16,8 @@ use atrest::{EncryptedFs, FileKind, Keyring};
 
 fn main() {
     let args: Vec<_> = std::env::args().skip(1).collect();
-    let [dir, files, mib, rounds] = args.as_slice() else {
-        eprintln!("usage: reencrypt_speed DIR FILES MIB ROUNDS");
+    let [dir, files, mib, rounds, threads @ ..] = args.as_slice() else {
+        eprintln!("usage: reencrypt_speed DIR FILES MIB ROUNDS [THREADS]");
         std::process::exit(2);
     };
     let (dir, files, mib): (&Path, usize, usize) =
@@ -53,6 +53,7 @@ fn main() {
         let ours = timed(|| {
             let mut how = Reencrypt::default();
             how.policy = StalePolicy::older_than(Duration::ZERO);
+            how.threads = threads.first().map_or(how.threads, |threads| threads.parse().unwrap());
             let report = fs.reencrypt(&how).unwrap();
             assert_eq!(report.files as usize, files, "{:?}", report.failed);
         });

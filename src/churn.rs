@@ -15,4 +15,4 @@ pub use crate::scan::{OnScan, ScanProgress};
 pub use reencrypt::{CommitHook, Reencrypt, ReencryptProgress, ReencryptReport, Skipped, SpecOf};
 pub use retire::DestructionProof;
 pub use stale::{StaleFile, StaleFiles, StalePolicy, StaleReason};
-pub use usage::{Count, KeyUsage, UnknownKeyUsage, Usage};
+pub use usage::{Count, KeyUsage, UnknownKeyUsage, Usage, churned_in};

@@ -19,6 +19,7 @@ use crate::header::Suite;
 use crate::keyring::{FileSpec, PlaintextPolicy};
 use crate::scan::{Found, OnScan, Visitor, What, is_temporary, scan};
 
+mod fingerprint;
 mod rewrite;
 
 /// Says what a plaintext file is, or `None` for one to leave alone.
@@ -31,7 +32,7 @@ pub struct Reencrypt<'a> {
     /// is set too.
     pub policy: StalePolicy,
     /// The suite of the new files. Default: `None`, that of the old file, or one that the
-    /// store's minimum asks for.
+    /// policy's minimum asks for.
     pub suite: Option<Suite>,
     /// Says of a plaintext file what it is, for its header, or `None` to leave it as it
     /// is. Files that the engine reads without the library **MUST** be left. Default:
@@ -40,7 +41,8 @@ pub struct Reencrypt<'a> {
     pub plaintext: Option<SpecOf<'a>>,
     /// Plaintext bytes a second. Default: no limit.
     pub bytes_per_second: Option<u64>,
-    /// Files rewritten at the same time. Default: one for each processor.
+    /// Files rewritten at the same time. Default: four for each processor, since most of
+    /// the time a file waits to be made durable.
     pub threads: usize,
     /// Ends the run when it becomes true; the file in work stays as it was.
     pub cancel: Option<&'a AtomicBool>,
@@ -60,7 +62,7 @@ impl Default for Reencrypt<'_> {
             suite: None,
             plaintext: None,
             bytes_per_second: None,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: 4 * std::thread::available_parallelism().map_or(1, usize::from),
             cancel: None,
             on_scan: &|_| {},
             on_progress: &|_| {},

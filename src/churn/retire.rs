@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::usage::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::EncryptedFs;
 use crate::ids::DataKeyId;
@@ -46,7 +47,20 @@ impl EncryptedFs {
     /// that a file names, as after a file was brought back from elsewhere; those of
     /// [`scan_usage`](Self::scan_usage).
     pub fn prove_destroyed(&self, id: DataKeyId, on_scan: OnScan<'_>) -> Result<DestructionProof> {
+        self.proof(id, &self.scan_usage(on_scan)?)
+    }
+
+    /// The same for all destroyed data keys, oldest first, with one look at the store.
+    ///
+    /// # Errors
+    /// Those of [`prove_destroyed`](Self::prove_destroyed).
+    pub fn prove_all_destroyed(&self, on_scan: OnScan<'_>) -> Result<Vec<DestructionProof>> {
         let usage = self.scan_usage(on_scan)?;
+        let destroyed = usage.keys.iter().filter(|of| of.key.state == KeyState::Destroyed);
+        destroyed.map(|of| self.proof(of.key.id, &usage)).collect()
+    }
+
+    fn proof(&self, id: DataKeyId, usage: &Usage) -> Result<DestructionProof> {
         let of_key = usage.of_key(id).ok_or_else(|| {
             Error::new(ErrorKind::UnknownKey, format!("data key {id} is not in the keyring"))
         })?;

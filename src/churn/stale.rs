@@ -28,7 +28,8 @@ pub struct StalePolicy {
     pub exposed: bool,
     /// Files without encryption. Default: true.
     pub plaintext: bool,
-    /// Files of a weaker suite. Default: `None`, which means the store's minimum.
+    /// Files of a weaker suite. Default: `None`, which means the store's minimum; a weaker
+    /// one than that means the same.
     pub minimum_suite: Option<Suite>,
 }
 
@@ -141,10 +142,12 @@ impl Judge {
         let keyring = fs.keyring();
         let keys = keyring.status().data_keys;
         let keyspaces = keyring.keyspaces();
+        let least = keyring.settings().minimum_suite;
+        let minimum = policy.minimum_suite.filter(|suite| suite.satisfies(least)).unwrap_or(least);
         Self {
             keyspaces: keyspaces.into_iter().map(|space| (space.name, space.id)).collect(),
             store_id: keyring.store_id(),
-            minimum: policy.minimum_suite.unwrap_or(keyring.settings().minimum_suite),
+            minimum,
             policy: policy.clone(),
             now_ns: keyring.now_ns(),
             keys: keys.into_iter().map(|key| (key.id, key)).collect(),
@@ -215,6 +218,11 @@ impl Judge {
             _ => (None, 0, 0),
         };
         StaleFile { path, bytes: stat.len, reason, data_key_id, key_created_ns, created_ns }
+    }
+
+    /// What the policy asks for, and never less than the store does.
+    pub(super) fn minimum(&self) -> Suite {
+        self.minimum
     }
 
     pub(super) fn keyspace_of(&self, id: DataKeyId) -> Option<KeyspaceId> {

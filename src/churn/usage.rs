@@ -42,20 +42,28 @@ pub struct KeyUsage {
 }
 
 impl KeyUsage {
-    /// When the engine will have rewritten what is left, if it goes on as since the key
-    /// was created: the bytes left, by the bytes that went away in that time. `None` while
-    /// nothing can be said: the key is active, or nothing went away yet.
+    /// [`churned_in`] of this key.
     pub fn churned_in(&self) -> Option<Duration> {
-        if self.count.files == 0 {
-            return Some(Duration::ZERO);
-        }
-        let gone = self.key.encrypted_bytes.saturating_sub(self.count.bytes);
-        if self.key.state == KeyState::Active || gone == 0 || self.age_ns == 0 {
-            return None;
-        }
-        let left_ns = u128::from(self.age_ns) * u128::from(self.count.bytes) / u128::from(gone);
-        Some(Duration::from_nanos(u64::try_from(left_ns).unwrap_or(u64::MAX)))
+        churned_in(&self.key, self.count.bytes, self.age_ns)
     }
+}
+
+/// When the engine will have rewritten the `bytes_left` under a data key of `age_ns`, if
+/// it goes on as since the key was created: the bytes left, by the bytes that went away in
+/// that time. `None` while nothing can be said: the key is active, or nothing went away.
+pub fn churned_in(key: &DataKeyStatus, bytes_left: u64, age_ns: u64) -> Option<Duration> {
+    if key.state == KeyState::Active {
+        return None;
+    }
+    if bytes_left == 0 {
+        return Some(Duration::ZERO);
+    }
+    let gone = key.encrypted_bytes.saturating_sub(bytes_left);
+    if gone == 0 || age_ns == 0 {
+        return None;
+    }
+    let left_ns = u128::from(age_ns) * u128::from(bytes_left) / u128::from(gone);
+    Some(Duration::from_nanos(u64::try_from(left_ns).unwrap_or(u64::MAX)))
 }
 
 /// Files that name a data key which the keyring does not have, and which nobody can read.

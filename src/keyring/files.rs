@@ -69,7 +69,7 @@ impl FileSpec {
         self
     }
 
-    fn suite_under(&self, minimum: Suite) -> Suite {
+    pub(crate) fn suite_under(&self, minimum: Suite) -> Suite {
         match (self.suite, self.kind) {
             (Some(suite), _) => suite,
             (None, _) if !minimum.is_authenticated() => Suite::Aes256Ctr,

@@ -17,7 +17,9 @@ mod encrypt;
 mod init;
 mod inspect;
 mod keygen;
+mod keys;
 mod recover;
+mod reencrypt;
 mod rotate;
 mod serve;
 mod status;
@@ -60,6 +62,8 @@ pub(crate) enum Command {
     Rotate(rotate::Args),
     Cmek(cmek::Args),
     Audit(audit::Args),
+    Reencrypt(reencrypt::Args),
+    Keys(keys::Args),
     Demo(demo::Args),
     Serve(serve::Args),
     Backup(backup::Args),
@@ -80,6 +84,8 @@ impl Command {
             Self::Rotate(args) => args.run(out),
             Self::Cmek(args) => args.run(out),
             Self::Audit(args) => args.run(out),
+            Self::Reencrypt(args) => args.run(out),
+            Self::Keys(args) => args.run(out),
             Self::Demo(args) => args.run(out),
             Self::Serve(args) => args.run(out),
             Self::Backup(args) => args.run(out),

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
+use super::fingerprint::{Fingerprint, FingerprintKey};
 use super::{Rewritten, Run, Skipped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Reader, Writer};
@@ -95,13 +94,14 @@ impl Run<'_> {
     ) -> Result<Rewritten> {
         let vfs = &**self.fs.vfs();
         let mut target = self.create(path, temporary, header)?;
-        let Some((hash, len)) = self.copy(reader, &mut target, before.len)? else {
+        let key = FingerprintKey::random()?;
+        let Some(copied) = self.copy(reader, &mut target, before.len, &key)? else {
             return Ok(Rewritten::Cancelled);
         };
         vfs.copy_owner_and_mode(path, temporary)
             .map_err(|e| Error::io("owner and mode cannot be kept", e).with_path(path))?;
         target.finish()?;
-        self.verify(temporary, &hash, len)?;
+        self.verify(temporary, &key, copied)?;
         let mut replaced = Err(Skipped::Changed);
         let mut swap = || {
             replaced = self.swap(path, temporary, before)?;
@@ -112,7 +112,7 @@ impl Run<'_> {
             None => swap()?,
         }
         Ok(match replaced {
-            Ok(()) => Rewritten::Done(len),
+            Ok(()) => Rewritten::Done(copied.1),
             Err(why) => Rewritten::Skipped(why),
         })
     }
@@ -138,22 +138,26 @@ impl Run<'_> {
     /// The new file is what the old one was.
     fn spec_of(&self, header: &Header) -> FileSpec {
         let mut spec = FileSpec::new(header.kind).file_id(header.file_id);
-        // A suite below the store's minimum is left for the store to choose.
-        let minimum = self.fs.keyring().settings().minimum_suite;
-        spec.suite = Some(header.suite).filter(|suite| suite.satisfies(minimum));
+        let minimum = self.judge.minimum();
+        spec.suite = Some(if header.suite.satisfies(minimum) {
+            header.suite
+        } else {
+            spec.suite_under(minimum)
+        });
         spec.chunk_len = header.chunk_len.unwrap_or(spec.chunk_len);
         spec.keyspace = self.judge.keyspace_of(header.data_key_id).unwrap_or_default();
         spec
     }
 
-    /// Returns the hash and length of the plaintext; `None` if the run was cancelled.
+    /// Returns fingerprint and length of the plaintext; `None` if the run was cancelled.
     fn copy(
         &self,
         reader: &Reader,
         target: &mut Target,
         mut uncounted: u64,
-    ) -> Result<Option<([u8; 32], u64)>> {
-        let (mut buf, mut hash, mut len) = (vec![0; STEP_LEN], Sha256::new(), 0);
+        key: &FingerprintKey,
+    ) -> Result<Option<([u8; 16], u64)>> {
+        let (mut buf, mut fingerprint, mut len) = (vec![0; STEP_LEN], Fingerprint::new(key), 0);
         loop {
             let read = reader.read_at(&mut buf, len)?;
             if read == 0 {
@@ -167,7 +171,7 @@ impl Run<'_> {
                 let what = "the plaintext itself begins like an encrypted file";
                 return Err(Error::new(ErrorKind::ForeignFile, what).with_path(reader.path()));
             }
-            hash.update(bytes);
+            fingerprint.update(bytes);
             target.append(bytes)?;
             len += read as u64;
             let counted = uncounted.min(read as u64);
@@ -176,23 +180,27 @@ impl Run<'_> {
         }
         // The header and tags.
         self.advance(0, uncounted);
-        Ok(Some((hash.finalize().into(), len)))
+        Ok(Some(fingerprint.finish()))
     }
 
     /// Reads the new file back.
-    fn verify(&self, temporary: &Path, expected: &[u8; 32], len: u64) -> Result<()> {
+    fn verify(
+        &self,
+        temporary: &Path,
+        key: &FingerprintKey,
+        expected: ([u8; 16], u64),
+    ) -> Result<()> {
         let reader = self.fs.open(temporary)?;
-        let (mut buf, mut hash, mut at) = (vec![0; STEP_LEN], Sha256::new(), 0);
+        let (mut buf, mut fingerprint, mut at) = (vec![0; STEP_LEN], Fingerprint::new(key), 0);
         loop {
             let read = reader.read_at(&mut buf, at)?;
             if read == 0 {
                 break;
             }
-            hash.update(&buf[..read]);
+            fingerprint.update(&buf[..read]);
             at += read as u64;
         }
-        let found: [u8; 32] = hash.finalize().into();
-        if at == len && found == *expected {
+        if fingerprint.finish() == expected {
             return Ok(());
         }
         let what = "the new file does not read back as it was written";

@@ -146,7 +146,6 @@ fn a_weak_suite_is_raised_to_the_minimum() {
     write(&fs, &path, b"12345");
     let mut how = Reencrypt::default();
     how.policy.minimum_suite = Some(Suite::Aes256GcmChunks);
-    how.suite = Some(Suite::Aes256GcmChunks);
     clean(&fs.reencrypt(&how).unwrap());
     assert_eq!(fs.open(&path).unwrap().suite(), Some(Suite::Aes256GcmChunks));
     assert_eq!(read(&fs, &path), b"12345");

@@ -91,6 +91,7 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
     let proof = fs.prove_destroyed(old, &quiet).unwrap();
     assert_eq!((proof.key.encrypted_bytes, proof.files_read), (5000, 1));
     assert!(proof.key.destroyed_ns.is_some());
+    assert_eq!(fs.prove_all_destroyed(&quiet).unwrap(), [proof]);
     for entry in std::fs::read_dir(store.data()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let older = name.strip_prefix("KEYRING.").is_some_and(|g| g.parse::<u64>().is_ok());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use atrest::churn::churned_in;
 use atrest::keyring::{AuditEvent, DataKeyStatus, KeyState, KeyringInfo, KeyringStatus};
 use atrest::{Clock, DataKeyId, Keyring, PlaintextPolicy, Settings, SystemClock};
 use serde::Serialize;
@@ -24,7 +25,8 @@ Examples:
 JSON fields: directory, authenticated, store_id, store_key_id, generation, written_ns,
 slots [name, key_uri, key_version, created_ns], settings [rotation_period_s,
 rotation_bytes, plaintext, minimum_suite], data_keys [id, files, bytes, and with a key
-keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes],
+keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes,
+rewritten_in_s (null if nothing can be said)],
 history [number, at_ns, generation, what, store_key_id, detail], files [encrypted, plaintext, empty and problem
 with files and bytes each; problems with path, kind, message]. Without --cmek, settings
 and history are null.
@@ -82,11 +84,15 @@ struct Known {
     retired_ns: Option<u64>,
     destroyed_ns: Option<u64>,
     encrypted_bytes: u64,
+    /// When the engine will have rewritten what is left, if it goes on as it did.
+    rewritten_in_s: Option<u64>,
 }
 
 impl Known {
-    fn new(key: DataKeyStatus, now_ns: u64) -> Self {
+    fn new(key: DataKeyStatus, bytes: u64, now_ns: u64) -> Self {
+        let age_ns = now_ns.saturating_sub(key.created_ns);
         Self {
+            rewritten_in_s: churned_in(&key, bytes, age_ns).map(|left| left.as_secs()),
             keyspace: key.keyspace,
             state: key.state,
             exposed: key.exposed,
@@ -126,7 +132,7 @@ impl Report {
         let usage = |id| files.by_key.get(&id).copied().unwrap_or_default();
         let data_keys = status.data_keys.into_iter().map(|key| {
             let Usage { files, bytes } = usage(key.id);
-            KeyReport { id: key.id, files, bytes, known: Some(Known::new(key, now_ns)) }
+            KeyReport { id: key.id, files, bytes, known: Some(Known::new(key, bytes, now_ns)) }
         });
         Self {
             directory: args.dir.display().to_string(),
@@ -206,7 +212,7 @@ impl Report {
         use Align::{Left, Right};
         let mut columns = vec![("id", Left), ("files", Right), ("on disk", Right)];
         if self.authenticated {
-            columns.extend([("state", Left), ("age", Right)]);
+            columns.extend([("state", Left), ("age", Right), ("rewritten in", Right)]);
         }
         columns.push(("share", Left));
         let mut table = Table::new(&columns);
@@ -220,6 +226,7 @@ impl Report {
             if let Some(known) = &key.known {
                 row.push(state_cell(known));
                 row.push(units::duration(Duration::from_secs(known.age_s)).into());
+                row.push(rewritten_in(known).into());
             }
             row.push(bar(key.bytes as f64 / total, BAR_LEN).into());
             table.row(row);
@@ -254,10 +261,21 @@ impl Report {
     }
 }
 
+/// When compaction will have finished a key.
+fn rewritten_in(key: &Known) -> String {
+    match key.rewritten_in_s {
+        _ if key.state == KeyState::Destroyed => String::new(),
+        Some(0) => "done".into(),
+        Some(seconds) => format!("~{}", units::duration(Duration::from_secs(seconds))),
+        None => "-".into(),
+    }
+}
+
 fn state_cell(key: &Known) -> Cell {
     let state = match key.state {
         KeyState::Active => "active",
         KeyState::DecryptOnly => "decrypt-only",
+        KeyState::Retiring => "retiring",
         KeyState::Destroyed => "destroyed",
         _ => "unknown",
     };

@@ -36,6 +36,12 @@ fn every_command_shows_examples_and_its_json() {
         &["recover"],
         &["verify"],
         &["doctor"],
+        &["reencrypt"],
+        &["keys", "list"],
+        &["keys", "retire"],
+        &["keys", "proof"],
+        &["keys", "add-keyspace"],
+        &["keys", "shred"],
     ];
     for command in commands {
         let help = bench.good(&[command, &["--help"]].concat());

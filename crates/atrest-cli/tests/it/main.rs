@@ -9,6 +9,7 @@ mod disks;
 mod help;
 mod interruption;
 mod json;
+mod keys;
 mod kill;
 mod passphrases;
 mod round_trip;

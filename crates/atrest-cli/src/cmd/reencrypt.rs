@@ -1,0 +1,201 @@
+//! `atrest reencrypt`: rewriting cold files under the newest key.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use atrest::churn::{Reencrypt, ReencryptProgress, ReencryptReport, Skipped, StalePolicy};
+use atrest::{EncryptedFs, FileKind, FileSpec, Suite};
+use serde::Serialize;
+
+use crate::advice::Verdict;
+use crate::failure::{Failure, Result};
+use crate::key::{self, CmekArg, Words};
+use crate::output::{Out, YELLOW, clean};
+use crate::{progress, store, units};
+
+/// Files named to people; machines get all.
+const SHOWN_MAX: usize = 10;
+
+/// Rewrite old files under the newest data key.
+///
+/// Without --older-than: files under exposed keys and files of a suite below the store's
+/// minimum. Each file is written anew beside the old one, made durable, read back and
+/// compared, and then takes its name. A run that was interrupted is gone on with by the
+/// next one. No other process may have the store open for writing: an engine in use calls
+/// the library.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest reencrypt data --older-than 90d
+  atrest reencrypt data --older-than 90d --rate 200MiB
+  atrest reencrypt data --authenticated
+  atrest reencrypt data --plaintext
+
+JSON fields: files, bytes, leftovers_removed, skipped [path, why], failed [path, kind,
+message]. The exit code is that of the first file that failed.
+")]
+pub(crate) struct Args {
+    /// The store's directory.
+    dir: PathBuf,
+    #[command(flatten)]
+    cmek: CmekArg,
+    /// Files under data keys that were replaced and are at least this old, as in 90d.
+    #[arg(long, value_name = "AGE", value_parser = units::parse_duration)]
+    older_than: Option<Duration>,
+    /// All files whose data key was replaced.
+    #[arg(long, conflicts_with = "older_than")]
+    all: bool,
+    /// Files of suite 1 too, into an authenticated suite.
+    #[arg(long)]
+    authenticated: bool,
+    /// Plaintext files too; the store has to allow plaintext. Every plaintext file in the
+    /// directory: not for stores with files that the engine reads by itself.
+    #[arg(long)]
+    plaintext: bool,
+    /// Rewrite every encrypted file as PLAINTEXT, to leave encryption behind. The store
+    /// has to allow plaintext.
+    #[arg(long, conflicts_with_all = ["older_than", "all", "authenticated", "plaintext"])]
+    danger_to_plaintext: bool,
+    /// At most so many bytes a second, as in 200MiB or 200MiB/s.
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    rate: Option<u64>,
+    /// Files at the same time; the default is four for each processor.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    units::parse_bytes(text.strip_suffix("/s").unwrap_or(text))
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct Report {
+    files: u64,
+    bytes: u64,
+    leftovers_removed: u64,
+    skipped: Vec<SkippedFile>,
+    failed: Vec<FailedFile>,
+}
+
+#[derive(Serialize)]
+struct SkippedFile {
+    path: String,
+    why: Skipped,
+}
+
+#[derive(Serialize)]
+struct FailedFile {
+    path: String,
+    kind: &'static str,
+    message: String,
+}
+
+impl Args {
+    pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        drop(store::storage(&self.dir)?);
+        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
+        let fs = EncryptedFs::new(store::open(&self.dir, kms)?);
+        let scanning = progress::files("Reading headers", out.is_json());
+        let on_scan = |p: atrest::churn::ScanProgress| scanning.set_position(p.files);
+        // The number of bytes is only known after the scan.
+        let working = progress::bytes("Re-encrypting", Some(u64::MAX), out.is_json());
+        let on_progress = |p: &ReencryptProgress| {
+            scanning.finish_and_clear();
+            working.set_length(p.bytes_total);
+            working.set_position(p.bytes);
+        };
+        let mut how = Reencrypt::default();
+        how.policy = self.policy();
+        how.bytes_per_second = self.rate;
+        how.threads = self.threads.map_or(how.threads, usize::from);
+        how.plaintext = self.plaintext.then_some(&spec_of);
+        how.on_scan = &on_scan;
+        how.on_progress = &on_progress;
+        if self.danger_to_plaintext {
+            how = how.danger_to_plaintext();
+        }
+        let report = fs.reencrypt(&how);
+        scanning.finish_and_clear();
+        working.finish_and_clear();
+        let mut done = report?;
+        let report = Report::new(&done);
+        out.result(&report, || report.text())?;
+        match done.failed.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::from(done.failed.swap_remove(0).1)),
+        }
+    }
+
+    fn policy(&self) -> StalePolicy {
+        let mut policy = StalePolicy::default();
+        policy.key_age_max = if self.all { Some(Duration::ZERO) } else { self.older_than };
+        policy.minimum_suite = self.authenticated.then_some(Suite::Aes256GcmChunks);
+        policy.plaintext = self.plaintext;
+        policy
+    }
+}
+
+/// What a plaintext file is, as far as its name tells.
+fn spec_of(path: &Path) -> Option<FileSpec> {
+    let name = path.file_name()?.to_str().unwrap_or_default();
+    Some(FileSpec::new(match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
+        "sst" | "ldb" => FileKind::Table,
+        "log" | "wal" => FileKind::Log,
+        "blob" | "vlog" => FileKind::Blob,
+        _ if name.starts_with("MANIFEST") => FileKind::Manifest,
+        _ => FileKind::Other,
+    }))
+}
+
+impl Report {
+    fn new(done: &ReencryptReport) -> Self {
+        let text = |path: &Path| clean(&path.display().to_string());
+        let skipped =
+            done.skipped.iter().map(|(path, why)| SkippedFile { path: text(path), why: *why });
+        let failed = done.failed.iter().map(|(path, error)| FailedFile {
+            path: text(path),
+            kind: Verdict::of(error.kind()).name,
+            message: clean(&error.to_string()),
+        });
+        Self {
+            files: done.files,
+            bytes: done.bytes,
+            leftovers_removed: done.leftovers_removed,
+            skipped: skipped.collect(),
+            failed: failed.collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut lines = vec![format!(
+            "Rewrote {}, {}.",
+            units::counted(self.files, "file"),
+            units::bytes(self.bytes)
+        )];
+        if self.leftovers_removed > 0 {
+            let leftovers = units::counted(self.leftovers_removed, "leftover");
+            lines.push(format!("  removed {leftovers} of an interrupted run"));
+        }
+        let words = |why| match why {
+            Skipped::Gone => "is gone",
+            Skipped::Changed => "changed meanwhile",
+            Skipped::BeingWritten => "is being written",
+            Skipped::Fresh => "is up to date",
+            _ => "was left alone",
+        };
+        let skipped =
+            self.skipped.iter().map(|file| format!("  {} {}", file.path, words(file.why)));
+        let failed = self
+            .failed
+            .iter()
+            .map(|file| format!("  {} {}: {}", YELLOW.paint("!"), file.path, file.message));
+        let all: Vec<_> = failed.chain(skipped).collect();
+        let hidden = all.len().saturating_sub(SHOWN_MAX);
+        lines.extend(all.into_iter().take(SHOWN_MAX));
+        if hidden > 0 {
+            lines.push(format!("  and {hidden} more"));
+        }
+        lines.join("\n")
+    }
+}
