@@ -20,7 +20,8 @@ pub(crate) const NEW_PASSPHRASE_VARIABLE: &str = "ATREST_NEW_PASSPHRASE";
 /// `--cmek`, required.
 #[derive(clap::Args)]
 pub(crate) struct CmekArg {
-    /// The customer's key: file:///absolute/path, env:NAME or passphrase:
+    /// The customer's key: file:///absolute/path, env:NAME, passphrase:, or a key service
+    /// (hcvault:, aws-kms:, gcp-kms:, azure-kms:, pkcs11:, kmip:)
     #[arg(long, value_name = "URI", env = "ATREST_CMEK")]
     pub(crate) cmek: String,
 }
@@ -28,7 +29,8 @@ pub(crate) struct CmekArg {
 /// `--cmek`, required, for each slot that is needed.
 #[derive(clap::Args)]
 pub(crate) struct CmeksArg {
-    /// The customer's key: file:///absolute/path, env:NAME or passphrase:. May be given
+    /// The customer's key: file:///absolute/path, env:NAME, passphrase:, or a key service
+    /// (hcvault:, aws-kms:, gcp-kms:, azure-kms:, pkcs11:, kmip:). May be given
     /// several times, for a store with several slots.
     #[arg(long, value_name = "URI", env = "ATREST_CMEK", required = true)]
     cmek: Vec<String>,

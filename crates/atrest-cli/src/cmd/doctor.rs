@@ -28,7 +28,7 @@ advice or null]
 pub(crate) struct Args {
     /// The store's directory.
     dir: PathBuf,
-    /// The customer's key: file:///absolute/path, env:NAME or passphrase:
+    /// The customer's key: file:///absolute/path, env:NAME, passphrase:, or a key service
     #[arg(long, value_name = "URI", env = "ATREST_CMEK")]
     cmek: Option<String>,
 }
