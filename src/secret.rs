@@ -6,8 +6,11 @@ use zeroize::Zeroize;
 
 use crate::error::Result;
 
+mod registers;
 mod scrub;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use registers::{clear_128, clear_256, clear_512};
 pub(crate) use scrub::{scrubbed, scrubbed_deeply};
 
 /// Length of every key of the hierarchy, in bytes: AES-256 only.

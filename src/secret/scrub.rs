@@ -1,5 +1,7 @@
-//! Overwriting what work with keys leaves on the stack: the states of hashes and ciphers
-//! are wiped where they end, and not where they were moved from.
+//! Overwriting what work with keys leaves on the stack and in registers: the states of
+//! hashes and ciphers are wiped where they end, and not where they were moved from.
+
+use super::registers::clear_registers;
 
 /// Does work of this library with keys, then overwrites the stack that it used in an
 /// optimised build.
@@ -29,4 +31,5 @@ fn overwrite<const BYTES: usize>() {
     let mut stack = [0_u8; BYTES];
     // Otherwise an array that nobody reads would not be written either.
     std::hint::black_box(&mut stack);
+    clear_registers();
 }
