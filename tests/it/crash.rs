@@ -12,10 +12,13 @@ use crate::support::{
 /// What changes the keyring. The key service of `2` is the one that takes over.
 type Change = fn(&EncryptedFs) -> Result<(), Error>;
 
-const CHANGES: [(&str, Change); 3] = [
+const CHANGES: [(&str, Change); 6] = [
     ("data key", |fs| fs.keyring().rotate_data_key().map(drop)),
     ("store key", |fs| fs.keyring().rotate_store_key().map(drop)),
     ("cmek", |fs| fs.keyring().rotate_cmek(TestKms::new(2))),
+    ("slot", |fs| fs.keyring().add_slot("two", TestKms::new(2))),
+    ("rewrap", |fs| fs.keyring().rewrap(None).map(drop)),
+    ("local key", |fs| fs.keyring().disable_cmek(TestKms::new(2))),
 ];
 
 /// A store of generation 3 with a file under each of its data keys.
@@ -97,6 +100,75 @@ fn a_crash_in_creation_leaves_no_keyring_or_a_whole_one() {
         steps += 1;
     }
     assert!(steps > 5, "only {steps} steps");
+}
+
+/// Opens a store that may be marked as revoked; whether it is.
+fn is_revoked(mem: &MemFs) -> bool {
+    match mem_open(mem, &TestKms::new(1)) {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::CmekRevoked);
+            true
+        }
+    }
+}
+
+#[test]
+fn a_revocation_that_was_reported_done_outlives_every_crash() {
+    let base = base();
+    let mut steps = 0;
+    loop {
+        let mem = base.fork();
+        mem.stop_at(steps);
+        let fs = mem_open(&mem, &TestKms::new(1));
+        let done = fs.as_ref().is_ok_and(|fs| fs.keyring().revoke().is_ok());
+        for (crash, after) in mem.crashes() {
+            println!("stopped at {steps}, {crash:?}");
+            assert!(is_revoked(&after) || !done);
+            let kms = TestKms::new(1);
+            drop(Keyring::open_and_restore(mem_storage(&after), kms, manual()).unwrap());
+            check(&after, &["one", "two"], &[3, 4, 5, 6]);
+        }
+        if done && mem.log().len() < steps {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 10, "only {steps} steps");
+}
+
+#[test]
+fn a_crash_while_restoring_leaves_the_store_revoked_or_restored() {
+    for requested in [false, true] {
+        let base = base();
+        if requested {
+            Keyring::request_revocation(&mem_storage(&base)).unwrap();
+        } else {
+            mem_open(&base, &TestKms::new(1)).unwrap().keyring().revoke().unwrap();
+        }
+        let base = base.fork();
+        let mut steps = 0;
+        loop {
+            let mem = base.fork();
+            mem.stop_at(steps);
+            let restored =
+                Keyring::open_and_restore(mem_storage(&mem), TestKms::new(1), manual()).is_ok();
+            for (crash, after) in mem.crashes() {
+                println!("requested {requested}, stopped at {steps}, {crash:?}");
+                if is_revoked(&after) {
+                    assert!(!restored);
+                    let kms = TestKms::new(1);
+                    drop(Keyring::open_and_restore(mem_storage(&after), kms, manual()).unwrap());
+                }
+                check(&after, &["one", "two"], &[3, 4, 5, 6]);
+            }
+            if restored {
+                break;
+            }
+            steps += 1;
+        }
+        assert!(steps > 8, "only {steps} steps");
+    }
 }
 
 #[test]
