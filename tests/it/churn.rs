@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use crate::support::TestStore;
 
+mod crash;
 mod killed;
 mod reencrypt;
 mod retire;
