@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use atrest::churn::ScanProgress;
@@ -32,20 +33,20 @@ fn files_open_at_any_time_while_keys_are_retired() {
     let fs = open(&store, &clock);
     let (keep, path) = (store.data().join("keep"), store.data().join("gone"));
     write(&fs, &keep, b"kept");
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 fs.open(&keep).unwrap();
             }
         });
+        let _stop = Stop(&stop);
         for _ in 0..40 {
             fs.keyring().rotate_data_key().unwrap();
             write(&fs, &path, b"1");
             fs.remove(&path).unwrap();
             fs.retire(None, Duration::ZERO, &quiet).unwrap();
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     let status = fs.keyring().status();
     let destroyed = status.data_keys.iter().filter(|key| key.state == KeyState::Destroyed);
@@ -234,6 +235,37 @@ fn a_header_that_cannot_be_read_stops_everything() {
     assert_eq!((refused.kind(), refused.path()), (ErrorKind::CorruptHeader, Some(&*path)));
 }
 
+/// Ends the other thread, also when this one fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_file_that_is_finished_during_the_scan_keeps_its_key() {
+    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let fs = open(&store, &clock);
+    let path = store.data().join("late");
+    let writer = fs.create_new(&path, FileKind::Table).unwrap();
+    let old = fs.keyring().active_data_key_id().unwrap();
+    fs.keyring().rotate_data_key().unwrap();
+    retire(&fs);
+    clock.advance_days(8);
+    // The scan has seen an empty file; at the commit no file is open.
+    let writer = Mutex::new(Some(writer));
+    let on_scan = |_: ScanProgress| {
+        if let Some(writer) = writer.lock().unwrap().take() {
+            writer.finish().unwrap();
+        }
+    };
+    let found = fs.retire(None, GRACE, &on_scan).unwrap();
+    assert_eq!(outcome(&found, old), RetireOutcome::Open);
+    assert!(fs.open(&path).unwrap().is_empty().unwrap());
+}
+
 struct Listed(Mutex<Vec<DataKeyId>>);
 
 impl LiveKeys for Listed {
@@ -292,24 +324,24 @@ fn files_that_move_during_the_scan_save_their_key() {
         write(&fs, &dirs[file % 8].join(format!("new{file}")), b"1");
     }
     fs.keyring().rotate_data_key().unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     for file in 0..400 {
         fs.remove(dirs[file % 8].join(format!("new{file}"))).unwrap();
     }
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut at = 0;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 let next = (at + 3) % 8;
                 fs.rename(dirs[at].join("wanderer"), dirs[next].join("wanderer")).unwrap();
                 at = next;
             }
         });
+        let _stop = Stop(&stop);
         for _ in 0..300 {
             let found = fs.retire(None, GRACE, &quiet).unwrap();
             assert_eq!(outcome(&found, wanted), RetireOutcome::InUse);
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
 
