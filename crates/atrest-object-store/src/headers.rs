@@ -70,6 +70,10 @@ impl Headers {
         self.entries().pop(location);
     }
 
+    pub(crate) fn clear(&self) {
+        self.entries().clear();
+    }
+
     fn entries(&self) -> MutexGuard<'_, LruCache<Path, Known>> {
         // No code that may panic runs while it is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

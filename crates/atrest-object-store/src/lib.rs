@@ -12,6 +12,7 @@ mod read;
 mod reserved;
 mod store;
 mod upload;
+mod usage;
 
 pub use backup_target::ObjectStoreTarget;
 pub use error::find_error;
@@ -19,3 +20,4 @@ pub use keyring_storage::ObjectStoreKeyringStorage;
 pub use kinds::slatedb_file_kind;
 pub use reserved::KEYRING_PREFIX;
 pub use store::EncryptedStore;
+pub use usage::{ObjectCount, ObjectUsage};

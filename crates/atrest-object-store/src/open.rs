@@ -79,7 +79,7 @@ impl Opener {
 
 /// Runs what reads the keyring, and perhaps calls the key service, in a thread of its own,
 /// under any runtime or none.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> atrest::Result<T> + Send + 'static,
 ) -> atrest::Result<T> {
     let (done, outcome) = oneshot::channel();

@@ -73,7 +73,12 @@ impl EncryptedStore {
         &self.reads.opener.keyring
     }
 
-    fn inner(&self) -> &Arc<dyn ObjectStore> {
+    /// Forgets all headers, and so lets go of their keys.
+    pub(crate) fn forget_headers(&self) {
+        self.reads.headers.clear();
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<dyn ObjectStore> {
         &self.reads.inner
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod backup;
+mod churn;
 mod costs;
 mod engine;
 mod keyring;
