@@ -2,26 +2,25 @@
 //! data keys, and each file's own key is derived from the data key that was active when
 //! the file was created.
 
-use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::cipher::{ByteCount, revoked};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId, StoreKeyId};
 use crate::kms::{Deadline, Kms};
 use crate::ledger::Ledger;
 use crate::moves::Moves;
-use crate::secret::{DataKey, StoreKey};
+use crate::secret::StoreKey;
 use access::{Gate, Monitor};
-use audit::{Event, Trail};
-use body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace};
+use body::{Body, KeyRecord, Keyspace};
 use format::{Fixed, Image, Slot};
 use handles::Handles;
+use options::check_anchor;
+use snapshot::{ActiveKey, KeyEntry, Snapshot, Unlocked, active_keys};
 use storage::StoredImage;
 use unlock::Search;
 
@@ -43,10 +42,13 @@ mod holds;
 mod keyspaces;
 mod lifecycle;
 mod mirror;
+mod open;
+mod options;
 mod recover;
 mod retire;
 mod rotation;
 mod slots;
+mod snapshot;
 mod status;
 mod storage;
 mod unlock;
@@ -60,6 +62,7 @@ pub use files::{Expect, FileSpec};
 pub(crate) use handles::AccessFlag;
 pub use holds::Hold;
 pub use keyspaces::{KeyspaceId, KeyspaceStatus};
+pub use options::{Anchor, KmsSet, Options};
 pub use recover::{ImageInfo, ImagePlace, Recovery};
 pub use retire::{LiveKeys, RetireOutcome, RetiredKey, Retirement};
 pub use status::{DataKeyStatus, KeyringInfo, KeyringStatus, SlotInfo};
@@ -67,55 +70,6 @@ pub use storage::{KeyringStorage, MemoryStorage, StoredImage as KeyringImage};
 
 /// Name of the slot that a new keyring has.
 pub const DEFAULT_SLOT: &str = "default";
-
-/// How a process uses a keyring. What the store itself does is in [`Settings`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Options {
-    /// Settings of a new store; an existing one keeps its own.
-    pub settings: Settings,
-    /// Longest time for all calls to the key service in one operation. Default: 15 s.
-    pub kms_deadline: Duration,
-    /// When access to the customer's key is checked.
-    pub access: AccessPolicy,
-    /// Name of the CMEK slot to ask first, such as the region the process runs in.
-    /// Default: none; the slots are asked in the order of the keys given.
-    pub slot: Option<String>,
-    /// Rotate data keys and check access in a background thread when they are due.
-    /// Default: true. Without it the caller **MUST** call [`Keyring::maintain`] every few
-    /// minutes, or a lost customer's key is never noticed.
-    pub background: bool,
-    /// Refuse a keyring older than this. Default: none.
-    pub anchor: Option<Anchor>,
-    /// The time of day.
-    pub clock: Arc<dyn Clock>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            settings: Settings::default(),
-            kms_deadline: Duration::from_secs(15),
-            access: AccessPolicy::default(),
-            slot: None,
-            background: true,
-            anchor: None,
-            clock: Arc::new(SystemClock),
-        }
-    }
-}
-
-/// Names one state of a keyring. Kept outside of the store, it shows when somebody put
-/// the whole store back to an older state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Anchor {
-    /// The store.
-    pub store_id: StoreId,
-    /// The generation: the number of commits.
-    pub generation: u64,
-    /// The MAC of that generation.
-    pub mac: [u8; 32],
-}
 
 /// An open keyring. A clone is another handle on the same one: a rotation in one is seen
 /// by all.
@@ -174,278 +128,7 @@ struct WriterState {
     poisoned: bool,
 }
 
-/// One generation, immutable.
-struct Snapshot {
-    image: Image,
-    body: Body,
-    /// The keys; none while access to the customer's key is lost.
-    unlocked: Option<Arc<Unlocked>>,
-}
-
-struct Unlocked {
-    store_key: Arc<StoreKey>,
-    keys: HashMap<DataKeyId, Arc<KeyEntry>>,
-    /// For each keyspace its active key; `None` for a destroyed keyspace.
-    active: Vec<Option<ActiveKey>>,
-}
-
-/// An unwrapped data key. Outlives generations, so that its byte count does.
-struct KeyEntry {
-    key: DataKey,
-    count: Arc<ByteCount>,
-}
-
-/// A keyspace's active data key: the id and the key as one value.
-struct ActiveKey {
-    id: DataKeyId,
-    entry: Arc<KeyEntry>,
-    created_ns: u64,
-    clock_rebased_ns: u64,
-    /// Its byte count as of the last commit.
-    committed_bytes: u64,
-}
-
 impl Keyring {
-    /// Creates the keyring of a new store: a random store key wrapped by `kms`, and a
-    /// first data key.
-    ///
-    /// # Errors
-    /// [`KeyringExists`](ErrorKind::KeyringExists) if there is one, or older images of
-    /// one; [`Kms`](ErrorKind::Kms); [`KeyringBusy`](ErrorKind::KeyringBusy);
-    /// [`Io`](ErrorKind::Io). Nothing is written then.
-    pub fn create(
-        storage: impl KeyringStorage + 'static,
-        kms: Arc<dyn Kms>,
-        options: Options,
-    ) -> Result<Self> {
-        Self::create_as(storage, kms, options, AuditKind::Created)
-    }
-
-    fn create_as(
-        storage: impl KeyringStorage + 'static,
-        kms: Arc<dyn Kms>,
-        options: Options,
-        what: AuditKind,
-    ) -> Result<Self> {
-        storage.lock()?;
-        if storage.load()?.is_some() {
-            return Err(Error::new(ErrorKind::KeyringExists, "the store has a keyring already"));
-        }
-        let kept = storage.kept()?;
-        if !kept.is_empty() {
-            return Err(missing(&kept, ErrorKind::KeyringExists));
-        }
-        Self::create_locked(Box::new(storage), kms, options, what)
-    }
-
-    fn create_locked(
-        storage: Box<dyn KeyringStorage>,
-        kms: Arc<dyn Kms>,
-        options: Options,
-        what: AuditKind,
-    ) -> Result<Self> {
-        let now_ns = options.clock.now_ns();
-        let store_id = StoreId::random()?;
-        let (store_key_id, store_key) = (StoreKeyId::random()?, StoreKey::random()?);
-        let deadline = Deadline::after(options.kms_deadline);
-        let context = unlock::context(store_id, store_key_id);
-        let slot = unlock::wrap_slot(&*kms, DEFAULT_SLOT, &store_key, &context, now_ns, deadline)?;
-        let data_key = DataKey::random()?;
-        let record = KeyRecord::new(&data_key, 0, now_ns, store_id, (store_key_id, &store_key))?;
-        let body = Body {
-            settings: RawSettings::from(&options.settings),
-            location: storage.location(),
-            keyspaces: vec![Keyspace {
-                name: DEFAULT_KEYSPACE.into(),
-                active: record.id,
-                clock_rebased_ns: 0,
-            }],
-            revoked_ns: 0,
-            keys: vec![record],
-            directories: Vec::new(),
-            holds: Vec::new(),
-            audit: Trail::beginning_with(Event {
-                at_ns: now_ns,
-                generation: 1,
-                what: what as u8,
-                store_key_id: *store_key_id.as_bytes(),
-                detail: slots::describe(&slot),
-            }),
-        };
-        let fixed = Fixed {
-            generation: 1,
-            written_ns: now_ns,
-            store_id,
-            store_key_id,
-            previous_mac: [0; 32],
-        };
-        let bytes = format::encode(&fixed, &[slot], &body, &store_key)?;
-        let mut image = Image::parse(StoredImage { bytes, version: String::new() })?;
-        let unlocked = Unlocked::new(Arc::new(store_key), &image, &body, None)?;
-        image.stored.version =
-            storage.commit(&image.stored.bytes, 1, None).map_err(|error| match error.kind() {
-                ErrorKind::KeyringConflict => {
-                    Error::new(ErrorKind::KeyringExists, "another writer created the keyring")
-                        .with_source(error)
-                }
-                _ => error,
-            })?;
-        let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
-        Self::start(storage, vec![kms], options, snapshot, true)
-    }
-
-    /// Creates a keyring in a locked storage that has none.
-    pub(crate) fn create_boxed(
-        storage: Box<dyn KeyringStorage>,
-        kms: Arc<dyn Kms>,
-        options: Options,
-    ) -> Result<Self> {
-        Self::create_locked(storage, kms, options, AuditKind::Created)
-    }
-
-    /// Opens the keyring of a storage, which is locked if it is to be written.
-    pub(crate) fn open_boxed(
-        storage: Box<dyn KeyringStorage>,
-        kms: Vec<Arc<dyn Kms>>,
-        options: Options,
-        writable: bool,
-    ) -> Result<Self> {
-        Self::open_locked(storage, kms, options, writable, Marks::Refuse)
-    }
-
-    /// Opens a store for reading and writing. One process at a time.
-    ///
-    /// `kms` holds the customer's keys to try: one, or several for a keyring with several
-    /// slots. A store whose directory is not where it was last written starts a new data
-    /// key.
-    ///
-    /// # Errors
-    /// [`KeyringMissing`](ErrorKind::KeyringMissing),
-    /// [`KeyringBusy`](ErrorKind::KeyringBusy), [`Kms`](ErrorKind::Kms),
-    /// [`WrongStoreKey`](ErrorKind::WrongStoreKey),
-    /// [`KeyringRolledBack`](ErrorKind::KeyringRolledBack), the kinds of a damaged
-    /// keyring, [`Io`](ErrorKind::Io). The store is as it was.
-    pub fn open(
-        storage: impl KeyringStorage + 'static,
-        kms: impl Into<KmsSet>,
-        options: Options,
-    ) -> Result<Self> {
-        storage.lock()?;
-        Self::open_locked(Box::new(storage), kms.into().0, options, true, Marks::Refuse)
-    }
-
-    /// Opens a store for reading, beside a writer or not. Rotations by the writer are seen
-    /// when a file under a new data key is opened.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), without `KeyringBusy`.
-    pub fn open_read_only(
-        storage: impl KeyringStorage + 'static,
-        kms: impl Into<KmsSet>,
-        options: Options,
-    ) -> Result<Self> {
-        Self::open_locked(Box::new(storage), kms.into().0, options, false, Marks::Refuse)
-    }
-
-    /// Opens a store, or creates it if it has no keyring and no older images of one.
-    ///
-    /// # Errors
-    /// Those of [`open`](Self::open) and [`create`](Self::create).
-    pub fn open_or_create(
-        storage: impl KeyringStorage + 'static,
-        kms: Arc<dyn Kms>,
-        options: Options,
-    ) -> Result<Self> {
-        storage.lock()?;
-        if storage.load()?.is_none() && storage.kept()?.is_empty() {
-            return Self::create_locked(Box::new(storage), kms, options, AuditKind::Created);
-        }
-        Self::open_locked(Box::new(storage), vec![kms], options, true, Marks::Refuse)
-    }
-
-    fn open_locked(
-        storage: Box<dyn KeyringStorage>,
-        kms: Vec<Arc<dyn Kms>>,
-        options: Options,
-        writable: bool,
-        marks: Marks,
-    ) -> Result<Self> {
-        let image = load(&*storage)?;
-        if marks == Marks::Refuse && access::revocation_requested(&*storage)? {
-            return Err(withdrawn());
-        }
-        if let Some(name) = &options.slot
-            && !image.slots.iter().any(|slot| slot.name == *name)
-        {
-            return Err(slots::no_such_slot(name));
-        }
-        let search = Search {
-            prefer: options.slot.clone(),
-            barrier: None,
-            strict: true,
-            deadline: Deadline::after(options.kms_deadline),
-        };
-        let (store_key, body) = search.unlock(&image, &kms)?;
-        if marks == Marks::Refuse && body.revoked_ns != 0 {
-            return Err(withdrawn());
-        }
-        if let Some(anchor) = &options.anchor {
-            check_anchor(&image, anchor)?;
-        }
-        let unlocked = Unlocked::new(store_key, &image, &body, None)?;
-        if writable {
-            rotation::forget_stale(&*storage, &image);
-        }
-        let location = storage.location();
-        let moved = writable && body.location != location && body.location != [0; 16];
-        let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
-        let keyring = Self::start(storage, kms, options, snapshot, writable)?;
-        if moved {
-            // A copy must not go on under the original's data key.
-            keyring.inner.rotate_all_data_keys()?;
-        }
-        Ok(keyring)
-    }
-
-    fn start(
-        storage: Box<dyn KeyringStorage>,
-        kms: Vec<Arc<dyn Kms>>,
-        options: Options,
-        snapshot: Snapshot,
-        writable: bool,
-    ) -> Result<Self> {
-        let monitor = Monitor::new(options.access, options.clock.since_boot());
-        let alarm = Arc::new(background::Alarm::default());
-        let inner = Arc::new(Inner {
-            store_id: snapshot.image.fixed.store_id,
-            storage,
-            kms: Mutex::new(kms),
-            clock: options.clock,
-            kms_deadline: options.kms_deadline,
-            writable,
-            snapshot: ArcSwap::from_pointee(snapshot),
-            writer: Mutex::new(WriterState::default()),
-            handles: Handles::default(),
-            ledger: Ledger::default(),
-            moves: Moves::default(),
-            directories_serial: directories::Serial::default(),
-            retiring: Mutex::new(()),
-            reencrypting: Mutex::new(()),
-            alarm,
-            slot: options.slot,
-            gate: Mutex::default(),
-            monitor: Mutex::new(monitor),
-            asking: Mutex::new(()),
-            outstanding: Arc::default(),
-        });
-        let background = if options.background {
-            Some(Arc::new(background::Background::start(&inner)?))
-        } else {
-            None
-        };
-        Ok(Self { inner, _background: background })
-    }
-
     /// The store's id.
     pub fn store_id(&self) -> StoreId {
         self.inner.store_id
@@ -524,28 +207,6 @@ impl std::fmt::Debug for Keyring {
     }
 }
 
-/// The customer's keys to try when a store is opened: one, or several.
-#[derive(Clone, Debug)]
-pub struct KmsSet(Vec<Arc<dyn Kms>>);
-
-impl From<Arc<dyn Kms>> for KmsSet {
-    fn from(kms: Arc<dyn Kms>) -> Self {
-        Self(vec![kms])
-    }
-}
-
-impl From<Vec<Arc<dyn Kms>>> for KmsSet {
-    fn from(kms: Vec<Arc<dyn Kms>>) -> Self {
-        Self(kms)
-    }
-}
-
-impl<T: Kms + 'static> From<Arc<T>> for KmsSet {
-    fn from(kms: Arc<T>) -> Self {
-        Self(vec![kms])
-    }
-}
-
 impl Inner {
     fn writer(&self) -> std::sync::MutexGuard<'_, WriterState> {
         // A panic while it was held left the old generation in place.
@@ -621,61 +282,6 @@ impl WriterState {
     }
 }
 
-impl Snapshot {
-    fn unlocked(&self) -> Result<&Unlocked> {
-        self.unlocked.as_deref().ok_or_else(revoked)
-    }
-
-    fn active(&self, keyspace: usize) -> Result<&ActiveKey> {
-        self.unlocked()?
-            .active
-            .get(keyspace)
-            .and_then(Option::as_ref)
-            .ok_or_else(|| Error::new(ErrorKind::UnknownKey, "the keyspace has no active data key"))
-    }
-}
-
-impl Unlocked {
-    /// Unwraps every data key, except those that `known` already has.
-    fn new(
-        store_key: Arc<StoreKey>,
-        image: &Image,
-        body: &Body,
-        known: Option<&Self>,
-    ) -> Result<Self> {
-        let mut keys = HashMap::with_capacity(body.keys.len());
-        for record in body.keys.iter().filter(|record| record.state != 3) {
-            let id = DataKeyId::from_bytes(record.id);
-            let entry = match known.and_then(|known| known.keys.get(&id)) {
-                Some(entry) => entry.clone(),
-                None => Arc::new(KeyEntry {
-                    key: record.unwrap(image.fixed.store_id, &store_key)?,
-                    count: ByteCount::new(record.encrypted_bytes),
-                }),
-            };
-            keys.insert(id, entry);
-        }
-        let active = active_keys(body, &keys);
-        Ok(Self { store_key, keys, active })
-    }
-}
-
-fn active_keys(body: &Body, keys: &HashMap<DataKeyId, Arc<KeyEntry>>) -> Vec<Option<ActiveKey>> {
-    let mut active: Vec<_> = body.keyspaces.iter().map(|_| None).collect();
-    for record in body.keys.iter().filter(|record| record.state == 1) {
-        let id = DataKeyId::from_bytes(record.id);
-        let keyspace = record.keyspace as usize;
-        active[keyspace] = keys.get(&id).map(|entry| ActiveKey {
-            id,
-            entry: entry.clone(),
-            created_ns: record.created_ns,
-            clock_rebased_ns: body.keyspaces[keyspace].clock_rebased_ns,
-            committed_bytes: record.encrypted_bytes,
-        });
-    }
-    active
-}
-
 fn withdrawn() -> Error {
     let what = "access to the store was withdrawn on request, and is to be restored on request";
     Error::new(ErrorKind::CmekRevoked, what)
@@ -695,26 +301,4 @@ fn missing(kept: &[(u64, Vec<u8>)], kind: ErrorKind) -> Error {
     let names: Vec<_> = kept.iter().map(|(generation, _)| generation.to_string()).collect();
     let what = format!("the keyring is missing, older images exist: {}", names.join(", "));
     Error::new(kind, what)
-}
-
-fn check_anchor(image: &Image, anchor: &Anchor) -> Result<()> {
-    let fixed = &image.fixed;
-    if fixed.store_id != anchor.store_id {
-        let what = format!("expected store {}, found {}", anchor.store_id, fixed.store_id);
-        return Err(Error::new(ErrorKind::IdentityMismatch, what));
-    }
-    // The chain of MACs reaches one generation back.
-    let forked = (fixed.generation == anchor.generation && *image.mac() != anchor.mac)
-        || (fixed.generation == anchor.generation.saturating_add(1)
-            && fixed.previous_mac != anchor.mac);
-    if fixed.generation < anchor.generation || forked {
-        return Err(Error::new(
-            ErrorKind::KeyringRolledBack,
-            format!(
-                "expected keyring generation {} or one that follows it, found {}",
-                anchor.generation, fixed.generation
-            ),
-        ));
-    }
-    Ok(())
 }

@@ -1,0 +1,267 @@
+//! Creating a keyring, and opening one.
+
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+
+use super::access::Monitor;
+use super::audit::{Event, Trail};
+use super::body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace, RawSettings};
+use super::format::{Fixed, Image};
+use super::handles::Handles;
+use super::storage::StoredImage;
+use super::unlock::Search;
+use super::{
+    AuditKind, DEFAULT_SLOT, Inner, Keyring, KeyringStorage, KmsSet, Marks, Options, Snapshot,
+    Unlocked, WriterState, access, background, check_anchor, directories, format, load, missing,
+    rotation, slots, unlock, withdrawn,
+};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{StoreId, StoreKeyId};
+use crate::kms::{Deadline, Kms};
+use crate::ledger::Ledger;
+use crate::moves::Moves;
+use crate::secret::{DataKey, StoreKey};
+
+impl Keyring {
+    /// Creates the keyring of a new store: a random store key wrapped by `kms`, and a
+    /// first data key.
+    ///
+    /// # Errors
+    /// [`KeyringExists`](ErrorKind::KeyringExists) if there is one, or older images of
+    /// one; [`Kms`](ErrorKind::Kms); [`KeyringBusy`](ErrorKind::KeyringBusy);
+    /// [`Io`](ErrorKind::Io). Nothing is written then.
+    pub fn create(
+        storage: impl KeyringStorage + 'static,
+        kms: Arc<dyn Kms>,
+        options: Options,
+    ) -> Result<Self> {
+        Self::create_as(storage, kms, options, AuditKind::Created)
+    }
+
+    pub(super) fn create_as(
+        storage: impl KeyringStorage + 'static,
+        kms: Arc<dyn Kms>,
+        options: Options,
+        what: AuditKind,
+    ) -> Result<Self> {
+        storage.lock()?;
+        if storage.load()?.is_some() {
+            return Err(Error::new(ErrorKind::KeyringExists, "the store has a keyring already"));
+        }
+        let kept = storage.kept()?;
+        if !kept.is_empty() {
+            return Err(missing(&kept, ErrorKind::KeyringExists));
+        }
+        Self::create_locked(Box::new(storage), kms, options, what)
+    }
+
+    fn create_locked(
+        storage: Box<dyn KeyringStorage>,
+        kms: Arc<dyn Kms>,
+        options: Options,
+        what: AuditKind,
+    ) -> Result<Self> {
+        let now_ns = options.clock.now_ns();
+        let store_id = StoreId::random()?;
+        let (store_key_id, store_key) = (StoreKeyId::random()?, StoreKey::random()?);
+        let deadline = Deadline::after(options.kms_deadline);
+        let context = unlock::context(store_id, store_key_id);
+        let slot = unlock::wrap_slot(&*kms, DEFAULT_SLOT, &store_key, &context, now_ns, deadline)?;
+        let data_key = DataKey::random()?;
+        let record = KeyRecord::new(&data_key, 0, now_ns, store_id, (store_key_id, &store_key))?;
+        let body = Body {
+            settings: RawSettings::from(&options.settings),
+            location: storage.location(),
+            keyspaces: vec![Keyspace {
+                name: DEFAULT_KEYSPACE.into(),
+                active: record.id,
+                clock_rebased_ns: 0,
+            }],
+            revoked_ns: 0,
+            keys: vec![record],
+            directories: Vec::new(),
+            holds: Vec::new(),
+            audit: Trail::beginning_with(Event {
+                at_ns: now_ns,
+                generation: 1,
+                what: what as u8,
+                store_key_id: *store_key_id.as_bytes(),
+                detail: slots::describe(&slot),
+            }),
+        };
+        let fixed = Fixed {
+            generation: 1,
+            written_ns: now_ns,
+            store_id,
+            store_key_id,
+            previous_mac: [0; 32],
+        };
+        let bytes = format::encode(&fixed, &[slot], &body, &store_key)?;
+        let mut image = Image::parse(StoredImage { bytes, version: String::new() })?;
+        let unlocked = Unlocked::new(Arc::new(store_key), &image, &body, None)?;
+        image.stored.version =
+            storage.commit(&image.stored.bytes, 1, None).map_err(|error| match error.kind() {
+                ErrorKind::KeyringConflict => {
+                    Error::new(ErrorKind::KeyringExists, "another writer created the keyring")
+                        .with_source(error)
+                }
+                _ => error,
+            })?;
+        let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
+        Self::start(storage, vec![kms], options, snapshot, true)
+    }
+
+    /// Creates a keyring in a locked storage that has none.
+    pub(crate) fn create_boxed(
+        storage: Box<dyn KeyringStorage>,
+        kms: Arc<dyn Kms>,
+        options: Options,
+    ) -> Result<Self> {
+        Self::create_locked(storage, kms, options, AuditKind::Created)
+    }
+
+    /// Opens the keyring of a storage, which is locked if it is to be written.
+    pub(crate) fn open_boxed(
+        storage: Box<dyn KeyringStorage>,
+        kms: Vec<Arc<dyn Kms>>,
+        options: Options,
+        writable: bool,
+    ) -> Result<Self> {
+        Self::open_locked(storage, kms, options, writable, Marks::Refuse)
+    }
+
+    /// Opens a store for reading and writing. One process at a time.
+    ///
+    /// `kms` holds the customer's keys to try: one, or several for a keyring with several
+    /// slots. A store whose directory is not where it was last written starts a new data
+    /// key.
+    ///
+    /// # Errors
+    /// [`KeyringMissing`](ErrorKind::KeyringMissing),
+    /// [`KeyringBusy`](ErrorKind::KeyringBusy), [`Kms`](ErrorKind::Kms),
+    /// [`WrongStoreKey`](ErrorKind::WrongStoreKey),
+    /// [`KeyringRolledBack`](ErrorKind::KeyringRolledBack), the kinds of a damaged
+    /// keyring, [`Io`](ErrorKind::Io). The store is as it was.
+    pub fn open(
+        storage: impl KeyringStorage + 'static,
+        kms: impl Into<KmsSet>,
+        options: Options,
+    ) -> Result<Self> {
+        storage.lock()?;
+        Self::open_locked(Box::new(storage), kms.into().0, options, true, Marks::Refuse)
+    }
+
+    /// Opens a store for reading, beside a writer or not. Rotations by the writer are seen
+    /// when a file under a new data key is opened.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), without `KeyringBusy`.
+    pub fn open_read_only(
+        storage: impl KeyringStorage + 'static,
+        kms: impl Into<KmsSet>,
+        options: Options,
+    ) -> Result<Self> {
+        Self::open_locked(Box::new(storage), kms.into().0, options, false, Marks::Refuse)
+    }
+
+    /// Opens a store, or creates it if it has no keyring and no older images of one.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open) and [`create`](Self::create).
+    pub fn open_or_create(
+        storage: impl KeyringStorage + 'static,
+        kms: Arc<dyn Kms>,
+        options: Options,
+    ) -> Result<Self> {
+        storage.lock()?;
+        if storage.load()?.is_none() && storage.kept()?.is_empty() {
+            return Self::create_locked(Box::new(storage), kms, options, AuditKind::Created);
+        }
+        Self::open_locked(Box::new(storage), vec![kms], options, true, Marks::Refuse)
+    }
+
+    pub(super) fn open_locked(
+        storage: Box<dyn KeyringStorage>,
+        kms: Vec<Arc<dyn Kms>>,
+        options: Options,
+        writable: bool,
+        marks: Marks,
+    ) -> Result<Self> {
+        let image = load(&*storage)?;
+        if marks == Marks::Refuse && access::revocation_requested(&*storage)? {
+            return Err(withdrawn());
+        }
+        if let Some(name) = &options.slot
+            && !image.slots.iter().any(|slot| slot.name == *name)
+        {
+            return Err(slots::no_such_slot(name));
+        }
+        let search = Search {
+            prefer: options.slot.clone(),
+            barrier: None,
+            strict: true,
+            deadline: Deadline::after(options.kms_deadline),
+        };
+        let (store_key, body) = search.unlock(&image, &kms)?;
+        if marks == Marks::Refuse && body.revoked_ns != 0 {
+            return Err(withdrawn());
+        }
+        if let Some(anchor) = &options.anchor {
+            check_anchor(&image, anchor)?;
+        }
+        let unlocked = Unlocked::new(store_key, &image, &body, None)?;
+        if writable {
+            rotation::forget_stale(&*storage, &image);
+        }
+        let location = storage.location();
+        let moved = writable && body.location != location && body.location != [0; 16];
+        let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
+        let keyring = Self::start(storage, kms, options, snapshot, writable)?;
+        if moved {
+            // A copy must not go on under the original's data key.
+            keyring.inner.rotate_all_data_keys()?;
+        }
+        Ok(keyring)
+    }
+
+    fn start(
+        storage: Box<dyn KeyringStorage>,
+        kms: Vec<Arc<dyn Kms>>,
+        options: Options,
+        snapshot: Snapshot,
+        writable: bool,
+    ) -> Result<Self> {
+        let monitor = Monitor::new(options.access, options.clock.since_boot());
+        let alarm = Arc::new(background::Alarm::default());
+        let inner = Arc::new(Inner {
+            store_id: snapshot.image.fixed.store_id,
+            storage,
+            kms: Mutex::new(kms),
+            clock: options.clock,
+            kms_deadline: options.kms_deadline,
+            writable,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            writer: Mutex::new(WriterState::default()),
+            handles: Handles::default(),
+            ledger: Ledger::default(),
+            moves: Moves::default(),
+            directories_serial: directories::Serial::default(),
+            retiring: Mutex::new(()),
+            reencrypting: Mutex::new(()),
+            alarm,
+            slot: options.slot,
+            gate: Mutex::default(),
+            monitor: Mutex::new(monitor),
+            asking: Mutex::new(()),
+            outstanding: Arc::default(),
+        });
+        let background = if options.background {
+            Some(Arc::new(background::Background::start(&inner)?))
+        } else {
+            None
+        };
+        Ok(Self { inner, _background: background })
+    }
+}

@@ -1,0 +1,106 @@
+//! How a process opens a keyring: with which keys, how patiently, and no older than what.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::access::AccessPolicy;
+use super::body::Settings;
+use super::format::Image;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::StoreId;
+use crate::kms::Kms;
+
+/// How a process uses a keyring. What the store itself does is in [`Settings`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Settings of a new store; an existing one keeps its own.
+    pub settings: Settings,
+    /// Longest time for all calls to the key service in one operation. Default: 15 s.
+    pub kms_deadline: Duration,
+    /// When access to the customer's key is checked.
+    pub access: AccessPolicy,
+    /// Name of the CMEK slot to ask first, such as the region the process runs in.
+    /// Default: none; the slots are asked in the order of the keys given.
+    pub slot: Option<String>,
+    /// Rotate data keys and check access in a background thread when they are due.
+    /// Default: true. Without it the caller **MUST** call [`Keyring::maintain`](super::Keyring::maintain) every few
+    /// minutes, or a lost customer's key is never noticed.
+    pub background: bool,
+    /// Refuse a keyring older than this. Default: none.
+    pub anchor: Option<Anchor>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            kms_deadline: Duration::from_secs(15),
+            access: AccessPolicy::default(),
+            slot: None,
+            background: true,
+            anchor: None,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+/// Names one state of a keyring. Kept outside of the store, it shows when somebody put
+/// the whole store back to an older state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Anchor {
+    /// The store.
+    pub store_id: StoreId,
+    /// The generation: the number of commits.
+    pub generation: u64,
+    /// The MAC of that generation.
+    pub mac: [u8; 32],
+}
+
+/// The customer's keys to try when a store is opened: one, or several.
+#[derive(Clone, Debug)]
+pub struct KmsSet(pub(super) Vec<Arc<dyn Kms>>);
+
+impl From<Arc<dyn Kms>> for KmsSet {
+    fn from(kms: Arc<dyn Kms>) -> Self {
+        Self(vec![kms])
+    }
+}
+
+impl From<Vec<Arc<dyn Kms>>> for KmsSet {
+    fn from(kms: Vec<Arc<dyn Kms>>) -> Self {
+        Self(kms)
+    }
+}
+
+impl<T: Kms + 'static> From<Arc<T>> for KmsSet {
+    fn from(kms: Arc<T>) -> Self {
+        Self(vec![kms])
+    }
+}
+
+/// Refuses an image that is not `anchor`'s or one that follows it.
+pub(super) fn check_anchor(image: &Image, anchor: &Anchor) -> Result<()> {
+    let fixed = &image.fixed;
+    if fixed.store_id != anchor.store_id {
+        let what = format!("expected store {}, found {}", anchor.store_id, fixed.store_id);
+        return Err(Error::new(ErrorKind::IdentityMismatch, what));
+    }
+    // The chain of MACs reaches one generation back.
+    let forked = (fixed.generation == anchor.generation && *image.mac() != anchor.mac)
+        || (fixed.generation == anchor.generation.saturating_add(1)
+            && fixed.previous_mac != anchor.mac);
+    if fixed.generation < anchor.generation || forked {
+        return Err(Error::new(
+            ErrorKind::KeyringRolledBack,
+            format!(
+                "expected keyring generation {} or one that follows it, found {}",
+                anchor.generation, fixed.generation
+            ),
+        ));
+    }
+    Ok(())
+}
