@@ -117,7 +117,7 @@ impl Encryptor {
         slot: Arc<KeySlot>,
         count: Arc<ByteCount>,
     ) -> Self {
-        let process = std::process::id();
+        let process = crate::process::id();
         let progress = match suite {
             Suite::Aes256Ctr => Progress::Stream,
             Suite::Aes256GcmChunks => Progress::Chunks(ChunkWriter::new(header[13])),
@@ -262,16 +262,6 @@ impl Encryptor {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the lengths differ.
     pub fn encrypt(&mut self, plaintext: &[u8], ciphertext: &mut [u8]) -> Result<()> {
         self.check_process()?;
-        self.encrypt_unforked(plaintext, ciphertext)
-    }
-
-    /// [`encrypt`](Self::encrypt) for a caller that checks the process before anything
-    /// leaves it: a system call for each append would cost more than a short append.
-    pub(crate) fn encrypt_unforked(
-        &mut self,
-        plaintext: &[u8],
-        ciphertext: &mut [u8],
-    ) -> Result<()> {
         same_len(plaintext, ciphertext)?;
         let position = self.reserve(plaintext.len())?;
         self.slot.with_ctr(|key| key.apply(position, plaintext, ciphertext))?;
@@ -281,17 +271,11 @@ impl Encryptor {
 
     /// Refuses in a forked child, which must not go on writing its parent's file.
     pub(crate) fn check_process(&self) -> Result<()> {
-        if std::process::id() == self.process {
+        if crate::process::id() == self.process {
             return Ok(());
         }
         let what = "a forked child cannot go on writing its parent's file";
         Err(Error::new(ErrorKind::Poisoned, what))
-    }
-
-    /// Makes it believe that it is in a forked child.
-    #[cfg(test)]
-    pub(crate) fn pretend_forked(&mut self) {
-        self.process = self.process.wrapping_add(1);
     }
 
     fn reserve(&self, len: usize) -> Result<u64> {

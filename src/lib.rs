@@ -47,6 +47,7 @@ pub mod kms;
 mod ledger;
 mod moves;
 mod parallel;
+mod process;
 pub mod progress;
 mod random;
 mod scan;

@@ -110,7 +110,7 @@ impl Writer {
             }
             let room = self.buffer.room(bytes.len());
             let (now, later) = bytes.split_at(room.len());
-            let encrypted = self.encryptor.encrypt_unforked(now, room);
+            let encrypted = self.encryptor.encrypt(now, room);
             encrypted.map_err(|error| error.with_path(&self.path))?;
             self.buffer.fill(now.len());
             bytes = later;
@@ -168,7 +168,7 @@ impl Writer {
             return Ok(());
         }
         // A forked child shares the file and has a copy of the buffer: if it wrote, the
-        // parent's bytes would stand in the file twice. What it encrypts stays inside.
+        // parent's bytes would stand in the file twice.
         self.encryptor.check_process().map_err(|error| error.with_path(&self.path))?;
         // Set here, so that a failed `append` that took a part of its bytes counts too.
         self.unsynced = true;

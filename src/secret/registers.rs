@@ -1,7 +1,7 @@
 //! Emptying the vector registers, which a thread that waits keeps, and a core dump shows.
 
-// With the kernels of `cipher/ctr/x86.rs` the only unsafe code of the core: no safe
-// instruction names a register.
+// With the kernels of `cipher/ctr/x86.rs` and the page of `process.rs` the only unsafe code
+// of the core: no safe instruction names a register.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::keyring::{Keyring, MemoryStorage, Options};
 use crate::kms::{KeyFile, generate_key_file};
+use crate::process::tests::in_forked_child;
 use crate::{EncryptedFs, FileKind};
 
 #[derive(Debug, Default)]
@@ -35,17 +36,19 @@ fn a_forked_child_writes_nothing() {
     let file = Box::new(Sink(written.clone()));
     let mut writer = Writer::new("file".into(), file, encryptor, 8192, fs.places.clone());
     writer.append(b"the parent's").unwrap();
-    writer.encryptor.pretend_forked();
-    // It may fill its own copy of the buffer, which then goes nowhere.
-    writer.append(b"the child's").unwrap();
-    for refused in [writer.append(&[1; 9000]), writer.flush(), writer.sync()] {
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Poisoned);
-    }
-    assert_eq!(writer.finish().unwrap_err().kind(), ErrorKind::Poisoned);
-    assert!(written.lock().unwrap().is_empty());
     let mut encryptor = fs.keyring().encryptor(FileKind::Log).unwrap();
-    encryptor.pretend_forked();
     let mut buf = *b"plain";
-    let refused = encryptor.encrypt_in_place(&mut buf).unwrap_err();
-    assert_eq!((refused.kind(), &buf), (ErrorKind::Poisoned, b"plain"));
+    let poisoned = |result: Result<()>| result.is_err_and(|e| e.kind() == ErrorKind::Poisoned);
+    assert!(in_forked_child(|| {
+        let refused = poisoned(writer.append(b"the child's"))
+            && poisoned(writer.append(&[1; 9000]))
+            && poisoned(writer.flush())
+            && poisoned(writer.sync())
+            && poisoned(writer.finish().map(drop));
+        let untouched = poisoned(encryptor.encrypt_in_place(&mut buf)) && buf == *b"plain";
+        // Its own files it may write.
+        let mut own = fs.keyring().encryptor(FileKind::Log).unwrap();
+        let allowed = own.encrypt_in_place(&mut buf).is_ok();
+        refused && untouched && allowed && written.lock().unwrap().is_empty()
+    }));
 }
