@@ -28,6 +28,9 @@ pub(crate) use slot::{KeySlot, revoked};
 /// Longest body in bytes, in every suite: the blocks of a file then number at most 2^40.
 pub const BODY_LEN_MAX: u64 = 1 << 44;
 
+/// Bytes that are made room for and encrypted in one go: they stay in the first cache.
+const PIECE_LEN: usize = 16 << 10;
+
 /// Bytes an encryptor counts by itself before it adds them to its data key's total.
 const COUNT_BATCH_BYTES: u64 = 1 << 20;
 
@@ -180,11 +183,16 @@ impl Encryptor {
         let position = self.position;
         match &mut self.progress {
             Progress::Stream => {
-                let start = out.len();
-                out.resize(start + plaintext.len(), 0);
-                return self.encrypt(plaintext, &mut out[start..]).inspect_err(|_| {
-                    out.truncate(start);
-                });
+                let mut at = self.reserve(plaintext.len())?;
+                self.slot.with_ctr(|key| {
+                    out.reserve(plaintext.len());
+                    for piece in plaintext.chunks(PIECE_LEN) {
+                        let start = out.len();
+                        out.resize(start + piece.len(), 0);
+                        key.apply(at, piece, &mut out[start..]);
+                        at += piece.len() as u64;
+                    }
+                })?;
             }
             Progress::Chunks(chunks) => {
                 chunks.check_len(position, plaintext.len())?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use atrest::{Encryptor, FileKind, FileSpec, Keyring, Suite};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::ready;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -116,10 +116,18 @@ impl EncryptedStore {
 fn encrypt(encryptor: &mut Encryptor, payload: PutPayload) -> atrest::Result<PutPayload> {
     let mut chunks = vec![Bytes::copy_from_slice(encryptor.header())];
     for chunk in payload {
-        // In place if nobody else holds the bytes.
-        let mut chunk = chunk.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        encryptor.encrypt_in_place(&mut chunk)?;
-        chunks.push(chunk.freeze());
+        chunks.push(match chunk.try_into_mut() {
+            Ok(mut own) => {
+                encryptor.encrypt_in_place(&mut own)?;
+                own.freeze()
+            }
+            // Somebody else holds the bytes too, as an engine that may have to try again.
+            Err(shared) => {
+                let mut encrypted = Vec::with_capacity(shared.len());
+                encryptor.append(&shared, &mut encrypted)?;
+                encrypted.into()
+            }
+        });
     }
     Ok(chunks.into_iter().collect())
 }

@@ -1,8 +1,7 @@
 //! Writing an object in parts.
 
 use async_trait::async_trait;
-use atrest::Encryptor;
-use bytes::BytesMut;
+use atrest::{Encryptor, HEADER_LEN};
 use futures_util::FutureExt;
 use futures_util::future::{ready, try_join_all};
 use object_store::path::Path;
@@ -26,7 +25,7 @@ pub(crate) struct Upload {
     location: Path,
     reads: Reads,
     /// Ciphertext, the header first, not sent yet.
-    pending: BytesMut,
+    pending: Vec<u8>,
     part_len: usize,
     /// Whether parts are missing, or the upload has ended: nothing may complete it then.
     closed: bool,
@@ -39,7 +38,7 @@ impl Upload {
         location: Path,
         reads: Reads,
     ) -> Self {
-        let pending = BytesMut::from(&encryptor.header()[..]);
+        let pending = encryptor.header().to_vec();
         let part_len = PART_LEN_MIN;
         Self { inner, encryptor, location, reads, pending, part_len, closed: false }
     }
@@ -47,11 +46,7 @@ impl Upload {
     fn encrypt(&mut self, data: PutPayload) -> Result<()> {
         self.pending.reserve(data.content_length());
         for chunk in data {
-            let from = self.pending.len();
-            self.pending.extend_from_slice(&chunk);
-            if let Err(error) = self.encryptor.encrypt_in_place(&mut self.pending[from..]) {
-                // What stands there is plaintext.
-                self.pending.clear();
+            if let Err(error) = self.encryptor.append(&chunk, &mut self.pending) {
                 self.closed = true;
                 return Err(refused(&self.location, error));
             }
@@ -77,7 +72,10 @@ impl MultipartUpload for Upload {
         }
         let mut parts = Vec::new();
         while self.pending.len() >= self.part_len {
-            let part = self.pending.split_to(self.part_len).freeze();
+            let mut rest = Vec::with_capacity(self.part_len + HEADER_LEN);
+            rest.extend_from_slice(&self.pending[self.part_len..]);
+            self.pending.truncate(self.part_len);
+            let part = std::mem::replace(&mut self.pending, rest);
             parts.push(self.inner.put_part(part.into()));
         }
         try_join_all(parts).map(|outcome| outcome.map(drop)).boxed()
@@ -91,7 +89,7 @@ impl MultipartUpload for Upload {
         // The first 4096 bytes are sent here if not before, so an empty object has its
         // header.
         if !self.pending.is_empty() {
-            let last = self.pending.split().freeze();
+            let last = std::mem::take(&mut self.pending);
             self.inner.put_part(last.into()).await?;
         }
         let result = self.inner.complete().await?;
