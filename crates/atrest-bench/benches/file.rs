@@ -1,4 +1,4 @@
-//! `file/{pread_4k,pread_64k,seq_read,seq_write,create,open}/{plain,atrest,naive}`.
+//! `file/{pread_4k,pread_64k,seq_read,seq_write,create,open}/{plain,atrest,naive,same_len}`.
 
 use atrest_bench::file::{Files, OPERATIONS};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -11,7 +11,7 @@ fn benches(criterion: &mut Criterion) {
         if bytes > 0 {
             group.throughput(Throughput::Bytes(bytes));
         }
-        for name in ["plain", "atrest", "naive"] {
+        for name in ["plain", "atrest", "naive", "same_len"] {
             if let Some(mut run) = files.operation(operation, name) {
                 group.bench_function(name, |bencher| bencher.iter(&mut *run));
             }
