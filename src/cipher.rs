@@ -351,6 +351,7 @@ impl Decryptor {
     /// [`FileTooLarge`](ErrorKind::FileTooLarge) beyond 2^44,
     /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) for a suite that changes
     /// lengths. `buf` is then unchanged.
+    #[inline]
     pub fn decrypt_in_place(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
         self.check(offset_bytes, buf.len())?;
         self.slot.with_ctr(|key| key.apply_in_place(offset_bytes, buf))
@@ -372,6 +373,7 @@ impl Decryptor {
         self.slot.with_ctr(|key| key.apply(offset_bytes, ciphertext, plaintext))
     }
 
+    #[inline]
     fn check(&self, offset_bytes: u64, len: usize) -> Result<()> {
         match offset_bytes.checked_add(len as u64) {
             Some(end) if end <= BODY_LEN_MAX => Ok(()),

@@ -25,7 +25,11 @@ mod writer;
 pub use log::Torn;
 pub(crate) use places::Places;
 pub use reader::Reader;
+use scratch::Scratch;
 pub use writer::{Sealed, Writer};
+
+/// Most bytes behind the header that are read together with it.
+const START_LEN_MAX: usize = 256 << 10;
 
 /// Default size of a writer's buffer, in bytes.
 pub const WRITE_BUFFER_LEN: usize = 256 << 10;
@@ -163,11 +167,42 @@ impl EncryptedFs {
     /// [`IdentityMismatch`](ErrorKind::IdentityMismatch).
     pub fn open_expecting(&self, path: impl AsRef<Path>, expect: &Expect) -> Result<Reader> {
         let path = path.as_ref();
-        let file = self
-            .vfs
-            .open(path)
-            .map_err(|e| Error::io("the file cannot be opened", e).with_path(path))?;
+        let file = self.open_raw(path)?;
         self.open_file(path, file, expect).map_err(|error| error.with_path(path))
+    }
+
+    /// [Opens](Self::open_expecting) a file and reads its first bytes, as many as fit into
+    /// `buf` and the file has; returns how many. In suite 1 the one `pread` that brings the
+    /// header brings up to 256 KiB of them, too.
+    ///
+    /// # Errors
+    /// Those of [`open_expecting`](Self::open_expecting) and [`Reader::read_at`]. `buf` then
+    /// holds zeros.
+    pub fn open_and_read(
+        &self,
+        path: impl AsRef<Path>,
+        expect: &Expect,
+        buf: &mut [u8],
+    ) -> Result<(Reader, usize)> {
+        let path = path.as_ref();
+        let opened = self.open_raw(path).and_then(|file| {
+            let mut scratch = Scratch::take();
+            let start = scratch.bytes(HEADER_LEN + buf.len().min(START_LEN_MAX));
+            let read = read_start(&*file, start)?;
+            let (header, body) = start[..read].split_at(read.min(HEADER_LEN));
+            let reader = self.open_started(path, file, expect, header)?;
+            let read = reader.read_from_start(body, buf)?;
+            Ok((reader, read))
+        });
+        opened.map_err(|error| {
+            buf.fill(0);
+            error.with_path(path)
+        })
+    }
+
+    fn open_raw(&self, path: &Path) -> Result<Box<dyn ReadFile>> {
+        let opened = self.vfs.open(path);
+        opened.map_err(|e| Error::io("the file cannot be opened", e).with_path(path))
     }
 
     pub(crate) fn open_file(
@@ -177,9 +212,18 @@ impl EncryptedFs {
         expect: &Expect,
     ) -> Result<Reader> {
         let mut start = [0; HEADER_LEN];
-        let read =
-            file.read_at(&mut start, 0).map_err(|e| Error::io("the header cannot be read", e))?;
-        let start = &start[..read];
+        let read = read_start(&*file, &mut start)?;
+        self.open_started(path, file, expect, &start[..read])
+    }
+
+    /// Opens a file of which the first bytes, at most a header, are known.
+    fn open_started(
+        &self,
+        path: &Path,
+        file: Box<dyn ReadFile>,
+        expect: &Expect,
+        start: &[u8],
+    ) -> Result<Reader> {
         let plain = !start.is_empty()
             && !begins_encrypted(start)
             && !start.starts_with(&KEYRING_MAGIC)
@@ -322,6 +366,10 @@ impl EncryptedFs {
             plaintext_files_opened: self.counts.plaintext_opened.load(Ordering::Relaxed),
         }
     }
+}
+
+fn read_start(file: &dyn ReadFile, start: &mut [u8]) -> Result<usize> {
+    file.read_at(start, 0).map_err(|e| Error::io("the header cannot be read", e))
 }
 
 /// An engine that clears its directory must not lose every key with it.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::START_LEN_MAX;
 use super::chunks::Chunks;
 use super::log::{Log, Torn};
 use crate::cipher::Decryptor;
@@ -182,6 +183,20 @@ impl Reader {
         result
     }
 
+    /// Fills `buf` from the file's beginning, of which the ciphertext `start` was read
+    /// together with the header.
+    pub(super) fn read_from_start(&self, start: &[u8], buf: &mut [u8]) -> Result<usize> {
+        match &self.body {
+            // Less than asked for: either the end of the file, or of what is read ahead.
+            Body::Stream(decryptor) if start.len() == buf.len() || start.len() < START_LEN_MAX => {
+                let buf = &mut buf[..start.len()];
+                self.at_path(decryptor.decrypt(0, start, buf)).map(|()| start.len())
+            }
+            _ => self.read_at(buf, 0),
+        }
+    }
+
+    #[inline]
     fn read_inner(&self, buf: &mut [u8], offset_bytes: u64) -> Result<usize> {
         match &self.body {
             Body::Plain(access) => {
@@ -198,6 +213,7 @@ impl Reader {
         }
     }
 
+    #[inline]
     fn read_file(&self, buf: &mut [u8], offset_bytes: u64, header_len: u64) -> Result<usize> {
         let physical = offset_bytes.checked_add(header_len).ok_or_else(|| {
             Error::new(ErrorKind::InvalidArgument, "the offset overflows").with_path(&self.path)

@@ -4,7 +4,10 @@ use std::io;
 use std::sync::Arc;
 
 use atrest::fs::FileEntry;
-use atrest::{BODY_LEN_MAX, EncryptedFs, ErrorKind, FileKind, PlaintextPolicy, Settings};
+use atrest::{
+    BODY_LEN_MAX, EncryptedFs, ErrorKind, Expect, FileKind, FileSpec, PlaintextPolicy, Settings,
+    Suite,
+};
 use proptest::prelude::{ProptestConfig, prop_assert_eq, proptest};
 
 use crate::mem_fs::{MemFs, Op};
@@ -304,7 +307,7 @@ fn a_file_of_the_greatest_length_is_not_exceeded() {
     let (_mem, fs) = mem_store();
     write_file(&fs, "file").unwrap();
     let header = atrest::Header::parse(&_mem.files()["file"]).unwrap();
-    let decryptor = fs.keyring().decryptor(&header, &atrest::Expect::default()).unwrap();
+    let decryptor = fs.keyring().decryptor(&header, &Expect::default()).unwrap();
     let mut buf = [0; 16];
     decryptor.decrypt_in_place(BODY_LEN_MAX - 16, &mut buf).unwrap();
     for offset in [BODY_LEN_MAX - 15, BODY_LEN_MAX, u64::MAX - 15, u64::MAX] {
@@ -368,4 +371,41 @@ fn a_listing_survives_files_that_vanish() {
     mem.vanish_after_list(&in_dir("a"));
     let left: Vec<_> = fs.list(DIR).unwrap().into_iter().map(|entry| entry.path).collect();
     assert_eq!(left, [in_dir("b")]);
+}
+
+#[test]
+fn opening_can_bring_the_first_bytes_along() {
+    let (mem, fs) = mem_store();
+    let data: Vec<u8> = (0..300_000_u32).map(|i| (i * 7 + 3) as u8).collect();
+    for (suite, name) in
+        [(Suite::Aes256Ctr, "one"), (Suite::Aes256GcmChunks, "two"), (Suite::Aes256GcmLog, "three")]
+    {
+        let path = format!("{DIR}/{name}");
+        let mut writer = fs.create_new(&path, FileSpec::new(FileKind::Table).suite(suite)).unwrap();
+        writer.append(&data).unwrap();
+        writer.finish().unwrap();
+        // Nothing, less than is read ahead, more than that, more than there is.
+        for len in [0, 1000, 270_000, 300_000, 300_001] {
+            mem.clear_log();
+            let mut buf = vec![0xff; len];
+            let (reader, read) = fs.open_and_read(&path, &Expect::default(), &mut buf).unwrap();
+            assert_eq!(read, len.min(data.len()), "{name}, {len} bytes");
+            assert_eq!(buf[..read], data[..read], "{name}, {len} bytes");
+            let reads = mem.log().iter().filter(|op| matches!(op, Op::Read(..))).count();
+            assert!(name != "one" || reads == if len <= 256 << 10 { 1 } else { 2 }, "{len} bytes");
+            assert_eq!(reader.len().unwrap(), data.len() as u64);
+        }
+        // A short file is read to its end at once.
+        let short = format!("{DIR}/short-{name}");
+        let mut writer =
+            fs.create_new(&short, FileSpec::new(FileKind::Table).suite(suite)).unwrap();
+        writer.append(b"short").unwrap();
+        writer.finish().unwrap();
+        let mut buf = [0xff; 9];
+        assert_eq!(fs.open_and_read(&short, &Expect::default(), &mut buf).unwrap().1, 5);
+        assert_eq!(&buf[..5], b"short");
+        let other = Expect { kind: Some(FileKind::Log), file_id: None };
+        let refused = fs.open_and_read(&path, &other, &mut buf).unwrap_err();
+        assert_eq!((refused.kind(), buf), (ErrorKind::IdentityMismatch, [0; 9]));
+    }
 }
