@@ -102,7 +102,7 @@ impl Chain {
         let target: Arc<dyn BackupTarget> = Arc::new(target);
         let storage = target.keyring()?;
         if !is_labelled(&*target)? {
-            if storage.load()?.is_some() || !target.list("")?.is_empty() {
+            if storage.load()?.is_some() || !target.is_empty()? {
                 let kind = ErrorKind::Io(std::io::ErrorKind::DirectoryNotEmpty);
                 return Err(Error::new(kind, "expected an empty directory, or one of backups"));
             }

@@ -53,11 +53,55 @@ pub trait BackupTarget: Send + Sync + Debug {
         true
     }
 
+    /// Whether nothing at all is here but what a chain that was killed at its very start
+    /// leaves. Default: whether no file is at the top.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    fn is_empty(&self) -> Result<bool> {
+        Ok(self.list("")?.is_empty())
+    }
+
     /// Makes all finished files and removals durable.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io).
     fn settle(&self) -> Result<()>;
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<T: BackupTarget + ?Sized> BackupTarget for Box<T> {
+    fn keyring(&self) -> Result<Box<dyn KeyringStorage>> {
+        (**self).keyring()
+    }
+
+    fn put(&self, name: &str) -> Result<Box<dyn PutFile>> {
+        (**self).put(name)
+    }
+
+    fn open(&self, name: &str) -> Result<Box<dyn ReadFile>> {
+        (**self).open(name)
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<(String, u64)>> {
+        (**self).list(folder)
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        (**self).remove(name)
+    }
+
+    fn is_exclusive(&self) -> bool {
+        (**self).is_exclusive()
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        (**self).is_empty()
+    }
+
+    fn settle(&self) -> Result<()> {
+        (**self).settle()
+    }
 }
 
 /// A file on its way to a target. Dropped before its end it leaves nothing behind that
@@ -157,6 +201,17 @@ impl BackupTarget for DirectoryTarget {
     fn remove(&self, name: &str) -> Result<()> {
         let path = self.path(name);
         self.vfs.remove(&path).map_err(fail("the file cannot be removed", &path))
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        let entries = self.vfs.list(&self.dir);
+        let entries = entries.map_err(fail("the directory cannot be listed", &self.dir))?;
+        Ok(entries.iter().all(|entry| {
+            let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            // Every new ext file system has a lost+found.
+            let is_ours = [TMP, FILES, "lost+found"].contains(&name) && !entry.is_file;
+            is_ours || crate::fs::is_keyring(&entry.path)
+        }))
     }
 
     fn settle(&self) -> Result<()> {

@@ -29,7 +29,7 @@ Exit codes:
   1   failed otherwise                        8   exists already
   2   wrong usage or configuration            9   another process has the store open
   3   the key service refuses the key        10   not an encrypted file
-  4   the key service gave no answer         11   the file system failed
+  4   the key service gave no answer         11   file system or object store failed
   5   wrong key, or somebody changed data    12   written by a newer version
   6   file or keyring is damaged            130   interrupted
 ";

@@ -127,7 +127,8 @@ fn causes(error: &Error) -> Vec<String> {
         causes.push(clean(&cause.to_string()));
         next = cause.source();
     }
-    causes.dedup();
+    // Some repeat what is below them at their end.
+    causes.dedup_by(|below, above| above.ends_with(below.as_str()));
     causes
 }
 

@@ -9,6 +9,7 @@ use atrest::keyring::KeyringStorage;
 use atrest::vfs::ReadFile;
 use atrest::{Error, ErrorKind, Result};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use object_store::path::Path;
 use object_store::{
     Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
@@ -106,6 +107,13 @@ impl BackupTarget for ObjectStoreTarget {
 
     fn is_exclusive(&self) -> bool {
         false
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        let (store, at) = (self.store.clone(), self.prefix.clone());
+        let first = self.bridge.run(async move { store.list(Some(&at)).next().await.transpose() });
+        let first = settled("the objects cannot be listed", &self.prefix, first)?;
+        Ok(first.is_none())
     }
 
     fn settle(&self) -> Result<()> {

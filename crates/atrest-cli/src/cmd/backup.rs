@@ -3,29 +3,45 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use atrest::backup::{Chain, DirectoryTarget};
+use atrest::backup::Chain;
 use atrest::kms::Kms;
-use atrest::{Error, ErrorKind};
 use clap::Subcommand;
 
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::output::Out;
 
+mod bucket;
 mod list;
 mod make;
+mod place;
 mod restore;
 mod verify;
 
+use place::Place;
+
 /// Back up a store while it is in use, and restore it.
 ///
-/// A directory of backups holds one full backup and the incremental ones on top of it. It
-/// has a keyring of its own, wrapped by the customer's key: it opens without the store.
-/// `atrest status`, `verify` and `rotate cmek` work on it as on a store.
+/// A directory of backups, or a prefix of an object store, holds one full backup and the
+/// incremental ones on top of it. It has a keyring of its own, wrapped by the customer's
+/// key: it opens without the store. `atrest status`, `verify` and `rotate cmek` work on a
+/// directory of backups as on a store.
 #[derive(clap::Args)]
+#[command(after_help = OBJECT_STORES_HELP)]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
 }
+
+/// Where a destination in an object store has its settings from.
+const OBJECT_STORES_HELP: &str = "\
+Object stores:
+  s3://BUCKET/PREFIX      AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+                          AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_ALLOW_HTTP
+  gs://BUCKET/PREFIX      GOOGLE_APPLICATION_CREDENTIALS, GOOGLE_SERVICE_ACCOUNT
+  az://CONTAINER/PREFIX   AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY,
+                          AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_ENDPOINT
+Without keys the identity that the cloud gives to the machine is used.
+";
 
 #[derive(Subcommand)]
 enum What {
@@ -48,38 +64,8 @@ impl Args {
     }
 }
 
-/// An existing directory of backups.
-fn existing(dest: &Path) -> Result<DirectoryTarget> {
-    match dest.metadata() {
-        Ok(metadata) if metadata.is_dir() => Ok(DirectoryTarget::new(dest)),
-        Ok(_) => {
-            let what = "expected a directory of backups, found a file";
-            Err(Error::new(ErrorKind::InvalidArgument, what).with_path(dest).into())
-        }
-        Err(source) => Err(Failure::io("the backups cannot be opened", dest, source)),
-    }
-}
-
-fn open_read_only(dest: &Path, kms: Arc<dyn Kms>) -> Result<Chain> {
-    Chain::open_read_only(existing(dest)?, vec![kms]).map_err(|error| at(error, dest))
-}
-
-/// A failure of the directory of backups as a whole.
-fn at(error: Error, dest: &Path) -> Failure {
-    let advice = match error.kind() {
-        ErrorKind::KeyringMissing | ErrorKind::BrokenBackup => {
-            Some("give the directory that `atrest backup create` wrote to, whole")
-        }
-        ErrorKind::Io(std::io::ErrorKind::DirectoryNotEmpty) => {
-            Some("give a new or empty directory; each store has its own for backups")
-        }
-        _ => None,
-    };
-    let failure = Failure::from(error.with_path(dest));
-    match advice {
-        Some(advice) => failure.advise(advice),
-        None => failure,
-    }
+fn open_read_only(place: &Place, kms: Arc<dyn Kms>) -> Result<Chain> {
+    Chain::open_read_only(place.existing()?, vec![kms]).map_err(|error| place.at(error))
 }
 
 /// A path as JSON and people see it.
@@ -89,6 +75,12 @@ fn shown(path: &Path) -> String {
 
 #[derive(clap::Args)]
 struct Dest {
-    /// The directory of backups.
+    /// The directory of backups, or its URI: s3://BUCKET/PREFIX, gs://…, az://…, file:///…
     dest: PathBuf,
+}
+
+impl Dest {
+    fn place(&self) -> Result<Place> {
+        Place::parse(&self.dest)
+    }
 }

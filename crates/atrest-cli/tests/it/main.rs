@@ -3,6 +3,7 @@
 
 mod backup;
 mod bad_input;
+mod buckets;
 mod cmek;
 mod demo;
 mod disks;
@@ -13,5 +14,6 @@ mod keys;
 mod kill;
 mod passphrases;
 mod round_trip;
+mod s3;
 mod serve;
 mod support;

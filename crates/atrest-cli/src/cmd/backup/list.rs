@@ -16,6 +16,7 @@ use crate::units;
 #[command(after_help = "\
 Examples:
   atrest backup list /backup/data --cmek file:///etc/app/cmek.key
+  atrest backup list s3://backups/data --cmek file:///etc/app/cmek.key
   atrest backup list /backup/data --json | jq '.backups[-1].number'
 
 JSON fields: directory, chain_id, backups [number, full, created_ns, source_store_id,
@@ -38,11 +39,11 @@ struct Report {
 
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        super::existing(&self.dest.dest)?;
+        let place = self.dest.place()?;
         let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let chain = open_read_only(&self.dest.dest, kms)?;
-        let backups = chain.list()?;
-        let directory = shown(&self.dest.dest);
+        let chain = open_read_only(&place, kms)?;
+        let backups = chain.list().map_err(|error| place.explain(error))?;
+        let directory = shown(place.path());
         let report = Report { directory, chain_id: chain.id(), backups };
         out.result(&report, || report.text())
     }

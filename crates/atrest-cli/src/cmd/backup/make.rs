@@ -1,13 +1,14 @@
 //! `atrest backup create` and `incremental`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use atrest::backup::{BackupReport, Chain, DirectoryTarget, Snapshot};
+use atrest::backup::{BackupReport, Chain, Snapshot};
 use atrest::{EncryptedFs, Error, ErrorKind};
 use serde::Serialize;
 
-use super::{at, existing, shown};
+use super::place::Place;
+use super::shown;
 use crate::failure::{Failure, Result};
 use crate::key::{self, CmekArg, Words};
 use crate::output::{BOLD, Out, YELLOW, clean, note};
@@ -20,6 +21,7 @@ use crate::{progress, signal, store, units};
 #[command(after_help = "\
 Examples:
   atrest backup create data /backup/data --cmek file:///etc/app/cmek.key
+  atrest backup create data s3://backups/data --cmek file:///etc/app/cmek.key
 
 JSON fields: destination, chain_id, number, full, created_ns, source_store_id,
 source_generation, files, bytes, copied_files, added_bytes, unfinished, manifest_sha256,
@@ -38,6 +40,7 @@ pub(super) struct Create {
 #[command(after_help = "\
 Examples:
   atrest backup incremental data /backup/data --cmek file:///etc/app/cmek.key
+  atrest backup incremental data s3://backups/data --json
 
 JSON fields: those of `atrest backup create`
 ")]
@@ -50,7 +53,8 @@ pub(super) struct Incremental {
 struct Make {
     /// The store's directory.
     dir: PathBuf,
-    /// The directory of backups, outside of the store.
+    /// The directory of backups, outside of the store, or a URI: s3://BUCKET/PREFIX, gs://…,
+    /// az://…, file:///…
     dest: PathBuf,
     #[command(flatten)]
     cmek: CmekArg,
@@ -80,8 +84,9 @@ impl Incremental {
 impl Make {
     fn run(&self, out: &mut Out, create: bool) -> Result<()> {
         drop(store::storage(&self.dir)?);
-        let target = if create { self.target()? } else { existing(&self.dest)? };
+        let place = Place::parse(&self.dest)?;
         let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
+        let target = if create { place.prepared(&self.dir)? } else { place.existing()? };
         let started = Instant::now();
         let fs = EncryptedFs::new(store::open_read_only(&self.dir, kms.clone())?);
         let chain = if create {
@@ -89,19 +94,19 @@ impl Make {
         } else {
             Chain::open(target, vec![kms])
         };
-        let chain = chain.map_err(|error| at(error, &self.dest))?;
-        let count = chain.list()?.len();
+        let chain = chain.map_err(|error| place.at(error))?;
+        let count = chain.list().map_err(|error| place.explain(error))?.len();
         match (create, count) {
             (true, 1..) => {
                 let kind = ErrorKind::Io(std::io::ErrorKind::AlreadyExists);
                 let error = Error::new(kind, "a full backup is there already");
-                return Err(Failure::from(error.with_path(&self.dest)).advise(
-                    "add to it with `atrest backup incremental`, or give another directory",
+                return Err(Failure::from(error.with_path(place.path())).advise(
+                    "add to it with `atrest backup incremental`, or give another destination",
                 ));
             }
             (false, 0) => {
                 let what = "expected a full backup to build on, found none";
-                let error = Error::new(ErrorKind::BrokenBackup, what).with_path(&self.dest);
+                let error = Error::new(ErrorKind::BrokenBackup, what).with_path(place.path());
                 return Err(Failure::from(error).advise("make one with `atrest backup create`"));
             }
             _ => {}
@@ -109,29 +114,14 @@ impl Make {
         let bar = progress::work("copying", out.is_json());
         let _stoppable = signal::Stoppable::begin();
         let snapshot = Snapshot::take(&fs, &self.dir)?;
-        let backup = chain.back_up(&fs, &snapshot, &|progress| progress::show(&bar, progress))?;
+        let backup = chain.back_up(&fs, &snapshot, &|progress| progress::show(&bar, progress));
         drop(snapshot);
         bar.finish_and_clear();
+        let backup = backup.map_err(|error| place.explain(error))?;
         warn(&backup);
         let seconds = started.elapsed().as_secs_f64();
-        let report = Report { destination: shown(&self.dest), backup, seconds };
+        let report = Report { destination: shown(place.path()), backup, seconds };
         out.result(&report, || report.text())
-    }
-
-    /// The destination, created if needed.
-    fn target(&self) -> Result<DirectoryTarget> {
-        let fail = |e| Failure::io("the directory of backups cannot be created", &self.dest, e);
-        std::fs::create_dir_all(&self.dest).map_err(fail)?;
-        let inside =
-            |dir: &Path| Some(self.dest.canonicalize().ok()?.starts_with(dir.canonicalize().ok()?));
-        if inside(&self.dir) == Some(true) {
-            // Gone if it was made just now.
-            drop(std::fs::remove_dir(&self.dest));
-            let what = "expected a directory outside of the store, found one inside";
-            let error = Error::new(ErrorKind::InvalidArgument, what).with_path(&self.dest);
-            return Err(Failure::from(error).advise("give a directory on another disk"));
-        }
-        Ok(DirectoryTarget::new(&self.dest))
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{progress, signal, store, units};
 #[command(after_help = "\
 Examples:
   atrest backup restore /backup/data restored --cmek file:///etc/app/cmek.key
+  atrest backup restore s3://backups/data restored --cmek file:///etc/app/cmek.key
   atrest backup restore /backup/data restored --number 3
   atrest backup restore /backup/data restored --cmek passphrase: --new-cmek file:///etc/b.key
 
@@ -59,14 +60,14 @@ struct Report {
 
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        super::existing(&self.dest.dest)?;
+        let place = self.dest.place()?;
         let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
         let new_kms = match &self.new_cmek {
             Some(uri) => key::open(uri, Words::New, key::NEW_PASSPHRASE_VARIABLE)?,
             None => kms.clone(),
         };
         let started = Instant::now();
-        let chain = open_read_only(&self.dest.dest, kms)?;
+        let chain = open_read_only(&place, kms)?;
         let mut spec = RestoreSpec::new(&self.newdir, new_kms.clone());
         spec.number = self.number;
         spec.manifest_sha256 = self.manifest_sha256.clone();
@@ -79,7 +80,7 @@ impl Args {
             ErrorKind::KeyringExists | ErrorKind::Io(std::io::ErrorKind::DirectoryNotEmpty) => {
                 Failure::from(error).advise("restore into a new or empty directory")
             }
-            _ => error.into(),
+            _ => place.explain(error),
         })?;
         let report = Report {
             directory: shown(&self.newdir),

@@ -21,6 +21,7 @@ const SHOWN_MAX: usize = 10;
 #[command(after_help = "\
 Examples:
   atrest backup verify /backup/data --cmek file:///etc/app/cmek.key
+  atrest backup verify s3://backups/data --cmek file:///etc/app/cmek.key --json
 
 JSON fields: directory, good, chain_id, backups, files, bytes, leftovers,
 problems [path, backup, message]
@@ -43,15 +44,16 @@ struct Report {
 
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        super::existing(&self.dest.dest)?;
+        let place = self.dest.place()?;
         let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let chain = open_read_only(&self.dest.dest, kms)?;
+        let chain = open_read_only(&place, kms)?;
         let bar = progress::work("verifying", out.is_json());
         let _stoppable = signal::Stoppable::begin();
-        let check = chain.verify(&|progress| progress::show(&bar, progress))?;
+        let check = chain.verify(&|progress| progress::show(&bar, progress));
         bar.finish_and_clear();
+        let check = check.map_err(|error| place.explain(error))?;
         let good = check.problems.is_empty();
-        let report = Report { directory: shown(&self.dest.dest), good, check };
+        let report = Report { directory: shown(place.path()), good, check };
         out.result(&report, || report.text())?;
         report.check.problems.first().map_or(Ok(()), |first| Err(failure(first, &report.check)))
     }
