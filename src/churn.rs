@@ -14,5 +14,5 @@ mod visitors;
 pub use crate::scan::{OnScan, ScanProgress};
 pub use reencrypt::{CommitHook, Reencrypt, ReencryptProgress, ReencryptReport, Skipped, SpecOf};
 pub use retire::DestructionProof;
-pub use stale::{StaleFile, StaleFiles, StalePolicy, StaleReason};
+pub use stale::{StaleFile, StaleFiles, StaleJudge, StalePolicy, StaleReason};
 pub use usage::{Count, KeyUsage, UnknownKeyUsage, Usage, churned_in};

@@ -174,7 +174,7 @@ impl EncryptedFs {
             let what = "the store's policy does not allow plaintext";
             return Err(Error::new(ErrorKind::InvalidArgument, what));
         }
-        let judge = Judge::new(self, &how.policy);
+        let judge = Judge::new(self.keyring(), &how.policy);
         let new = || Collect { judge: &judge, how, files: Vec::new(), leftovers: Vec::new() };
         let mut found = scan(self.vfs(), &self.roots()?, how.on_scan, new)?;
         let mut report = ReencryptReport::default();

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::error::Result;
 use crate::fs::EncryptedFs;
 use crate::header::{Header, Suite};
 use crate::ids::DataKeyId;
-use crate::keyring::{DataKeyStatus, KeyState, KeyspaceId};
+use crate::keyring::{DataKeyStatus, KeyState, Keyring, KeyspaceId};
 use crate::scan::{Found, OnScan, Visitor, What, is_temporary, scan};
 use crate::vfs::FileStat;
 
@@ -44,6 +45,40 @@ impl StalePolicy {
     /// The default, and files under data keys of at least this age.
     pub fn older_than(age: Duration) -> Self {
         Self { key_age_max: Some(age), ..Self::default() }
+    }
+
+    /// Judges files by their headers, for an engine that knows its own files: an object
+    /// store's, for one. Keys are as the keyring has them now.
+    pub fn judge(&self, keyring: &Keyring) -> StaleJudge {
+        StaleJudge(Judge::new(keyring, self))
+    }
+}
+
+/// A [`StalePolicy`] and a keyring's data keys at one moment.
+pub struct StaleJudge(Judge);
+
+impl StaleJudge {
+    /// Why a file with this header is stale, and when its data key was created, in
+    /// nanoseconds since the Unix epoch; `None` if it is not, or cannot be rewritten since
+    /// it is another store's or its key is unknown or destroyed. The header is not
+    /// authenticated here: rewriting the file does that.
+    pub fn header(&self, header: &Header) -> Option<(StaleReason, u64)> {
+        if header.store_id != self.0.store_id {
+            return None;
+        }
+        let reason = self.0.header(header)?;
+        Some((reason, self.0.keys.get(&header.data_key_id)?.created_ns))
+    }
+
+    /// Whether plaintext is stale.
+    pub fn plaintext(&self) -> bool {
+        self.0.policy.plaintext
+    }
+}
+
+impl fmt::Debug for StaleJudge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StaleJudge").field("policy", &self.0.policy).finish_non_exhaustive()
     }
 }
 
@@ -113,7 +148,7 @@ impl EncryptedFs {
     /// As [`scan_usage`](Self::scan_usage).
     pub fn stale_files(&self, policy: &StalePolicy, on_scan: OnScan<'_>) -> Result<StaleFiles> {
         let roots = self.roots()?;
-        let judge = Judge::new(self, policy);
+        let judge = Judge::new(self.keyring(), policy);
         let new = || Collect { judge: &judge, files: Vec::new() };
         let found = scan(self.vfs(), &roots, on_scan, new)?;
         let mut files: Vec<_> = found.into_iter().flat_map(|part| part.files).collect();
@@ -138,8 +173,7 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    pub(super) fn new(fs: &EncryptedFs, policy: &StalePolicy) -> Self {
-        let keyring = fs.keyring();
+    pub(super) fn new(keyring: &Keyring, policy: &StalePolicy) -> Self {
         let keys = keyring.status().data_keys;
         let keyspaces = keyring.keyspaces();
         let least = keyring.settings().minimum_suite;

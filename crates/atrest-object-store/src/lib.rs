@@ -3,6 +3,8 @@
 mod backup_target;
 mod body;
 mod bridge;
+#[cfg(feature = "slatedb-compaction")]
+mod compaction;
 mod error;
 mod headers;
 mod keyring_storage;
@@ -15,6 +17,8 @@ mod upload;
 mod usage;
 
 pub use backup_target::ObjectStoreTarget;
+#[cfg(feature = "slatedb-compaction")]
+pub use compaction::SteeredCompaction;
 pub use error::find_error;
 pub use keyring_storage::ObjectStoreKeyringStorage;
 pub use kinds::slatedb_file_kind;

@@ -26,14 +26,14 @@ const AGE_MAX: Duration = Duration::from_secs(90 * 86_400);
 const RECORDS: usize = 400;
 
 #[derive(Clone, Debug)]
-struct MovedClock(Arc<AtomicU64>);
+pub struct MovedClock(Arc<AtomicU64>);
 
 impl MovedClock {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(Arc::new(AtomicU64::new(20_000 * DAY_NS)))
     }
 
-    fn advance_days(&self, days: u64) {
+    pub fn advance_days(&self, days: u64) {
         self.0.fetch_add(days * DAY_NS, Ordering::Relaxed);
     }
 }

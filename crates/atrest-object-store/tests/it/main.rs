@@ -13,4 +13,5 @@ mod policy;
 mod published;
 mod reads;
 mod spy;
+mod steering;
 mod support;
