@@ -79,6 +79,11 @@ impl ByteCount {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Takes over a count that is known from elsewhere, if it is higher.
+    pub(crate) fn raise(&self, bytes: u64) {
+        self.0.fetch_max(bytes, Ordering::Relaxed);
+    }
+
     fn add(&self, bytes: u64) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -103,6 +103,15 @@ impl EncryptedFs {
         &self.keyring
     }
 
+    /// [`Keyring::close`] for an engine that stops. Its writers are finished or dropped
+    /// before.
+    ///
+    /// # Errors
+    /// Those of [`Keyring::close`].
+    pub fn close(self) -> Result<()> {
+        self.keyring.close()
+    }
+
     pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {
         &self.vfs
     }

@@ -20,7 +20,7 @@ use body::{Body, KeyRecord, Keyspace};
 use format::{Fixed, Image, Slot};
 use handles::Handles;
 use options::check_anchor;
-use snapshot::{ActiveKey, KeyEntry, Snapshot, Unlocked, active_keys};
+use snapshot::{ActiveKey, Counts, KeyEntry, Snapshot, Unlocked, active_keys};
 use storage::StoredImage;
 use unlock::Search;
 
@@ -28,6 +28,7 @@ mod access;
 mod audit;
 mod background;
 mod body;
+mod close;
 mod commit;
 #[cfg(feature = "danger-internals")]
 pub(crate) mod conformance;
@@ -65,14 +66,14 @@ pub use keyspaces::{KeyspaceId, KeyspaceStatus};
 pub use options::{Anchor, KmsSet, Options};
 pub use recover::{ImageInfo, ImagePlace, Recovery};
 pub use retire::{LiveKeys, RetireOutcome, RetiredKey, Retirement};
-pub use status::{DataKeyStatus, KeyringInfo, KeyringStatus, SlotInfo};
+pub use status::{Bound, DataKeyStatus, KeyringInfo, KeyringStatus, SlotInfo};
 pub use storage::{KeyringStorage, MemoryStorage, StoredImage as KeyringImage};
 
 /// Name of the slot that a new keyring has.
 pub const DEFAULT_SLOT: &str = "default";
 
 /// An open keyring. A clone is another handle on the same one: a rotation in one is seen
-/// by all.
+/// by all. An engine that stops calls [`close`](Self::close).
 ///
 /// Nothing on the path of a file takes a lock, writes the keyring or calls the key
 /// service; the first file under a data key this process has not seen reads the keyring
@@ -113,6 +114,8 @@ struct Inner {
     asking: Mutex<()>,
     /// Whether a check's call has not returned, be it long after its deadline.
     outstanding: Arc<AtomicBool>,
+    /// The process that opened it: a forked child commits nothing when it ends.
+    process: u32,
 }
 
 /// What opening does with a store that is marked as revoked.
@@ -262,7 +265,7 @@ impl Inner {
             search.unlock(&image, &self.kms())?
         };
         let marked = body.revoked_ns != 0;
-        let unlocked = Unlocked::new(store_key, &image, &body, Some(unlocked))?;
+        let unlocked = Unlocked::new(store_key, &image, &body, Some(unlocked), &Counts::new())?;
         self.publish(Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) });
         if marked {
             self.heed_mark();

@@ -123,7 +123,7 @@ pub(crate) struct KeyRecord {
     pub(crate) retire_after_ns: u64,
     /// When it was destroyed; 0 if it was not.
     pub(crate) destroyed_ns: u64,
-    /// Bytes encrypted under it, as of the last commit.
+    /// Bytes encrypted under it, as of the last commit: a lower bound.
     pub(crate) encrypted_bytes: u64,
     pub(crate) wrap_salt: [u8; 32],
     pub(crate) wrap_commitment: [u8; 32],

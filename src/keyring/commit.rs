@@ -24,6 +24,8 @@ pub(super) struct Draft {
     pub(super) body: Body,
     pub(super) store_key_id: StoreKeyId,
     pub(super) store_key: Arc<StoreKey>,
+    /// Whether the draft has byte counts that the present generation does not.
+    pub(super) counted: bool,
     keys: HashMap<DataKeyId, Arc<KeyEntry>>,
     store_id: super::StoreId,
 }
@@ -37,12 +39,15 @@ impl Draft {
             body: snapshot.body.clone(),
             store_key_id: snapshot.image.fixed.store_key_id,
             store_key: unlocked.store_key.clone(),
+            counted: false,
             keys: unlocked.keys.clone(),
             store_id: snapshot.image.fixed.store_id,
         };
         for record in &mut draft.body.keys {
             if let Some(entry) = draft.keys.get(&DataKeyId::from_bytes(record.id)) {
-                record.encrypted_bytes = record.encrypted_bytes.max(entry.count.get());
+                let count = entry.count.get();
+                draft.counted |= count > record.encrypted_bytes;
+                record.encrypted_bytes = record.encrypted_bytes.max(count);
             }
         }
         draft

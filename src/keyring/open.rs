@@ -12,9 +12,9 @@ use super::handles::Handles;
 use super::storage::StoredImage;
 use super::unlock::Search;
 use super::{
-    AuditKind, DEFAULT_SLOT, Inner, Keyring, KeyringStorage, KmsSet, Marks, Options, Snapshot,
-    Unlocked, WriterState, access, background, check_anchor, directories, format, load, missing,
-    rotation, slots, unlock, withdrawn,
+    AuditKind, Counts, DEFAULT_SLOT, Inner, Keyring, KeyringStorage, KmsSet, Marks, Options,
+    Snapshot, Unlocked, WriterState, access, background, check_anchor, directories, format, load,
+    missing, rotation, slots, unlock, withdrawn,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -100,7 +100,7 @@ impl Keyring {
         };
         let bytes = format::encode(&fixed, &[slot], &body, &store_key)?;
         let mut image = Image::parse(StoredImage { bytes, version: String::new() })?;
-        let unlocked = Unlocked::new(Arc::new(store_key), &image, &body, None)?;
+        let unlocked = Unlocked::new(Arc::new(store_key), &image, &body, None, &Counts::new())?;
         image.stored.version =
             storage.commit(&image.stored.bytes, 1, None).map_err(|error| match error.kind() {
                 ErrorKind::KeyringConflict => {
@@ -211,7 +211,7 @@ impl Keyring {
         if let Some(anchor) = &options.anchor {
             check_anchor(&image, anchor)?;
         }
-        let unlocked = Unlocked::new(store_key, &image, &body, None)?;
+        let unlocked = Unlocked::new(store_key, &image, &body, None, &Counts::new())?;
         if writable {
             rotation::forget_stale(&*storage, &image);
         }
@@ -256,6 +256,7 @@ impl Keyring {
             monitor: Mutex::new(monitor),
             asking: Mutex::new(()),
             outstanding: Arc::default(),
+            process: std::process::id(),
         });
         let background = if options.background {
             Some(Arc::new(background::Background::start(&inner)?))

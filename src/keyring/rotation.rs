@@ -18,6 +18,10 @@ const CLOCK_TOLERANCE_NS: u64 = 24 * 3600 * 1_000_000_000;
 /// The byte count is committed when it grew by this part of the limit.
 const COUNT_PARTS: u64 = 8;
 
+/// Byte counts are committed when the last commit is as old as this, so that a process
+/// that is killed loses no more.
+const COUNTS_KEPT_NS: u64 = 3600 * 1_000_000_000;
+
 /// Growth of the byte count that is worth a commit.
 fn count_step(limit: u64) -> u64 {
     (limit / COUNT_PARTS).max(1)
@@ -108,7 +112,7 @@ impl Keyring {
     }
 
     /// Does what is due: checks access to the customer's key, rotates data keys by age or
-    /// bytes, keeps the byte counts. The background thread does it; a caller that switched
+    /// bytes, keeps the byte counts once an hour. The background thread does it; a caller that switched
     /// the thread off calls this.
     ///
     /// # Errors
@@ -158,6 +162,8 @@ impl Inner {
                 .into_iter()
                 .any(|(new, old)| new.encrypted_bytes - old.encrypted_bytes >= count_step(limit));
         }
+        let since_commit_ns = now_ns.saturating_sub(snapshot.image.fixed.written_ns);
+        changed |= draft.counted && since_commit_ns >= COUNTS_KEPT_NS;
         Ok(changed)
     }
 

@@ -31,6 +31,10 @@ pub(super) struct KeyEntry {
     pub(super) count: Arc<ByteCount>,
 }
 
+/// The byte counts of data keys, kept while the keys themselves are withdrawn: files that
+/// are open for writing go on counting in the same place.
+pub(super) type Counts = HashMap<DataKeyId, Arc<ByteCount>>;
+
 /// A keyspace's active data key: the id and the key as one value.
 pub(super) struct ActiveKey {
     pub(super) id: DataKeyId,
@@ -56,22 +60,26 @@ impl Snapshot {
 }
 
 impl Unlocked {
-    /// Unwraps every data key, except those that `known` already has.
+    /// Unwraps every data key, except those that `known` already has. What has a place in
+    /// `counts` goes on counting there.
     pub(super) fn new(
         store_key: Arc<StoreKey>,
         image: &Image,
         body: &Body,
         known: Option<&Self>,
+        counts: &Counts,
     ) -> Result<Self> {
         let mut keys = HashMap::with_capacity(body.keys.len());
         for record in body.keys.iter().filter(|record| record.state != 3) {
             let id = DataKeyId::from_bytes(record.id);
             let entry = match known.and_then(|known| known.keys.get(&id)) {
                 Some(entry) => entry.clone(),
-                None => Arc::new(KeyEntry {
-                    key: record.unwrap(image.fixed.store_id, &store_key)?,
-                    count: ByteCount::new(record.encrypted_bytes),
-                }),
+                None => {
+                    let key = record.unwrap(image.fixed.store_id, &store_key)?;
+                    let count = counts.get(&id).cloned().unwrap_or_else(|| ByteCount::new(0));
+                    count.raise(record.encrypted_bytes);
+                    Arc::new(KeyEntry { key, count })
+                }
             };
             keys.insert(id, entry);
         }

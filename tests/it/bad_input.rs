@@ -14,7 +14,7 @@ use atrest::{
 
 use crate::mem_fs::MemFs;
 use crate::support::{
-    DIR, Mode, TestKms, TestStore, check_file, in_dir, kind, manual, mem_create, mem_open,
+    DIR, Mode, TestKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create, mem_open,
     mem_storage, write_file,
 };
 
@@ -23,8 +23,7 @@ fn base() -> (MemFs, Arc<TestKms>) {
     let (mem, kms) = (MemFs::new(), TestKms::new(1));
     let fs = mem_create(&mem, &kms).unwrap();
     write_file(&fs, "file").unwrap();
-    drop(fs);
-    (mem.fork(), kms)
+    (killed(&mem, fs), kms)
 }
 
 /// A storage with this keyring.

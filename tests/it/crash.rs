@@ -6,7 +6,8 @@ use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
 
 use crate::mem_fs::{MemFs, Op};
 use crate::support::{
-    TestKms, check_file, in_dir, kind, manual, mem_create, mem_open, mem_storage, write_file,
+    TestKms, check_file, in_dir, killed, kind, manual, mem_create, mem_open, mem_storage,
+    write_file,
 };
 
 /// What changes the keyring. The key service of `2` is the one that takes over.
@@ -29,8 +30,7 @@ fn base() -> MemFs {
     fs.keyring().rotate_data_key().unwrap();
     fs.keyring().rotate_data_key().unwrap();
     write_file(&fs, "two").unwrap();
-    drop(fs);
-    mem.fork()
+    killed(&mem, fs)
 }
 
 fn open_with_any(mem: &MemFs) -> EncryptedFs {

@@ -5,6 +5,7 @@ mod access;
 mod backup;
 mod bad_input;
 mod churn;
+mod counts;
 mod crash;
 mod direct;
 mod files;

@@ -8,8 +8,8 @@ use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
 
 use crate::mem_fs::MemFs;
 use crate::support::{
-    TestKms, TestStore, check_file, in_dir, kind, manual, mem_create, mem_open, mem_storage,
-    write_file,
+    TestKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create, mem_open,
+    mem_storage, write_file,
 };
 
 const MIRROR: &str = "/mirror";
@@ -37,7 +37,7 @@ fn three() -> (MemFs, Arc<TestKms>) {
         fs.keyring().rotate_data_key().unwrap();
         write_file(&fs, name).unwrap();
     }
-    (mem, kms)
+    (killed(&mem, fs), kms)
 }
 
 fn keys(kms: &Arc<TestKms>) -> Vec<Arc<dyn Kms>> {

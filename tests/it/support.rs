@@ -209,6 +209,12 @@ pub fn mem_create(mem: &MemFs, kms: &Arc<TestKms>) -> Result<EncryptedFs, Error>
     Ok(EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())))
 }
 
+/// The process is killed: what it counted is not kept, nor its locks.
+pub fn killed(mem: &MemFs, fs: EncryptedFs) -> MemFs {
+    std::mem::forget(fs);
+    mem.fork()
+}
+
 /// Writes a whole durable file whose content is its name.
 pub fn write_file(fs: &EncryptedFs, name: &str) -> Result<(), Error> {
     let mut writer = fs.create_new(in_dir(name), FileKind::Table)?;

@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::super::body::Body;
 use super::super::format::Image;
-use super::super::{Inner, Snapshot, Unlocked};
+use super::super::{Counts, Inner, Snapshot, Unlocked};
 use crate::cipher::{KeySlot, revoked};
 use crate::derive::{Purpose, derive};
 use crate::error::Result;
@@ -20,6 +20,8 @@ pub(in super::super) struct Gate {
     closed: bool,
     /// Withdrawals so far: what was unwrapped before the last one is not let in.
     epoch: u64,
+    /// Where files that are open for writing count, while the keys are away.
+    counts: Counts,
 }
 
 impl Gate {
@@ -55,8 +57,10 @@ impl Inner {
         if let Some(unlocked) = &old.unlocked {
             // The byte counts outlive the keys.
             for record in &mut body.keys {
-                if let Some(entry) = unlocked.keys.get(&DataKeyId::from_bytes(record.id)) {
+                let id = DataKeyId::from_bytes(record.id);
+                if let Some(entry) = unlocked.keys.get(&id) {
                     record.encrypted_bytes = entry.count.get();
+                    gate.counts.insert(id, entry.count.clone());
                 }
             }
         }
@@ -82,7 +86,8 @@ impl Inner {
                 record.encrypted_bytes = record.encrypted_bytes.max(counted.encrypted_bytes);
             }
         }
-        let unlocked = Unlocked::new(store_key, &image, &body, None)?;
+        let counts = self.gate().counts.clone();
+        let unlocked = Unlocked::new(store_key, &image, &body, None, &counts)?;
         let jitter = super::checker::jitter();
         let mut monitor = self.monitor();
         {
@@ -91,6 +96,7 @@ impl Inner {
                 return Err(revoked());
             }
             gate.closed = false;
+            gate.counts.clear();
             let unlocked = Some(Arc::new(unlocked));
             let snapshot = Arc::new(Snapshot { image, body, unlocked });
             self.snapshot.store(snapshot.clone());

@@ -151,8 +151,8 @@ impl Args {
             .map_err(|e| Failure::io("the file cannot be read back", staged.path(), e))?;
         let suite = Header::parse(&start)?.suite;
         staged.publish(self.force)?;
-        // Keeps the count of bytes, where the store rotates by it.
-        fs.keyring().maintain()?;
+        // Keeps the count of bytes under the data key.
+        fs.close()?;
         let report = Report {
             name: self.name.clone(),
             bytes: sealed.len,

@@ -54,8 +54,9 @@ Examples:
   atrest keys list data --json | jq '.keys[] | select(.files == 0) | .id'
 
 JSON fields: keys [id, keyspace, state, exposed, created_ns, retired_ns, retire_after_ns,
-destroyed_ns, encrypted_bytes, files, bytes, age_ns, last_created_ns], plaintext, torn,
-unreadable, foreign [files, bytes], unknown_keys [id, files, bytes]
+destroyed_ns, encrypted_bytes (ever, in all files), encrypted_bytes_bound (at-least), files,
+bytes, age_ns, last_created_ns], plaintext, torn, unreadable, foreign [files, bytes],
+unknown_keys [id, files, bytes]
 ")]
 struct List {
     /// The store's directory.
@@ -96,8 +97,9 @@ Examples:
   atrest keys proof data --key 0123456789abcdef0123456789abcdef --json
 
 JSON fields: proofs [id, keyspace, state, exposed, created_ns, retired_ns,
-retire_after_ns, destroyed_ns, encrypted_bytes, files_read, keyring (store_id, generation,
-mac)]. It is an error if a file names a destroyed key.
+retire_after_ns, destroyed_ns, encrypted_bytes, encrypted_bytes_bound (at-least: it is the
+number unless a process was killed), files_read, keyring (store_id, generation, mac)]. It is
+an error if a file names a destroyed key.
 ")]
 struct Proof {
     /// The store's directory.
@@ -284,7 +286,7 @@ impl Proof {
             lines.extend(report.proofs.iter().map(|proof| {
                 let key = &proof.key;
                 format!(
-                    "  {} created {}, destroyed {}, encrypted {}",
+                    "  {} created {}, destroyed {}, encrypted at least {}",
                     key.id,
                     units::time(key.created_ns),
                     units::time(key.destroyed_ns.unwrap_or_default()),
