@@ -31,7 +31,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    fn new(snapshot: &Snapshot, unlocked: &Unlocked, now_ns: u64) -> Self {
+    pub(super) fn new(snapshot: &Snapshot, unlocked: &Unlocked, now_ns: u64) -> Self {
         let mut draft = Self {
             now_ns,
             generation: snapshot.image.fixed.generation + 1,
@@ -137,7 +137,7 @@ impl Draft {
     /// Encodes the draft as the generation after `previous`, decodes it again and unwraps
     /// every record that is not, byte for byte, wrapped as in `previous`: what cannot be
     /// read back is never written.
-    fn prove(self, previous: &Snapshot) -> Result<Snapshot> {
+    pub(super) fn prove(self, previous: &Snapshot) -> Result<Snapshot> {
         let fixed = Fixed {
             generation: self.generation,
             written_ns: self.now_ns,

@@ -10,13 +10,16 @@ use serde::Serialize;
 
 use super::audit::AuditKind;
 use super::body::Body;
+use super::commit::Draft;
 use super::directory::{DirectoryStorage, KEYRING_FILE, NEW_FILE};
 use super::format::Image;
 use super::mirror::parse;
 use super::status::KeyringInfo;
 use super::storage::StoredImage;
 use super::unlock::Search;
-use super::{Keyring, KeyringStorage, Marks, Options, withdrawn};
+use super::{
+    Counts, Keyring, KeyringStorage, Marks, Options, Snapshot, StoreKey, Unlocked, withdrawn,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::DataKeyId;
 use crate::kms::{Deadline, Kms};
@@ -141,7 +144,7 @@ fn judge(place: ImagePlace, bytes: Vec<u8>, kms: &[Arc<dyn Kms>], options: &Opti
         return ImageInfo { place, info, data_keys: None, problem: None };
     }
     match open(&image, kms, options) {
-        Ok(body) => {
+        Ok((_, body)) => {
             let live = body.keys.iter().filter(|record| record.state != 3);
             let data_keys = Some(live.map(|record| DataKeyId::from_bytes(record.id)).collect());
             ImageInfo { place, info, data_keys, problem: None }
@@ -156,14 +159,14 @@ fn judge(place: ImagePlace, bytes: Vec<u8>, kms: &[Arc<dyn Kms>], options: &Opti
     }
 }
 
-fn open(image: &Image, kms: &[Arc<dyn Kms>], options: &Options) -> Result<Body> {
+fn open(image: &Image, kms: &[Arc<dyn Kms>], options: &Options) -> Result<(Arc<StoreKey>, Body)> {
     let search = Search {
         prefer: options.slot.clone(),
         barrier: None,
         strict: false,
         deadline: Deadline::after(options.kms_deadline),
     };
-    Ok(search.unlock(image, kms)?.1)
+    Ok(search.unlock(image, kms)?)
 }
 
 impl Keyring {
@@ -174,7 +177,8 @@ impl Keyring {
     ///
     /// Files under data keys that the image does not have cannot be read afterwards, until
     /// a keyring that has them comes back. An anchor kept outside refuses the older
-    /// generation, as it should.
+    /// generation, as it should. One image is written, which has the new data keys: however
+    /// a recovery is cut off, the store opens with them or not at all.
     ///
     /// # Errors
     /// [`KeyringExists`](ErrorKind::KeyringExists) if the current keyring opens and is no
@@ -192,7 +196,8 @@ impl Keyring {
             Error::new(ErrorKind::KeyringMissing, "there is no such image of the keyring")
         })?;
         let image = Image::parse(StoredImage { bytes, version: String::new() })?;
-        if open(&image, &kms, &options)?.revoked_ns != 0 {
+        let (store_key, body) = open(&image, &kms, &options)?;
+        if body.revoked_ns != 0 {
             return Err(withdrawn());
         }
         let generation = image.fixed.generation;
@@ -207,24 +212,38 @@ impl Keyring {
                 return Err(Error::new(ErrorKind::KeyringExists, what));
             }
         }
-        let kept_aside = storage.clear_way(generation, place, options.clock.now_ns())?;
-        storage.put_back(&image.stored.bytes)?;
+        let now_ns = options.clock.now_ns();
+        let renewed = storage.renewed(image, store_key, body, now_ns)?;
+        let kept_aside = storage.clear_way(generation, place, now_ns)?;
+        storage.put_back(&renewed.image.stored.bytes)?;
         storage.settle_mirror()?;
         let keyring = Self::open_locked(Box::new(storage), kms, options, true, Marks::Refuse)?;
-        {
-            let mut writer = keyring.inner.writer();
-            keyring.inner.commit(&mut writer, |draft| {
-                draft.rotate_all_data_keys()?;
-                draft.record(AuditKind::Recovered, format!("generation {generation}"));
-                Ok(true)
-            })?;
-        }
         let data_key_id = keyring.active_data_key_id()?;
         Ok((keyring, Recovery { place, generation, kept_aside, data_key_id }))
     }
 }
 
 impl DirectoryStorage {
+    /// The generation after `image`, with new data keys. Nothing that opens the store ever
+    /// sees the old ones active again.
+    fn renewed(
+        &self,
+        image: Image,
+        store_key: Arc<StoreKey>,
+        body: Body,
+        now_ns: u64,
+    ) -> Result<Snapshot> {
+        let generation = image.fixed.generation;
+        let unlocked = Unlocked::new(store_key, &image, &body, None, &Counts::new())?;
+        let chosen = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
+        let mut draft = Draft::new(&chosen, chosen.unlocked()?, now_ns);
+        draft.rotate_all_data_keys()?;
+        draft.record(AuditKind::Recovered, format!("generation {generation}"));
+        draft.body.location = self.location();
+        draft.body.audit.archive(self, draft.store_id())?;
+        draft.prove(&chosen)
+    }
+
     fn put_back(&self, bytes: &[u8]) -> Result<()> {
         let (current, new) = (self.dir.join(KEYRING_FILE), self.dir.join(NEW_FILE));
         let written = self.write_new(&new, bytes);

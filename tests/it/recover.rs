@@ -124,6 +124,9 @@ fn later_images_do_not_pass_for_older_ones() {
 fn a_recovery_that_is_cut_off_anywhere_is_done_again() {
     let (mem, kms) = three();
     damage(&mem);
+    let images = mem_storage(&mem).images(&keys(&kms), &manual()).unwrap();
+    let old_keys = images[1].data_keys.clone().unwrap();
+    assert_eq!(images[1].place, ImagePlace::Kept(2));
     let count = {
         let fork = mem.fork();
         recover(&fork, mem_storage(&fork), ImagePlace::Kept(2), &kms).unwrap();
@@ -134,6 +137,13 @@ fn a_recovery_that_is_cut_off_anywhere_is_done_again() {
         stopped.stop_at(at);
         drop(recover(&stopped, mem_storage(&stopped), ImagePlace::Kept(2), &kms));
         for (crash, left) in stopped.crashes() {
+            // Whoever just opens it goes on under no key of the chosen image.
+            if let Ok(fs) = mem_open(&left.fork(), &kms) {
+                let active = fs.keyring().active_data_key_id().unwrap();
+                assert!(!old_keys.contains(&active), "{at} {crash:?}");
+                let status = fs.keyring().status();
+                assert!(status.history.iter().any(|e| e.what == AuditKind::Recovered));
+            }
             let fs = match recover(&left, mem_storage(&left), ImagePlace::Kept(2), &kms) {
                 Ok((fs, _)) => fs,
                 // It was done already, and the commit after it was at its older image.
