@@ -99,6 +99,23 @@ impl DirectoryStorage {
         }
     }
 
+    /// Gives the current image a second name, under which it is kept. A file system
+    /// without hard links gets a copy instead, durable before it has that name.
+    fn keep(&self, current: &Path, old: &Path, image: &StoredImage) -> io::Result<()> {
+        self.remove_if_there(old)?;
+        match self.vfs.hard_link(current, old) {
+            Err(error) if has_no_links(&error) => {
+                let mut copy = old.as_os_str().to_owned();
+                copy.push(".new");
+                let copy = PathBuf::from(copy);
+                self.write_new(&copy, &image.bytes)?;
+                // The first error is the one to tell.
+                self.vfs.rename(&copy, old).inspect_err(|_| drop(self.vfs.remove(&copy)))
+            }
+            other => other,
+        }
+    }
+
     /// Writes the new image beside the old one, durably.
     pub(super) fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.remove_if_there(path)?;
@@ -111,6 +128,12 @@ impl DirectoryStorage {
         }
         written
     }
+}
+
+/// What file systems without hard links say: FAT and its like `EPERM`.
+fn has_no_links(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, TooManyLinks, Unsupported};
+    matches!(error.kind(), Unsupported | PermissionDenied | TooManyLinks)
 }
 
 impl DirectoryStorage {
@@ -175,9 +198,8 @@ impl KeyringStorage for DirectoryStorage {
         }
         let old = self.path(&format!("KEYRING.{}", generation.saturating_sub(1)));
         let replaced = (|| {
-            if previous.is_some() {
-                self.remove_if_there(&old)?;
-                self.vfs.hard_link(&current, &old)?;
+            if let Some(previous) = previous {
+                self.keep(&current, &old, previous)?;
             }
             self.vfs.rename(&new, &current)
         })();

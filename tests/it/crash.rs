@@ -56,35 +56,92 @@ fn check(mem: &MemFs, files: &[&str], generations: &[u64]) {
 #[test]
 fn a_crash_in_a_rotation_leaves_the_old_or_the_new_generation() {
     for (name, change) in CHANGES {
-        let base = base();
-        let mut steps = 0;
-        loop {
-            let mem = base.fork();
-            mem.stop_at(steps);
-            let fs = mem_open(&mem, &TestKms::new(1));
-            let changed = fs.as_ref().is_ok_and(|fs| change(fs).is_ok());
-            for (crash, after) in mem.crashes() {
-                println!("{name}, stopped at {steps}, {crash:?}");
-                // A change that was reported done is durable.
-                let generations: &[u64] = if changed { &[4] } else { &[3, 4] };
-                check(&after, &["one", "two"], generations);
-            }
-            if changed {
-                break;
-            }
-            steps += 1;
-        }
-        assert!(steps > 10, "{name}: only {steps} steps");
+        crash_in(&base(), name, change);
     }
 }
 
 #[test]
-fn a_crash_in_creation_leaves_no_keyring_or_a_whole_one() {
+fn a_file_system_without_hard_links_keeps_copies_of_older_images() {
+    let base = base();
+    base.without_links();
+    for (name, change) in CHANGES {
+        crash_in(&base, name, change);
+    }
+    let before = base.files();
+    let fs = mem_open(&base, &TestKms::new(1)).unwrap();
+    fs.keyring().rotate_data_key().unwrap();
+    let after = base.files();
+    assert_eq!(after["KEYRING.3"], before["KEYRING"]);
+    assert_eq!(after["KEYRING.2"], before["KEYRING.2"]);
+    assert!(!after.contains_key("KEYRING.1") && !after.contains_key("KEYRING.3.new"));
+    // A new store too.
+    let mem = MemFs::new();
+    mem.without_links();
+    let fs = mem_create(&mem, &TestKms::new(1)).unwrap();
+    fs.keyring().rotate_data_key().unwrap();
+}
+
+fn crash_in(base: &MemFs, name: &str, change: Change) {
     let mut steps = 0;
     loop {
-        let mem = MemFs::new();
+        let mem = base.fork();
         mem.stop_at(steps);
-        let created = mem_create(&mem, &TestKms::new(1)).is_ok();
+        let fs = mem_open(&mem, &TestKms::new(1));
+        let changed = fs.as_ref().is_ok_and(|fs| change(fs).is_ok());
+        for (crash, after) in mem.crashes() {
+            println!("{name}, stopped at {steps}, {crash:?}");
+            // An older image is never a torn one.
+            for (image, bytes) in after.files() {
+                let old = image.strip_prefix("KEYRING.").is_some_and(|n| n.len() == 1);
+                let base = base.files();
+                assert!(!old || base.values().any(|old| *old == bytes), "{image}");
+            }
+            // A change that was reported done is durable.
+            let generations: &[u64] = if changed { &[4] } else { &[3, 4] };
+            check(&after, &["one", "two"], generations);
+        }
+        if changed {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 10, "{name}: only {steps} steps");
+}
+
+#[test]
+fn a_crash_in_creation_leaves_no_keyring_or_a_whole_one() {
+    creation(&MemFs::new(), |mem| mem_create(mem, &TestKms::new(1)));
+}
+
+#[test]
+fn a_crash_while_encryption_is_switched_on_leaves_the_plaintext_and_another_try() {
+    let base = MemFs::new();
+    base.put(&in_dir("plain"), b"plain");
+    let enable = |mem: &MemFs| -> Result<_, Error> {
+        let keyring = Keyring::enable(mem_storage(mem), TestKms::new(1), manual())?;
+        Ok(EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())))
+    };
+    creation(&base, |mem| {
+        let fs = enable(mem);
+        for (_, after) in mem.crashes() {
+            assert_eq!(after.read(&in_dir("plain")).unwrap(), b"plain");
+            // Done again, or done already; never on with the plaintext refused.
+            let fs = enable(&after.fork()).or_else(|error| {
+                assert_eq!(error.kind(), ErrorKind::KeyringExists);
+                mem_open(&after, &TestKms::new(1))
+            });
+            check_file(&fs.unwrap(), "plain");
+        }
+        fs
+    });
+}
+
+fn creation(base: &MemFs, create: impl Fn(&MemFs) -> Result<EncryptedFs, Error>) {
+    let mut steps = 0;
+    loop {
+        let mem = base.fork();
+        mem.stop_at(steps);
+        let created = create(&mem).is_ok();
         for (crash, after) in mem.crashes() {
             println!("stopped at {steps}, {crash:?}");
             let again =

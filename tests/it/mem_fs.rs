@@ -25,6 +25,8 @@ struct State {
     room: Option<usize>,
     locks: BTreeSet<PathBuf>,
     vanish: Option<PathBuf>,
+    no_links: bool,
+    can_exchange: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -37,6 +39,7 @@ struct Inode {
 enum NameOp {
     Add(PathBuf, usize),
     Remove(PathBuf),
+    Exchange(PathBuf, PathBuf),
 }
 
 /// One operation, with the file's name.
@@ -50,6 +53,7 @@ pub enum Op {
     Sync(String, usize),
     Rename(String, String),
     Link(String),
+    Exchange(String, String),
     Remove(String),
     List,
     SyncDir,
@@ -95,6 +99,16 @@ impl MemFs {
     /// Operation `at` fails, those after it work.
     pub fn fail_at(&self, at: usize) {
         self.state().fail_at = Some(at);
+    }
+
+    /// Has no hard links from now on, as FAT.
+    pub fn without_links(&self) {
+        self.state().no_links = true;
+    }
+
+    /// Exchanges files from now on, as most file systems do.
+    pub fn with_exchange(&self) {
+        self.state().can_exchange = true;
     }
 
     /// Lets `room` more bytes fit.
@@ -176,6 +190,11 @@ impl NameOp {
         match self {
             Self::Add(path, inode) => drop(names.insert(path, inode)),
             Self::Remove(path) => drop(names.remove(&path)),
+            Self::Exchange(one, other) => {
+                let (first, second) = (names[&one], names[&other]);
+                names.insert(one, second);
+                names.insert(other, first);
+            }
         }
     }
 }
@@ -239,10 +258,26 @@ impl Vfs for MemFs {
         let mut state = self.state();
         state.begin(Op::Link(name(to)))?;
         let inode = state.find(from)?;
+        if state.no_links {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         if state.names.contains_key(to) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         state.change(NameOp::Add(to.into(), inode));
+        Ok(())
+    }
+
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        if !state.can_exchange {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        state.begin(Op::Exchange(name(one), name(other)))?;
+        state.find(one)?;
+        state.find(other)?;
+        // Atomic, so that a crash takes back both names or none.
+        state.change(NameOp::Exchange(one.into(), other.into()));
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 //! Crashes and faults between any two operations of a re-encryption, a retirement and a
-//! shredding, on a file system that cannot exchange files.
+//! shredding, on file systems that exchange files and on those that cannot.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use atrest::churn::{Reencrypt, StalePolicy};
 use atrest::keyring::KeyState;
 use atrest::{EncryptedFs, Error};
 
-use crate::mem_fs::MemFs;
+use crate::mem_fs::{MemFs, Op};
 use crate::support::{TestKms, check_file, in_dir, mem_create, mem_open, write_file};
 
 const FILES: [&str; 2] = ["one", "two"];
@@ -70,8 +70,12 @@ fn check(mem: &MemFs) {
 }
 
 /// Runs `change` with a fault at each of its operations until one run has none.
-fn at_each_step(change: Change, fault: fn(&MemFs, usize), mut then: impl FnMut(&MemFs)) -> usize {
-    let base = base();
+fn at_each_step(
+    base: &MemFs,
+    change: Change,
+    fault: fn(&MemFs, usize),
+    mut then: impl FnMut(&MemFs),
+) -> usize {
     let mut steps = 0;
     loop {
         let mem = base.fork();
@@ -90,11 +94,38 @@ fn at_each_step(change: Change, fault: fn(&MemFs, usize), mut then: impl FnMut(&
     }
 }
 
+/// Each change, and the re-encryption also where files can be exchanged.
+fn cases() -> Vec<(&'static str, Change, MemFs)> {
+    let mut cases: Vec<_> = CHANGES.iter().map(|(name, change)| (*name, *change, base())).collect();
+    let exchanging = base();
+    exchanging.with_exchange();
+    cases.push(("re-encryption with exchange", reencrypt, exchanging));
+    cases
+}
+
+#[test]
+fn the_exchange_is_used_where_there_is_one() {
+    for (name, change, base) in cases() {
+        let fs = mem_open(&base, &TestKms::new(1)).unwrap();
+        change(&fs).unwrap();
+        let log = base.log();
+        let exchanges = log.iter().filter(|op| matches!(op, Op::Exchange(..))).count();
+        let expected = if name.ends_with("exchange") { FILES.len() } else { 0 };
+        assert_eq!(exchanges, expected, "{name}");
+        // Durable before the old file goes: a file system may reorder the two.
+        for (at, op) in log.iter().enumerate() {
+            let Op::Exchange(temporary, _) = op else { continue };
+            let after = |wanted: &Op| log[at..].iter().position(|op| op == wanted).unwrap();
+            assert!(after(&Op::SyncDir) < after(&Op::Remove(temporary.clone())), "{log:?}");
+        }
+    }
+}
+
 #[test]
 fn a_crash_at_any_step_loses_nothing() {
-    for (name, change) in CHANGES {
+    for (name, change, base) in cases() {
         let mut outcomes = 0;
-        let steps = at_each_step(change, MemFs::stop_at, |mem| {
+        let steps = at_each_step(&base, change, MemFs::stop_at, |mem| {
             for (_, after) in mem.crashes() {
                 outcomes += 1;
                 check(&after);
@@ -106,8 +137,8 @@ fn a_crash_at_any_step_loses_nothing() {
 
 #[test]
 fn a_failing_operation_loses_nothing() {
-    for (name, change) in CHANGES {
-        let steps = at_each_step(change, MemFs::fail_at, |mem| check(&mem.fork()));
+    for (name, change, base) in cases() {
+        let steps = at_each_step(&base, change, MemFs::fail_at, |mem| check(&mem.fork()));
         assert!(steps > 10, "{name}: {steps} steps");
     }
 }
