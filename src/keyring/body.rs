@@ -41,7 +41,8 @@ pub enum PlaintextPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Age at which the data key is rotated. Default: 30 days.
+    /// Age at which the data key is rotated, at least
+    /// [`ROTATION_PERIOD_MIN`](Self::ROTATION_PERIOD_MIN). Default: 30 days.
     #[serde(serialize_with = "as_seconds", rename = "rotation_period_s")]
     pub rotation_period: Duration,
     /// Bytes after which the data key is rotated; `None` (the default) for no limit. The
@@ -53,6 +54,25 @@ pub struct Settings {
     /// Files of a weaker suite are refused. Default: [`Suite::Aes256Ctr`], which refuses
     /// none.
     pub minimum_suite: Suite,
+}
+
+impl Settings {
+    /// Shortest rotation period: one second. Every key of a store stays in its keyring, so
+    /// a period of milliseconds, most often a mistaken unit, would grow it without end.
+    pub const ROTATION_PERIOD_MIN: Duration = Duration::from_secs(1);
+
+    /// Refuses what no new or changed store may have.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.rotation_period >= Self::ROTATION_PERIOD_MIN {
+            return Ok(());
+        }
+        let what = format!(
+            "expected a rotation period of at least {:?}, found {:?}",
+            Self::ROTATION_PERIOD_MIN,
+            self.rotation_period
+        );
+        Err(Error::new(ErrorKind::InvalidArgument, what))
+    }
 }
 
 fn as_seconds<S: serde::Serializer>(period: &Duration, to: S) -> Result<S::Ok, S::Error> {

@@ -30,7 +30,9 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KeyringExists`](ErrorKind::KeyringExists) if there is one, or older images of
-    /// one; [`Kms`](ErrorKind::Kms); [`KeyringBusy`](ErrorKind::KeyringBusy);
+    /// one; [`InvalidArgument`](ErrorKind::InvalidArgument) for a rotation period below
+    /// [`Settings::ROTATION_PERIOD_MIN`](super::Settings::ROTATION_PERIOD_MIN);
+    /// [`Kms`](ErrorKind::Kms); [`KeyringBusy`](ErrorKind::KeyringBusy);
     /// [`Io`](ErrorKind::Io). Nothing is written then.
     pub fn create(
         storage: impl KeyringStorage + 'static,
@@ -63,6 +65,7 @@ impl Keyring {
         options: Options,
         what: AuditKind,
     ) -> Result<Self> {
+        options.settings.check()?;
         let now_ns = options.clock.now_ns();
         let store_id = StoreId::random()?;
         let (store_key_id, store_key) = (StoreKeyId::random()?, StoreKey::random()?);

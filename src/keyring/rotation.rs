@@ -98,8 +98,11 @@ impl Keyring {
     /// Replaces the store's settings.
     ///
     /// # Errors
-    /// Those of [`rotate_data_key`](Self::rotate_data_key).
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a rotation period below
+    /// [`Settings::ROTATION_PERIOD_MIN`]; those of
+    /// [`rotate_data_key`](Self::rotate_data_key).
     pub fn configure(&self, settings: &Settings) -> Result<()> {
+        settings.check()?;
         let mut writer = self.inner.writer();
         let raw = RawSettings::from(settings);
         self.inner.commit(&mut writer, |draft| {

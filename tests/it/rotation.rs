@@ -105,6 +105,23 @@ fn the_period_is_configurable_and_survives_reopening() {
 }
 
 #[test]
+fn a_rotation_period_of_milliseconds_is_refused() {
+    let short = Settings::ROTATION_PERIOD_MIN - Duration::from_nanos(1);
+    let (store, keyring) = Store::new(with_period(Settings::ROTATION_PERIOD_MIN));
+    for period in [Duration::ZERO, Duration::from_millis(30), short] {
+        let refused = keyring.configure(&with_period(period)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+        assert!(refused.to_string().contains("at least 1s"), "{refused}");
+        let mut options = manual();
+        options.settings = with_period(period);
+        let created = Keyring::create(MemoryStorage::new(), TestKms::new(1), options);
+        assert_eq!(kind(created), ErrorKind::InvalidArgument);
+    }
+    drop(keyring);
+    assert_eq!(store.open().settings().rotation_period, Settings::ROTATION_PERIOD_MIN);
+}
+
+#[test]
 fn a_data_key_rotates_after_a_number_of_bytes() {
     let (_store, keyring) = Store::new(with_bytes(8 << 20));
     encrypt(&keyring, (8 << 20) - 1);
