@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Header, Suite};
+use atrest::keyring::{KeyspaceId, KeyspaceStatus};
+use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Header, Keyring, Suite};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -19,6 +20,7 @@ Examples:
   atrest encrypt data report.pdf report.pdf --cmek file:///etc/app/cmek.key
   pg_dump shop | atrest encrypt data - shop.sql --cmek env:CMEK
   ATREST_CMEK=passphrase: atrest encrypt data wal.log 000001.log --kind log
+  atrest encrypt data invoice.pdf invoice.pdf --keyspace tenant-17 --cmek env:CMEK
   atrest encrypt data report.pdf report.pdf --suite aes256-gcm-chunks --cmek env:CMEK
 
 JSON fields: name, bytes, physical_bytes, kind, suite, data_key_id
@@ -48,6 +50,10 @@ pub(crate) struct Args {
     /// How to encrypt it; by default as the store asks for.
     #[arg(long, value_enum)]
     suite: Option<SuiteName>,
+    /// Under whose data keys; `atrest keys add-keyspace` adds one. By default under those
+    /// that every store has.
+    #[arg(long, value_name = "NAME")]
+    keyspace: Option<String>,
     /// Replace NAME if it exists: by a new file under a new key.
     #[arg(long)]
     force: bool,
@@ -128,6 +134,9 @@ impl Args {
         if let Some(suite) = self.suite {
             spec = spec.suite(suite.into());
         }
+        if let Some(name) = &self.keyspace {
+            spec = spec.keyspace(keyspace(fs.keyring(), name)?);
+        }
         let mut writer = fs.create_new(staged.path(), spec).map_err(|e| named(e, &target))?;
         let progress = progress::bytes("encrypting", len, out.is_json());
         let mut piece = vec![0; PIECE_LEN];
@@ -169,6 +178,23 @@ impl Args {
                 report.data_key_id
             )
         })
+    }
+}
+
+fn keyspace(keyring: &Keyring, name: &str) -> Result<KeyspaceId> {
+    let mut keyspaces = keyring.keyspaces().into_iter();
+    match keyspaces.find(|keyspace| keyspace.name == name) {
+        Some(KeyspaceStatus { id, active: Some(_), .. }) => Ok(id),
+        Some(_) => Err(Failure::new(
+            ErrorKind::UnknownKey,
+            format!("expected a keyspace with data keys, found {name:?}, which was shredded"),
+        )
+        .advise("add a keyspace of another name with `atrest keys add-keyspace`")),
+        None => Err(Failure::new(
+            ErrorKind::UnknownKey,
+            format!("expected a keyspace of the store, found {name:?}"),
+        )
+        .advise("see `atrest keys keyspaces`, or add it with `atrest keys add-keyspace`")),
     }
 }
 

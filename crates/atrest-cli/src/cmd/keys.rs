@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use atrest::churn::{DestructionProof, KeyUsage, ScanProgress};
-use atrest::keyring::{KeyState, KeyspaceId, RetireOutcome, Retirement};
+use atrest::keyring::{KeyState, RetireOutcome, Retirement};
 use atrest::{DataKeyId, EncryptedFs, ErrorKind, StoreId};
 use clap::Subcommand;
 use serde::Serialize;
@@ -15,10 +15,14 @@ use crate::output::{DIM, GREEN, Out, YELLOW, clean};
 use crate::table::{Align, Cell, Table, bar};
 use crate::{progress, signal, store, units};
 
+mod directories;
+mod holds;
+mod keyspaces;
+
 /// Width of a data key's bar, in characters.
 const BAR_LEN: usize = 20;
 
-/// Data keys: what is under them, retiring them, proving it, keyspaces.
+/// Data keys: what is under them, retiring them, proving it, holds, keyspaces.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -30,7 +34,14 @@ enum What {
     List(List),
     Retire(Retire),
     Proof(Proof),
-    AddKeyspace(AddKeyspace),
+    Holds(holds::Holds),
+    #[command(name = "hold")]
+    AddHold(holds::AddHold),
+    Release(holds::Release),
+    Directories(directories::Directories),
+    ForgetDirectory(directories::ForgetDirectory),
+    Keyspaces(keyspaces::Keyspaces),
+    AddKeyspace(keyspaces::AddKeyspace),
     Shred(Shred),
 }
 
@@ -40,6 +51,12 @@ impl Args {
             What::List(args) => args.run(out),
             What::Retire(args) => args.run(out),
             What::Proof(args) => args.run(out),
+            What::Holds(args) => args.run(out),
+            What::AddHold(args) => args.run(out),
+            What::Release(args) => args.run(out),
+            What::Directories(args) => args.run(out),
+            What::ForgetDirectory(args) => args.run(out),
+            What::Keyspaces(args) => args.run(out),
             What::AddKeyspace(args) => args.run(out),
             What::Shred(args) => args.run(out),
         }
@@ -109,23 +126,6 @@ struct Proof {
     /// One data key; the default is all that are destroyed.
     #[arg(long, value_name = "ID")]
     key: Option<DataKeyId>,
-}
-
-/// Add a keyspace: a line of data keys of its own, as for one tenant.
-#[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  atrest keys add-keyspace data tenant-17
-
-JSON fields: keyspace, id
-")]
-struct AddKeyspace {
-    /// The store's directory.
-    dir: PathBuf,
-    /// Its name.
-    name: String,
-    #[command(flatten)]
-    cmek: CmekArg,
 }
 
 /// DESTROY all data keys of a keyspace or of the store, and so all that is under them.
@@ -295,24 +295,6 @@ impl Proof {
             }));
             lines.join("\n")
         })
-    }
-}
-
-/// Field names are stable.
-#[derive(Serialize)]
-struct KeyspaceReport<'a> {
-    keyspace: &'a str,
-    id: KeyspaceId,
-}
-
-impl AddKeyspace {
-    fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = writable(&self.dir, &self.cmek)?;
-        let committing = signal::Committing::begin();
-        let id = fs.keyring().create_keyspace(&self.name)?;
-        drop(committing);
-        let report = KeyspaceReport { keyspace: &self.name, id };
-        out.result(&report, || format!("Added the keyspace {}.", clean(&self.name)))
     }
 }
 

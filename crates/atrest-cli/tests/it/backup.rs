@@ -132,7 +132,9 @@ fn a_lost_keyring_is_recovered_by_choice() {
     let bench = filled();
     bench.good(&["rotate", "data-key", "data"]);
     bench.good(&["rotate", "data-key", "data"]);
-    bench.bad(8, "keyring-exists", &["recover", "data", "--generation", "2"]);
+    let kept = bench.json(&["status", "data"])["generation"].as_u64().unwrap() - 1;
+    let generation = &*kept.to_string();
+    bench.bad(8, "keyring-exists", &["recover", "data", "--generation", generation]);
     fs::remove_file(bench.path("data/KEYRING")).unwrap();
     bench.bad(7, "keyring-missing", &["decrypt", "data", "a"]);
     let before = image_of(&bench, "data");
@@ -142,9 +144,9 @@ fn a_lost_keyring_is_recovered_by_choice() {
     assert_eq!(images.len(), 2);
     assert_eq!((&images[0]["files"], &images[0]["files_lost"]), (&3.into(), &0.into()));
     assert_eq!(image_of(&bench, "data"), before);
-    bench.bad(7, "keyring-missing", &["recover", "data", "--generation", "9"]);
-    let done = bench.json(&["recover", "data", "--generation", "2"]);
-    assert_eq!(done["recovered"]["generation"], 2);
+    bench.bad(7, "keyring-missing", &["recover", "data", "--generation", "99"]);
+    let done = bench.json(&["recover", "data", "--generation", generation]);
+    assert_eq!(done["recovered"]["generation"], kept);
     bench.good(&["verify", "data"]);
     bench.good(&["encrypt", "data", "src", "e"]);
     fs::create_dir(bench.path("void")).unwrap();

@@ -40,6 +40,12 @@ fn every_command_shows_examples_and_its_json() {
         &["keys", "list"],
         &["keys", "retire"],
         &["keys", "proof"],
+        &["keys", "holds"],
+        &["keys", "hold"],
+        &["keys", "release"],
+        &["keys", "directories"],
+        &["keys", "forget-directory"],
+        &["keys", "keyspaces"],
         &["keys", "add-keyspace"],
         &["keys", "shred"],
     ];

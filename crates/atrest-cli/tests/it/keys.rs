@@ -91,3 +91,79 @@ fn shredding_has_to_be_meant() {
     let states = bench.json(&["keys", "list", "data"]);
     assert!(states["keys"].as_array().unwrap().iter().all(|key| key["state"] == "destroyed"));
 }
+
+#[test]
+fn a_hold_keeps_a_key_until_it_is_released() {
+    let bench = Bench::new();
+    let old = bench.json(&["keys", "list", "data"])["keys"][0]["id"].as_str().unwrap().to_owned();
+    bench.good(&["rotate", "data-key", "data"]);
+    assert_eq!(bench.json(&["keys", "holds", "data"])["holds"], Value::Array(Vec::new()));
+    let hold = bench.json(&["keys", "hold", "data", &old, "--name", "tape 7"]);
+    assert_eq!(fields(&hold["hold"]), ["created_ns", "keys", "name"]);
+    assert_eq!(hold["hold"]["keys"], serde_json::json!([old]));
+    assert_eq!(bench.json(&["keys", "holds", "data"])["holds"][0], hold["hold"]);
+    let retired = bench.json(&["keys", "retire", "data"]);
+    assert_eq!(retired["keys"][0]["outcome"], "held");
+    assert_eq!(retired["keys"][0]["by"], serde_json::json!(["tape 7"]));
+    let text = String::from_utf8(bench.good(&["keys", "holds", "data"])).unwrap();
+    assert!(text.contains("tape 7") && text.contains(&old), "{text}");
+    let other = "0123456789abcdef0123456789abcdef";
+    bench.bad(7, "unknown-key", &["keys", "hold", "data", other, "--name", "x"]);
+    bench.bad(2, "invalid-argument", &["keys", "hold", "data", &old, "--name", ""]);
+    bench.bad(2, "invalid-argument", &["keys", "release", "data", "tape 8"]);
+    assert_eq!(bench.json(&["keys", "release", "data", "tape 7"])["released"], "tape 7");
+    let retired = bench.json(&["keys", "retire", "data"]);
+    assert_eq!(retired["keys"][0]["outcome"], "retiring");
+}
+
+#[test]
+fn a_directory_that_is_gone_is_forgotten() {
+    let bench = Bench::new();
+    bench.good(&["rotate", "data-key", "data"]);
+    let other = bench.path("other");
+    std::fs::create_dir(&other).unwrap();
+    let other = other.canonicalize().unwrap();
+    let kms = atrest::kms::from_uri(&bench.uri("cmek.key")).unwrap();
+    let storage = atrest::keyring::DirectoryStorage::new(bench.path("data"));
+    let keyring = atrest::Keyring::open(storage, kms, atrest::Options::default()).unwrap();
+    keyring.register_directory(&other).unwrap();
+    drop(keyring);
+    let other_name = other.to_str().unwrap();
+    let listed = || bench.json(&["keys", "directories", "data"])["directories"].clone();
+    let entry = |value: &Value, registered: bool| {
+        let found = value.as_array().unwrap().iter().find(|d| d["registered"] == registered);
+        found.cloned()
+    };
+    assert_eq!(fields(&listed()[0]), ["exists", "path", "registered"]);
+    let there = entry(&listed(), true).unwrap();
+    assert_eq!((&there["path"], &there["exists"]), (&other_name.into(), &true.into()));
+    bench.bad(2, "invalid-argument", &["keys", "forget-directory", "data", other_name]);
+    std::fs::remove_dir(&other).unwrap();
+    assert_eq!(entry(&listed(), true).unwrap()["exists"], false);
+    // Nobody knows what was in it: no key is retired.
+    assert_ne!(bench.run(&["keys", "retire", "data"]).code, 0);
+    bench.bad(2, "invalid-argument", &["keys", "forget-directory", "data", "/no/such/directory"]);
+    let forgotten = bench.json(&["keys", "forget-directory", "data", other_name]);
+    assert_eq!(forgotten["forgotten"], other_name);
+    assert!(entry(&listed(), true).is_none() && entry(&listed(), false).is_some());
+    bench.good(&["keys", "retire", "data"]);
+}
+
+#[test]
+fn a_file_goes_under_the_keys_of_its_keyspace() {
+    let bench = Bench::new();
+    bench.write("src", b"red");
+    bench.bad(7, "unknown-key", &["encrypt", "data", "src", "f", "--keyspace", "red"]);
+    bench.good(&["keys", "add-keyspace", "data", "red"]);
+    let spaces = bench.json(&["keys", "keyspaces", "data"]);
+    assert_eq!(fields(&spaces["keyspaces"][1]), ["active", "id", "name"]);
+    assert_eq!(spaces["keyspaces"][1]["name"], "red");
+    let file = bench.json(&["encrypt", "data", "src", "f", "--keyspace", "red"]);
+    assert_eq!(file["data_key_id"], spaces["keyspaces"][1]["active"]);
+    bench.good(&["encrypt", "data", "src", "g"]);
+    bench.good(&["keys", "shred", "data", "--keyspace", "red", "--confirm", "red"]);
+    assert_ne!(bench.run(&["decrypt", "data", "f", "-o", "-"]).code, 0);
+    assert_eq!(bench.good(&["decrypt", "data", "g", "-o", "-"]), b"red");
+    assert_eq!(bench.json(&["keys", "keyspaces", "data"])["keyspaces"][1]["active"], Value::Null);
+    bench.bad(7, "unknown-key", &["encrypt", "data", "src", "h", "--keyspace", "red"]);
+}

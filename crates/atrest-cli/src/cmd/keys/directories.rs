@@ -1,0 +1,111 @@
+//! The directories of a store's files: where `keys retire` looks.
+
+use std::path::{Path, PathBuf};
+
+use atrest::ErrorKind;
+use serde::Serialize;
+
+use super::{read_only, writable};
+use crate::failure::{Failure, Result};
+use crate::key::CmekArg;
+use crate::output::{Out, YELLOW, clean};
+use crate::signal;
+
+/// List the directories that hold the store's files: its own, and those registered when
+/// a file was first created in them.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest keys directories data
+  atrest keys directories data --json | jq -r '.directories[] | select(.exists | not) | .path'
+
+JSON fields: directories [path, registered (false for the store's own), exists]
+")]
+pub(super) struct Directories {
+    /// The store's directory.
+    dir: PathBuf,
+    #[command(flatten)]
+    cmek: CmekArg,
+}
+
+/// Forget a registered directory that is gone, so that `keys retire` does not look for it.
+///
+/// A disk that is only not mounted looks gone too: forget no directory whose files come
+/// back, or data keys may be destroyed that they need. One that is still there is refused.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest keys forget-directory data /mnt/old/tables
+
+JSON fields: forgotten
+")]
+pub(super) struct ForgetDirectory {
+    /// The store's directory.
+    dir: PathBuf,
+    /// The directory, as `keys directories` shows it.
+    path: PathBuf,
+    #[command(flatten)]
+    cmek: CmekArg,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct Report {
+    directories: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    path: String,
+    registered: bool,
+    exists: bool,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct ForgottenReport {
+    forgotten: String,
+}
+
+/// Whether something is there, or cannot be said not to be.
+fn exists(path: &Path) -> bool {
+    path.try_exists().unwrap_or(true)
+}
+
+impl Directories {
+    pub(super) fn run(&self, out: &mut Out) -> Result<()> {
+        let fs = read_only(&self.dir, &self.cmek)?;
+        let own = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+        let entry = |path: PathBuf| Entry {
+            path: path.to_string_lossy().into_owned(),
+            registered: path != own,
+            exists: exists(&path),
+        };
+        let directories = fs.keyring().directories().into_iter().map(entry).collect();
+        let report = Report { directories };
+        out.result(&report, || {
+            let line = |entry: &Entry| match entry.exists {
+                true => clean(&entry.path).to_string(),
+                false => format!("{} {}", clean(&entry.path), YELLOW.paint("is gone")),
+            };
+            report.directories.iter().map(line).collect::<Vec<_>>().join("\n")
+        })
+    }
+}
+
+impl ForgetDirectory {
+    pub(super) fn run(&self, out: &mut Out) -> Result<()> {
+        let fs = writable(&self.dir, &self.cmek)?;
+        if exists(&self.path) {
+            let what =
+                format!("{}: expected a directory that is gone, found one", self.path.display());
+            return Err(Failure::new(ErrorKind::InvalidArgument, what)
+                .advise("move its files below another of the store's directories and remove it"));
+        }
+        let committing = signal::Committing::begin();
+        fs.keyring().unregister_directory(&self.path)?;
+        drop(committing);
+        let report = ForgottenReport { forgotten: self.path.to_string_lossy().into_owned() };
+        out.result(&report, || format!("Forgot the directory {}.", clean(&report.forgotten)))
+    }
+}

@@ -1,0 +1,131 @@
+//! Holds: data keys that something outside of the store needs.
+
+use std::path::PathBuf;
+
+use atrest::DataKeyId;
+use atrest::keyring::Hold;
+use serde::Serialize;
+
+use super::{read_only, writable};
+use crate::failure::Result;
+use crate::key::CmekArg;
+use crate::output::{Out, clean};
+use crate::{signal, units};
+
+/// List the holds: what outside of the store keeps data keys from being destroyed.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest keys holds data
+  atrest keys holds data --json | jq -r '.holds[].name'
+
+JSON fields: holds [name, created_ns, keys]
+")]
+pub(super) struct Holds {
+    /// The store's directory.
+    dir: PathBuf,
+    #[command(flatten)]
+    cmek: CmekArg,
+}
+
+/// Keep data keys from being destroyed: for a copy of files or hard links that are not
+/// below the store's directories.
+///
+/// A name that is held already holds these keys too. It keeps a key from `keys retire`,
+/// not from `keys shred`.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest keys hold data 0123456789abcdef0123456789abcdef --name 'copy for the auditors'
+  atrest keys list data --json | jq -r '.keys[].id' | xargs atrest keys hold data --name tape-7
+
+JSON fields: hold [name, created_ns, keys]
+")]
+pub(super) struct AddHold {
+    /// The store's directory.
+    dir: PathBuf,
+    /// The data keys, as `keys list` shows them.
+    #[arg(required = true, value_name = "KEY")]
+    keys: Vec<DataKeyId>,
+    #[command(flatten)]
+    cmek: CmekArg,
+    /// What needs the keys; the hold is released by this name.
+    #[arg(long)]
+    name: String,
+}
+
+/// End a hold: what needed the keys is gone.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest keys release data 'copy for the auditors'
+
+JSON fields: released
+")]
+pub(super) struct Release {
+    /// The store's directory.
+    dir: PathBuf,
+    /// The hold's name.
+    name: String,
+    #[command(flatten)]
+    cmek: CmekArg,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct HoldsReport {
+    holds: Vec<Hold>,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct HoldReport {
+    hold: Hold,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct ReleaseReport<'a> {
+    released: &'a str,
+}
+
+fn text(hold: &Hold) -> String {
+    let mut lines = vec![format!("{} since {}", clean(&hold.name), units::time(hold.created_ns))];
+    lines.extend(hold.keys.iter().map(|key| format!("  {key}")));
+    lines.join("\n")
+}
+
+impl Holds {
+    pub(super) fn run(&self, out: &mut Out) -> Result<()> {
+        let report = HoldsReport { holds: read_only(&self.dir, &self.cmek)?.keyring().holds() };
+        out.result(&report, || match &report.holds[..] {
+            [] => "Nothing holds data keys.".into(),
+            holds => holds.iter().map(text).collect::<Vec<_>>().join("\n"),
+        })
+    }
+}
+
+impl AddHold {
+    pub(super) fn run(&self, out: &mut Out) -> Result<()> {
+        let fs = writable(&self.dir, &self.cmek)?;
+        let committing = signal::Committing::begin();
+        fs.keyring().register_hold(&self.name, &self.keys)?;
+        drop(committing);
+        let mut holds = fs.keyring().holds().into_iter();
+        // OK because the hold is in the keyring since the call above.
+        let hold = holds.find(|hold| hold.name == self.name).expect("registered");
+        let report = HoldReport { hold };
+        out.result(&report, || text(&report.hold))
+    }
+}
+
+impl Release {
+    pub(super) fn run(&self, out: &mut Out) -> Result<()> {
+        let fs = writable(&self.dir, &self.cmek)?;
+        let committing = signal::Committing::begin();
+        fs.keyring().release_hold(&self.name)?;
+        drop(committing);
+        let report = ReleaseReport { released: &self.name };
+        out.result(&report, || format!("Released the hold {}.", clean(&self.name)))
+    }
+}

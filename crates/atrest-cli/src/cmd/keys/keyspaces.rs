@@ -1,0 +1,89 @@
+//! Keyspaces: lines of data keys of their own.
+
+use std::path::PathBuf;
+
+use atrest::keyring::{KeyspaceId, KeyspaceStatus};
+use serde::Serialize;
+
+use super::{read_only, writable};
+use crate::failure::Result;
+use crate::key::CmekArg;
+use crate::output::{DIM, Out, clean};
+use crate::signal;
+use crate::table::{Align, Cell, Table};
+
+/// List the keyspaces, shredded ones too.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest keys keyspaces data
+  atrest keys keyspaces data --json | jq -r '.keyspaces[] | select(.active) | .name'
+
+JSON fields: keyspaces [id, name, active (the data key; null if it was shredded)]
+")]
+pub(super) struct Keyspaces {
+    /// The store's directory.
+    dir: PathBuf,
+    #[command(flatten)]
+    cmek: CmekArg,
+}
+
+/// Add a keyspace: a line of data keys of its own, as for one tenant.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest keys add-keyspace data tenant-17
+  atrest encrypt data invoice.pdf 17/invoice.pdf --keyspace tenant-17
+
+JSON fields: keyspace, id
+")]
+pub(super) struct AddKeyspace {
+    /// The store's directory.
+    dir: PathBuf,
+    /// Its name.
+    name: String,
+    #[command(flatten)]
+    cmek: CmekArg,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct KeyspacesReport {
+    keyspaces: Vec<KeyspaceStatus>,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct KeyspaceReport<'a> {
+    keyspace: &'a str,
+    id: KeyspaceId,
+}
+
+impl Keyspaces {
+    pub(super) fn run(&self, out: &mut Out) -> Result<()> {
+        let keyspaces = read_only(&self.dir, &self.cmek)?.keyring().keyspaces();
+        let report = KeyspacesReport { keyspaces };
+        out.result(&report, || {
+            let mut table = Table::new(&[("keyspace", Align::Left), ("data key", Align::Left)]);
+            for keyspace in &report.keyspaces {
+                let key = match keyspace.active {
+                    Some(id) => id.to_string().into(),
+                    None => Cell::painted("shredded", DIM),
+                };
+                table.row([clean(&keyspace.name).into(), key]);
+            }
+            table.render()
+        })
+    }
+}
+
+impl AddKeyspace {
+    pub(super) fn run(&self, out: &mut Out) -> Result<()> {
+        let fs = writable(&self.dir, &self.cmek)?;
+        let committing = signal::Committing::begin();
+        let id = fs.keyring().create_keyspace(&self.name)?;
+        drop(committing);
+        let report = KeyspaceReport { keyspace: &self.name, id };
+        out.result(&report, || format!("Added the keyspace {}.", clean(&self.name)))
+    }
+}
