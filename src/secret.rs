@@ -9,6 +9,8 @@ use crate::error::Result;
 mod registers;
 mod scrub;
 
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use registers::contents_512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use registers::{clear_128, clear_256, clear_512};
 pub(crate) use scrub::{scrubbed, scrubbed_deeply};

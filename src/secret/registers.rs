@@ -101,6 +101,30 @@ pub(crate) unsafe fn clear_512() {
     }
 }
 
+/// What `zmm0` to `zmm31` hold.
+///
+/// # Safety
+/// The machine has AVX-512F.
+#[cfg(all(test, target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) unsafe fn contents_512() -> [[u64; 8]; 32] {
+    let mut contents = [[u64::MAX; 8]; 32];
+    macro_rules! store {
+        ($($register:literal)*) => {
+            // SAFETY: writes to `contents`; one call for all, so that nothing comes between.
+            unsafe {
+                asm!(
+                    $(concat!("vmovdqu64 [{0} + 64 * ", $register, "], zmm", $register),)*
+                    in(reg) contents.as_mut_ptr(),
+                    options(nostack, preserves_flags),
+                );
+            }
+        };
+    }
+    store!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+    contents
+}
+
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::*;
@@ -123,5 +147,43 @@ mod tests {
             );
         }
         assert_eq!(left, [0; 2]);
+    }
+
+    #[test]
+    fn all_512_bits_of_32_registers_are_empty_afterwards() {
+        #[target_feature(enable = "avx512f")]
+        unsafe fn left() -> [[u64; 8]; 32] {
+            macro_rules! fill {
+                ($($register:literal)*) => {
+                    asm!(
+                        $(concat!(
+                            "vpternlogd zmm", $register, ", zmm", $register, ", zmm", $register,
+                            ", 0xff"
+                        ),)*
+                        out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _,
+                        out("zmm4") _, out("zmm5") _, out("zmm6") _, out("zmm7") _,
+                        out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
+                        out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _,
+                        out("zmm16") _, out("zmm17") _, out("zmm18") _, out("zmm19") _,
+                        out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
+                        out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _,
+                        out("zmm28") _, out("zmm29") _, out("zmm30") _, out("zmm31") _,
+                        options(nomem, nostack, preserves_flags),
+                    )
+                };
+            }
+            // SAFETY: the registers are declared as overwritten.
+            unsafe {
+                fill!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+                assert_ne!(contents_512()[31], [0; 8]);
+                clear_512();
+                contents_512()
+            }
+        }
+        if !is_x86_feature_detected!("avx512f") {
+            return println!("skipped: this machine has no AVX-512");
+        }
+        // SAFETY: the feature was found.
+        assert_eq!(unsafe { left() }, [[0; 8]; 32]);
     }
 }
