@@ -3,6 +3,7 @@
 mod backup_target;
 mod body;
 mod bridge;
+mod ciphertext;
 #[cfg(feature = "slatedb-compaction")]
 mod compaction;
 mod error;

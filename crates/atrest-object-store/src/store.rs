@@ -17,6 +17,7 @@ use object_store::{
     PutResult, RenameOptions, Result, coalesce_ranges,
 };
 
+use crate::ciphertext::{Buffers, Ciphertext};
 use crate::error::{bad_range, refused, reserved};
 use crate::headers::{HEADERS_LEN, Headers};
 use crate::open::Opener;
@@ -32,11 +33,12 @@ const LISTED_TOGETHER: usize = 16;
 /// everything.
 ///
 /// Names, attributes, tags, ETags and versions are those of the store below; sizes and
-/// ranges are those of the plaintext. See the [crate's docs](crate) for what it costs and
+/// ranges are those of the plaintext. Keeps up to 16 MiB of memory for ciphertext. See the [crate's docs](crate) for what it costs and
 /// does not do.
 #[derive(Clone)]
 pub struct EncryptedStore {
     reads: Reads,
+    buffers: Buffers,
     file_kind: Arc<dyn Fn(&Path) -> FileKind + Send + Sync>,
 }
 
@@ -46,7 +48,8 @@ impl EncryptedStore {
         let len = NonZeroUsize::new(HEADERS_LEN).unwrap_or(NonZeroUsize::MIN);
         let headers = Arc::new(Headers::new(len));
         let reads = Reads { inner, opener: Opener::new(keyring), headers };
-        Self { reads, file_kind: Arc::new(|_| FileKind::Other) }
+        let file_kind = Arc::new(|_: &Path| FileKind::Other);
+        Self { reads, buffers: Buffers::default(), file_kind }
     }
 
     /// Tells what kind of file an object is, by its path; written into its header.
@@ -112,26 +115,6 @@ impl EncryptedStore {
     }
 }
 
-/// Encrypts a payload: the header, then chunk for chunk.
-fn encrypt(encryptor: &mut Encryptor, payload: PutPayload) -> atrest::Result<PutPayload> {
-    let mut chunks = vec![Bytes::copy_from_slice(encryptor.header())];
-    for chunk in payload {
-        chunks.push(match chunk.try_into_mut() {
-            Ok(mut own) => {
-                encryptor.encrypt_in_place(&mut own)?;
-                own.freeze()
-            }
-            // Somebody else holds the bytes too, as an engine that may have to try again.
-            Err(shared) => {
-                let mut encrypted = Vec::with_capacity(shared.len());
-                encryptor.append(&shared, &mut encrypted)?;
-                encrypted.into()
-            }
-        });
-    }
-    Ok(chunks.into_iter().collect())
-}
-
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for EncryptedStore {
@@ -142,8 +125,11 @@ impl ObjectStore for EncryptedStore {
         opts: PutOptions,
     ) -> Result<PutResult> {
         let mut encryptor = self.encryptor(location)?;
-        let payload = encrypt(&mut encryptor, payload).map_err(|error| refused(location, error))?;
-        let result = self.inner().put_opts(location, payload, opts).await?;
+        let (buffers, len) = (self.buffers.clone(), payload.content_length());
+        let mut ciphertext = Ciphertext::new(buffers, encryptor.header(), len);
+        let encrypted = ciphertext.append(&mut encryptor, &payload);
+        encrypted.map_err(|error| refused(location, error))?;
+        let result = self.inner().put_opts(location, ciphertext.take(usize::MAX), opts).await?;
         self.reads.keep_written(location, &encryptor, &result).await;
         Ok(result)
     }
@@ -155,7 +141,13 @@ impl ObjectStore for EncryptedStore {
     ) -> Result<Box<dyn MultipartUpload>> {
         let encryptor = self.encryptor(location)?;
         let inner = self.inner().put_multipart_opts(location, opts).await?;
-        Ok(Box::new(Upload::new(inner, encryptor, location.clone(), self.reads.clone())))
+        Ok(Box::new(Upload::new(
+            inner,
+            encryptor,
+            location.clone(),
+            self.reads.clone(),
+            self.buffers.clone(),
+        )))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

@@ -1,12 +1,13 @@
 //! Writing an object in parts.
 
 use async_trait::async_trait;
-use atrest::{Encryptor, HEADER_LEN};
+use atrest::Encryptor;
 use futures_util::FutureExt;
 use futures_util::future::{ready, try_join_all};
 use object_store::path::Path;
 use object_store::{Error, MultipartUpload, PutPayload, PutResult, Result, UploadPart};
 
+use crate::ciphertext::{Buffers, Ciphertext};
 use crate::error::{fault, refused};
 use crate::read::Reads;
 
@@ -24,8 +25,7 @@ pub(crate) struct Upload {
     encryptor: Encryptor,
     location: Path,
     reads: Reads,
-    /// Ciphertext, the header first, not sent yet.
-    pending: Vec<u8>,
+    pending: Ciphertext,
     part_len: usize,
     /// Whether parts are missing, or the upload has ended: nothing may complete it then.
     closed: bool,
@@ -37,21 +37,11 @@ impl Upload {
         encryptor: Encryptor,
         location: Path,
         reads: Reads,
+        buffers: Buffers,
     ) -> Self {
-        let pending = encryptor.header().to_vec();
+        let pending = Ciphertext::new(buffers, encryptor.header(), 0);
         let part_len = PART_LEN_MIN;
         Self { inner, encryptor, location, reads, pending, part_len, closed: false }
-    }
-
-    fn encrypt(&mut self, data: PutPayload) -> Result<()> {
-        self.pending.reserve(data.content_length());
-        for chunk in data {
-            if let Err(error) = self.encryptor.append(&chunk, &mut self.pending) {
-                self.closed = true;
-                return Err(refused(&self.location, error));
-            }
-        }
-        Ok(())
     }
 
     fn ended(&self) -> Error {
@@ -67,16 +57,14 @@ impl MultipartUpload for Upload {
             return ready(Err(self.ended())).boxed();
         }
         self.part_len = self.part_len.max(data.content_length());
-        if let Err(error) = self.encrypt(data) {
-            return ready(Err(error)).boxed();
+        if let Err(error) = self.pending.append(&mut self.encryptor, &data) {
+            self.closed = true;
+            return ready(Err(refused(&self.location, error))).boxed();
         }
         let mut parts = Vec::new();
         while self.pending.len() >= self.part_len {
-            let mut rest = Vec::with_capacity(self.part_len + HEADER_LEN);
-            rest.extend_from_slice(&self.pending[self.part_len..]);
-            self.pending.truncate(self.part_len);
-            let part = std::mem::replace(&mut self.pending, rest);
-            parts.push(self.inner.put_part(part.into()));
+            let part = self.pending.take(self.part_len);
+            parts.push(self.inner.put_part(part));
         }
         try_join_all(parts).map(|outcome| outcome.map(drop)).boxed()
     }
@@ -88,9 +76,9 @@ impl MultipartUpload for Upload {
         self.closed = true;
         // The first 4096 bytes are sent here if not before, so an empty object has its
         // header.
-        if !self.pending.is_empty() {
-            let last = std::mem::take(&mut self.pending);
-            self.inner.put_part(last.into()).await?;
+        if self.pending.len() > 0 {
+            let last = self.pending.take(usize::MAX);
+            self.inner.put_part(last).await?;
         }
         let result = self.inner.complete().await?;
         self.reads.keep_written(&self.location, &self.encryptor, &result).await;
@@ -99,7 +87,7 @@ impl MultipartUpload for Upload {
 
     async fn abort(&mut self) -> Result<()> {
         self.closed = true;
-        self.pending.clear();
+        drop(self.pending.take(usize::MAX));
         self.inner.abort().await
     }
 }
