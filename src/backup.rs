@@ -9,11 +9,11 @@
 //! files are not.
 //!
 //! ```no_run
-//! # fn main() -> atrest::Result<()> {
 //! use std::{ops::ControlFlow, sync::Arc};
 //! use atrest::backup::{Chain, DirectoryTarget, RestoreSpec, Snapshot};
-//! # let (fs, kms, new_kms): (atrest::EncryptedFs, Arc<dyn atrest::kms::Kms>, _) = todo!();
+//! use atrest::{EncryptedFs, kms::Kms};
 //!
+//! # fn example(fs: EncryptedFs, kms: Arc<dyn Kms>, new_kms: Arc<dyn Kms>) -> atrest::Result<()> {
 //! let chain = Chain::open_or_create(DirectoryTarget::new("/backup/db"), kms)?;
 //! let snapshot = Snapshot::take(&fs, "/var/lib/db")?;
 //! chain.back_up(&fs, &snapshot, &|_| ControlFlow::Continue(()))?;

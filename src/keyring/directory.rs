@@ -20,6 +20,8 @@ use crate::vfs::{OsVfs, Vfs};
 /// File name of the current keyring.
 pub const KEYRING_FILE: &str = "KEYRING";
 pub(super) const NEW_FILE: &str = "KEYRING.new";
+/// Behind the name of an older image that is being copied.
+const COPY_SUFFIX: &str = ".new";
 const LOCK_FILE: &str = "KEYRING.lock";
 
 /// The keyring in a directory.
@@ -72,13 +74,19 @@ impl DirectoryStorage {
 
     /// Generations of the older images, oldest first.
     fn kept_generations(&self) -> Result<Vec<u64>> {
+        self.numbered("")
+    }
+
+    /// The numbers n of the files `KEYRING.<n><suffix>`, ascending.
+    fn numbered(&self, suffix: &str) -> Result<Vec<u64>> {
         let entries = self.vfs.list(&self.dir).map_err(|e| {
             Error::io("the store's directory cannot be listed", e).with_path(&self.dir)
         })?;
         let mut generations: Vec<u64> = entries
             .iter()
             .filter_map(|entry| {
-                entry.path.file_name()?.to_str()?.strip_prefix("KEYRING.")?.parse().ok()
+                let name = entry.path.file_name()?.to_str()?;
+                name.strip_prefix("KEYRING.")?.strip_suffix(suffix)?.parse().ok()
             })
             .collect();
         generations.sort_unstable();
@@ -106,7 +114,7 @@ impl DirectoryStorage {
         match self.vfs.hard_link(current, old) {
             Err(error) if has_no_links(&error) => {
                 let mut copy = old.as_os_str().to_owned();
-                copy.push(".new");
+                copy.push(COPY_SUFFIX);
                 let copy = PathBuf::from(copy);
                 self.write_new(&copy, &image.bytes)?;
                 // The first error is the one to tell.
@@ -236,10 +244,14 @@ impl KeyringStorage for DirectoryStorage {
     }
 
     fn forget_kept(&self) -> Result<()> {
-        for generation in self.kept_generations()? {
-            let path = self.path(&format!("KEYRING.{generation}"));
-            self.remove_if_there(&path)
-                .map_err(|e| Error::io("an older keyring cannot be removed", e).with_path(&path))?;
+        // A copy that a crash cut off holds what an older image does.
+        for suffix in ["", COPY_SUFFIX] {
+            for generation in self.numbered(suffix)? {
+                let path = self.path(&format!("KEYRING.{generation}{suffix}"));
+                self.remove_if_there(&path).map_err(|e| {
+                    Error::io("an older keyring cannot be removed", e).with_path(&path)
+                })?;
+            }
         }
         self.settle()
     }

@@ -259,7 +259,7 @@ impl Keyring {
             monitor: Mutex::new(monitor),
             asking: Mutex::new(()),
             outstanding: Arc::default(),
-            process: std::process::id(),
+            process: crate::process::id(),
         });
         let background = if options.background {
             Some(Arc::new(background::Background::start(&inner)?))

@@ -115,8 +115,8 @@ impl Keyring {
     }
 
     /// Does what is due: checks access to the customer's key, rotates data keys by age or
-    /// bytes, keeps the byte counts once an hour. The background thread does it; a caller that switched
-    /// the thread off calls this.
+    /// bytes, keeps the byte counts once an hour. The background thread does it; a caller
+    /// that switched the thread off calls this.
     ///
     /// # Errors
     /// Those of [`rotate_data_key`](Self::rotate_data_key).

@@ -74,6 +74,12 @@ fn a_file_system_without_hard_links_keeps_copies_of_older_images() {
     assert_eq!(after["KEYRING.3"], before["KEYRING"]);
     assert_eq!(after["KEYRING.2"], before["KEYRING.2"]);
     assert!(!after.contains_key("KEYRING.1") && !after.contains_key("KEYRING.3.new"));
+    // A copy that was cut off goes with the older images, since it holds what they do.
+    base.put(&in_dir("KEYRING.2.new"), &after["KEYRING.3"]);
+    fs.keyring().rotate_store_key().unwrap();
+    let left: Vec<_> =
+        base.files().into_keys().filter(|name| name.starts_with("KEYRING.")).collect();
+    assert!(left.iter().all(|name| name == "KEYRING.lock"), "{left:?}");
     // A new store too.
     let mem = MemFs::new();
     mem.without_links();
