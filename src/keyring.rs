@@ -66,7 +66,7 @@ pub use keyspaces::{KeyspaceId, KeyspaceStatus};
 pub use options::{Anchor, KmsSet, Options};
 pub use recover::{ImageInfo, ImagePlace, Recovery};
 pub use retire::{LiveKeys, RetireOutcome, RetiredKey, Retirement};
-pub use status::{Bound, DataKeyStatus, KeyringInfo, KeyringStatus, SlotInfo};
+pub use status::{DataKeyStatus, KeyringInfo, KeyringStatus, SlotInfo};
 pub use storage::{KeyringStorage, MemoryStorage, StoredImage as KeyringImage};
 
 /// Name of the slot that a new keyring has.

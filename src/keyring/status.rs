@@ -61,29 +61,16 @@ pub struct DataKeyStatus {
     pub retire_after_ns: Option<u64>,
     /// When its wrapped bytes were erased.
     pub destroyed_ns: Option<u64>,
-    /// Bytes of plaintext encrypted under it, in all files that ever were: a number that
-    /// is never too high. [`encrypted_bytes_bound`](Self::encrypted_bytes_bound) says what
-    /// may be missing.
-    pub encrypted_bytes: u64,
-    /// How `encrypted_bytes` stands to the truth.
-    pub encrypted_bytes_bound: Bound,
-}
-
-/// How a number stands to the truth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Bound {
-    /// The truth is this number or more.
+    /// Bytes of plaintext encrypted under it, in all files that ever were: this number or
+    /// more, never fewer.
     ///
-    /// Of bytes encrypted: it is this number if every process that wrote the store, one at
-    /// a time, [closed](Keyring::close) it or dropped the last handle. Missing is what a
-    /// process encrypted in the hour before it was killed, what several that wrote one
-    /// store in an object store encrypted beside each other, what writers still held when
-    /// the keyring was closed or access withdrawn for good, and up to a MiB of each file
-    /// being written. None of that leaves a trace, so no store says that its number is
-    /// exact.
-    AtLeast,
+    /// It is this number if every process that wrote the store, one at a time,
+    /// [closed](Keyring::close) it or dropped the last handle. Missing is what a process
+    /// encrypted in the hour before it was killed, what several that wrote one store in an
+    /// object store encrypted beside each other, what writers still held when the keyring
+    /// was closed or access withdrawn for good, and up to a MiB of each file being written.
+    /// None of that leaves a trace, so no store says that its number is exact.
+    pub encrypted_bytes: u64,
 }
 
 /// What an opened keyring tells, authenticated.
@@ -133,7 +120,6 @@ impl Keyring {
                 retire_after_ns: some(record.retire_after_ns),
                 destroyed_ns: some(record.destroyed_ns),
                 encrypted_bytes: counted(&id).unwrap_or(record.encrypted_bytes),
-                encrypted_bytes_bound: Bound::AtLeast,
             }
         });
         KeyringStatus {

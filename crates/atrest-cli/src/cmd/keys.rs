@@ -1,10 +1,12 @@
 //! `atrest keys`: what is under each data key, and the end of those nothing uses.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use atrest::churn::{DestructionProof, KeyUsage, ScanProgress};
 use atrest::keyring::{KeyState, RetireOutcome, Retirement};
+use atrest::kms::Kms;
 use atrest::{DataKeyId, EncryptedFs, ErrorKind, StoreId};
 use clap::Subcommand;
 use serde::Serialize;
@@ -71,15 +73,13 @@ Examples:
   atrest keys list data --json | jq '.keys[] | select(.files == 0) | .id'
 
 JSON fields: keys [id, keyspace, state, exposed, created_ns, retired_ns, retire_after_ns,
-destroyed_ns, encrypted_bytes (ever, in all files), encrypted_bytes_bound (at-least), files,
-bytes, age_ns, last_created_ns], plaintext, torn, unreadable, foreign [files, bytes],
-unknown_keys [id, files, bytes]
+destroyed_ns, encrypted_bytes (ever, in all files, at least), files, bytes, age_ns,
+last_created_ns], plaintext, torn, unreadable, foreign [files, bytes], unknown_keys [id,
+files, bytes]
 ")]
 struct List {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: Store,
 }
 
 /// Destroy the data keys that no file is under.
@@ -97,10 +97,8 @@ JSON fields: keys [id, outcome (in-use, held, open, retiring, destroyed), with h
 with retiring: until_ns]
 ")]
 struct Retire {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: Store,
     /// Time between finding no file and destroying the key.
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration, default_value = "7d")]
     grace: Duration,
@@ -114,15 +112,13 @@ Examples:
   atrest keys proof data --key 0123456789abcdef0123456789abcdef --json
 
 JSON fields: proofs [id, keyspace, state, exposed, created_ns, retired_ns,
-retire_after_ns, destroyed_ns, encrypted_bytes, encrypted_bytes_bound (at-least: it is the
-number unless a process was killed), files_read, keyring (store_id, generation, mac)]. It is
-an error if a file names a destroyed key.
+retire_after_ns, destroyed_ns, encrypted_bytes (at least: more if a process was killed),
+files_read, keyring (store_id, generation, mac)]. It is an error if a file names a destroyed
+key.
 ")]
 struct Proof {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: Store,
     /// One data key; the default is all that are destroyed.
     #[arg(long, value_name = "ID")]
     key: Option<DataKeyId>,
@@ -142,10 +138,8 @@ JSON fields: shredded (a keyspace's name, or the store's id)
 ")]
 #[command(group = clap::ArgGroup::new("which").required(true))]
 struct Shred {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: Store,
     /// One keyspace.
     #[arg(long, value_name = "NAME", group = "which")]
     keyspace: Option<String>,
@@ -157,16 +151,28 @@ struct Shred {
     confirm: String,
 }
 
-fn read_only(dir: &Path, cmek: &CmekArg) -> Result<EncryptedFs> {
-    drop(store::storage(dir)?);
-    let kms = key::open(&cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-    Ok(EncryptedFs::new(store::open_read_only(dir, kms)?))
+/// The store that a command is about.
+#[derive(clap::Args)]
+struct Store {
+    /// The store's directory.
+    dir: PathBuf,
+    #[command(flatten)]
+    cmek: CmekArg,
 }
 
-fn writable(dir: &Path, cmek: &CmekArg) -> Result<EncryptedFs> {
-    drop(store::storage(dir)?);
-    let kms = key::open(&cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-    Ok(EncryptedFs::new(store::open(dir, kms)?))
+impl Store {
+    fn read_only(&self) -> Result<EncryptedFs> {
+        Ok(EncryptedFs::new(store::open_read_only(&self.dir, self.kms()?)?))
+    }
+
+    fn writable(&self) -> Result<EncryptedFs> {
+        Ok(EncryptedFs::new(store::open(&self.dir, self.kms()?)?))
+    }
+
+    fn kms(&self) -> Result<Arc<dyn Kms>> {
+        drop(store::storage(&self.dir)?);
+        key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)
+    }
 }
 
 /// Lets `work` show how many headers were read.
@@ -179,7 +185,7 @@ fn scanning<T>(json: bool, work: impl FnOnce(&(dyn Fn(ScanProgress) + Sync)) -> 
 
 impl List {
     fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = read_only(&self.dir, &self.cmek)?;
+        let fs = self.at.read_only()?;
         let usage = scanning(out.is_json(), |on_scan| fs.scan_usage(on_scan))?;
         out.result(&usage, || table(&usage.keys))
     }
@@ -234,7 +240,7 @@ fn state(key: &KeyUsage) -> Cell {
 
 impl Retire {
     fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = writable(&self.dir, &self.cmek)?;
+        let fs = self.at.writable()?;
         let committing = signal::Committing::begin();
         let retired = scanning(out.is_json(), |on_scan| fs.retire(None, self.grace, on_scan))?;
         drop(committing);
@@ -268,7 +274,7 @@ struct ProofReport {
 
 impl Proof {
     fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = read_only(&self.dir, &self.cmek)?;
+        let fs = self.at.read_only()?;
         let proofs = scanning(out.is_json(), |on_scan| match self.key {
             Some(id) => fs.prove_destroyed(id, on_scan).map(|proof| vec![proof]),
             None => fs.prove_all_destroyed(on_scan),
@@ -310,7 +316,7 @@ impl Shred {
             Err(Failure::new(ErrorKind::InvalidArgument, what)
                 .advise("repeat behind --confirm what is to be destroyed"))
         };
-        let fs = writable(&self.dir, &self.cmek)?;
+        let fs = self.at.writable()?;
         let committing = signal::Committing::begin();
         match &self.keyspace {
             Some(name) if *name == self.confirm => fs.keyring().danger_shred_keyspace(name)?,

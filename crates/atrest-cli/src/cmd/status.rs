@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use atrest::churn::churned_in;
-use atrest::keyring::{AuditEvent, Bound, DataKeyStatus, KeyState, KeyringInfo, KeyringStatus};
+use atrest::keyring::{AuditEvent, DataKeyStatus, KeyState, KeyringInfo, KeyringStatus};
 use atrest::{Clock, DataKeyId, Keyring, PlaintextPolicy, Settings, SystemClock};
 use serde::Serialize;
 
@@ -25,10 +25,10 @@ Examples:
 JSON fields: directory, authenticated, store_id, store_key_id, generation, written_ns,
 slots [name, key_uri, key_version, created_ns], settings [rotation_period_s,
 rotation_bytes, plaintext, minimum_suite], data_keys [id, files, bytes, and with a key
-keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes,
-encrypted_bytes_bound (at-least), rewritten_in_s (null if nothing can be said)],
-history [number, at_ns, generation, what, store_key_id, detail], files [encrypted, plaintext, empty and problem
-with files and bytes each; problems with path, kind, message]. Without --cmek, settings
+keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes
+(at least), rewritten_in_s (null if nothing can be said)], history [number, at_ns,
+generation, what, store_key_id, detail], files [encrypted, plaintext, empty and problem with
+files and bytes each; problems with path, kind, message]. Without --cmek, settings
 and history are null.
 ";
 
@@ -84,7 +84,6 @@ struct Known {
     retired_ns: Option<u64>,
     destroyed_ns: Option<u64>,
     encrypted_bytes: u64,
-    encrypted_bytes_bound: Bound,
     /// When the engine will have rewritten what is left, if it goes on as it did.
     rewritten_in_s: Option<u64>,
 }
@@ -102,7 +101,6 @@ impl Known {
             retired_ns: key.retired_ns,
             destroyed_ns: key.destroyed_ns,
             encrypted_bytes: key.encrypted_bytes,
-            encrypted_bytes_bound: key.encrypted_bytes_bound,
         }
     }
 }

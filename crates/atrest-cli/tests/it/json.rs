@@ -121,7 +121,7 @@ fn status_with_and_without_a_key() {
     assert_fields(
         &keys[0],
         "id files bytes keyspace state exposed created_ns age_s retired_ns destroyed_ns
-         encrypted_bytes encrypted_bytes_bound rewritten_in_s",
+         encrypted_bytes rewritten_in_s",
     );
     let summary: Vec<_> =
         keys.iter().map(|k| (k["state"].as_str().unwrap(), &k["files"], &k["bytes"])).collect();

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use atrest::ErrorKind;
 use serde::Serialize;
 
-use super::{read_only, writable};
+use super::Store;
 use crate::failure::{Failure, Result};
-use crate::key::CmekArg;
 use crate::output::{Out, YELLOW, clean};
 use crate::signal;
 
@@ -22,10 +21,8 @@ Examples:
 JSON fields: directories [path, registered (false for the store's own), exists]
 ")]
 pub(super) struct Directories {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: Store,
 }
 
 /// Forget a registered directory that is gone, so that `keys retire` does not look for it.
@@ -40,12 +37,10 @@ Examples:
 JSON fields: forgotten
 ")]
 pub(super) struct ForgetDirectory {
-    /// The store's directory.
-    dir: PathBuf,
+    #[command(flatten)]
+    at: Store,
     /// The directory, as `keys directories` shows it.
     path: PathBuf,
-    #[command(flatten)]
-    cmek: CmekArg,
 }
 
 /// Field names are stable.
@@ -74,8 +69,8 @@ fn exists(path: &Path) -> bool {
 
 impl Directories {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = read_only(&self.dir, &self.cmek)?;
-        let own = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+        let fs = self.at.read_only()?;
+        let own = self.at.dir.canonicalize().unwrap_or_else(|_| self.at.dir.clone());
         let entry = |path: PathBuf| Entry {
             path: path.to_string_lossy().into_owned(),
             registered: path != own,
@@ -95,7 +90,7 @@ impl Directories {
 
 impl ForgetDirectory {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = writable(&self.dir, &self.cmek)?;
+        let fs = self.at.writable()?;
         if exists(&self.path) {
             let what =
                 format!("{}: expected a directory that is gone, found one", self.path.display());

@@ -1,14 +1,11 @@
 //! Holds: data keys that something outside of the store needs.
 
-use std::path::PathBuf;
-
 use atrest::DataKeyId;
 use atrest::keyring::Hold;
 use serde::Serialize;
 
-use super::{read_only, writable};
+use super::Store;
 use crate::failure::Result;
-use crate::key::CmekArg;
 use crate::output::{Out, clean};
 use crate::{signal, units};
 
@@ -22,10 +19,8 @@ Examples:
 JSON fields: holds [name, created_ns, keys]
 ")]
 pub(super) struct Holds {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: Store,
 }
 
 /// Keep data keys from being destroyed: for a copy of files or hard links that are not
@@ -42,13 +37,11 @@ Examples:
 JSON fields: hold [name, created_ns, keys]
 ")]
 pub(super) struct AddHold {
-    /// The store's directory.
-    dir: PathBuf,
+    #[command(flatten)]
+    at: Store,
     /// The data keys, as `keys list` shows them.
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<DataKeyId>,
-    #[command(flatten)]
-    cmek: CmekArg,
     /// What needs the keys; the hold is released by this name.
     #[arg(long)]
     name: String,
@@ -63,12 +56,10 @@ Examples:
 JSON fields: released
 ")]
 pub(super) struct Release {
-    /// The store's directory.
-    dir: PathBuf,
+    #[command(flatten)]
+    at: Store,
     /// The hold's name.
     name: String,
-    #[command(flatten)]
-    cmek: CmekArg,
 }
 
 /// Field names are stable.
@@ -97,7 +88,7 @@ fn text(hold: &Hold) -> String {
 
 impl Holds {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let report = HoldsReport { holds: read_only(&self.dir, &self.cmek)?.keyring().holds() };
+        let report = HoldsReport { holds: self.at.read_only()?.keyring().holds() };
         out.result(&report, || match &report.holds[..] {
             [] => "Nothing holds data keys.".into(),
             holds => holds.iter().map(text).collect::<Vec<_>>().join("\n"),
@@ -107,7 +98,7 @@ impl Holds {
 
 impl AddHold {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = writable(&self.dir, &self.cmek)?;
+        let fs = self.at.writable()?;
         let committing = signal::Committing::begin();
         fs.keyring().register_hold(&self.name, &self.keys)?;
         drop(committing);
@@ -121,7 +112,7 @@ impl AddHold {
 
 impl Release {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = writable(&self.dir, &self.cmek)?;
+        let fs = self.at.writable()?;
         let committing = signal::Committing::begin();
         fs.keyring().release_hold(&self.name)?;
         drop(committing);

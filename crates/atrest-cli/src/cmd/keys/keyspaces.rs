@@ -1,13 +1,10 @@
 //! Keyspaces: lines of data keys of their own.
 
-use std::path::PathBuf;
-
 use atrest::keyring::{KeyspaceId, KeyspaceStatus};
 use serde::Serialize;
 
-use super::{read_only, writable};
+use super::Store;
 use crate::failure::Result;
-use crate::key::CmekArg;
 use crate::output::{DIM, Out, clean};
 use crate::signal;
 use crate::table::{Align, Cell, Table};
@@ -22,10 +19,8 @@ Examples:
 JSON fields: keyspaces [id, name, active (the data key; null if it was shredded)]
 ")]
 pub(super) struct Keyspaces {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: Store,
 }
 
 /// Add a keyspace: a line of data keys of its own, as for one tenant.
@@ -38,12 +33,10 @@ Examples:
 JSON fields: keyspace, id
 ")]
 pub(super) struct AddKeyspace {
-    /// The store's directory.
-    dir: PathBuf,
+    #[command(flatten)]
+    at: Store,
     /// Its name.
     name: String,
-    #[command(flatten)]
-    cmek: CmekArg,
 }
 
 /// Field names are stable.
@@ -61,7 +54,7 @@ struct KeyspaceReport<'a> {
 
 impl Keyspaces {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let keyspaces = read_only(&self.dir, &self.cmek)?.keyring().keyspaces();
+        let keyspaces = self.at.read_only()?.keyring().keyspaces();
         let report = KeyspacesReport { keyspaces };
         out.result(&report, || {
             let mut table = Table::new(&[("keyspace", Align::Left), ("data key", Align::Left)]);
@@ -79,7 +72,7 @@ impl Keyspaces {
 
 impl AddKeyspace {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = writable(&self.dir, &self.cmek)?;
+        let fs = self.at.writable()?;
         let committing = signal::Committing::begin();
         let id = fs.keyring().create_keyspace(&self.name)?;
         drop(committing);
