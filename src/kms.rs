@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 pub use crate::error::KmsErrorKind;
 use crate::error::{Error, ErrorKind, Result, Source};
 use crate::ids::{StoreId, StoreKeyId};
+/// The 32 bytes that a [`Kms`] wraps for a CMEK slot.
+pub use crate::secret::StoreKey as SlotKey;
 use crate::secret::StoreKey;
 
 mod env;
