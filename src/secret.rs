@@ -6,14 +6,20 @@ use zeroize::Zeroize;
 
 use crate::error::Result;
 
+#[cfg(target_arch = "x86_64")]
+mod below;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod left;
 mod registers;
 mod scrub;
 
 #[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use left::Left;
+#[cfg(all(test, target_arch = "x86_64"))]
 pub(crate) use registers::contents_512;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use registers::{clear_128, clear_256, clear_512};
-pub(crate) use scrub::{scrubbed, scrubbed_deeply};
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use scrub::BYTES_MAX as SCRUBBED_BYTES_MAX;
+pub(crate) use scrub::{scrubbed, scrubbed_deeply, scrubbed_lightly};
 
 /// Length of every key of the hierarchy, in bytes: AES-256 only.
 pub const KEY_LEN: usize = 32;
@@ -41,7 +47,7 @@ macro_rules! key {
 
             /// Compares in constant time.
             pub(crate) fn same(&self, other: &Self) -> bool {
-                self.0[..].ct_eq(&other.0[..]).into()
+                scrubbed(|| self.0[..].ct_eq(&other.0[..]).into())
             }
         }
 
@@ -85,7 +91,7 @@ impl StoreKey {
     /// **MUST** zeroize its copy.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         let mut key = Self::zeroed();
-        (bytes.len() == KEY_LEN).then(|| key.0.copy_from_slice(bytes))?;
+        (bytes.len() == KEY_LEN).then(|| scrubbed(|| key.0.copy_from_slice(bytes)))?;
         Some(key)
     }
 

@@ -51,6 +51,11 @@ impl GcmKey {
         Self { ctr: CtrKey::new(key, high), nonce_low: u32::from_be_bytes([a, b, c, d]), ghash }
     }
 
+    /// Runs `work`, which uses this key, so that nothing of the key is left outside of it.
+    pub(super) fn scrubbed<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.ctr.scrubbed(work)
+    }
+
     /// Encrypts message `index`, of at most 2^24 bytes, and returns its tag.
     ///
     /// The caller **MUST NOT** use an index twice.

@@ -1,5 +1,5 @@
 //! The key of one open file, and the place from which it can be withdrawn: a swap, not a
-//! lock.
+//! lock. Every use of the key passes here, and leaves nothing of it behind.
 
 use std::sync::Arc;
 
@@ -94,7 +94,7 @@ impl KeySlot {
     pub(super) fn with_ctr(&self, use_key: impl FnOnce(&CtrKey)) -> Result<()> {
         match self.key.load().as_deref() {
             Some(FileKey::Ctr(key)) => {
-                use_key(key);
+                key.scrubbed(|| use_key(key));
                 Ok(())
             }
             Some(FileKey::Gcm(_)) => Err(not_length_preserving()),
@@ -104,7 +104,7 @@ impl KeySlot {
 
     pub(super) fn with_gcm(&self, use_key: impl FnOnce(&GcmKey) -> Result<()>) -> Result<()> {
         match self.key.load().as_deref() {
-            Some(FileKey::Gcm(key)) => use_key(key),
+            Some(FileKey::Gcm(key)) => key.scrubbed(|| use_key(key)),
             Some(FileKey::Ctr(_)) => Err(wrong_suite(Suite::Aes256Ctr, "authentication")),
             None => Err(revoked()),
         }
@@ -114,3 +114,6 @@ impl KeySlot {
 pub(crate) fn revoked() -> Error {
     Error::new(ErrorKind::CmekRevoked, "access to the customer's key was withdrawn")
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests;
