@@ -1,7 +1,6 @@
 //! `azure-kms://VAULT.vault.azure.net/keys/NAME[/VERSION]`: Azure Key Vault and Managed HSM.
 
-use atrest::StoreKey;
-use atrest::kms::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey};
+use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -9,8 +8,8 @@ use ureq::http::Method;
 
 use crate::environment::Environment;
 use crate::fail::protocol;
+use crate::provider::{Opening, Provider};
 use crate::rest::{Answer, Call, KeyText, Rest, TokenCache, key_from_base64_url, to_json};
-use crate::retry::retry;
 use crate::secret::Secret;
 
 mod answer;
@@ -36,13 +35,13 @@ const API_VERSION: &str = "api-version=7.4";
 ///
 /// Needs the permissions `wrapKey` and `unwrapKey` (in an HSM `encrypt` and `decrypt`);
 /// with `get`, a soft-deleted key is told apart from a missing one. Azure wraps with a
-/// disabled key, so only [`unwrap`](Kms::unwrap) shows that it is disabled.
+/// disabled key, so only unwrapping shows that it is disabled.
 #[derive(Debug)]
-pub struct AzureKms {
-    uri: KeyUri,
+pub(crate) struct AzureKms {
     rest: Rest,
     key: KeyName,
     environment: Environment,
+    ca: Option<String>,
     token: TokenCache,
 }
 
@@ -71,19 +70,14 @@ struct Unwrapped {
     value: Secret,
 }
 
-impl AzureKms {
-    /// The key at `uri`, with the credentials of `environment`.
-    ///
-    /// # Errors
-    /// [`KmsErrorKind::Misconfigured`] for a malformed URI or a host that is neither
-    /// Azure's nor this machine.
-    pub fn from_uri(uri: KeyUri, environment: &Environment) -> Result<Self, KmsError> {
-        let (key, ca) = key_name::parse(&uri)?;
-        let rest = Rest::new(&key.vault, ca.as_deref())?;
-        let (environment, token) = (environment.clone(), TokenCache::default());
-        Ok(Self { uri, rest, key, environment, token })
-    }
+/// A deleted key, as far as needed to know it for one.
+#[derive(Deserialize)]
+struct Deleted {
+    #[serde(rename = "recoveryId")]
+    _recovery_id: String,
+}
 
+impl AzureKms {
     /// Calls an operation; a token that is refused is fetched anew once, since it may
     /// have been revoked before its time.
     fn call(
@@ -92,21 +86,21 @@ impl AzureKms {
         hidden: &str,
         deadline: Deadline,
     ) -> Result<Answer, KmsError> {
-        let answered = match self.send(operation, deadline)? {
+        let (answer, token) = match self.send(operation, deadline)? {
             (answer, _) if answer.status == 401 && self.token.forget() => {
                 self.send(operation, deadline)?
             }
             answered => answered,
         };
-        let (answer, token) = answered;
-        match answer.status {
-            200 => Ok(answer),
-            404 if self.is_soft_deleted(deadline) => {
-                let said = "the key is deleted and can be recovered";
-                Err(answer.fail(KmsErrorKind::PendingDeletion, said, &[]))
-            }
-            _ => Err(answer::error(&answer, operation.opens, &[token.expose(), hidden])),
+        if answer.status == 200 {
+            return Ok(answer);
         }
+        let error = answer::error(&answer, operation.opens, &[token.expose(), hidden]);
+        if error.kind() == KmsErrorKind::NotFound && self.is_soft_deleted(deadline) {
+            let said = "the key is deleted and can be recovered";
+            return Err(answer.fail(KmsErrorKind::PendingDeletion, said, &[]));
+        }
+        Err(error)
     }
 
     fn send(
@@ -114,9 +108,9 @@ impl AzureKms {
         operation: &Operation<'_>,
         deadline: Deadline,
     ) -> Result<(Answer, Secret), KmsError> {
-        let token = self
-            .token
-            .obtain(|| token::fetch(&self.environment, &self.key.resource, &self.rest, deadline))?;
+        let (resource, ca) = (&self.key.resource, self.ca.as_deref());
+        let token =
+            self.token.obtain(|| token::fetch(&self.environment, resource, ca, deadline))?;
         let bearer = Secret::new(format!("Bearer {}", token.expose()));
         let headers = [("content-type", "application/json"), ("authorization", bearer.expose())];
         let body = match operation.request {
@@ -133,7 +127,8 @@ impl AzureKms {
     fn is_soft_deleted(&self, deadline: Deadline) -> bool {
         let path = format!("deletedkeys/{}", self.key.name);
         let operation = Operation { path: &path, request: None, opens: false };
-        self.send(&operation, deadline).is_ok_and(|(answer, _)| answer.status == 200)
+        let found = self.send(&operation, deadline).ok().filter(|(answer, _)| answer.status == 200);
+        found.is_some_and(|(answer, _)| answer.json::<Deleted>().is_ok())
     }
 
     fn path(&self, version: &str, operation: &str) -> String {
@@ -141,9 +136,40 @@ impl AzureKms {
         format!("keys/{}/{version}/{operation}", self.key.name)
     }
 
+    fn blob(&self, wrapped: &Wrapped) -> Option<Blob> {
+        let bytes = |text: &str| URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok();
+        let (_, version) = wrapped.kid.rsplit_once('/')?;
+        let value = bytes(&wrapped.value)?;
+        let sealed = match self.key.algorithm {
+            Algorithm::RsaOaep256 => Sealed::RsaOaep256(value),
+            Algorithm::A256Gcm => Sealed::A256Gcm {
+                iv: bytes(wrapped.iv.as_deref()?)?.try_into().ok()?,
+                tag: bytes(wrapped.tag.as_deref()?)?.try_into().ok()?,
+                ciphertext: value.try_into().ok()?,
+            },
+        };
+        Blob::new(version, sealed)
+    }
+}
+
+struct Operation<'a> {
+    path: &'a str,
+    request: Option<&'a Request<'a>>,
+    /// Whether it unwraps.
+    opens: bool,
+}
+
+impl Provider for AzureKms {
+    fn open(opening: &Opening<'_>) -> Result<Self, KmsError> {
+        let (key, ca) = key_name::parse(opening)?;
+        let rest = Rest::new(&key.vault, ca.as_deref())?;
+        let (environment, token) = (opening.environment.clone(), TokenCache::default());
+        Ok(Self { rest, key, environment, ca, token })
+    }
+
     fn wrap_once(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -166,27 +192,13 @@ impl AzureKms {
         Ok(WrappedKey { blob: blob.to_bytes(&self.key.name), key_version: blob.version })
     }
 
-    fn blob(&self, wrapped: &Wrapped) -> Option<Blob> {
-        let bytes = |text: &str| URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok();
-        let (_, version) = wrapped.kid.rsplit_once('/')?;
-        let value = bytes(&wrapped.value)?;
-        let sealed = match self.key.algorithm {
-            Algorithm::RsaOaep256 => Sealed::RsaOaep256(value),
-            Algorithm::A256Gcm => Sealed::A256Gcm {
-                iv: bytes(wrapped.iv.as_deref()?)?.try_into().ok()?,
-                tag: bytes(wrapped.tag.as_deref()?)?.try_into().ok()?,
-                ciphertext: value.try_into().ok()?,
-            },
-        };
-        Blob::new(version, sealed)
-    }
-
     fn unwrap_once(
         &self,
-        blob: &Blob,
+        wrapped: &WrappedKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
+    ) -> Result<SlotKey, KmsError> {
+        let blob = Blob::parse(&wrapped.blob, &self.key.name)?;
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let (verb, alg, value, gcm) = match &blob.sealed {
             Sealed::RsaOaep256(value) => ("unwrapkey", Algorithm::RsaOaep256, text(value), None),
@@ -206,39 +218,5 @@ impl AzureKms {
         let operation = Operation { path: &path, request: Some(&request), opens: true };
         let answer = self.call(&operation, "", deadline)?;
         key_from_base64_url(answer.json::<Unwrapped>()?.value.expose())
-    }
-}
-
-struct Operation<'a> {
-    path: &'a str,
-    request: Option<&'a Request<'a>>,
-    /// Whether it unwraps.
-    opens: bool,
-}
-
-impl Kms for AzureKms {
-    fn key_uri(&self) -> &KeyUri {
-        &self.uri
-    }
-
-    fn wrap(
-        &self,
-        key: &StoreKey,
-        context: &WrapContext,
-        deadline: Deadline,
-    ) -> Result<WrappedKey, KmsError> {
-        retry(deadline, |deadline| self.wrap_once(key, context, deadline))
-            .map_err(|e| e.with_key_uri(&self.uri))
-    }
-
-    fn unwrap(
-        &self,
-        wrapped: &WrappedKey,
-        context: &WrapContext,
-        deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
-        Blob::parse(&wrapped.blob, &self.key.name)
-            .and_then(|blob| retry(deadline, |deadline| self.unwrap_once(&blob, context, deadline)))
-            .map_err(|e| e.with_key_uri(&self.uri))
     }
 }

@@ -25,6 +25,18 @@ pub(super) fn error(answer: &Answer, secrets: &[&str]) -> KmsError {
 pub(super) fn kind(code: &str, message: &str) -> Option<KmsErrorKind> {
     let message = message.to_ascii_lowercase();
     let kind = match code.strip_suffix("Exception").unwrap_or(code) {
+        // This machine's clock: "Signature expired: ... is now earlier than ...", "Signature
+        // not yet current".
+        "RequestExpired" | "RequestTimeTooSkewed" => KmsErrorKind::Misconfigured,
+        "InvalidSignature" | "SignatureDoesNotMatch"
+            if message.contains("signature expired") || message.contains("not yet current") =>
+        {
+            KmsErrorKind::Misconfigured
+        }
+        // The account lacks the service, or something stripped what was signed.
+        "OptInRequired" | "IncompleteSignature" | "MissingAuthenticationToken" => {
+            KmsErrorKind::Misconfigured
+        }
         "NotFound" => KmsErrorKind::NotFound,
         "Disabled" => KmsErrorKind::KeyDisabled,
         "KMSInvalidState" if message.contains("deletion") => KmsErrorKind::PendingDeletion,
@@ -34,16 +46,14 @@ pub(super) fn kind(code: &str, message: &str) -> Option<KmsErrorKind> {
         "KMSInvalidState" if message.contains("import") => KmsErrorKind::KeyDisabled,
         "KMSInvalidState" if message.contains("disabled") => KmsErrorKind::KeyDisabled,
         "InvalidCiphertext" | "IncorrectKey" => KmsErrorKind::Integrity,
-        "AccessDenied" | "NotAuthorized" | "OptInRequired" => KmsErrorKind::AccessDenied,
+        "AccessDenied" | "NotAuthorized" => KmsErrorKind::AccessDenied,
         "UnrecognizedClient"
         | "InvalidSignature"
         | "SignatureDoesNotMatch"
         | "ExpiredToken"
-        | "RequestExpired"
         | "InvalidClientTokenId"
-        | "InvalidIdentityToken"
-        | "IncompleteSignature"
-        | "MissingAuthenticationToken" => KmsErrorKind::Unauthenticated,
+        | "IDPRejectedClaim"
+        | "InvalidIdentityToken" => KmsErrorKind::Unauthenticated,
         "Throttling"
         | "ThrottledException"
         | "LimitExceeded"
@@ -55,6 +65,7 @@ pub(super) fn kind(code: &str, message: &str) -> Option<KmsErrorKind> {
         | "InternalFailure"
         | "InternalServerError"
         | "ServiceUnavailable"
+        | "IDPCommunicationError"
         | "CloudHsmClusterNotActive"
         | "XksProxyUriUnreachable" => KmsErrorKind::Unreachable,
         "InvalidKeyUsage" | "InvalidArn" | "Validation" | "ValidationError" => {
@@ -82,6 +93,22 @@ mod tests {
             ("KMSInvalidStateException", "x is pending import.", KmsErrorKind::KeyDisabled),
             ("KMSInvalidStateException", "x is pending deletion.", KmsErrorKind::PendingDeletion),
             ("InvalidKeyUsageException", "", KmsErrorKind::Misconfigured),
+            (
+                "InvalidSignatureException",
+                "Signature expired: 20260101T000000Z is now earlier than 20260101T001500Z \
+                 (20260101T002000Z - 5 min.)",
+                KmsErrorKind::Misconfigured,
+            ),
+            (
+                "SignatureDoesNotMatch",
+                "Signature not yet current: 20260101T010000Z is still later than \
+                 20260101T000500Z (20260101T000000Z + 5 min.)",
+                KmsErrorKind::Misconfigured,
+            ),
+            ("RequestExpired", "", KmsErrorKind::Misconfigured),
+            ("OptInRequired", "", KmsErrorKind::Misconfigured),
+            ("InvalidSignatureException", "does not match", KmsErrorKind::Unauthenticated),
+            ("AccessDeniedException", "", KmsErrorKind::AccessDenied),
         ] {
             assert_eq!(kind(code, message), Some(expected), "{code}");
         }

@@ -123,8 +123,8 @@ struct Document {
 /// Credentials from such an answer.
 fn from_document(answer: &Answer, whose: &str) -> Result<Credentials, KmsError> {
     if answer.status != 200 {
-        let kind = answer.kind_by_status();
-        return Err(answer.fail(kind, &format!("the {whose} gives no credentials"), &[]));
+        let said = format!("the {whose} gives no credentials");
+        return Err(answer.fail(answer.kind_of_metadata(), &said, &[]));
     }
     let document: Document = answer.json()?;
     let expires = match document.expiration.as_deref() {

@@ -1,13 +1,11 @@
 //! The key's name, region and addresses, from an `aws-kms:` URI.
 
-use atrest::kms::{KeyUri, KmsError};
+use atrest::kms::KmsError;
 
-use crate::environment::Environment;
 use crate::fail::misconfigured;
+use crate::provider::Opening;
 use crate::uri::{Parts, endpoint, is_segment};
 
-const EXAMPLE: &str =
-    "aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID, or aws-kms://alias/NAME?region=REGION";
 /// Where credentials may be sent.
 const DOMAINS: [&str; 3] = ["amazonaws.com", "amazonaws.com.cn", "api.aws"];
 
@@ -26,9 +24,9 @@ pub(super) struct Options {
     pub ca: Option<String>,
 }
 
-pub(super) fn parse(uri: &KeyUri, environment: &Environment) -> Result<Options, KmsError> {
-    let expected = || misconfigured(format!("malformed key URI: expected {EXAMPLE}"));
-    let mut parts = Parts::parse(uri, EXAMPLE)?;
+pub(super) fn parse(opening: &Opening<'_>) -> Result<Options, KmsError> {
+    let (environment, expected) = (opening.environment, || opening.malformed());
+    let mut parts = Parts::parse(opening.uri, opening.example)?;
     let id = match parts.path.as_str() {
         "" => parts.authority.clone(),
         path => format!("{}/{path}", parts.authority),
@@ -98,10 +96,12 @@ impl KeyName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::Environment;
 
     fn parsed(uri: &str) -> Result<Options, KmsError> {
         let none: [(&str, &str); 0] = [];
-        parse(&uri.parse()?, &Environment::fixed(none))
+        let (uri, environment) = (uri.parse()?, Environment::fixed(none));
+        parse(&Opening { uri: &uri, environment: &environment, example: "" })
     }
 
     #[test]

@@ -28,18 +28,25 @@ pub(super) fn error(answer: &Answer, opens: bool, secrets: &[&str]) -> KmsError 
     answer.fail(kind, &format!("{} {inner}: {}", failure.code, failure.message), secrets)
 }
 
-/// The kind of a code, `None` where the status says it all. `opens` tells an unwrap.
+/// The kind of a code, `None` if it is unknown. `opens` tells an unwrap.
 fn kind(status: u16, code: &str, inner: &str, opens: bool) -> Option<KmsErrorKind> {
     match (status, code, inner) {
-        (403, _, "KeyDisabled" | "KeyExpired" | "KeyNotYetValid") => {
+        (401, "Unauthorized", _) => Some(KmsErrorKind::Unauthenticated),
+        (403, "Forbidden", "KeyDisabled" | "KeyExpired" | "KeyNotYetValid") => {
             Some(KmsErrorKind::KeyDisabled)
         }
+        // Where this machine stands in the network, not what it may do.
+        (403, "Forbidden", "ForbiddenByFirewall" | "ForbiddenByConnection") => {
+            Some(KmsErrorKind::Unreachable)
+        }
+        (403, "Forbidden", _) => Some(KmsErrorKind::AccessDenied),
+        (404, "KeyNotFound", _) => Some(KmsErrorKind::NotFound),
         (409, _, "ObjectIsDeletedButRecoverable" | "ObjectIsBeingDeleted") => {
             Some(KmsErrorKind::PendingDeletion)
         }
         (400, "BadParameter", _) if opens => Some(KmsErrorKind::Integrity),
         // A key of another type or without the operation.
-        (400, _, _) => Some(KmsErrorKind::Misconfigured),
+        (400, code, _) if !code.is_empty() => Some(KmsErrorKind::Misconfigured),
         _ => None,
     }
 }
@@ -55,7 +62,13 @@ mod tests {
         assert_eq!(expired, Some(KmsErrorKind::KeyDisabled));
         let deleted = kind(409, "Conflict", "ObjectIsBeingDeleted", true);
         assert_eq!(deleted, Some(KmsErrorKind::PendingDeletion));
-        assert_eq!(kind(403, "Forbidden", "ForbiddenByPolicy", true), None);
+        let denied = kind(403, "Forbidden", "ForbiddenByPolicy", true);
+        assert_eq!(denied, Some(KmsErrorKind::AccessDenied));
+        let firewall = kind(403, "Forbidden", "ForbiddenByFirewall", true);
+        assert_eq!(firewall, Some(KmsErrorKind::Unreachable));
+        for status in [400, 401, 403, 404] {
+            assert_eq!(kind(status, "", "", true), None, "{status}");
+        }
         assert_eq!(kind(429, "Throttled", "", true), None);
     }
 }

@@ -19,7 +19,7 @@ const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 pub(super) fn fetch(
     environment: &Environment,
     resource: &str,
-    rest: &Rest,
+    ca: Option<&str>,
     deadline: Deadline,
 ) -> Result<Token, KmsError> {
     if let Some(token) = environment.var("AZURE_ACCESS_TOKEN") {
@@ -56,7 +56,7 @@ pub(super) fn fetch(
                 headers: &[FORM],
                 body: body.expose().as_bytes(),
             };
-            let answer = rest.send(&call, deadline)?;
+            let answer = Rest::for_tokens(&url, ca)?.send(&call, deadline)?;
             Token::from_answer(&answer, "Entra ID", &[credential.expose()])
         }
         (_, client) => from_metadata(environment, resource, client.as_deref(), deadline),
@@ -93,5 +93,5 @@ fn from_metadata(
         let what = "found no credentials, and the managed identity does not answer";
         fail(source.kind(), what).with_source(source)
     })?;
-    Token::from_answer(&answer, "the managed identity", &[])
+    Token::from_metadata(&answer, "the managed identity")
 }

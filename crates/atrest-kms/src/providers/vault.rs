@@ -1,7 +1,6 @@
 //! `hcvault://HOST:PORT/MOUNT/keys/NAME`: the Transit engine of Vault and OpenBao.
 
-use atrest::StoreKey;
-use atrest::kms::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey};
+use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -9,14 +8,13 @@ use ureq::http::Method;
 
 use crate::environment::{Environment, read_secret_file};
 use crate::fail::{fail, integrity, misconfigured, protocol};
+use crate::provider::{Opening, Provider};
 use crate::rest::{Answer, Call, KeyText, Rest, key_from_base64, to_json};
-use crate::retry::retry;
 use crate::secret::Secret;
 use crate::uri::{HostPort, Parts, is_segment};
 
 mod answer;
 
-const EXAMPLE: &str = "hcvault://HOST:8200/MOUNT/keys/NAME";
 /// Longest ciphertext taken, in bytes: real ones have about 100.
 const BLOB_LEN_MAX: usize = 1024;
 /// A ciphertext that no key made: 33 zero bytes.
@@ -31,10 +29,9 @@ const PROBE: &str = "vault:v1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 ///
 /// The policy needs `update` on `MOUNT/encrypt/NAME` and `MOUNT/decrypt/NAME`, and should
 /// give no `create`: with it Transit makes a new key in the place of a deleted one.
-/// [`wrap`](Kms::wrap) therefore asks for a decryption first, which makes none.
+/// Wrapping therefore asks for a decryption first, which makes none.
 #[derive(Debug)]
-pub struct Vault {
-    uri: KeyUri,
+pub(crate) struct Vault {
     rest: Rest,
     /// `https://HOST:PORT/v1/MOUNT`.
     engine: String,
@@ -72,41 +69,6 @@ struct Decrypted {
 }
 
 impl Vault {
-    /// The key at `uri`, with the token of `environment`.
-    ///
-    /// # Errors
-    /// [`KmsErrorKind::Misconfigured`] for a malformed URI or a CA file without
-    /// certificates.
-    pub fn from_uri(uri: KeyUri, environment: &Environment) -> Result<Self, KmsError> {
-        let mut parts = Parts::parse(&uri, EXAMPLE)?;
-        let expected = || misconfigured(format!("malformed key URI: expected {EXAMPLE}"));
-        let address = HostPort::parse(&parts.authority, 8200).ok_or_else(expected)?;
-        let (mount, name) = parts.path.rsplit_once("/keys/").ok_or_else(expected)?;
-        if !mount.split('/').all(is_segment) || !is_segment(name) {
-            return Err(expected());
-        }
-        let (mount, name) = (mount.to_owned(), name.to_owned());
-        let scheme = match parts.take("tls").as_deref() {
-            None | Some("true") => "https",
-            Some("false") => "http",
-            Some(_) => return Err(misconfigured("expected tls=true or tls=false")),
-        };
-        let namespace = parts.take("namespace");
-        let token_file = parts.take("token_file");
-        let engine = format!("{scheme}://{address}/v1/{mount}");
-        let rest = Rest::new(&engine, parts.take("ca").as_deref())?;
-        parts.finish()?;
-        Ok(Self {
-            uri,
-            rest,
-            engine,
-            name,
-            namespace,
-            token_file,
-            environment: environment.clone(),
-        })
-    }
-
     fn token(&self) -> Result<Secret, KmsError> {
         match &self.token_file {
             Some(path) => read_secret_file(path, "token file"),
@@ -162,10 +124,59 @@ impl Vault {
             Ok(_) => Err(protocol("the service decrypted what no key encrypted")),
         }
     }
+}
+
+/// Token and key cross the network, so only this machine may be reached without TLS,
+/// unless the URI says the danger.
+fn scheme(tls: Option<&str>, address: &HostPort) -> Result<&'static str, KmsError> {
+    match tls {
+        None | Some("true") => Ok("https"),
+        Some("false") if address.is_loopback() => Ok("http"),
+        Some("false") => Err(misconfigured(
+            "expected tls=false for this machine only: to any other host it sends token and key \
+             in clear, which tls=danger-off permits",
+        )),
+        Some("danger-off") => Ok("http"),
+        Some(_) => Err(misconfigured("expected tls=true or tls=false")),
+    }
+}
+
+/// The version in `vault:vN:BASE64`.
+fn version(ciphertext: &str) -> Option<&str> {
+    let (version, body) = ciphertext.strip_prefix("vault:v")?.split_once(':')?;
+    let digits = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit());
+    (digits && version.len() <= 10 && !body.is_empty()).then_some(version)
+}
+
+impl Provider for Vault {
+    fn open(opening: &Opening<'_>) -> Result<Self, KmsError> {
+        let mut parts = Parts::parse(opening.uri, opening.example)?;
+        let expected = || opening.malformed();
+        let address = HostPort::parse(&parts.authority, 8200).ok_or_else(expected)?;
+        let (mount, name) = parts.path.rsplit_once("/keys/").ok_or_else(expected)?;
+        if !mount.split('/').all(is_segment) || !is_segment(name) {
+            return Err(expected());
+        }
+        let (mount, name) = (mount.to_owned(), name.to_owned());
+        let scheme = scheme(parts.take("tls").as_deref(), &address)?;
+        let namespace = parts.take("namespace");
+        let token_file = parts.take("token_file");
+        let engine = format!("{scheme}://{address}/v1/{mount}");
+        let rest = Rest::new(&engine, parts.take("ca").as_deref())?;
+        parts.finish()?;
+        Ok(Self {
+            rest,
+            engine,
+            name,
+            namespace,
+            token_file,
+            environment: opening.environment.clone(),
+        })
+    }
 
     fn wrap_once(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -186,52 +197,17 @@ impl Vault {
 
     fn unwrap_once(
         &self,
-        ciphertext: &str,
+        wrapped: &WrappedKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
+    ) -> Result<SlotKey, KmsError> {
+        let ciphertext = std::str::from_utf8(&wrapped.blob)
+            .ok()
+            .filter(|text| text.len() <= BLOB_LEN_MAX && version(text).is_some())
+            .ok_or_else(|| integrity("expected a wrapped key vault:vN:BASE64"))?;
         let request =
             DecryptRequest { ciphertext, associated_data: &STANDARD.encode(context.to_bytes()) };
         let answer = self.call("decrypt", &request, "", deadline)?;
         key_from_base64(answer.json::<Data<Decrypted>>()?.data.plaintext.expose())
-    }
-}
-
-/// The version in `vault:vN:BASE64`.
-fn version(ciphertext: &str) -> Option<&str> {
-    let (version, body) = ciphertext.strip_prefix("vault:v")?.split_once(':')?;
-    let digits = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit());
-    (digits && version.len() <= 10 && !body.is_empty()).then_some(version)
-}
-
-impl Kms for Vault {
-    fn key_uri(&self) -> &KeyUri {
-        &self.uri
-    }
-
-    fn wrap(
-        &self,
-        key: &StoreKey,
-        context: &WrapContext,
-        deadline: Deadline,
-    ) -> Result<WrappedKey, KmsError> {
-        retry(deadline, |deadline| self.wrap_once(key, context, deadline))
-            .map_err(|e| e.with_key_uri(&self.uri))
-    }
-
-    fn unwrap(
-        &self,
-        wrapped: &WrappedKey,
-        context: &WrapContext,
-        deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
-        let ciphertext = std::str::from_utf8(&wrapped.blob)
-            .ok()
-            .filter(|text| text.len() <= BLOB_LEN_MAX && version(text).is_some())
-            .ok_or_else(|| {
-                integrity("expected a wrapped key vault:vN:BASE64").with_key_uri(&self.uri)
-            })?;
-        retry(deadline, |deadline| self.unwrap_once(ciphertext, context, deadline))
-            .map_err(|e| e.with_key_uri(&self.uri))
     }
 }

@@ -1,11 +1,10 @@
 //! A key's name from an RFC 7512 URI.
 
-use atrest::kms::{KeyUri, KmsError};
+use atrest::kms::KmsError;
 
 use crate::fail::misconfigured;
+use crate::provider::Opening;
 use crate::uri::{decode, decode_bytes, options, refuse_left};
-
-const EXAMPLE: &str = "pkcs11:token=TOKEN;object=KEY?module-path=/PATH";
 
 /// How a key wraps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +26,8 @@ pub(super) struct KeyName {
     pub mechanism: Option<Mechanism>,
 }
 
-pub(super) fn parse(uri: &KeyUri) -> Result<KeyName, KmsError> {
-    let expected = || misconfigured(format!("malformed key URI: expected {EXAMPLE}"));
+pub(super) fn parse(opening: &Opening<'_>) -> Result<KeyName, KmsError> {
+    let (uri, expected) = (opening.uri, || opening.malformed());
     let (path, query) = uri.rest().split_once('?').unwrap_or((uri.rest(), ""));
     // Before anything that could repeat it.
     if uri.rest().contains("pin-value") {
@@ -92,7 +91,8 @@ mod tests {
     use super::*;
 
     fn parsed(uri: &str) -> Result<KeyName, KmsError> {
-        parse(&uri.parse()?)
+        let (uri, environment) = (uri.parse()?, crate::Environment::process());
+        parse(&Opening { uri: &uri, environment: &environment, example: "" })
     }
 
     #[test]

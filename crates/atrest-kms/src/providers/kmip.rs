@@ -1,13 +1,11 @@
 //! `kmip://HOST:PORT/UNIQUE_ID?ca=&cert=&key=`: a KMIP 1.4 server over mutual TLS.
 
-use atrest::StoreKey;
-use atrest::kms::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey};
+use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use crate::environment::Environment;
-use crate::fail::{fail, misconfigured, store_key};
-use crate::retry::retry;
+use crate::fail::{fail, slot_key};
+use crate::provider::{Opening, Provider};
 use crate::uri::{HostPort, Parts, is_segment};
 
 mod answer;
@@ -20,8 +18,6 @@ use blob::{Blob, IV_LEN};
 use connection::{Connector, Files};
 use message::State;
 
-const EXAMPLE: &str = "kmip://HOST:5696/UNIQUE_ID?ca=FILE&cert=FILE&key=FILE";
-
 /// An AES key on a KMIP server, by its unique identifier.
 ///
 /// Client and server show certificates: `cert` and `key` name this side's (PEM), `ca` what
@@ -32,34 +28,12 @@ const EXAMPLE: &str = "kmip://HOST:5696/UNIQUE_ID?ca=FILE&cert=FILE&key=FILE";
 /// KMIP tells a missing right and a key that is not Active alike (Permission Denied), so
 /// the state is asked for to tell them apart, where Get Attributes is allowed.
 #[derive(Debug)]
-pub struct Kmip {
-    uri: KeyUri,
+pub(crate) struct Kmip {
     connector: Connector,
     unique_id: String,
 }
 
 impl Kmip {
-    /// The key at `uri`. The environment is not used: the certificate files authenticate.
-    ///
-    /// # Errors
-    /// [`KmsErrorKind::Misconfigured`] for a malformed URI and unusable certificate files.
-    pub fn from_uri(uri: KeyUri, _environment: &Environment) -> Result<Self, KmsError> {
-        let expected = || misconfigured(format!("malformed key URI: expected {EXAMPLE}"));
-        let mut parts = Parts::parse(&uri, EXAMPLE)?;
-        let address = HostPort::parse(&parts.authority, 5696).ok_or_else(expected)?;
-        let unique_id = parts.path.clone();
-        if !is_segment(&unique_id) || unique_id.len() > 128 {
-            return Err(expected());
-        }
-        let mut file = |name| parts.take(name).ok_or_else(expected);
-        let files = Files { ca: file("ca")?, cert: file("cert")?, key: file("key")? };
-        parts.finish()?;
-        let connector = Connector { address, files };
-        // Unusable files are told now rather than at the first use.
-        connector.tls()?;
-        Ok(Self { uri, connector, unique_id })
-    }
-
     /// Sends a request and gives its answer's payload, the state of the key considered.
     fn call(
         &self,
@@ -85,10 +59,29 @@ impl Kmip {
             Err(refusal) => Err(answer::error(&refusal, &request)),
         }
     }
+}
+
+impl Provider for Kmip {
+    fn open(opening: &Opening<'_>) -> Result<Self, KmsError> {
+        let expected = || opening.malformed();
+        let mut parts = Parts::parse(opening.uri, opening.example)?;
+        let address = HostPort::parse(&parts.authority, 5696).ok_or_else(expected)?;
+        let unique_id = parts.path.clone();
+        if !is_segment(&unique_id) || unique_id.len() > 128 {
+            return Err(expected());
+        }
+        let mut file = |name| parts.take(name).ok_or_else(expected);
+        let files = Files { ca: file("ca")?, cert: file("cert")?, key: file("key")? };
+        parts.finish()?;
+        let connector = Connector { address, files };
+        // Unusable files are told now rather than at the first use.
+        connector.tls()?;
+        Ok(Self { connector, unique_id })
+    }
 
     fn wrap_once(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -110,40 +103,14 @@ impl Kmip {
 
     fn unwrap_once(
         &self,
-        blob: &Blob,
-        context: &WrapContext,
-        deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
-        let aad = blob::aad(context);
-        let request = message::Request::Decrypt { unique_id: &self.unique_id, blob, aad: &aad };
-        let payload = self.call(&request, deadline)?;
-        store_key(message::decrypted(&payload)?)
-    }
-}
-
-impl Kms for Kmip {
-    fn key_uri(&self) -> &KeyUri {
-        &self.uri
-    }
-
-    fn wrap(
-        &self,
-        key: &StoreKey,
-        context: &WrapContext,
-        deadline: Deadline,
-    ) -> Result<WrappedKey, KmsError> {
-        retry(deadline, |deadline| self.wrap_once(key, context, deadline))
-            .map_err(|e| e.with_key_uri(&self.uri))
-    }
-
-    fn unwrap(
-        &self,
         wrapped: &WrappedKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
-        Blob::parse(&wrapped.blob)
-            .and_then(|blob| retry(deadline, |deadline| self.unwrap_once(&blob, context, deadline)))
-            .map_err(|e| e.with_key_uri(&self.uri))
+    ) -> Result<SlotKey, KmsError> {
+        let blob = &Blob::parse(&wrapped.blob)?;
+        let aad = blob::aad(context);
+        let request = message::Request::Decrypt { unique_id: &self.unique_id, blob, aad: &aad };
+        let payload = self.call(&request, deadline)?;
+        slot_key(message::decrypted(&payload)?)
     }
 }

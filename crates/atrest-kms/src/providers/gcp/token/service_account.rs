@@ -15,7 +15,7 @@ use zeroize::Zeroize;
 
 use super::{DOMAINS, post};
 use crate::fail::{fail, misconfigured};
-use crate::rest::{Rest, Token};
+use crate::rest::Token;
 use crate::secret::Secret;
 use crate::uri::endpoint;
 
@@ -35,7 +35,7 @@ pub(super) struct Account {
 /// Exchanges an assertion signed by the account's key for a token.
 pub(super) fn exchange(
     account: &Account,
-    rest: &Rest,
+    ca: Option<&str>,
     deadline: Deadline,
 ) -> Result<Token, KmsError> {
     let (scheme, location) = account.token_uri.split_once("://").unwrap_or_default();
@@ -43,7 +43,7 @@ pub(super) fn exchange(
     let url = format!("{}/{path}", endpoint(&format!("{scheme}://{host}"), &DOMAINS)?);
     let assertion = assertion(account, SystemTime::now())?;
     let fields = [("grant_type", GRANT), ("assertion", assertion.expose())];
-    post(&url, &fields, &[assertion.expose()], rest, deadline)
+    post(&url, &fields, &[assertion.expose()], ca, deadline)
 }
 
 fn assertion(account: &Account, now: SystemTime) -> Result<Secret, KmsError> {

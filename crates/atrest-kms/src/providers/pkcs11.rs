@@ -3,13 +3,12 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use atrest::StoreKey;
-use atrest::kms::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey};
+use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use zeroize::Zeroizing;
 
 use crate::environment::{Environment, read_secret_file};
-use crate::fail::{fail, store_key};
-use crate::retry::retry;
+use crate::fail::{fail, slot_key};
+use crate::provider::{Opening, Provider};
 use crate::secret::Secret;
 
 mod answer;
@@ -39,8 +38,7 @@ use module::Module;
 /// A PIN that the token refused is not tried again by this provider, since tokens lock
 /// themselves after a few tries. The process **MUST NOT** fork after the first call.
 #[derive(Debug)]
-pub struct Pkcs11 {
-    uri: KeyUri,
+pub(crate) struct Pkcs11 {
     key: Arc<KeyName>,
     module: Arc<Module>,
     environment: Environment,
@@ -49,25 +47,6 @@ pub struct Pkcs11 {
 }
 
 impl Pkcs11 {
-    /// The key at `uri`, with the PIN of `environment`. The library is loaded at the first
-    /// use.
-    ///
-    /// # Errors
-    /// [`KmsErrorKind::Misconfigured`] for a malformed URI, one with a PIN, or a library
-    /// that others may write.
-    pub fn from_uri(uri: KeyUri, environment: &Environment) -> Result<Self, KmsError> {
-        let key = key_name::parse(&uri)?;
-        let module = module::find(key.module_path.as_deref(), environment)?;
-        Ok(Self {
-            uri,
-            key: Arc::new(key),
-            module,
-            environment: environment.clone(),
-            refused_pin: Mutex::new(None),
-            hasher: RandomState::new(),
-        })
-    }
-
     fn pin(&self) -> Result<Secret, KmsError> {
         let pin = match &self.key.pin_source {
             Some(path) => read_secret_file(path, "PIN file")?,
@@ -104,10 +83,24 @@ impl Pkcs11 {
             Err(session::Failed::Other(error)) => Err(error),
         }
     }
+}
+
+impl Provider for Pkcs11 {
+    fn open(opening: &Opening<'_>) -> Result<Self, KmsError> {
+        let key = key_name::parse(opening)?;
+        let module = module::find(key.module_path.as_deref(), opening.environment)?;
+        Ok(Self {
+            key: Arc::new(key),
+            module,
+            environment: opening.environment.clone(),
+            refused_pin: Mutex::new(None),
+            hasher: RandomState::new(),
+        })
+    }
 
     fn wrap_once(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -124,42 +117,15 @@ impl Pkcs11 {
 
     fn unwrap_once(
         &self,
-        blob: &Blob,
+        wrapped: &WrappedKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
-        let (blob, context) = (blob.clone(), context.to_bytes());
+    ) -> Result<SlotKey, KmsError> {
+        let (blob, context) = (Blob::parse(&wrapped.blob)?, context.to_bytes());
         let key = self.call(deadline, move |open| match &blob {
             Blob::Gcm { iv, sealed } => open.decrypt(iv, sealed, &context),
             Blob::KeyWrapPad { wrapped } => open.unwrap(wrapped, &context),
         })?;
-        store_key(&key)
-    }
-}
-
-impl Kms for Pkcs11 {
-    fn key_uri(&self) -> &KeyUri {
-        &self.uri
-    }
-
-    fn wrap(
-        &self,
-        key: &StoreKey,
-        context: &WrapContext,
-        deadline: Deadline,
-    ) -> Result<WrappedKey, KmsError> {
-        retry(deadline, |deadline| self.wrap_once(key, context, deadline))
-            .map_err(|e| e.with_key_uri(&self.uri))
-    }
-
-    fn unwrap(
-        &self,
-        wrapped: &WrappedKey,
-        context: &WrapContext,
-        deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
-        Blob::parse(&wrapped.blob)
-            .and_then(|blob| retry(deadline, |deadline| self.unwrap_once(&blob, context, deadline)))
-            .map_err(|e| e.with_key_uri(&self.uri))
+        slot_key(&key)
     }
 }

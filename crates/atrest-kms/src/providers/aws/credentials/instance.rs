@@ -43,10 +43,6 @@ pub(super) fn fetch(
     let token = crate::secret::Secret::new(token);
     let header = ("x-aws-ec2-metadata-token", token.expose());
     let answer = call(Method::GET, ROLES, header)?;
-    if answer.status == 404 {
-        let what = "found no credentials, and the instance has no role";
-        return Err(fail(KmsErrorKind::Unauthenticated, what));
-    }
     let role = text(&answer, "role")?;
     if !is_segment(role) {
         return Err(protocol("instance metadata names a malformed role"));
@@ -56,8 +52,8 @@ pub(super) fn fetch(
 
 fn text<'a>(answer: &'a Answer, what: &str) -> Result<&'a str, KmsError> {
     if answer.status != 200 {
-        let kind = answer.kind_by_status();
-        return Err(answer.fail(kind, &format!("instance metadata gives no {what}"), &[]));
+        let said = format!("found no credentials, and instance metadata gives no {what}");
+        return Err(answer.fail(answer.kind_of_metadata(), &said, &[]));
     }
     std::str::from_utf8(answer.body())
         .ok()

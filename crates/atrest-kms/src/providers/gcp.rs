@@ -1,7 +1,6 @@
 //! `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K`: Google Cloud KMS.
 
-use atrest::StoreKey;
-use atrest::kms::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey};
+use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crc32c::crc32c;
@@ -9,16 +8,15 @@ use serde::{Deserialize, Serialize};
 use ureq::http::Method;
 
 use crate::environment::Environment;
-use crate::fail::{integrity, misconfigured, protocol};
+use crate::fail::{integrity, protocol};
+use crate::provider::{Opening, Provider};
 use crate::rest::{Answer, Call, KeyText, Rest, TokenCache, key_from_base64, to_json};
-use crate::retry::retry;
 use crate::secret::Secret;
 use crate::uri::{Parts, endpoint, is_segment};
 
 mod answer;
 mod token;
 
-const EXAMPLE: &str = "gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K";
 const ENDPOINT: &str = "https://cloudkms.googleapis.com";
 /// Where tokens may be sent.
 const DOMAINS: [&str; 1] = ["googleapis.com"];
@@ -35,12 +33,12 @@ const BLOB_LEN_MAX: usize = 8 * 1024;
 /// CRC32C, as Google advises. Needs `cloudkms.cryptoKeyVersions.useToEncrypt` and
 /// `useToDecrypt`, as in the role `roles/cloudkms.cryptoKeyEncrypterDecrypter`.
 #[derive(Debug)]
-pub struct GcpKms {
-    uri: KeyUri,
+pub(crate) struct GcpKms {
     rest: Rest,
     /// `ENDPOINT/v1/projects/...`.
     key_url: String,
     environment: Environment,
+    ca: Option<String>,
     token: TokenCache,
 }
 
@@ -82,37 +80,6 @@ struct Decrypted {
 }
 
 impl GcpKms {
-    /// The key at `uri`, with the credentials of `environment`.
-    ///
-    /// # Errors
-    /// [`KmsErrorKind::Misconfigured`] for a malformed URI or an endpoint outside Google
-    /// and this machine.
-    pub fn from_uri(uri: KeyUri, environment: &Environment) -> Result<Self, KmsError> {
-        let expected = || misconfigured(format!("malformed key URI: expected {EXAMPLE}"));
-        let mut parts = Parts::parse(&uri, EXAMPLE)?;
-        let name = format!("{}/{}", parts.authority, parts.path);
-        // Projects of domains have a colon, as in `example.com:project`.
-        let sound = |part: &str| part.split(':').all(is_segment);
-        match name.split('/').collect::<Vec<_>>()[..] {
-            ["projects", project, "locations", location, "keyRings", ring, "cryptoKeys", key]
-                if sound(project) && [location, ring, key].into_iter().all(is_segment) => {}
-            _ => return Err(expected()),
-        }
-        let endpoint = match parts.take("endpoint") {
-            Some(text) => endpoint(&text, &DOMAINS)?,
-            None => ENDPOINT.to_owned(),
-        };
-        let rest = Rest::new(&endpoint, parts.take("ca").as_deref())?;
-        parts.finish()?;
-        Ok(Self {
-            uri,
-            rest,
-            key_url: format!("{endpoint}/v1/{name}"),
-            environment: environment.clone(),
-            token: TokenCache::default(),
-        })
-    }
-
     /// Calls an operation; a token that is refused is fetched anew once, since it may
     /// have been revoked before its time.
     fn call(
@@ -138,7 +105,8 @@ impl GcpKms {
         hidden: &str,
         deadline: Deadline,
     ) -> Result<Answer, KmsError> {
-        let token = self.token.obtain(|| token::fetch(&self.environment, &self.rest, deadline))?;
+        let token =
+            self.token.obtain(|| token::fetch(&self.environment, self.ca.as_deref(), deadline))?;
         let bearer = Secret::new(format!("Bearer {}", token.expose()));
         let headers = [("content-type", "application/json"), ("authorization", bearer.expose())];
         let url = format!("{}:{operation}", self.key_url);
@@ -149,10 +117,47 @@ impl GcpKms {
         }
         Err(answer::error(&answer, operation == "decrypt", &[token.expose(), hidden]))
     }
+}
+
+/// Compares with a checksum as Google writes it: an int64 in text.
+fn check_crc(bytes: &[u8], expected: &str) -> Result<(), KmsError> {
+    if expected.parse() == Ok(i64::from(crc32c(bytes))) {
+        return Ok(());
+    }
+    Err(integrity("the answer does not have the checksum it names"))
+}
+
+impl Provider for GcpKms {
+    fn open(opening: &Opening<'_>) -> Result<Self, KmsError> {
+        let expected = || opening.malformed();
+        let mut parts = Parts::parse(opening.uri, opening.example)?;
+        let name = format!("{}/{}", parts.authority, parts.path);
+        // Projects of domains have a colon, as in `example.com:project`.
+        let sound = |part: &str| part.split(':').all(is_segment);
+        match name.split('/').collect::<Vec<_>>()[..] {
+            ["projects", project, "locations", location, "keyRings", ring, "cryptoKeys", key]
+                if sound(project) && [location, ring, key].into_iter().all(is_segment) => {}
+            _ => return Err(expected()),
+        }
+        let endpoint = match parts.take("endpoint") {
+            Some(text) => endpoint(&text, &DOMAINS)?,
+            None => ENDPOINT.to_owned(),
+        };
+        let ca = parts.take("ca");
+        let rest = Rest::new(&endpoint, ca.as_deref())?;
+        parts.finish()?;
+        Ok(Self {
+            rest,
+            key_url: format!("{endpoint}/v1/{name}"),
+            environment: opening.environment.clone(),
+            ca,
+            token: TokenCache::default(),
+        })
+    }
 
     fn wrap_once(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -187,10 +192,14 @@ impl GcpKms {
 
     fn unwrap_once(
         &self,
-        blob: &[u8],
+        wrapped: &WrappedKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
+    ) -> Result<SlotKey, KmsError> {
+        let blob = &wrapped.blob[..];
+        if blob.is_empty() || blob.len() > BLOB_LEN_MAX {
+            return Err(integrity(format!("expected a wrapped key of 1 to {BLOB_LEN_MAX} bytes")));
+        }
         let context = context.to_bytes();
         let request = DecryptRequest {
             ciphertext: &STANDARD.encode(blob),
@@ -203,43 +212,5 @@ impl GcpKms {
         let key = key_from_base64(decrypted.plaintext.expose())?;
         check_crc(key.expose(), &decrypted.plaintext_crc32c)?;
         Ok(key)
-    }
-}
-
-/// Compares with a checksum as Google writes it: an int64 in text.
-fn check_crc(bytes: &[u8], expected: &str) -> Result<(), KmsError> {
-    if expected.parse() == Ok(i64::from(crc32c(bytes))) {
-        return Ok(());
-    }
-    Err(integrity("the answer does not have the checksum it names"))
-}
-
-impl Kms for GcpKms {
-    fn key_uri(&self) -> &KeyUri {
-        &self.uri
-    }
-
-    fn wrap(
-        &self,
-        key: &StoreKey,
-        context: &WrapContext,
-        deadline: Deadline,
-    ) -> Result<WrappedKey, KmsError> {
-        retry(deadline, |deadline| self.wrap_once(key, context, deadline))
-            .map_err(|e| e.with_key_uri(&self.uri))
-    }
-
-    fn unwrap(
-        &self,
-        wrapped: &WrappedKey,
-        context: &WrapContext,
-        deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
-        if wrapped.blob.is_empty() || wrapped.blob.len() > BLOB_LEN_MAX {
-            let what = format!("expected a wrapped key of 1 to {BLOB_LEN_MAX} bytes");
-            return Err(integrity(what).with_key_uri(&self.uri));
-        }
-        retry(deadline, |deadline| self.unwrap_once(&wrapped.blob, context, deadline))
-            .map_err(|e| e.with_key_uri(&self.uri))
     }
 }

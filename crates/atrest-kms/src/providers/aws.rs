@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use atrest::StoreKey;
-use atrest::kms::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey};
+use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use ureq::http::Method;
 
-use crate::environment::Environment;
 use crate::fail::{integrity, protocol};
+use crate::provider::{Opening, Provider};
 use crate::rest::{Answer, Call, KeyText, Rest, key_from_base64, to_json};
-use crate::retry::retry;
 use crate::secret::Secret;
 
 mod answer;
@@ -37,12 +35,11 @@ const BLOB_LEN_MAX: usize = 6144;
 /// instance metadata (IMDSv2 only), and are kept until shortly before they expire.
 ///
 /// The context is bound as encryption context, so key policies can name it. Every call
-/// names the key, [`unwrap`](Kms::unwrap) too: a blob of another key is refused. Prefer an
+/// names the key, unwrapping too: a blob of another key is refused. Prefer an
 /// ARN to an alias, which can be pointed at another key. Needs `kms:Encrypt` and
 /// `kms:Decrypt`; with `kms:ReEncrypt*` a rewrap does not show the key.
 #[derive(Debug)]
-pub struct AwsKms {
-    uri: KeyUri,
+pub(crate) struct AwsKms {
     rest: Rest,
     key: KeyName,
     endpoint: String,
@@ -88,19 +85,6 @@ struct Decrypted {
 }
 
 impl AwsKms {
-    /// The key at `uri`, with the credentials of `environment`.
-    ///
-    /// # Errors
-    /// [`KmsErrorKind::Misconfigured`] for a malformed URI, a region that contradicts the
-    /// ARN, or an endpoint outside AWS and this machine.
-    pub fn from_uri(uri: KeyUri, environment: &Environment) -> Result<Self, KmsError> {
-        let options = key_name::parse(&uri, environment)?;
-        let rest = Rest::new(&options.endpoint, options.ca.as_deref())?;
-        let credentials =
-            Chain::new(environment.clone(), options.profile, options.key.sts_endpoint());
-        Ok(Self { uri, rest, endpoint: options.endpoint, key: options.key, credentials })
-    }
-
     /// Calls an operation; credentials that are refused are fetched anew once, since they
     /// may have been replaced before their time.
     fn call(
@@ -169,32 +153,13 @@ impl AwsKms {
     }
 
     /// The blob in base64, refused here if the service would call it invalid input.
-    fn blob_text(&self, wrapped: &WrappedKey) -> Result<String, KmsError> {
+    fn blob_text(wrapped: &WrappedKey) -> Result<String, KmsError> {
         if wrapped.blob.is_empty() || wrapped.blob.len() > BLOB_LEN_MAX {
             let found = wrapped.blob.len();
             let what = format!("expected a wrapped key of 1 to 6144 bytes, found {found}");
-            return Err(integrity(what).with_key_uri(&self.uri));
+            return Err(integrity(what));
         }
         Ok(STANDARD.encode(&wrapped.blob))
-    }
-
-    fn re_encrypt(
-        &self,
-        blob: &str,
-        context: &WrapContext,
-        deadline: Deadline,
-    ) -> Result<WrappedKey, KmsError> {
-        let context = encryption_context(context);
-        let request = ReEncryptRequest {
-            ciphertext_blob: blob,
-            source_key_id: &self.key.id,
-            source_encryption_context: &context,
-            destination_key_id: &self.key.id,
-            destination_encryption_context: &context,
-        };
-        retry(deadline, |deadline| {
-            Self::wrapped(&self.call("ReEncrypt", &request, "", deadline)?)
-        })
     }
 }
 
@@ -207,14 +172,18 @@ fn encryption_context(context: &WrapContext) -> BTreeMap<&'static str, String> {
     ])
 }
 
-impl Kms for AwsKms {
-    fn key_uri(&self) -> &KeyUri {
-        &self.uri
+impl Provider for AwsKms {
+    fn open(opening: &Opening<'_>) -> Result<Self, KmsError> {
+        let options = key_name::parse(opening)?;
+        let rest = Rest::new(&options.endpoint, options.ca.as_deref())?;
+        let (environment, sts) = (opening.environment.clone(), options.key.sts_endpoint());
+        let credentials = Chain::new(environment, options.profile, sts);
+        Ok(Self { rest, endpoint: options.endpoint, key: options.key, credentials })
     }
 
-    fn wrap(
+    fn wrap_once(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -224,46 +193,47 @@ impl Kms for AwsKms {
             plaintext: plaintext.as_str(),
             encryption_context: &encryption_context(context),
         };
-        retry(deadline, |deadline| {
-            Self::wrapped(&self.call("Encrypt", &request, plaintext.as_str(), deadline)?)
-        })
-        .map_err(|e| e.with_key_uri(&self.uri))
+        Self::wrapped(&self.call("Encrypt", &request, plaintext.as_str(), deadline)?)
     }
 
-    fn unwrap(
+    fn unwrap_once(
         &self,
         wrapped: &WrappedKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
-        let blob = self.blob_text(wrapped)?;
+    ) -> Result<SlotKey, KmsError> {
         let request = DecryptRequest {
             key_id: &self.key.id,
-            ciphertext_blob: &blob,
+            ciphertext_blob: &Self::blob_text(wrapped)?,
             encryption_context: &encryption_context(context),
         };
-        retry(deadline, |deadline| {
-            let answer = self.call("Decrypt", &request, "", deadline)?;
-            key_from_base64(answer.json::<Decrypted>()?.plaintext.expose())
-        })
-        .map_err(|e| e.with_key_uri(&self.uri))
+        let answer = self.call("Decrypt", &request, "", deadline)?;
+        key_from_base64(answer.json::<Decrypted>()?.plaintext.expose())
     }
 
-    fn rewrap(
+    fn rewrap_once(
         &self,
         wrapped: &WrappedKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> Result<WrappedKey, KmsError> {
-        let blob = self.blob_text(wrapped)?;
-        match self.re_encrypt(&blob, context, deadline) {
+    ) -> Result<Option<WrappedKey>, KmsError> {
+        let context = encryption_context(context);
+        let request = ReEncryptRequest {
+            ciphertext_blob: &Self::blob_text(wrapped)?,
+            source_key_id: &self.key.id,
+            source_encryption_context: &context,
+            destination_key_id: &self.key.id,
+            destination_encryption_context: &context,
+        };
+        match self.call("ReEncrypt", &request, "", deadline) {
+            Ok(answer) => Self::wrapped(&answer).map(Some),
             // ReEncrypt is a permission of its own, and not every endpoint has it.
             Err(error)
                 if matches!(error.kind(), KmsErrorKind::AccessDenied | KmsErrorKind::Protocol) =>
             {
-                self.wrap(&self.unwrap(wrapped, context, deadline)?, context, deadline)
+                Ok(None)
             }
-            result => result.map_err(|e| e.with_key_uri(&self.uri)),
+            Err(error) => Err(error),
         }
     }
 }

@@ -3,8 +3,8 @@
 use atrest::kms::{Deadline, KmsError};
 use ureq::http::Method;
 
+use super::super::answer;
 use super::{Credentials, time};
-use crate::aws::answer;
 use crate::environment::{Environment, read_secret_file};
 use crate::fail::{misconfigured, protocol};
 use crate::rest::{Answer, Call, FORM, Rest, form};
@@ -40,7 +40,10 @@ fn credentials(answer: &Answer, secrets: &[&str]) -> Result<Credentials, KmsErro
     let malformed = || protocol("the STS answer is not the expected XML");
     let text = std::str::from_utf8(answer.body()).map_err(|_| malformed())?;
     if answer.status != 200 {
-        let (code, message) = (element(text, "Code"), element(text, "Message"));
+        // Other services of AWS have a `Code` too, without this element around it.
+        let own = text.contains("<ErrorResponse");
+        let field = |name| element(text, name).filter(|_| own);
+        let (code, message) = (field("Code"), field("Message"));
         let (code, message) = (code.unwrap_or_default(), message.unwrap_or_default());
         let kind = answer::kind(code, message).unwrap_or_else(|| answer.kind_by_status());
         return Err(answer.fail(kind, &format!("STS: {code} {message}"), secrets));

@@ -1,12 +1,12 @@
 //! The vault, key and version of an `azure-kms:` URI.
 
-use atrest::kms::{KeyUri, KmsError};
+use atrest::kms::KmsError;
 
 use super::blob::Algorithm;
 use crate::fail::misconfigured;
+use crate::provider::Opening;
 use crate::uri::{HostPort, Parts, is_segment};
 
-const EXAMPLE: &str = "azure-kms://VAULT.vault.azure.net/keys/NAME[/VERSION]";
 /// Where tokens may be sent, and the resource they are for: vaults, then HSMs.
 const VAULTS: [&str; 3] = ["vault.azure.net", "vault.azure.cn", "vault.usgovcloudapi.net"];
 const HSMS: [&str; 3] =
@@ -25,9 +25,9 @@ pub(super) struct KeyName {
 }
 
 /// The key, and the CA file where one is named.
-pub(super) fn parse(uri: &KeyUri) -> Result<(KeyName, Option<String>), KmsError> {
-    let expected = || misconfigured(format!("malformed key URI: expected {EXAMPLE}"));
-    let mut parts = Parts::parse(uri, EXAMPLE)?;
+pub(super) fn parse(opening: &Opening<'_>) -> Result<(KeyName, Option<String>), KmsError> {
+    let expected = || opening.malformed();
+    let mut parts = Parts::parse(opening.uri, opening.example)?;
     let address = HostPort::parse(&parts.authority, 443).ok_or_else(expected)?;
     let host = address.host.to_ascii_lowercase();
     let under =
@@ -69,10 +69,16 @@ pub(super) fn parse(uri: &KeyUri) -> Result<(KeyName, Option<String>), KmsError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::Environment;
+
+    fn parsed(uri: &str) -> Result<(KeyName, Option<String>), KmsError> {
+        let (uri, environment) = (uri.parse()?, Environment::process());
+        parse(&Opening { uri: &uri, environment: &environment, example: "" })
+    }
 
     #[test]
     fn vaults_and_hsms() {
-        let parsed = |uri: &str| parse(&uri.parse().expect("a URI")).expect("well formed").0;
+        let parsed = |uri: &str| parsed(uri).expect("well formed").0;
         let key = parsed("azure-kms://corp.vault.azure.net/keys/k");
         assert_eq!((key.vault.as_str(), key.version), ("https://corp.vault.azure.net:443", None));
         assert_eq!(
@@ -102,7 +108,7 @@ mod tests {
             "azure-kms://a.vault.azure.net/keys/k?alg=RSA1_5",
             "azure-kms://a.vault.azure.net/keys/k?sig=hunter22",
         ] {
-            assert!(parse(&uri.parse().expect("a URI")).is_err(), "{uri}");
+            assert!(parsed(uri).is_err(), "{uri}");
         }
     }
 }

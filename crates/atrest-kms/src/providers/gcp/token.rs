@@ -1,6 +1,6 @@
 //! Access tokens of Google Cloud.
 
-use atrest::kms::{Deadline, KmsError, KmsErrorKind};
+use atrest::kms::{Deadline, KmsError};
 use serde::Deserialize;
 use ureq::http::Method;
 
@@ -38,29 +38,29 @@ struct User {
 /// A new token, in the order of Google's own libraries.
 pub(super) fn fetch(
     environment: &Environment,
-    rest: &Rest,
+    ca: Option<&str>,
     deadline: Deadline,
 ) -> Result<Token, KmsError> {
     if let Some(token) = environment.var("GOOGLE_OAUTH_ACCESS_TOKEN") {
         return Ok(Token::given(token));
     }
     if let Some(path) = environment.plain("GOOGLE_APPLICATION_CREDENTIALS") {
-        return from_file(&path, rest, deadline);
+        return from_file(&path, ca, deadline);
     }
     let default = environment.home(".config/gcloud/application_default_credentials.json");
     if let Some(path) = default.as_ref().filter(|path| path.exists()).and_then(|path| path.to_str())
     {
-        return from_file(path, rest, deadline);
+        return from_file(path, ca, deadline);
     }
     from_metadata(environment, deadline)
 }
 
-fn from_file(path: &str, rest: &Rest, deadline: Deadline) -> Result<Token, KmsError> {
+fn from_file(path: &str, ca: Option<&str>, deadline: Deadline) -> Result<Token, KmsError> {
     let text = read_secret_file(path, "credentials file")?;
     let file = serde_json::from_str(text.expose())
         .map_err(|_| misconfigured(format!("expected Google credentials in {path}")))?;
     match file {
-        File::ServiceAccount(account) => service_account::exchange(&account, rest, deadline),
+        File::ServiceAccount(account) => service_account::exchange(&account, ca, deadline),
         File::AuthorizedUser(user) => {
             let fields = [
                 ("grant_type", "refresh_token"),
@@ -69,7 +69,7 @@ fn from_file(path: &str, rest: &Rest, deadline: Deadline) -> Result<Token, KmsEr
                 ("refresh_token", user.refresh_token.expose()),
             ];
             let secrets = [user.client_secret.expose(), user.refresh_token.expose()];
-            post(USER_TOKEN_URI, &fields, &secrets, rest, deadline)
+            post(USER_TOKEN_URI, &fields, &secrets, ca, deadline)
         }
         File::Unknown => Err(misconfigured(format!(
             "expected credentials of a service account or user in {path}, found another type"
@@ -82,11 +82,12 @@ fn post(
     url: &str,
     fields: &[(&str, &str)],
     secrets: &[&str],
-    rest: &Rest,
+    ca: Option<&str>,
     deadline: Deadline,
 ) -> Result<Token, KmsError> {
     let body = form(fields);
     let call = Call { method: Method::POST, url, headers: &[FORM], body: body.expose().as_bytes() };
+    let rest = Rest::for_tokens(url, ca)?;
     Token::from_answer(&rest.send(&call, deadline)?, "Google's token endpoint", secrets)
 }
 
@@ -99,9 +100,5 @@ fn from_metadata(environment: &Environment, deadline: Deadline) -> Result<Token,
         let what = "found no credentials, and the metadata server does not answer";
         fail(source.kind(), what).with_source(source)
     })?;
-    if answer.status == 404 {
-        let what = "found no credentials, and the instance has no service account";
-        return Err(fail(KmsErrorKind::Unauthenticated, what));
-    }
-    Token::from_answer(&answer, "the metadata server", &[])
+    Token::from_metadata(&answer, "the metadata server")
 }
