@@ -209,7 +209,7 @@ impl Verdict {
             KmsErrorKind::Misconfigured => (
                 "kms-misconfigured",
                 USAGE,
-                "give the key as file:///absolute/path, env:NAME or passphrase: with --cmek or ATREST_CMEK",
+                "give the key with --cmek or ATREST_CMEK in one of the forms that `atrest init --help` lists",
             ),
             KmsErrorKind::Protocol => {
                 ("kms-protocol", FAILED, "check that the URI names a key service of that kind")

@@ -1,5 +1,5 @@
 //! From `--cmek URI` to the customer's key, asking for passphrases where one is needed.
-//! The only place that knows key schemes.
+//! The only place that knows how a scheme is opened.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -10,6 +10,7 @@ use atrest::kms::{Kms, KmsErrorKind, Passphrase};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Result};
+use crate::schemes;
 use crate::signal::{self, NoEcho};
 
 /// Where a passphrase may stand instead of being asked for.
@@ -17,22 +18,21 @@ pub(crate) const PASSPHRASE_VARIABLE: &str = "ATREST_PASSPHRASE";
 /// The same for the new passphrase of `rotate cmek`.
 pub(crate) const NEW_PASSPHRASE_VARIABLE: &str = "ATREST_NEW_PASSPHRASE";
 
+const SEVERAL: &str = "May be given several times, for a store with several slots.";
+
 /// `--cmek`, required.
 #[derive(clap::Args)]
 pub(crate) struct CmekArg {
-    /// The customer's key: file:///absolute/path, env:NAME, passphrase:, or a key service
-    /// (hcvault:, aws-kms:, gcp-kms:, azure-kms:, pkcs11:, kmip:)
     #[arg(long, value_name = "URI", env = "ATREST_CMEK")]
+    #[arg(help = schemes::help(), long_help = schemes::long_help(""))]
     pub(crate) cmek: String,
 }
 
 /// `--cmek`, required, for each slot that is needed.
 #[derive(clap::Args)]
 pub(crate) struct CmeksArg {
-    /// The customer's key: file:///absolute/path, env:NAME, passphrase:, or a key service
-    /// (hcvault:, aws-kms:, gcp-kms:, azure-kms:, pkcs11:, kmip:). May be given
-    /// several times, for a store with several slots.
     #[arg(long, value_name = "URI", env = "ATREST_CMEK", required = true)]
+    #[arg(help = schemes::help(), long_help = schemes::long_help(SEVERAL))]
     cmek: Vec<String>,
 }
 

@@ -11,6 +11,7 @@ mod key;
 mod output;
 mod progress;
 mod scan;
+mod schemes;
 mod signal;
 mod staged;
 mod store;

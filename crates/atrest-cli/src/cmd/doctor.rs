@@ -28,8 +28,8 @@ advice or null]
 pub(crate) struct Args {
     /// The store's directory.
     dir: PathBuf,
-    /// The customer's key: file:///absolute/path, env:NAME, passphrase:, or a key service
     #[arg(long, value_name = "URI", env = "ATREST_CMEK")]
+    #[arg(help = crate::schemes::help(), long_help = crate::schemes::long_help(""))]
     cmek: Option<String>,
 }
 
