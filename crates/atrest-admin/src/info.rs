@@ -67,9 +67,7 @@ fn overlaid(progress: &Progress, region: &str, standing: &Standing) -> (CmekStat
     if progress.revoking {
         return (CmekStatus::Revoking, String::new());
     }
-    if let Some((operation, regions)) = &progress.running
-        && regions.contains(region)
-    {
+    if let Some(operation) = progress.running_in(region) {
         return (operation.running(), String::new());
     }
     let Some((operation, message)) = progress.failed.get(region) else {

@@ -148,22 +148,32 @@ impl Begun {
                 Ok(())
             }
             Work::Restore => {
-                for store in stores {
-                    let restored = store.restore();
+                let wished: Vec<_> = stores.iter().map(|store| store.revocations()).collect();
+                for (store, revocations) in stores.iter().zip(wished) {
+                    let restored = store.restore(revocations);
                     let restored = restored.map_err(|error| RpcError::of(store.region(), &error));
                     note(&ticket, store, restored)?;
                 }
                 Ok(())
             }
             Work::Revoke => {
-                let mut first = Ok(());
-                for store in stores {
+                // At once: a store whose disk hangs must not keep the others' keys in memory.
+                let revoke = |store: &Store| {
                     let revoked = store.revoke();
                     let revoked = revoked.map_err(|error| RpcError::of(store.region(), &error));
-                    let revoked = note(&ticket, store, revoked);
-                    first = first.and(revoked);
-                }
-                first
+                    note(&ticket, store, revoked)
+                };
+                std::thread::scope(|scope| {
+                    let threads: Vec<_> =
+                        stores.iter().map(|store| scope.spawn(|| revoke(store))).collect();
+                    let ends = threads.into_iter().map(|thread| {
+                        thread.join().unwrap_or_else(|_| {
+                            Err(RpcError::new(Code::Internal, "the operation panicked"))
+                        })
+                    });
+                    // All of them, then the first that failed.
+                    ends.collect::<Vec<_>>().into_iter().collect()
+                })
             }
         }
     }

@@ -39,7 +39,7 @@ async fn a_store_shows_its_key_in_the_seed_systems_schema() {
                     "created_at": created,
                     "updated_at": key["updated_at"],
                     "spec": {
-                        "type": "KEY_FILE",
+                        "type": "FILE",
                         "uri": cmek.key_uri().as_str(),
                         "auth_principal": "",
                     },
