@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use atrest::kms::{Kms, KmsError};
 
-use crate::provider::{self, Opening};
+use crate::provider::Opening;
 
 #[cfg(feature = "aws")]
 mod aws;
@@ -66,7 +66,7 @@ impl Scheme {
 macro_rules! open_with {
     ($feature:literal, $provider:path) => {{
         #[cfg(feature = $feature)]
-        let open: Option<Open> = Some(provider::open::<$provider>);
+        let open: Option<Open> = Some(crate::provider::open::<$provider>);
         #[cfg(not(feature = $feature))]
         let open: Option<Open> = None;
         open
