@@ -64,8 +64,8 @@ impl Args {
     }
 }
 
-fn open_read_only(place: &Place, kms: Arc<dyn Kms>) -> Result<Chain> {
-    Chain::open_read_only(place.existing()?, vec![kms]).map_err(|error| place.at(error))
+fn open_read_only(place: &Place, keys: Vec<Arc<dyn Kms>>) -> Result<Chain> {
+    Chain::open_read_only(place.existing()?, keys).map_err(|error| place.at(error))
 }
 
 /// A path as JSON and people see it.

@@ -1,0 +1,36 @@
+//! Text in colours, and text that cannot steer a terminal.
+
+use anstyle::Style;
+
+/// Wraps text in a style's escape codes.
+#[derive(Clone, Copy)]
+pub(crate) struct Paint(Style);
+
+pub(crate) fn style(style: Style) -> Paint {
+    Paint(style)
+}
+
+impl Paint {
+    pub(crate) fn paint(self, text: &str) -> String {
+        format!("{}{text}{}", self.0.render(), self.0.render_reset())
+    }
+}
+
+pub(crate) const BOLD: Paint = Paint(Style::new().bold());
+pub(crate) const DIM: Paint = Paint(Style::new().dimmed());
+pub(crate) const GREEN: Paint = colour(anstyle::AnsiColor::Green);
+pub(crate) const RED: Paint = colour(anstyle::AnsiColor::Red);
+pub(crate) const YELLOW: Paint = colour(anstyle::AnsiColor::Yellow);
+
+const fn colour(colour: anstyle::AnsiColor) -> Paint {
+    Paint(Style::new().fg_color(Some(anstyle::Color::Ansi(colour))))
+}
+
+/// Text from outside, such as a file name, without what could steer a terminal.
+pub(crate) fn clean(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' { clean.extend(c.escape_default()) } else { clean.push(c) }
+    }
+    clean
+}
