@@ -167,7 +167,7 @@ impl StoreArgs {
     }
 
     fn at(&self, error: atrest::Error) -> Failure {
-        error.with_path(&self.dir).into()
+        at(&self.dir, error)
     }
 }
 
@@ -236,8 +236,7 @@ fn wanted<'a>(slots: impl Iterator<Item = &'a SlotInfo>) -> String {
 
 /// What can be read of the store in a directory without a key.
 pub(crate) fn inspect(dir: &Path) -> Result<KeyringInfo> {
-    let info = Keyring::inspect(&storage(dir)?);
-    info.map_err(|error| error.with_path(dir).into())
+    Keyring::inspect(&storage(dir)?).map_err(|error| at(dir, error))
 }
 
 /// The store in a directory that has no arguments of a command.
@@ -249,7 +248,7 @@ pub(crate) fn open(dir: &Path, key: Arc<dyn Kms>, options: Options) -> Result<Ke
 /// A new store in a directory that is there.
 pub(crate) fn create(dir: &Path, key: Arc<dyn Kms>, options: Options) -> Result<Keyring> {
     let keyring = Keyring::create(DirectoryStorage::new(dir), key, options);
-    keyring.map_err(|error| error.with_path(dir).into())
+    keyring.map_err(|error| at(dir, error))
 }
 
 /// The keyring's place in an existing directory. An opening must not leave a lock file in
@@ -268,9 +267,25 @@ fn storage(dir: &Path) -> Result<DirectoryStorage> {
         && source.kind() == std::io::ErrorKind::NotFound
     {
         // Says what is there instead.
-        Keyring::inspect(&storage).map_err(|error| error.with_path(dir))?;
+        Keyring::inspect(&storage).map_err(|error| at(dir, error))?;
     }
     Ok(storage)
+}
+
+/// An error of the store in `dir`. A lost keyring of which older images are left is none to
+/// create anew.
+fn at(dir: &Path, error: atrest::Error) -> Failure {
+    let is_lost = match error.kind() {
+        ErrorKind::KeyringMissing => true,
+        ErrorKind::KeyringExists => !dir.join(KEYRING_FILE).exists(),
+        _ => false,
+    };
+    let failure = Failure::from(error.with_path(dir));
+    if is_lost && DirectoryStorage::new(dir).kept().is_ok_and(|kept| !kept.is_empty()) {
+        let dir = dir.display();
+        return failure.advise(format!("see what they open: atrest recover {dir} --cmek URI"));
+    }
+    failure
 }
 
 fn mirrored(dir: &Path, mirror: Option<&Path>) -> DirectoryStorage {

@@ -8,13 +8,16 @@ mod cmek;
 #[cfg(feature = "demo")]
 mod demo;
 mod disks;
+mod exit_codes;
 mod help;
 mod interruption;
 mod json;
 mod keys;
 mod kill;
+mod opening;
 mod passphrases;
 mod round_trip;
 mod s3;
 mod serve;
+mod slots;
 mod support;
