@@ -212,7 +212,7 @@ impl Verdict {
             KmsErrorKind::Misconfigured => (
                 "kms-misconfigured",
                 USAGE,
-                "give the key as file:///absolute/path, env:NAME or passphrase: with --cmek or ATREST_CMEK",
+                "put right what the message names; a key is given as file:///absolute/path, env:NAME or passphrase: with --cmek or ATREST_CMEK",
             ),
             KmsErrorKind::Protocol => {
                 ("kms-protocol", FAILED, "check that the URI names a key service of that kind")

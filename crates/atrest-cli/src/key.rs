@@ -50,7 +50,11 @@ impl CmekArgs {
     pub(crate) fn new_key(&self) -> Result<Arc<dyn Kms>> {
         match &self.uris()[..] {
             [uri] => open(uri, Words::New, PASSPHRASE_VARIABLE),
-            [] => Err(expected("the customer's key, found none", "with --cmek URI")),
+            [] => {
+                let how =
+                    "as --cmek file:///PATH, made by `atrest keygen /PATH`, or as another URI";
+                Err(expected("the customer's key, found none", how))
+            }
             uris => Err(expected(
                 &format!("one customer's key for a new store, found {}", uris.len()),
                 "with --cmek URI, add the others later with `atrest cmek add`",

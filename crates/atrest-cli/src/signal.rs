@@ -104,7 +104,7 @@ fn interruption(exit_code: u8) -> ErrorReport {
         message: "interrupted by a signal".into(),
         path: None,
         causes: Vec::new(),
-        advice: "run the command again: what was half made is removed".into(),
+        advice: "run the command again: no half-made file has its own name".into(),
         exit_code,
     }
 }

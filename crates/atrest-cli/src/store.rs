@@ -260,7 +260,12 @@ fn storage(dir: &Path) -> Result<DirectoryStorage> {
             return Err(atrest::Error::new(ErrorKind::InvalidArgument, what).with_path(dir).into());
         }
         Ok(_) => {}
-        Err(source) => return Err(Failure::io("the store cannot be opened", dir, source)),
+        Err(source) => {
+            let is_missing = source.kind() == std::io::ErrorKind::NotFound;
+            let failure = Failure::io("the store cannot be opened", dir, source);
+            let better = "check the path; `atrest init DIR --cmek URI` creates a store";
+            return Err(if is_missing { failure.advise(better) } else { failure });
+        }
     }
     let storage = DirectoryStorage::new(dir);
     if let Err(source) = dir.join(KEYRING_FILE).symlink_metadata()

@@ -25,6 +25,12 @@ const BAR_LEN: usize = 20;
 
 /// Data keys: what is under them, retiring them, proving it, holds, keyspaces.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest keys list data --cmek file:///etc/app/cmek.key
+  atrest keys retire data --cmek file:///etc/app/cmek.key
+  atrest keys proof data --cmek file:///etc/app/cmek.key
+")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,

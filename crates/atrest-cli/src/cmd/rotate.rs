@@ -14,6 +14,12 @@ use crate::store::StoreArgs;
 ///
 /// Old files stay readable. New files are encrypted under the new data key.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest rotate data-key data --cmek file:///etc/app/cmek.key
+  atrest rotate store-key data --cmek file:///etc/app/cmek.key
+  atrest rotate cmek data --cmek file:///etc/app/2026.key --new-cmek file:///etc/app/2027.key
+")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,

@@ -57,6 +57,10 @@ fn every_command_shows_examples_and_its_json() {
             assert!(help.contains(needed), "{command:?} has no {needed:?}: {help}");
         }
     }
+    for group in ["rotate", "cmek", "keys", "backup"] {
+        let help = String::from_utf8(bench.good(&[group, "--help"])).unwrap();
+        assert!(help.contains("Examples:\n"), "{group}: {help}");
+    }
     let help = String::from_utf8(bench.good(&["--help"])).unwrap();
     assert!(help.contains("Examples:\n") && help.contains("Exit codes:\n"));
 }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use atrest::Keyring;
 use atrest::keyring::{KeyringInfo, SlotInfo};
+use atrest::{ErrorKind, Keyring};
 use serde::Serialize;
 
 use crate::failure::Result;
@@ -55,7 +55,19 @@ fn change(
     change: impl FnOnce(&Keyring) -> atrest::Result<()>,
 ) -> Result<()> {
     let store = at.open()?;
-    store.commit(|fs| change(fs.keyring()))?;
+    store.commit(|fs| change(fs.keyring())).map_err(|failure| match failure.kind() {
+        Some(ErrorKind::InvalidArgument) => failure.advise(format!(
+            "the store has the slots {}",
+            store
+                .keyring()
+                .slots()
+                .iter()
+                .map(|slot| clean(&slot.name))
+                .collect::<Vec<_>>()
+                .join(", ")
+        )),
+        _ => failure,
+    })?;
     let report = Report::new(done, store.keyring().status().info);
     out.result(&report, || report.text(headline))
 }

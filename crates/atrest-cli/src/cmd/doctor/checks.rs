@@ -112,14 +112,15 @@ fn keyring(
             Some(info)
         }
         Err(failure) => {
+            let denied = ErrorKind::Io(io::ErrorKind::PermissionDenied);
             let advice = match kept {
+                _ if failure.kind() == Some(denied) => "run as the user who owns the store",
                 0 => {
                     "restore the keyring from a mirror or the store from a backup; do not create a new one here"
                 }
                 _ => "see what the kept images open with `atrest recover DIR --cmek URI`",
             };
-            let what = failure.report().map_or(String::new(), |report| report.message);
-            to.problem("keyring", what, advice);
+            to.problem("keyring", told(&failure), advice);
             None
         }
     }
@@ -137,12 +138,18 @@ fn unlocked(opened: &Option<Result<Opened>>, to: &mut Findings) {
             to.good("keys", format!("the customer's key opens the keyring: {keys}"));
         }
         Some(Err(failure)) => {
-            let Some(report) = failure.report() else { return };
-            let cause = report.causes.first();
-            let what = cause.map(|cause| format!("{}: {cause}", report.message));
             let kind = failure.kind().unwrap_or(ErrorKind::Poisoned);
-            to.problem("keys", what.unwrap_or(report.message), Verdict::of(kind).advice);
+            to.problem("keys", told(failure), Verdict::of(kind).advice);
         }
+    }
+}
+
+/// A failure and its nearest cause.
+fn told(failure: &Failure) -> String {
+    let Some(report) = failure.report() else { return String::new() };
+    match report.causes.first() {
+        Some(cause) => format!("{}: {cause}", report.message),
+        None => report.message,
     }
 }
 
@@ -187,6 +194,11 @@ fn leftovers(names: &[(String, PathBuf)], to: &mut Findings) {
             Some((
                 "a keyring that a recovery kept aside",
                 "keep it while files are unreadable; then delete it",
+            ))
+        } else if name.starts_with(".atrest-reencrypt-") {
+            Some((
+                "a copy that an interrupted re-encryption was writing",
+                "nothing to do: the next `atrest reencrypt` removes it",
             ))
         } else if name.starts_with('.') && name.ends_with(".tmp") {
             Some(("a file that a killed command was writing", "delete it"))
