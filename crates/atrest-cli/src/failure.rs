@@ -4,12 +4,11 @@ use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anstyle::{AnsiColor, Style};
 use atrest::{Error, ErrorKind};
 use serde::Serialize;
 
 use crate::advice::{PIPE_CLOSED, Verdict};
-use crate::paint::{DIM, clean, style};
+use crate::paint::{CYAN, DIM, RED, clean};
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -120,14 +119,12 @@ impl ErrorReport {
 
     /// For people.
     pub(crate) fn text(&self) -> String {
-        let red = style(Style::new().bold().fg_color(Some(AnsiColor::Red.into())));
-        let cyan = style(Style::new().fg_color(Some(AnsiColor::Cyan.into())));
-        let mut text = red.paint("error: ") + &self.message;
+        let mut text = RED.paint("error: ") + &self.message;
         for cause in &self.causes {
             // OK because a String takes any text.
             let _ = write!(text, "\n  {}{cause}", DIM.paint("because: "));
         }
-        let _ = write!(text, "\n   {}{}", cyan.paint("advice: "), self.advice);
+        let _ = write!(text, "\n   {}{}", CYAN.paint("advice: "), self.advice);
         text
     }
 }

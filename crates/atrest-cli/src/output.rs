@@ -31,7 +31,7 @@ impl Out {
         value: &T,
         text: impl FnOnce() -> String,
     ) -> Result<()> {
-        let text = if self.json { self.to_json(value) } else { text() };
+        let text = if self.json { self.document(value) } else { text() };
         self.line(&text)
     }
 
@@ -39,7 +39,7 @@ impl Out {
     /// people get nothing.
     pub(crate) fn result_aside<T: Serialize>(&mut self, value: &T) {
         if self.json {
-            note(&self.to_json(value));
+            note(&self.document(value));
         }
     }
 
@@ -67,7 +67,7 @@ impl Out {
         failure.exit_code()
     }
 
-    fn to_json<T: Serialize>(&mut self, value: &T) -> String {
+    fn document<T: Serialize>(&mut self, value: &T) -> String {
         let warnings = std::mem::take(&mut self.warnings);
         let json = if warnings.is_empty() {
             serde_json::to_string_pretty(value)

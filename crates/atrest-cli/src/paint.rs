@@ -6,10 +6,6 @@ use anstyle::Style;
 #[derive(Clone, Copy)]
 pub(crate) struct Paint(Style);
 
-pub(crate) fn style(style: Style) -> Paint {
-    Paint(style)
-}
-
 impl Paint {
     pub(crate) fn paint(self, text: &str) -> String {
         format!("{}{text}{}", self.0.render(), self.0.render_reset())
@@ -19,7 +15,9 @@ impl Paint {
 pub(crate) const BOLD: Paint = Paint(Style::new().bold());
 pub(crate) const DIM: Paint = Paint(Style::new().dimmed());
 pub(crate) const GREEN: Paint = colour(anstyle::AnsiColor::Green);
-pub(crate) const RED: Paint = colour(anstyle::AnsiColor::Red);
+pub(crate) const CYAN: Paint = colour(anstyle::AnsiColor::Cyan);
+pub(crate) const RED: Paint =
+    Paint(Style::new().bold().fg_color(Some(anstyle::Color::Ansi(anstyle::AnsiColor::Red))));
 pub(crate) const YELLOW: Paint = colour(anstyle::AnsiColor::Yellow);
 
 const fn colour(colour: anstyle::AnsiColor) -> Paint {

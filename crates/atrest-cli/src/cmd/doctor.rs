@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::output::Out;
-use crate::paint::{BOLD, DIM, GREEN, YELLOW, clean, style};
+use crate::paint::{BOLD, DIM, GREEN, RED, YELLOW, clean};
 
 use crate::store::StoreArgs;
 
@@ -83,14 +83,12 @@ impl Args {
 
 impl Report {
     fn text(&self) -> String {
-        let red =
-            style(anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into())));
         let mut lines = vec![BOLD.paint(&clean(&self.directory))];
         for finding in &self.findings {
             let mark = match finding.level {
                 Level::Good => GREEN.paint("✓"),
                 Level::Note => YELLOW.paint("•"),
-                Level::Problem => red.paint("✗"),
+                Level::Problem => RED.paint("✗"),
             };
             lines.push(format!("  {mark} {:<9} {}", finding.check, clean(&finding.what)));
             if let Some(advice) = finding.advice {
