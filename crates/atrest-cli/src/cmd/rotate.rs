@@ -145,7 +145,7 @@ impl StoreKey {
             old_store_key_id,
             store_key_id,
             old_data_key_id,
-            data_key_id: keyring.active_data_key_id()?,
+            data_key_id: keyring.keys().active_id()?,
             generation: keyring.status().info.generation,
         };
         out.result(&report, || {
