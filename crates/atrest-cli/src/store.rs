@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atrest::keyring::{
-    AuditEvent, DirectoryStorage, ImageInfo, ImagePlace, KEYRING_FILE, KeyringInfo, KeyringStorage,
-    Recovery, SlotInfo,
+    Access, Audit, AuditEvent, DirectoryStorage, ImageInfo, ImagePlace, KEYRING_FILE, KeyringInfo,
+    KeyringStorage, Recovery, SlotInfo,
 };
 use atrest::kms::{Kms, KmsErrorKind};
 use atrest::{EncryptedFs, ErrorKind, Keyring, Options};
@@ -55,23 +55,23 @@ impl StoreArgs {
 
     /// Opens a store for writing that may be revoked, and gives access back.
     pub(crate) fn open_and_restore(&self) -> Result<Opened> {
-        self.opened(self.keys()?, Keyring::open_and_restore)
+        self.opened(self.keys()?, Access::open_and_restore)
     }
 
     /// All events of the audit trail, also of a store that is revoked.
     pub(crate) fn audit(&self) -> Result<Vec<AuditEvent>> {
         let keys = self.keys()?;
-        let events = Keyring::read_audit(&storage(&self.dir)?, keys, &self.options());
+        let events = Audit::read(&storage(&self.dir)?, keys, &self.options());
         events.map_err(|error| self.at(error))
     }
 
     /// Asks whoever opens the store from now on, or has it open, to give its keys up.
     pub(crate) fn request_revocation(&self) -> Result<()> {
-        Keyring::request_revocation(&storage(&self.dir)?).map_err(|error| self.at(error))
+        Access::request_revocation(&storage(&self.dir)?).map_err(|error| self.at(error))
     }
 
     pub(crate) fn is_revocation_requested(&self) -> Result<bool> {
-        Keyring::is_revocation_requested(&storage(&self.dir)?).map_err(|error| self.at(error))
+        Access::is_revocation_requested(&storage(&self.dir)?).map_err(|error| self.at(error))
     }
 
     /// What can be read without a key.
@@ -105,7 +105,11 @@ impl StoreArgs {
 
     /// Creates a keyring beside the plaintext files of a directory in use.
     pub(crate) fn enable(&self, key: Arc<dyn Kms>) -> Result<Keyring> {
-        let keyring = Keyring::enable(DirectoryStorage::new(&self.dir), key, self.options());
+        let keyring = Keyring::create(
+            DirectoryStorage::new(&self.dir),
+            key,
+            self.options().allowing_plaintext(),
+        );
         keyring.map_err(|error| self.at(error))
     }
 
@@ -124,7 +128,7 @@ impl StoreArgs {
     ) -> Result<Recovery> {
         let _committing = signal::Committing::begin();
         let storage = mirrored(&self.dir, mirror);
-        match Keyring::recover(storage, place, keys, self.options()) {
+        match storage.recover(place, keys, self.options()) {
             Ok((_, recovery)) => Ok(recovery),
             Err(error) => Err(self.at(error)),
         }
@@ -203,7 +207,7 @@ impl Opened {
     }
 
     fn explain(&self, error: atrest::Error) -> Failure {
-        let slots = self.keyring().slots();
+        let slots = self.keyring().slots().list();
         let said = chain(&error);
         let missing = slots.iter().filter(|slot| !self.given.contains(&slot.key_uri));
         let missing: Vec<_> = missing.collect();
@@ -236,7 +240,7 @@ fn wanted<'a>(slots: impl Iterator<Item = &'a SlotInfo>) -> String {
 
 /// What can be read of the store in a directory without a key.
 pub(crate) fn inspect(dir: &Path) -> Result<KeyringInfo> {
-    Keyring::inspect(&storage(dir)?).map_err(|error| at(dir, error))
+    KeyringInfo::read(&storage(dir)?).map_err(|error| at(dir, error))
 }
 
 /// The store in a directory that has no arguments of a command.
@@ -272,7 +276,7 @@ fn storage(dir: &Path) -> Result<DirectoryStorage> {
         && source.kind() == std::io::ErrorKind::NotFound
     {
         // Says what is there instead.
-        Keyring::inspect(&storage).map_err(|error| at(dir, error))?;
+        KeyringInfo::read(&storage).map_err(|error| at(dir, error))?;
     }
     Ok(storage)
 }

@@ -258,8 +258,8 @@ impl Shred {
             },
         };
         self.at.open()?.commit(|fs| match what {
-            Shredded::Keyspace(name) => fs.keyring().danger_shred_keyspace(name),
-            Shredded::Store(id) => fs.keyring().danger_shred_store(id),
+            Shredded::Keyspace(name) => fs.keyring().keyspaces().danger_shred(name),
+            Shredded::Store(id) => fs.keyring().keyspaces().danger_shred_store(id),
         })?;
         let report = ShredReport { shredded: &self.confirm };
         out.result(&report, || format!("Destroyed the keys of {}.", clean(&self.confirm)))

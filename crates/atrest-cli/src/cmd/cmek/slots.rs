@@ -56,20 +56,17 @@ fn change(
 ) -> Result<()> {
     let store = at.open()?;
     store.commit(|fs| change(fs.keyring())).map_err(|failure| match failure.kind() {
-        Some(ErrorKind::InvalidArgument) => failure.advise(format!(
-            "the store has the slots {}",
-            store
-                .keyring()
-                .slots()
-                .iter()
-                .map(|slot| clean(&slot.name))
-                .collect::<Vec<_>>()
-                .join(", ")
-        )),
+        Some(ErrorKind::InvalidArgument) => failure.advise(present(store.keyring())),
         _ => failure,
     })?;
     let report = Report::new(done, store.keyring().status().info);
     out.result(&report, || report.text(headline))
+}
+
+fn present(keyring: &Keyring) -> String {
+    let slots = keyring.slots().list();
+    let names: Vec<_> = slots.iter().map(|slot| clean(&slot.name)).collect();
+    format!("the store has the slots {}", names.join(", "))
 }
 
 /// List the slots: the customer's keys that open the store, each by itself.
@@ -120,7 +117,7 @@ impl Add {
         self.at.check()?;
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let headline = "Added the slot; an unwrap proved it.";
-        change(&self.at, "added", out, headline, |keyring| keyring.add_slot(&self.name, new))
+        change(&self.at, "added", out, headline, |keyring| keyring.slots().add(&self.name, new))
     }
 }
 
@@ -145,7 +142,7 @@ pub(crate) struct Remove {
 impl Remove {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         change(&self.at, "removed", out, "Removed the slot.", |keyring| {
-            keyring.remove_slot(&self.name)
+            keyring.slots().remove(&self.name)
         })
     }
 }
@@ -173,7 +170,7 @@ impl Rewrap {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let headline = "Wrapped the store key anew; an unwrap proved it.";
         change(&self.at, "rewrapped", out, headline, |keyring| {
-            keyring.rewrap(self.name.as_deref()).map(drop)
+            keyring.slots().rewrap(self.name.as_deref()).map(drop)
         })
     }
 }
@@ -208,14 +205,14 @@ impl Rotate {
         let Some(uri) = &self.new_cmek else {
             let headline = "Wrapped the store key by the key's newest version.";
             return change(&self.at, "rotated", out, headline, |keyring| {
-                keyring.rewrap(self.slot.as_deref()).map(drop)
+                keyring.slots().rewrap(self.slot.as_deref()).map(drop)
             });
         };
         let new = key::open(uri, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let headline = "Replaced the customer's key; an unwrap proved the new one.";
         change(&self.at, "rotated", out, headline, |keyring| match &self.slot {
-            Some(slot) => keyring.replace_cmek(slot, new),
-            None => keyring.rotate_cmek(new),
+            Some(slot) => keyring.slots().replace(slot, new),
+            None => keyring.slots().rotate(new),
         })
     }
 }

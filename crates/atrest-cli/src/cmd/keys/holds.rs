@@ -89,7 +89,7 @@ fn text(hold: &Hold) -> String {
 
 impl Holds {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let report = HoldsReport { holds: self.at.open_read_only()?.keyring().holds() };
+        let report = HoldsReport { holds: self.at.open_read_only()?.keyring().holds().list() };
         out.result(&report, || match &report.holds[..] {
             [] => "Nothing holds data keys.".into(),
             holds => holds.iter().map(text).collect::<Vec<_>>().join("\n"),
@@ -100,8 +100,8 @@ impl Holds {
 impl AddHold {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open()?;
-        store.commit(|fs| fs.keyring().register_hold(&self.name, &self.keys))?;
-        let mut holds = store.keyring().holds().into_iter();
+        store.commit(|fs| fs.keyring().holds().register(&self.name, &self.keys))?;
+        let mut holds = store.keyring().holds().list().into_iter();
         // OK because the hold is in the keyring since the call above.
         let hold = holds.find(|hold| hold.name == self.name).expect("registered");
         let report = HoldReport { hold };
@@ -112,7 +112,7 @@ impl AddHold {
 impl Release {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open()?;
-        store.commit(|fs| fs.keyring().release_hold(&self.name))?;
+        store.commit(|fs| fs.keyring().holds().release(&self.name))?;
         let report = ReleaseReport { released: &self.name };
         out.result(&report, || format!("Released the hold {}.", clean(&self.name)))
     }

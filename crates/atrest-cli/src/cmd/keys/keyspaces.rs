@@ -54,7 +54,7 @@ struct KeyspaceReport<'a> {
 
 impl Keyspaces {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let keyspaces = self.at.open_read_only()?.keyring().keyspaces();
+        let keyspaces = self.at.open_read_only()?.keyring().keyspaces().list();
         let report = KeyspacesReport { keyspaces };
         out.result(&report, || {
             let mut table = Table::new(&[("keyspace", Align::Left), ("data key", Align::Left)]);
@@ -73,7 +73,7 @@ impl Keyspaces {
 impl AddKeyspace {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open()?;
-        let id = store.commit(|fs| fs.keyring().create_keyspace(&self.name))?;
+        let id = store.commit(|fs| fs.keyring().keyspaces().create(&self.name))?;
         let report = KeyspaceReport { keyspace: &self.name, id };
         out.result(&report, || format!("Added the keyspace {}.", clean(&self.name)))
     }

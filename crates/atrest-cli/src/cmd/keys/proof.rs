@@ -88,7 +88,7 @@ fn prove(of: &KeyUsage, usage: &Usage, keyring: &Keyring) -> Result<Destroyed> {
     // A keyspace without data keys was shredded, and its files with it.
     let is_of_key = |space: &KeyspaceStatus| space.name == of.key.keyspace;
     let shredded =
-        keyring.keyspaces().iter().any(|space| is_of_key(space) && space.active.is_none());
+        keyring.keyspaces().list().iter().any(|space| is_of_key(space) && space.active.is_none());
     let refuse = |what, advice| {
         Err(Failure::from(Error::new(ErrorKind::CorruptHeader, what)).advise(advice))
     };
