@@ -18,7 +18,7 @@ impl EventCounts {
     pub(crate) fn of(&mut self, keyring: &Keyring) -> Result<&BTreeMap<&'static str, u64>> {
         let generation = keyring.status().info.generation;
         if self.generation != generation || self.by_kind.is_empty() {
-            *self = Self { generation, by_kind: count(&keyring.audit()?) };
+            *self = Self { generation, by_kind: count(&keyring.audit().events()?) };
         }
         Ok(&self.by_kind)
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use atrest::keyring::{AuditKind, DEFAULT_SLOT, DirectoryStorage, SlotInfo};
+use atrest::keyring::{Access, AuditKind, DEFAULT_SLOT, DirectoryStorage, SlotInfo};
 use atrest::kms::Kms;
 use atrest::{Error, ErrorKind, Keyring, Options, Result};
 
@@ -135,7 +135,7 @@ impl Store {
         if self.revocations() == revocations {
             return Ok(());
         }
-        keyring.revoke()?;
+        keyring.access().revoke()?;
         Err(withdrawn())
     }
 
@@ -145,7 +145,11 @@ impl Store {
         let _opening = self.opening();
         let Some(directory) = &self.directory else { return Err(handed()) };
         self.open_by(revocations, || {
-            Keyring::enable(directory.storage(), kms, directory.options.clone())
+            Keyring::create(
+                directory.storage(),
+                kms,
+                directory.options.clone().allowing_plaintext(),
+            )
         })
     }
 
@@ -154,10 +158,10 @@ impl Store {
         // First, so that an opening that this does not see yet sees this.
         self.revocations.fetch_add(1, Ordering::SeqCst);
         match (self.state(), &self.directory) {
-            (State::Open(keyring), _) => keyring.revoke(),
+            (State::Open(keyring), _) => keyring.access().revoke(),
             (State::Plain, _) => Ok(()),
             (State::Closed(_), Some(directory)) => {
-                Keyring::request_revocation(&directory.storage())?;
+                Access::request_revocation(&directory.storage())?;
                 let closed = directory.refusal(&withdrawn());
                 let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
                 match &*state {
@@ -165,7 +169,7 @@ impl Store {
                     State::Open(keyring) => {
                         let keyring = keyring.clone();
                         drop(state);
-                        keyring.revoke()
+                        keyring.access().revoke()
                     }
                     _ => {
                         *state = State::Closed(closed);
@@ -183,14 +187,14 @@ impl Store {
         match (self.state(), &self.directory) {
             _ if self.revocations() != revocations => Err(withdrawn()),
             (State::Open(keyring), _) => {
-                keyring.restore()?;
+                keyring.access().restore()?;
                 self.unless_revoked(revocations, &keyring)
             }
             (State::Plain, _) => Ok(()),
             (State::Closed(_), Some(directory)) => {
                 let restored = self.open_by(revocations, || {
                     let (storage, options) = (directory.storage(), directory.options.clone());
-                    Keyring::open_and_restore(storage, directory.kms.clone(), options)
+                    Access::open_and_restore(storage, directory.kms.clone(), options)
                 });
                 if let Err(error) = &restored
                     && !matches!(self.state(), State::Open(_))
@@ -256,7 +260,7 @@ impl Store {
         match self.state() {
             State::Plain => Vec::new(),
             State::Closed(closed) => closed.slots,
-            State::Open(keyring) => keyring.slots(),
+            State::Open(keyring) => keyring.slots().list(),
         }
     }
 
@@ -279,7 +283,7 @@ impl Directory {
     fn open(&self) -> Result<State> {
         exists(&self.path)?;
         // Before opening, which leaves a lock file.
-        match Keyring::inspect(&self.storage()) {
+        match atrest::keyring::KeyringInfo::read(&self.storage()) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::KeyringMissing => return Ok(State::Plain),
             Err(error) => return Err(error.with_path(&self.path)),
@@ -299,7 +303,9 @@ impl Directory {
         Closed {
             kind: error.kind(),
             message: crate::rpc::sentence(error),
-            slots: Keyring::inspect(&self.storage()).map(|info| info.slots).unwrap_or_default(),
+            slots: atrest::keyring::KeyringInfo::read(&self.storage())
+                .map(|info| info.slots)
+                .unwrap_or_default(),
         }
     }
 }
