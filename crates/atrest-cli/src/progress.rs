@@ -24,6 +24,7 @@ pub(crate) fn bytes(what: &'static str, len: Option<u64>, json: bool) -> Progres
 }
 
 /// A bar over records. Hidden for machines.
+#[cfg(feature = "demo")]
 pub(crate) fn records(what: &'static str, len: u64, json: bool) -> ProgressBar {
     if json {
         return ProgressBar::hidden();

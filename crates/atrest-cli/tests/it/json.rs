@@ -148,3 +148,77 @@ fn status_with_and_without_a_key() {
     assert_fields(&bare["data_keys"][0], "id files bytes");
     assert_eq!(bare["data_keys"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn wrong_usage_is_told_as_json() {
+    let bench = Bench::empty();
+    for args in [
+        &["--json"][..],
+        &["--json", "no-such-command"],
+        &["verfy", "data", "--json"],
+        &["encrypt", "data", "--json"],
+        &["init", "x", "--json", "--rotation-period", "soon"],
+        &["keys", "--json"],
+    ] {
+        let run = bench.run(args);
+        assert_eq!((run.code, run.stdout), (2, Vec::new()), "{args:?}");
+        let error = &serde_json::from_str::<Value>(&run.stderr).unwrap()["error"];
+        assert_fields(error, "kind message path causes advice exit_code");
+        assert_eq!((&error["kind"], &error["exit_code"]), (&"usage".into(), &2.into()));
+        assert!(!error["message"].as_str().unwrap().is_empty(), "{error}");
+        assert!(error["advice"].as_str().unwrap().contains("help"), "{error}");
+    }
+    let advice = |args: &[&str]| bench.run(args).stderr;
+    assert!(advice(&["verfy", "data", "--json"]).contains("'verify'"));
+    // Behind `--` it is the name of a file.
+    assert!(bench.run(&["inspect", "--", "--json"]).stderr.starts_with("error: "));
+}
+
+#[test]
+fn warnings_are_a_part_of_the_one_document() {
+    let bench = Bench::empty();
+    bench.good(&["keygen", "cmek.key"]);
+    std::fs::create_dir(bench.path("data")).unwrap();
+    bench.write("data/old", b"plain");
+    let run = bench.run(&["init", "data", "--json"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    let init: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(init["plaintext_files"], 1);
+    assert!(init["warnings"][0].as_str().unwrap().contains("1 file is there not encrypted"));
+    // With the data on standard output the document is on standard error.
+    bench.write("src", &[9; 300_000]);
+    bench.good(&["encrypt", "data", "src", "log", "--suite", "aes256-gcm-log"]);
+    let whole = bench.read("data/log");
+    bench.write("data/log", &whole[..whole.len() - 1]);
+    let run = bench.run(&["decrypt", "data", "log", "--json"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let decrypt: Value = serde_json::from_str(&run.stderr).unwrap();
+    assert_fields(&decrypt, "name bytes suite authenticated output warnings");
+    assert!(decrypt["warnings"][0].as_str().unwrap().contains("the log ends inside"));
+}
+
+#[test]
+fn a_store_is_not_made_where_another_ones_files_lie() {
+    let bench = Bench::new();
+    bench.write("src", b"words");
+    bench.good(&["encrypt", "data", "src", "f"]);
+    let remove = |name: &str| std::fs::remove_file(bench.path("data").join(name)).unwrap();
+    remove("KEYRING");
+    remove("KEYRING.lock");
+    // Older images are a way back.
+    for args in [&["init", "data"][..], &["status", "data"]] {
+        let run = bench.run(args);
+        assert!(run.stderr.contains("atrest recover data"), "{}", run.stderr);
+    }
+    remove("KEYRING.1");
+    remove("KEYRING.lock");
+    for args in [
+        &["init", "data"][..],
+        &["init", "data", "--allow-plaintext"],
+        &["cmek", "enable", "data", "--new-cmek", &bench.uri("cmek.key")],
+    ] {
+        let run = bench.bad(8, "keyring-exists", args);
+        assert!(run.stderr.contains("1 encrypted file and no keyring"), "{}", run.stderr);
+        assert_eq!(bench.names("data"), ["f"]);
+    }
+}

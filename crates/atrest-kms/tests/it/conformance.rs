@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use atrest::kms::SlotKey;
 use atrest::kms::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey};
-use atrest::{StoreId, StoreKey, StoreKeyId};
+use atrest::{StoreId, StoreKeyId};
 
 use crate::encoding::base64;
 
@@ -56,12 +57,12 @@ pub(crate) fn context(store: u8) -> WrapContext {
     }
 }
 
-pub(crate) fn key(byte: u8) -> StoreKey {
+pub(crate) fn key(byte: u8) -> SlotKey {
     let bytes: Vec<u8> = (0..32).map(|at| byte ^ (at * 7)).collect();
-    StoreKey::from_slice(&bytes).expect("32 bytes")
+    SlotKey::from_slice(&bytes).expect("32 bytes")
 }
 
-pub(crate) fn same(one: &StoreKey, other: &StoreKey) -> bool {
+pub(crate) fn same(one: &SlotKey, other: &SlotKey) -> bool {
     one.expose() == other.expose()
 }
 
@@ -70,7 +71,7 @@ pub(crate) fn kind<T>(result: Result<T, KmsError>) -> Option<KmsErrorKind> {
 }
 
 /// Checks that the blob still opens to the key.
-pub(crate) fn assert_opens(kms: &dyn Kms, wrapped: &WrappedKey, expected: &StoreKey) {
+pub(crate) fn assert_opens(kms: &dyn Kms, wrapped: &WrappedKey, expected: &SlotKey) {
     match kms.unwrap(wrapped, &context(1), soon()) {
         Ok(found) => assert!(same(&found, expected), "another key came back"),
         Err(error) => panic!("{error}: {error:?}"),
@@ -107,7 +108,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn wrap(&self, key: &StoreKey) -> WrappedKey {
+    fn wrap(&self, key: &SlotKey) -> WrappedKey {
         self.kms.wrap(key, &context(1), soon()).unwrap_or_else(|e| panic!("{e}: {e:?}"))
     }
 
