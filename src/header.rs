@@ -313,7 +313,7 @@ impl Header {
     }
 }
 
-/// Single fields, for those who have a header's bytes and need no whole [`Header`].
+// Single fields, for those who have the bytes of a header and need no whole `Header`.
 fn field<const N: usize>(start: &[u8], offset: usize) -> Option<[u8; N]> {
     start.get(offset..)?.first_chunk().copied()
 }

@@ -212,7 +212,7 @@ fn single_fields_are_those_of_the_header() {
     let file = header();
     let parsed = Header::parse(&file).unwrap();
     assert_eq!(suite(prefix(&file)), Some(parsed.suite));
-    assert_eq!(super::data_key_id(prefix(&file)), parsed.data_key_id);
+    assert_eq!(data_key_id(prefix(&file)), parsed.data_key_id);
     assert_eq!(created_and_commitment(&file), (parsed.created_ns, parsed.commitment));
     assert_eq!(claimed_layout(&file[..LAYOUT_LEN]), Some(parsed.layout));
     assert_eq!(claimed_layout(&file[..LAYOUT_LEN - 3]), None);
