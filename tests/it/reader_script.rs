@@ -106,7 +106,8 @@ fn an_independent_reader_decrypts_a_store() {
     refuses("new.key", "edited", "authentication failed");
     // A log ends where it is torn: its frames have 10,007 bytes each.
     let frame = 4096 + 10_027;
-    let torn: [(&dyn Fn(&mut Vec<u8>), &str); 4] = [
+    type Edit<'a> = (&'a dyn Fn(&mut Vec<u8>), &'a str);
+    let torn: [Edit<'_>; 4] = [
         (&|bytes| bytes[frame + 9] ^= 1, "authentication"),
         (&|bytes| bytes[frame] ^= 1 << 7, "length"),
         (&|bytes| bytes.truncate(frame + 3), "cut"),
