@@ -188,7 +188,7 @@ impl Chain {
 fn options() -> Options {
     let mut options = Options { background: false, ..Options::default() };
     options.settings.rotation_period = Duration::MAX;
-    options.settings.minimum_suite = crate::Suite::Aes256GcmChunks;
+    options.settings.minimum_suite = crate::Suite::AUTHENTICATED;
     options
 }
 

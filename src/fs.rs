@@ -5,27 +5,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::cipher::chunks::ChunkLen;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{CHUNK_LOG2_RANGE, HEADER_LEN, Header, KEYRING_MAGIC, Suite, begins_encrypted};
+use crate::header::{
+    HEADER_LEN, Header, KEYRING_MAGIC, LAYOUT_LEN, begins_encrypted, claimed_layout,
+};
 use crate::keyring::{Expect, FileSpec, Keyring, PlaintextPolicy};
+use crate::suite::source::Scratch;
 use crate::vfs::{OsVfs, ReadFile, Vfs};
 
 mod buffer;
-mod chunks;
-mod frame_index;
 #[cfg(any(test, feature = "danger-internals"))]
 pub(crate) mod fuzz;
-mod log;
+pub(crate) mod pieces;
 mod places;
 mod reader;
-mod scratch;
+mod source;
+mod torn;
 mod writer;
 
-pub use log::Torn;
+pub use crate::suite::log::{Torn, TornReason};
 pub(crate) use places::Places;
 pub use reader::Reader;
-use scratch::Scratch;
+use source::FileBody;
+pub use torn::TornFile;
 pub use writer::{Sealed, Writer};
 
 /// Most bytes behind the header that are read together with it.
@@ -307,8 +309,9 @@ impl EncryptedFs {
     }
 
     /// The files of a directory with their logical lengths, in no order, without the
-    /// keyring's own and those a re-encryption works on. Opens each file and reads its first 16 bytes, which name the suite;
-    /// a log of suite 3 is read through for the lengths of its frames. Nothing is verified:
+    /// keyring's own and those a re-encryption works on. Opens each file and reads its first
+    /// 16 bytes, which name the suite; a log of suite 3 is read through for the lengths of its
+    /// frames. Nothing is verified:
     /// a length is a hint until the file is opened.
     ///
     /// # Errors
@@ -337,22 +340,16 @@ impl EncryptedFs {
     fn claimed_len(&self, path: &Path, physical_len: u64) -> Result<u64> {
         let fail = |error| Error::io("the file cannot be read", error);
         let file = self.vfs.open(path).map_err(fail)?;
-        let mut start = [0; 16];
+        let mut start = [0; LAYOUT_LEN];
         let read = file.read_at(&mut start, 0).map_err(fail)?;
         let encrypted = begins_encrypted(&start[..read]);
         if !encrypted && self.keyring.settings().plaintext == PlaintextPolicy::Allow {
             return Ok(physical_len);
         }
         let body_len = physical_len.saturating_sub(HEADER_LEN as u64);
-        match Suite::from_number(start[12]).filter(|_| encrypted) {
-            Some(Suite::Aes256GcmChunks) if CHUNK_LOG2_RANGE.contains(&start[13]) => {
-                let chunk = ChunkLen::from_log2(start[13]);
-                // Without its last chunk the file is not finished.
-                let full = body_len / chunk.sealed() as u64 * chunk.plain() as u64;
-                Ok(chunk.file_len(body_len).unwrap_or(full))
-            }
-            Some(Suite::Aes256GcmLog) => log::claimed_len(&*file),
-            _ => Ok(body_len),
+        match claimed_layout(&start[..read]) {
+            Some(layout) => layout.claimed_len(body_len, &FileBody(&*file)),
+            None => Ok(body_len),
         }
     }
 

@@ -52,19 +52,23 @@ pub mod progress;
 mod random;
 mod scan;
 mod secret;
+mod suite;
 #[cfg(test)]
 mod vectors;
 pub mod verify;
 pub mod vfs;
 
-pub use cipher::{BODY_LEN_MAX, Decryptor, Encryptor, FRAME_LEN_MAX};
+pub use cipher::{Decryptor, Encryptor};
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use fs::{EncryptedFs, Reader, Writer};
-pub use header::{FORMAT_VERSION, FileKind, HEADER_LEN, Header, Suite};
+pub use header::{FORMAT_VERSION, FileKind, HEADER_LEN, Header};
 pub use ids::{DataKeyId, FileId, StoreId, StoreKeyId};
 pub use keyring::{Expect, FileSpec, Keyring, KeyspaceId, Options, PlaintextPolicy, Settings};
 pub use secret::{DataKey, KEY_LEN, StoreKey};
+pub use suite::Suite;
+pub use suite::limits::BODY_LEN_MAX;
+pub use suite::log::FRAME_LEN_MAX;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

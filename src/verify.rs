@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::EncryptedFs;
+use crate::fs::{EncryptedFs, Torn, TornFile};
 use crate::header::HEADER_LEN;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
@@ -32,8 +32,10 @@ pub struct VerifyReport {
     pub plaintext_files: u64,
     /// Files of 0 bytes, as a crash leaves them.
     pub empty_files: u64,
-    /// Logs whose last append is cut off, as a crash leaves them.
+    /// How many logs end before their file does.
     pub torn_logs: u64,
+    /// These logs. What is in front of their ends is good, and counts as authenticated.
+    pub torn: Vec<TornFile>,
     /// Files that a reader would refuse.
     pub problems: Vec<FileProblem>,
 }
@@ -78,7 +80,7 @@ pub fn verify(
     let meter = Meter::new(on, files.len() as u64, bytes);
     let judged = parallel::each(&files, |(path, len)| {
         let mut cancelled = None;
-        let mut torn = false;
+        let mut torn = None;
         let judged = judge(fs, path, *len, &mut torn, &mut |bytes| {
             let added = meter.add(0, bytes);
             added.map_err(|error| {
@@ -95,7 +97,10 @@ pub fn verify(
     })?;
     let mut report = VerifyReport::default();
     for ((path, _), (judged, torn)) in files.into_iter().zip(judged) {
-        report.torn_logs += u64::from(torn);
+        if let Some(torn) = torn {
+            report.torn_logs += 1;
+            report.torn.push(TornFile::new(path.clone(), &torn));
+        }
         match judged {
             Ok(Verdict::Authenticated(len)) => {
                 report.authenticated_files += 1;
@@ -121,7 +126,7 @@ fn judge(
     fs: &EncryptedFs,
     path: &Path,
     len: u64,
-    torn: &mut bool,
+    torn: &mut Option<Torn>,
     done: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Verdict> {
     let reader = match fs.open(path) {
@@ -146,14 +151,16 @@ fn judge(
         }
         Some(_) => {}
     }
-    *torn = reader.torn().is_some();
     let mut piece = vec![0; PIECE_LEN];
     let mut at = 0;
     loop {
         let read = reader.read_at(&mut piece, at)?;
         if read == 0 {
             done(len.saturating_sub(at).min(HEADER_LEN as u64))?;
-            return Ok(Verdict::Authenticated(len));
+            *torn = reader.torn();
+            return Ok(Verdict::Authenticated(
+                len - torn.map_or(0, |torn| torn.len_bytes.min(len)),
+            ));
         }
         at += read as u64;
         done(read as u64)?;

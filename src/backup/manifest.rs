@@ -13,8 +13,10 @@ use wincode::{SchemaRead, SchemaWrite};
 
 use super::objects::{self, ObjectId};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{CHUNK_LOG2_RANGE, FileKind, Suite};
+use crate::header::FileKind;
 use crate::keyring::RawSettings;
+use crate::suite::Suite;
+use crate::suite::layout::Layout;
 
 /// Begins a manifest's plaintext; the last byte is its version.
 const MAGIC: [u8; 8] = *b"ATRBACK\x01";
@@ -204,10 +206,9 @@ impl Manifest {
             let good = match file.what() {
                 Some(What::Empty) => empty,
                 Some(What::Plaintext) => !empty,
-                Some(What::Encrypted { suite: Suite::Aes256GcmChunks, chunk_log2, .. }) => {
-                    !empty && CHUNK_LOG2_RANGE.contains(&chunk_log2)
+                Some(What::Encrypted { suite, chunk_log2, .. }) => {
+                    !empty && Layout::parse(suite.number(), chunk_log2).is_ok()
                 }
-                Some(What::Encrypted { chunk_log2, .. }) => !empty && chunk_log2 == 0,
                 None => false,
             };
             if !good || file.object.held_by > self.number || (!empty && file.object.held_by == 0) {

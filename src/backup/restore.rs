@@ -18,6 +18,7 @@ use super::Chain;
 use super::manifest::{self, Entry, Manifest, What, broken};
 use super::objects::{ObjectReader, stream_of};
 use super::snapshot::Listing;
+use crate::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::EncryptedFs;
 use crate::header::FileKind;
@@ -28,8 +29,9 @@ use crate::keyring::{
 use crate::kms::Kms;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
+use crate::suite::Suite;
+use crate::suite::layout::Layout;
 use crate::vfs::{OsVfs, Vfs};
-use crate::{Settings, Suite};
 
 /// Where the new keyring waits.
 const WAITING: &str = "KEYRING.restore";
@@ -236,9 +238,9 @@ impl Chain {
             }
             What::Encrypted { suite, chunk_log2, kind } => {
                 let reader = open()?;
-                let spec = spec_of(entry, suite, chunk_log2, kind).keyspace(keyspace);
+                let spec = spec_of(entry, suite, chunk_log2, kind)?.keyspace(keyspace);
                 let mut writer = fs.create_new(path, spec)?;
-                let mut frames = (suite == Suite::Aes256GcmLog).then(Frames::default);
+                let mut frames = suite.keeps_appends().then(Frames::default);
                 reader.stream(|piece| {
                     match &mut frames {
                         Some(frames) => frames.take(piece, |frame| writer.append(frame))?,
@@ -246,6 +248,9 @@ impl Chain {
                     }
                     meter.add(0, piece.len() as u64)
                 })?;
+                if frames.is_some_and(|frames| !frames.0.is_empty()) {
+                    return Err(broken("the copied log ends inside a frame"));
+                }
                 if writer.position() != entry.object.len {
                     return Err(broken("the copy holds another number of bytes than it says"));
                 }
@@ -274,9 +279,10 @@ fn keyspaces(keyring: &Keyring, manifest: &Manifest) -> Result<Vec<KeyspaceId>> 
     Ok(ids)
 }
 
-fn spec_of(entry: &Entry, suite: Suite, chunk_log2: u8, kind: FileKind) -> FileSpec {
+fn spec_of(entry: &Entry, suite: Suite, chunk_log2: u8, kind: FileKind) -> Result<FileSpec> {
     let spec = FileSpec::new(kind).suite(suite).file_id(FileId::from_bytes(entry.file_id));
-    if suite == Suite::Aes256GcmChunks { spec.chunk_len(1 << chunk_log2) } else { spec }
+    let layout = Layout::parse(suite.number(), chunk_log2)?;
+    Ok(layout.chunk_len().map_or(spec, |len| spec.chunk_len(len)))
 }
 
 /// Whether a killed restore wrote this file wholly: its content has the right hash.
@@ -295,7 +301,7 @@ fn is_restored(fs: &EncryptedFs, path: &Path, entry: &Entry, what: What) -> bool
         Ok(())
     });
     reader.suite() == suite
-        && streamed.is_ok_and(|len| len == entry.object.len)
+        && streamed.is_ok_and(|copied| copied.len == entry.object.len)
         && hash.finalize()[..] == entry.object.sha256
 }
 

@@ -14,10 +14,10 @@ use serde::Serialize;
 use super::stale::{Judge, StaleFile, StalePolicy, StaleReason};
 use super::throttle::Throttle;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::EncryptedFs;
-use crate::header::Suite;
+use crate::fs::{EncryptedFs, TornFile};
 use crate::keyring::{FileSpec, PlaintextPolicy};
 use crate::scan::{Found, OnScan, Visitor, What, is_temporary, scan};
+use crate::suite::Suite;
 
 mod fingerprint;
 mod rewrite;
@@ -53,6 +53,7 @@ pub struct Reencrypt<'a> {
     /// Excludes the engine while a file is replaced. Default: none.
     pub commit: Option<&'a dyn CommitHook>,
     to_plaintext: bool,
+    cut_torn: bool,
 }
 
 impl Default for Reencrypt<'_> {
@@ -68,6 +69,7 @@ impl Default for Reencrypt<'_> {
             on_progress: &|_| {},
             commit: None,
             to_plaintext: false,
+            cut_torn: false,
         }
     }
 }
@@ -78,6 +80,14 @@ impl Reencrypt<'_> {
     #[must_use]
     pub fn danger_to_plaintext(mut self) -> Self {
         self.to_plaintext = true;
+        self
+    }
+
+    /// Rewrites torn logs too, and so **loses for good** what is behind their first frame that
+    /// is not good. Without it they are left as they are, and so keep their data key in use.
+    #[must_use]
+    pub fn danger_cut_torn(mut self) -> Self {
+        self.cut_torn = true;
         self
     }
 }
@@ -133,6 +143,9 @@ pub enum Skipped {
     BeingWritten,
     /// It is not stale any more.
     Fresh,
+    /// It is a log that cannot be read to its end: rewriting it would lose the rest. The
+    /// report's [`torn`](ReencryptReport::torn) says more.
+    Torn,
 }
 
 /// What a re-encryption did.
@@ -145,6 +158,12 @@ pub struct ReencryptReport {
     pub bytes: u64,
     /// Files left as they were, and why.
     pub skipped: Vec<(PathBuf, Skipped)>,
+    /// Logs that could not be read to their ends: skipped, or, where
+    /// [that was asked for](Reencrypt::danger_cut_torn), rewritten up to there.
+    pub torn: Vec<TornFile>,
+    /// Files that were rewritten in a suite, or as plaintext, that does not tell appends apart,
+    /// as their old suite did.
+    pub merged: Vec<PathBuf>,
     /// Files that failed, and stay as they were.
     pub failed: Vec<(PathBuf, Error)>,
     /// Leftovers of a run that was killed, removed now.
@@ -156,7 +175,8 @@ pub struct ReencryptReport {
 impl EncryptedFs {
     /// Rewrites stale files, each into a new file beside it that is made durable, read
     /// back and compared, and then takes its name. Readers keep what they have open. The
-    /// new file has the old one's mode and owner, kind, file id and keyspace, a new time
+    /// new file has the old one's mode and owner, kind, file id and keyspace, and in a suite
+    /// that tells appends apart the same appends; a new time
     /// of modification, since its bytes on the disk are new and backups have to see that,
     /// and no other name: of hard links each gets a file of its own.
     ///

@@ -10,10 +10,11 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::fs::EncryptedFs;
-use crate::header::{Header, Suite};
+use crate::header::Header;
 use crate::ids::DataKeyId;
 use crate::keyring::{DataKeyStatus, KeyState, Keyring, KeyspaceId};
 use crate::scan::{Found, OnScan, Visitor, What, is_temporary, scan};
+use crate::suite::Suite;
 use crate::vfs::FileStat;
 
 /// Which files are stale. A file under its keyspace's active data key never is because of

@@ -13,9 +13,9 @@ use super::audit::Trail;
 use super::format::{KEYRING_LEN_MAX, NAME_LEN_MAX, decode_error, encode_error};
 use crate::derive::{Derived, Purpose, derive};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::Suite;
 use crate::ids::{DataKeyId, StoreId, StoreKeyId};
 use crate::secret::{DataKey, KEY_LEN, StoreKey, scrubbed};
+use crate::suite::Suite;
 
 /// Name of the keyspace that every store has.
 pub(crate) const DEFAULT_KEYSPACE: &str = "default";
@@ -51,7 +51,7 @@ pub struct Settings {
     pub rotation_bytes: Option<u64>,
     /// Default: [`PlaintextPolicy::Require`].
     pub plaintext: PlaintextPolicy,
-    /// Files of a weaker suite are refused. Default: [`Suite::Aes256Ctr`], which refuses
+    /// Files of a weaker suite are refused. Default: [`Suite::WEAKEST`], which refuses
     /// none.
     pub minimum_suite: Suite,
 }
@@ -85,7 +85,7 @@ impl Default for Settings {
             rotation_period: Duration::from_secs(30 * 86_400),
             rotation_bytes: None,
             plaintext: PlaintextPolicy::Require,
-            minimum_suite: Suite::Aes256Ctr,
+            minimum_suite: Suite::WEAKEST,
         }
     }
 }

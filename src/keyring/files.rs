@@ -7,8 +7,10 @@ use super::{Keyring, KeyspaceId};
 use crate::cipher::{Decryptor, Encryptor, KeySlot, revoked};
 use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{CHUNK_LOG2_RANGE, FileKind, Header, NewHeader, PREFIX_LEN, Suite};
+use crate::header::{FileKind, Header, NewHeader, PREFIX_LEN};
 use crate::ids::{DataKeyId, FileId};
+use crate::suite::Suite;
+use crate::suite::layout::Layout;
 
 /// What a new file is.
 #[derive(Clone, Copy, Debug)]
@@ -70,30 +72,7 @@ impl FileSpec {
     }
 
     pub(crate) fn suite_under(&self, minimum: Suite) -> Suite {
-        match (self.suite, self.kind) {
-            (Some(suite), _) => suite,
-            (None, _) if !minimum.is_authenticated() => Suite::Aes256Ctr,
-            (None, FileKind::Log | FileKind::Manifest) => Suite::Aes256GcmLog,
-            (None, FileKind::Table | FileKind::Blob | FileKind::Other) => Suite::Aes256GcmChunks,
-        }
-    }
-
-    /// The chunk field of the header.
-    fn chunk_log2(&self, suite: Suite) -> Result<u8> {
-        let log2 = self.chunk_len.trailing_zeros() as u8;
-        if suite != Suite::Aes256GcmChunks {
-            return Ok(0);
-        }
-        if self.chunk_len.is_power_of_two() && CHUNK_LOG2_RANGE.contains(&log2) {
-            return Ok(log2);
-        }
-        Err(Error::new(
-            ErrorKind::InvalidArgument,
-            format!(
-                "expected a power of two from 4096 to 1048576 as chunk length, found {}",
-                self.chunk_len
-            ),
-        ))
+        self.suite.unwrap_or_else(|| Suite::default_under(minimum, self.kind.grows()))
     }
 }
 
@@ -188,15 +167,14 @@ impl Keyring {
         let settings = snapshot.body.settings();
         let suite = spec.suite_under(settings.minimum_suite);
         check_minimum(suite, settings.minimum_suite)?;
-        let chunk_log2 = spec.chunk_log2(suite)?;
+        let layout = Layout::choose(suite, spec.chunk_len)?;
         let active = snapshot.active(spec.keyspace.0 as usize)?;
         let now_ns = self.inner.clock.now_ns();
         if active.is_due(now_ns, &settings) || active.is_uncounted(&settings) {
             self.inner.watch.alarm.ring();
         }
         let header = NewHeader {
-            suite,
-            chunk_log2,
+            layout,
             kind: spec.kind,
             created_ns: now_ns,
             store_id: self.inner.store_id,
@@ -209,7 +187,7 @@ impl Keyring {
         let mut prefix = [0; PREFIX_LEN];
         prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
         let slot = self.key_slot(&prefix, &derived, true)?;
-        Ok(Encryptor::new(bytes, suite, slot, active.entry.count.clone()))
+        Ok(Encryptor::new(bytes, layout, slot, active.entry.count.clone()))
     }
 
     /// Compares a proven header with what the caller and the store expect.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use atrest::{Decryptor, ErrorKind, Expect, Header, Keyring, PlaintextPolicy, Suite};
+use atrest::{Decryptor, ErrorKind, Expect, Header, Keyring, PlaintextPolicy};
 use bytes::Bytes;
 use object_store::Result;
 use object_store::path::Path;
@@ -60,8 +60,8 @@ impl Opener {
     }
 
     async fn decryptor(&self, header: Header) -> atrest::Result<Decryptor> {
-        if header.suite != Suite::Aes256Ctr {
-            let what = format!("expected suite {:?}, found {:?}", Suite::Aes256Ctr, header.suite);
+        if !header.suite.keeps_lengths() {
+            let what = format!("expected a suite that keeps lengths, found {:?}", header.suite);
             return Err(atrest::Error::new(ErrorKind::UnsupportedFeature, what));
         }
         let expect = Expect::default();

@@ -19,6 +19,9 @@ impl FingerprintKey {
     }
 }
 
+/// A fingerprint, and the number of bytes it is of.
+pub(super) type Print = ([u8; 16], u64);
+
 /// GHASH (NIST SP 800-38D section 6.4) under a random key. Two contents of up to 2^44
 /// bytes that were not made with the key in hand have one fingerprint with a chance below
 /// 2^-87; it costs a fraction of a hash that would hold without a key.
@@ -38,8 +41,17 @@ impl Fingerprint {
         self.len += bytes.len() as u64;
     }
 
+    /// Takes the next piece of a file: an append of any length, with where it ends, or bytes
+    /// as [`update`](Self::update) takes them.
+    pub(super) fn take(&mut self, piece: &[u8], by_append: bool) {
+        if by_append {
+            self.update(&(piece.len() as u128).to_le_bytes());
+        }
+        self.update(piece);
+    }
+
     /// The fingerprint and the number of bytes.
-    pub(super) fn finish(mut self) -> ([u8; 16], u64) {
+    pub(super) fn finish(mut self) -> Print {
         let mut block = [0; 16];
         block[..8].copy_from_slice(&self.len.to_le_bytes());
         self.hash.update_padded(&block);
@@ -68,6 +80,13 @@ mod tests {
             assert_ne!(of(&other), of(&bytes));
             assert_ne!(of(&bytes[..at]), of(&bytes));
         }
+        let appended = |lens: &[usize]| {
+            let mut fingerprint = Fingerprint::new(&FingerprintKey(Zeroizing::new([7; 16])));
+            lens.iter().for_each(|len| fingerprint.take(&[0; 40][..*len], true));
+            fingerprint.finish()
+        };
+        assert_ne!(appended(&[10, 20]), appended(&[20, 10]));
+        assert_ne!(appended(&[16, 16]), appended(&[32]));
         // Zeros at the end are not padding.
         assert_ne!(of(&[0; 15]), of(&[0; 16]));
         let mut random = Fingerprint::new(&FingerprintKey::random().unwrap());

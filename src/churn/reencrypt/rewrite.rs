@@ -2,19 +2,18 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::PoisonError;
 
-use super::fingerprint::{Fingerprint, FingerprintKey};
+use super::fingerprint::{Fingerprint, FingerprintKey, Print};
 use super::{Rewritten, Run, Skipped};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::{Reader, Writer};
+use crate::fs::pieces::Copied;
+use crate::fs::{Reader, TornFile, Writer};
 use crate::header::{FileKind, Header, begins_encrypted};
 use crate::keyring::FileSpec;
 use crate::ledger::{FileRecord, Owner};
 use crate::scan::{What, look, temporary_name};
 use crate::vfs::{FileStat, Vfs, WriteFile};
-
-/// Bytes copied at a time: small enough to stay in the second-level cache on their way.
-const STEP_LEN: usize = 128 << 10;
 
 /// What a copy goes into.
 enum Target {
@@ -30,6 +29,11 @@ impl Target {
                 file.append(bytes).map_err(|e| Error::io("the file cannot be written", e))
             }
         }
+    }
+
+    /// Whether each append to it can be told from the next one.
+    fn keeps_appends(&self) -> bool {
+        matches!(self, Self::Encrypted(writer) if writer.keeps_appends())
     }
 
     /// Makes it durable.
@@ -71,6 +75,13 @@ impl Run<'_> {
             return Ok(Rewritten::Skipped(Skipped::Changed));
         }
         let reader = reader?;
+        if let Some(torn) = reader.torn() {
+            let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+            report.torn.push(TornFile::new(path.into(), &torn));
+            if !self.how.cut_torn {
+                return Ok(Rewritten::Skipped(Skipped::Torn));
+            }
+        }
         let Some(name) = path.file_name() else {
             return Ok(Rewritten::Skipped(Skipped::Gone));
         };
@@ -95,13 +106,19 @@ impl Run<'_> {
         let vfs = &**self.fs.vfs();
         let mut target = self.create(path, temporary, header)?;
         let key = FingerprintKey::random()?;
-        let Some(copied) = self.copy(reader, &mut target, before.len, &key)? else {
+        let by_append = reader.keeps_appends() && target.keeps_appends();
+        let torn = reader.torn();
+        let Some((copied, print)) = self.copy(reader, &mut target, by_append, before.len, &key)?
+        else {
             return Ok(Rewritten::Cancelled);
         };
+        if copied.torn != torn {
+            return Ok(Rewritten::Skipped(Skipped::Changed));
+        }
         vfs.copy_owner_and_mode(path, temporary)
             .map_err(|e| Error::io("owner and mode cannot be kept", e).with_path(path))?;
         target.finish()?;
-        self.verify(temporary, &key, copied)?;
+        self.verify(temporary, &key, by_append, print)?;
         let mut replaced = Err(Skipped::Changed);
         let mut swap = || {
             replaced = self.swap(path, temporary, before)?;
@@ -112,7 +129,13 @@ impl Run<'_> {
             None => swap()?,
         }
         Ok(match replaced {
-            Ok(()) => Rewritten::Done(copied.1),
+            Ok(()) => {
+                if reader.keeps_appends() && !by_append {
+                    let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+                    report.merged.push(path.into());
+                }
+                Rewritten::Done(copied.len)
+            }
             Err(why) => Rewritten::Skipped(why),
         })
     }
@@ -149,38 +172,41 @@ impl Run<'_> {
         spec
     }
 
-    /// Returns fingerprint and length of the plaintext; `None` if the run was cancelled.
+    /// Returns what was copied and its fingerprint; `None` if the run was cancelled.
     fn copy(
         &self,
         reader: &Reader,
         target: &mut Target,
+        by_append: bool,
         mut uncounted: u64,
         key: &FingerprintKey,
-    ) -> Result<Option<([u8; 16], u64)>> {
-        let (mut buf, mut fingerprint, mut len) = (vec![0; STEP_LEN], Fingerprint::new(key), 0);
-        loop {
-            let read = reader.read_at(&mut buf, len)?;
-            if read == 0 {
-                break;
+    ) -> Result<Option<(Copied, Print)>> {
+        let mut fingerprint = Fingerprint::new(key);
+        let (mut first, mut cancelled) = (true, false);
+        let copied = reader.pieces(by_append, &mut |bytes| {
+            if !self.throttle.take(bytes.len() as u64, || self.is_cancelled()) {
+                cancelled = true;
+                let kind = ErrorKind::Io(io::ErrorKind::Interrupted);
+                return Err(Error::new(kind, "cancelled"));
             }
-            if !self.throttle.take(read as u64, || self.is_cancelled()) {
-                return Ok(None);
-            }
-            let bytes = &buf[..read];
-            if len == 0 && self.how.to_plaintext && begins_encrypted(bytes) {
+            if std::mem::take(&mut first) && self.how.to_plaintext && begins_encrypted(bytes) {
                 let what = "the plaintext itself begins like an encrypted file";
                 return Err(Error::new(ErrorKind::ForeignFile, what).with_path(reader.path()));
             }
-            fingerprint.update(bytes);
+            fingerprint.take(bytes, by_append);
             target.append(bytes)?;
-            len += read as u64;
-            let counted = uncounted.min(read as u64);
+            let counted = uncounted.min(bytes.len() as u64);
             uncounted -= counted;
             self.advance(0, counted);
+            Ok(())
+        });
+        if cancelled {
+            return Ok(None);
         }
+        let copied = copied?;
         // The header and tags.
         self.advance(0, uncounted);
-        Ok(Some(fingerprint.finish()))
+        Ok(Some((copied, fingerprint.finish())))
     }
 
     /// Reads the new file back.
@@ -188,19 +214,16 @@ impl Run<'_> {
         &self,
         temporary: &Path,
         key: &FingerprintKey,
-        expected: ([u8; 16], u64),
+        by_append: bool,
+        expected: Print,
     ) -> Result<()> {
         let reader = self.fs.open(temporary)?;
-        let (mut buf, mut fingerprint, mut at) = (vec![0; STEP_LEN], Fingerprint::new(key), 0);
-        loop {
-            let read = reader.read_at(&mut buf, at)?;
-            if read == 0 {
-                break;
-            }
-            fingerprint.update(&buf[..read]);
-            at += read as u64;
-        }
-        if fingerprint.finish() == expected {
+        let mut fingerprint = Fingerprint::new(key);
+        let copied = reader.pieces(by_append, &mut |bytes| {
+            fingerprint.take(bytes, by_append);
+            Ok(())
+        })?;
+        if fingerprint.finish() == expected && copied.torn.is_none() {
             return Ok(());
         }
         let what = "the new file does not read back as it was written";

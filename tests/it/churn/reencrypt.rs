@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use atrest::churn::{CommitHook, Reencrypt, ReencryptReport, Skipped, StalePolicy};
-use atrest::{EncryptedFs, Error, ErrorKind, FileKind, FileSpec, Keyring, PlaintextPolicy, Suite};
+use atrest::fs::TornReason;
+use atrest::{
+    EncryptedFs, Error, ErrorKind, FileKind, FileSpec, HEADER_LEN, Keyring, PlaintextPolicy, Suite,
+};
 
 use super::{MovedClock, counts, options, write};
 use crate::support::{TestStore, kind};
@@ -101,6 +104,102 @@ fn files_go_on_under_the_newest_key() {
     assert_eq!(counts(&fs.usage().unwrap()), counts(&fs.scan_usage(&|_| {}).unwrap()));
     // Nothing is left to do.
     assert_eq!(fs.reencrypt(&all()).unwrap().files, 0);
+}
+
+/// Ten appends of uneven lengths.
+fn appends() -> Vec<Vec<u8>> {
+    let lens = [1, 300_000, 7, 7, 131_072, 131_073, 20, 3, 50_000, 9];
+    (1..).zip(lens).map(|(byte, len)| vec![byte; len]).collect()
+}
+
+fn write_log(fs: &EncryptedFs, path: &Path, appends: &[Vec<u8>]) {
+    let spec = FileSpec::new(FileKind::Log).suite(Suite::Aes256GcmLog);
+    let mut writer = fs.create_new(path, spec).unwrap();
+    appends.iter().for_each(|append| writer.append(append).unwrap());
+    writer.finish().unwrap();
+}
+
+fn read_appends(fs: &EncryptedFs, path: &Path) -> Vec<Vec<u8>> {
+    let reader = fs.open(path).unwrap();
+    let mut frame = Vec::new();
+    let mut read = |number| reader.read_frame(number, &mut frame).unwrap().then(|| frame.clone());
+    (0..).map_while(&mut read).collect()
+}
+
+#[test]
+fn a_log_keeps_its_appends() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let path = store.data().join("wal");
+    write_log(&fs, &path, &appends());
+    let old = fs.keyring().keys().rotate().unwrap();
+    let report = fs.reencrypt(&all()).unwrap();
+    clean(&report);
+    assert_eq!((report.files, report.merged.len()), (1, 0));
+    let header = |path: &Path| atrest::Header::parse(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(header(&path).data_key_id, old, "under the key that is active now");
+    assert_eq!(read_appends(&fs, &path), appends());
+
+    // A suite that cannot keep them is said.
+    fs.keyring().keys().rotate().unwrap();
+    let mut how = all();
+    how.suite = Some(Suite::Aes256GcmChunks);
+    let report = fs.reencrypt(&how).unwrap();
+    clean(&report);
+    assert_eq!((report.files, &report.merged[..]), (1, &[path.clone()][..]));
+    assert_eq!(read(&fs, &path), appends().concat());
+    // And what has none gets none back.
+    fs.keyring().keys().rotate().unwrap();
+    how.suite = Some(Suite::Aes256GcmLog);
+    let report = fs.reencrypt(&how).unwrap();
+    clean(&report);
+    assert_eq!((report.files, report.merged.len()), (1, 0));
+    assert_eq!(read(&fs, &path), appends().concat());
+}
+
+#[test]
+fn what_cannot_be_read_whole_is_not_rewritten_shorter() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let path = store.data().join("wal");
+    write_log(&fs, &path, &appends());
+    fs.keyring().keys().rotate().unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let changed = |at: usize| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x80;
+        bytes
+    };
+    let second = HEADER_LEN + 21;
+    for (bad, reason, kept) in [
+        (changed(second + 1), TornReason::Cut, 1_usize),
+        (changed(second), TornReason::Length, 1),
+        (changed(second + 1000), TornReason::Authentication, 1),
+        (changed(HEADER_LEN), TornReason::Length, 0),
+        ([&good[..], &[0; 5000]].concat(), TornReason::Zeros, 10),
+    ] {
+        std::fs::write(&path, &bad).unwrap();
+        let expected = appends()[..kept].concat().len() as u64;
+        let torn = |report: &ReencryptReport| {
+            let [torn] = &report.torn[..] else { panic!("{reason:?}: {report:?}") };
+            assert_eq!((&torn.path, torn.reason), (&path, Some(reason)));
+            assert_eq!(torn.kept_bytes, expected);
+            assert_eq!(torn.lost_bytes, bad.len() as u64 - 4096 - 20 * kept as u64 - expected);
+        };
+        let report = fs.reencrypt(&all()).unwrap();
+        assert_eq!((report.files, &report.skipped[..]), (0, &[(path.clone(), Skipped::Torn)][..]));
+        torn(&report);
+        assert!(std::fs::read(&path).unwrap() == bad, "{reason:?}: the file was touched");
+        assert_eq!(names(&store), ["wal"]);
+
+        // Only who says so loses the rest.
+        let report = fs.reencrypt(&all().danger_cut_torn()).unwrap();
+        clean(&report);
+        assert_eq!((report.files, report.bytes), (1, expected));
+        torn(&report);
+        assert_eq!(read_appends(&fs, &path), appends()[..kept]);
+        assert_eq!(fs.open(&path).unwrap().torn(), None);
+    }
 }
 
 #[test]

@@ -1,58 +1,62 @@
 //! Reading a file of suite 2: any offset, whole chunks verified.
 
-use super::scratch::{Scratch, read_exact};
-use crate::cipher::Decryptor;
-use crate::cipher::chunks::ChunkLen;
-use crate::error::{Error, Result};
-use crate::header::HEADER_LEN;
-use crate::vfs::ReadFile;
+use std::sync::Arc;
+
+use super::{ChunkLen, open_chunk};
+use crate::cipher::KeySlot;
+use crate::error::Result;
+use crate::suite::limits::authentication;
+use crate::suite::source::{Scratch, Source, read_exact};
 
 /// Ciphertext bytes that one call to the file system reads, if a chunk is not longer.
 const BATCH_LEN: usize = 256 << 10;
 
-/// A file of suite 2 whose length was verified.
-#[derive(Debug)]
-pub(super) struct Chunks {
-    decryptor: Decryptor,
+/// A file whose length was verified.
+pub(crate) struct Chunks {
+    slot: Arc<KeySlot>,
     chunk: ChunkLen,
     /// Plaintext bytes.
     len: u64,
 }
 
+/// The plaintext length that a body claims: true once its last chunk is verified.
+pub(in crate::suite) fn claimed_len(chunk: ChunkLen, body_len: u64) -> Result<u64> {
+    chunk.file_len(body_len).ok_or_else(|| {
+        authentication("the last chunk is missing: the file was cut, extended or not finished")
+    })
+}
+
 impl Chunks {
     /// Reads and verifies the last chunk, and with it the file's length.
-    pub(super) fn open(file: &dyn ReadFile, decryptor: Decryptor) -> Result<Self> {
-        let chunk = decryptor.chunks()?;
-        let physical = file.len().map_err(|e| Error::io("the file's length is unknown", e))?;
-        let body_len = physical.saturating_sub(HEADER_LEN as u64);
-        let len = decryptor.plaintext_len(body_len)?;
-        let chunks = Self { decryptor, chunk, len };
+    pub(in crate::suite) fn open(
+        chunk: ChunkLen,
+        slot: Arc<KeySlot>,
+        source: &impl Source,
+    ) -> Result<Self> {
+        let len = claimed_len(chunk, source.body_len()?)?;
+        let chunks = Self { slot, chunk, len };
         let last = len / chunk.plain() as u64;
-        chunks.for_each(file, last, last, |index, chunk| {
-            chunks.decryptor.open_chunk(index, chunk, 0, &mut [])
+        chunks.for_each(source, last, last, |index, chunk| {
+            chunks.slot.with_gcm(|key| open_chunk(key, index, chunk, 0, &mut []))
         })?;
         Ok(chunks)
     }
 
-    pub(super) fn len(&self) -> u64 {
+    pub(in crate::suite) fn len(&self) -> u64 {
         self.len
     }
 
-    pub(super) fn decryptor(&self) -> &Decryptor {
-        &self.decryptor
-    }
-
-    /// Where in the file the bytes at a logical offset are, roughly: for hints.
-    pub(super) fn physical(&self, offset_bytes: u64) -> u64 {
+    /// Where in the body the bytes at a logical offset are, roughly: for hints.
+    pub(in crate::suite) fn physical(&self, offset_bytes: u64) -> u64 {
         let chunk = offset_bytes / self.chunk.plain() as u64;
-        (chunk << self.chunk.sealed().trailing_zeros()).saturating_add(HEADER_LEN as u64)
+        chunk << self.chunk.log2()
     }
 
     /// Fills `buf` as far as the file goes. What is in `buf` after an error is plaintext of
     /// verified chunks and the caller's old bytes, never unverified plaintext.
-    pub(super) fn read_at(
+    pub(in crate::suite) fn read_at(
         &self,
-        file: &dyn ReadFile,
+        source: &impl Source,
         buf: &mut [u8],
         offset_bytes: u64,
     ) -> Result<usize> {
@@ -64,10 +68,11 @@ impl Chunks {
         let plain = self.chunk.plain();
         let (first, last) = (offset_bytes, offset_bytes + wanted as u64 - 1);
         let mut done = 0;
-        self.for_each(file, first / plain as u64, last / plain as u64, |index, chunk| {
+        self.for_each(source, first / plain as u64, last / plain as u64, |index, chunk| {
             let skip = ((first + done as u64) % plain as u64) as usize;
             let len = (plain - skip).min(wanted - done);
-            self.decryptor.open_chunk(index, chunk, skip, &mut buf[done..done + len])?;
+            let plaintext = &mut buf[done..done + len];
+            self.slot.with_gcm(|key| open_chunk(key, index, chunk, skip, plaintext))?;
             done += len;
             Ok(())
         })?;
@@ -77,7 +82,7 @@ impl Chunks {
     /// Reads the chunks from `first` to `last` and hands out the ciphertext of each.
     fn for_each(
         &self,
-        file: &dyn ReadFile,
+        source: &impl Source,
         first: u64,
         last: u64,
         mut use_chunk: impl FnMut(u64, &[u8]) -> Result<()>,
@@ -91,7 +96,7 @@ impl Chunks {
             let count = batch.min(last - index + 1);
             let end = (start + count * sealed as u64).min(body_len);
             let bytes = scratch.bytes((end - start) as usize);
-            read_exact(file, bytes, start)?;
+            read_exact(source, bytes, start)?;
             for (index, chunk) in (index..).zip(bytes.chunks(sealed)) {
                 use_chunk(index, chunk)?;
             }

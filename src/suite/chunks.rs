@@ -7,9 +7,14 @@
 
 use zeroize::Zeroizing;
 
-use super::gcm::{GcmKey, TAG_LEN};
-use super::{BODY_LEN_MAX, Decryptor, authentication, message_index};
-use crate::error::{Error, ErrorKind, Result};
+use super::limits::{BODY_LEN_MAX, authentication, message_index, too_large};
+use crate::cipher::gcm::{GcmKey, TAG_LEN};
+use crate::error::Result;
+
+pub(super) mod open;
+
+/// Log2 of the shortest and the longest chunk.
+const LOG2_RANGE: std::ops::RangeInclusive<u8> = 12..=20;
 
 /// The length of a file's chunks, as a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +23,16 @@ pub(crate) struct ChunkLen {
 }
 
 impl ChunkLen {
-    /// `log2` is in 12..=20: a header and a [`FileSpec`](crate::FileSpec) were checked.
-    pub(crate) const fn from_log2(log2: u8) -> Self {
-        Self { log2 }
+    pub(crate) fn from_log2(log2: u8) -> Option<Self> {
+        LOG2_RANGE.contains(&log2).then_some(Self { log2 })
+    }
+
+    pub(crate) fn from_bytes(bytes: u32) -> Option<Self> {
+        bytes.is_power_of_two().then(|| Self::from_log2(bytes.trailing_zeros() as u8)).flatten()
+    }
+
+    pub(crate) const fn log2(self) -> u8 {
+        self.log2
     }
 
     /// Ciphertext bytes of a full chunk.
@@ -48,6 +60,11 @@ impl ChunkLen {
         Some((body_len >> self.log2) * self.plain() as u64 + last - TAG_LEN as u64)
     }
 
+    /// Plaintext bytes of the full chunks of a body that has no last one yet.
+    pub(super) const fn unfinished_len(self, body_len: u64) -> u64 {
+        (body_len >> self.log2) * self.plain() as u64
+    }
+
     /// Body bytes of a finished file with `len` bytes of plaintext.
     pub(crate) const fn body_len(self, len: u64) -> u64 {
         (len / self.plain() as u64) * self.sealed() as u64
@@ -57,17 +74,17 @@ impl ChunkLen {
 }
 
 /// What an encryptor knows about the chunk it is at.
-pub(super) struct ChunkWriter {
+pub(crate) struct ChunkSealer {
     chunk: ChunkLen,
     index: u64,
     /// Plaintext of the chunk that is not full; fewer than a chunk's bytes.
     pending: Zeroizing<Vec<u8>>,
+    finished: bool,
 }
 
-impl ChunkWriter {
-    pub(super) fn new(log2: u8) -> Self {
-        let chunk = ChunkLen::from_log2(log2);
-        Self { chunk, index: 0, pending: Zeroizing::default() }
+impl ChunkSealer {
+    pub(super) fn new(chunk: ChunkLen) -> Self {
+        Self { chunk, index: 0, pending: Zeroizing::default(), finished: false }
     }
 
     /// Bytes until the present chunk is full; at least 1.
@@ -79,10 +96,7 @@ impl ChunkWriter {
         let max = self.chunk.file_len_max();
         match position.checked_add(len as u64) {
             Some(end) if end <= max => Ok(()),
-            _ => Err(Error::new(
-                ErrorKind::FileTooLarge,
-                format!("expected at most {max} bytes in a file"),
-            )),
+            _ => Err(too_large(format!("expected at most {max} bytes in a file"))),
         }
     }
 
@@ -124,17 +138,20 @@ impl ChunkWriter {
         Ok(())
     }
 
-    /// Appends the last chunk.
+    /// Appends the last chunk, once.
     pub(super) fn finish(&mut self, key: &GcmKey, out: &mut Vec<u8>) -> Result<()> {
+        if self.finished {
+            return Ok(());
+        }
         seal(key, message_index(self.index)?, &self.pending, out);
-        self.index += 1;
         self.pending.clear();
+        self.finished = true;
         Ok(())
     }
 
     /// Body bytes produced so far.
-    pub(super) fn body_len(&self, position: u64, finished: bool) -> u64 {
-        if finished {
+    pub(super) fn body_len(&self, position: u64) -> u64 {
+        if self.finished {
             self.chunk.body_len(position)
         } else {
             self.index * self.chunk.sealed() as u64
@@ -149,78 +166,20 @@ fn seal(key: &GcmKey, index: u32, plaintext: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&tag);
 }
 
-impl Decryptor {
-    /// Ciphertext bytes of a full chunk, in suite 2.
-    pub fn chunk_len(&self) -> Option<usize> {
-        self.chunks().ok().map(ChunkLen::sealed)
-    }
-
-    /// Plaintext bytes of a file that has `body_len` bytes after its header, in suites 1
-    /// and 2.
-    ///
-    /// In suite 2 that length is authenticated by the last chunk: the caller **MUST**
-    /// decrypt that chunk before it trusts the length.
-    ///
-    /// # Errors
-    /// [`Authentication`](ErrorKind::Authentication) for a length that no file of suite 2
-    /// has: it was cut, extended, or is not finished;
-    /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) in suite 3, where the length
-    /// depends on the frames.
-    pub fn plaintext_len(&self, body_len: u64) -> Result<u64> {
-        if !self.suite.is_authenticated() {
-            return Ok(body_len);
-        }
-        self.chunks()?.file_len(body_len).ok_or_else(|| {
-            authentication("the last chunk is missing: the file was cut, extended or not finished")
-        })
-    }
-
-    /// Decrypts chunk `index` of suite 2: `chunk` is its ciphertext and tag, `plaintext` is
-    /// 16 bytes shorter. All chunks but the last have [`chunk_len`](Self::chunk_len) bytes;
-    /// the last one **MUST** be shorter, and the caller **MUST** refuse a file without it.
-    ///
-    /// # Errors
-    /// [`Authentication`](ErrorKind::Authentication),
-    /// [`CmekRevoked`](ErrorKind::CmekRevoked),
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for other lengths,
-    /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) in other suites. `plaintext`
-    /// is then unchanged.
-    pub fn decrypt_chunk(&self, index: u64, chunk: &[u8], plaintext: &mut [u8]) -> Result<()> {
-        let sealed = self.chunks()?.sealed();
-        if chunk.len() > sealed || chunk.len() != plaintext.len() + TAG_LEN {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!(
-                    "expected a chunk of 16 to {sealed} bytes and 16 fewer of plaintext, found {} and {}",
-                    chunk.len(),
-                    plaintext.len()
-                ),
-            ));
-        }
-        self.open_chunk(index, chunk, 0, plaintext)
-    }
-
-    /// Verifies a whole chunk and decrypts `plaintext.len()` bytes from its byte `skip` on.
-    pub(crate) fn open_chunk(
-        &self,
-        index: u64,
-        chunk: &[u8],
-        skip: usize,
-        plaintext: &mut [u8],
-    ) -> Result<()> {
-        let number = message_index(index)?;
-        let (ciphertext, tag) =
-            chunk.split_last_chunk::<TAG_LEN>().ok_or_else(|| authentication("a chunk is cut"))?;
-        self.slot.with_gcm(|key| {
-            let verified = key.verify(number, &[], ciphertext, tag).ok_or_else(|| {
-                authentication(format!("chunk {index} failed its authentication"))
-            })?;
-            verified.decrypt(skip, plaintext);
-            Ok(())
-        })
-    }
-
-    pub(crate) fn chunks(&self) -> Result<ChunkLen> {
-        self.chunk.ok_or_else(|| super::wrong_suite(self.suite, "chunks"))
-    }
+/// Verifies a whole chunk and decrypts `plaintext.len()` bytes from its byte `skip` on.
+pub(crate) fn open_chunk(
+    key: &GcmKey,
+    index: u64,
+    chunk: &[u8],
+    skip: usize,
+    plaintext: &mut [u8],
+) -> Result<()> {
+    let number = message_index(index)?;
+    let (ciphertext, tag) =
+        chunk.split_last_chunk::<TAG_LEN>().ok_or_else(|| authentication("a chunk is cut"))?;
+    let verified = key
+        .verify(number, &[], ciphertext, tag)
+        .ok_or_else(|| authentication(format!("chunk {index} failed its authentication")))?;
+    verified.decrypt(skip, plaintext);
+    Ok(())
 }
