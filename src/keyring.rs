@@ -30,8 +30,6 @@ mod background;
 mod body;
 mod close;
 mod commit;
-#[cfg(feature = "danger-internals")]
-pub(crate) mod conformance;
 mod directories;
 mod directory;
 mod files;
@@ -54,11 +52,12 @@ mod status;
 mod storage;
 mod unlock;
 
+pub use crate::names::KEYRING_FILE;
 pub use access::{Access, AccessPolicy, AccessState, Grace, Transition};
 pub use audit::{AuditEvent, AuditKind};
 pub(crate) use body::RawSettings;
 pub use body::{KeyState, PlaintextPolicy, Settings};
-pub use directory::{DirectoryStorage, KEYRING_FILE};
+pub use directory::DirectoryStorage;
 pub use files::{Expect, FileSpec};
 pub(crate) use handles::AccessFlag;
 pub use holds::Hold;
@@ -67,7 +66,9 @@ pub use options::{Anchor, KmsSet, Options};
 pub use recover::{ImageInfo, ImagePlace, Recovery};
 pub use retire::{LiveKeys, RetireOutcome, RetiredKey, Retirement};
 pub use status::{DataKeyStatus, KeyringInfo, KeyringStatus, SlotInfo};
-pub use storage::{KeyringStorage, MemoryStorage, StoredImage as KeyringImage};
+pub use storage::{
+    FilesBeside, KEPT_IMAGES, KeyringStorage, Location, MemoryStorage, StoredImage as KeyringImage,
+};
 
 /// Name of the slot that a new keyring has.
 pub const DEFAULT_SLOT: &str = "default";

@@ -42,7 +42,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let local = self.storage.directory().is_some();
+        let local = self.storage.location().directory.is_some();
         if local && self.process == crate::process::id() && !std::thread::panicking() {
             // Best effort: whoever wants to know calls `close`. A panic of the storage must
             // not become one of the drop.

@@ -212,7 +212,7 @@ impl Inner {
             if !edit(&mut draft)? {
                 return Ok(());
             }
-            draft.body.location = self.storage.location();
+            draft.body.location = self.storage.location().id;
             draft.body.audit.archive(&*self.storage, self.store_id)?;
             let mut new = draft.prove(&old)?;
             let stored = &new.image.stored.bytes;

@@ -3,9 +3,9 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use atrest::fs::is_keyring;
 use atrest::keyring::{DirectoryStorage, KmsSet};
 use atrest::kms::Kms;
+use atrest::names::is_reserved_path;
 use atrest::{ErrorKind, Keyring, Options};
 
 use crate::failure::{Failure, Result};
@@ -64,8 +64,8 @@ pub(crate) fn resolve(dir: &Path, name: &str) -> Result<PathBuf> {
     if !path.components().all(|part| matches!(part, Component::Normal(_))) {
         return refuse("expected a name inside the store, found a path that leads out of it");
     }
-    if is_keyring(path) {
-        return refuse("the name belongs to the keyring");
+    if is_reserved_path(path) {
+        return refuse("the name, or a part of it, belongs to the keyring");
     }
     let full = dir.join(path);
     let parent = full.parent().unwrap_or(dir);

@@ -6,8 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use atrest::keyring::{DirectoryStorage, KEYRING_FILE, KeyState, KeyringInfo, KeyringStatus};
+use atrest::keyring::{DirectoryStorage, KeyState, KeyringInfo, KeyringStatus};
 use atrest::kms::Kms;
+use atrest::names::{NameKind, is_keyring_name, kind_of};
 use atrest::{Clock, Keyring, PlaintextPolicy, SystemClock};
 
 use super::{Finding, Level};
@@ -115,7 +116,10 @@ fn keyring(dir: &Path, names: &[(String, PathBuf)], to: &mut Findings) -> Option
 }
 
 fn generation(name: &str) -> Option<u64> {
-    name.strip_prefix("KEYRING.")?.parse().ok()
+    match kind_of(name.as_bytes()) {
+        Some(NameKind::Older(generation)) => Some(generation),
+        _ => None,
+    }
 }
 
 fn unlock(dir: &Path, kms: Arc<dyn Kms>, to: &mut Findings) -> Option<Keyring> {
@@ -195,7 +199,7 @@ fn leftovers(names: &[(String, PathBuf)], to: &mut Findings) {
 }
 
 fn is_reserved(name: &str) -> bool {
-    name == KEYRING_FILE || name.starts_with("KEYRING.")
+    is_keyring_name(name.as_bytes())
 }
 
 fn modes(dir: &Path, names: &[(String, PathBuf)], to: &mut Findings) {
