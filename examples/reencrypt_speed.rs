@@ -49,7 +49,7 @@ fn main() {
             assert!(Command::new("sync").arg("-f").arg(&copy).status().unwrap().success());
         });
         std::fs::remove_dir_all(&copy).unwrap();
-        fs.keyring().rotate_data_key().unwrap();
+        fs.keyring().keys().rotate().unwrap();
         let ours = timed(|| {
             let mut how = Reencrypt::default();
             how.policy = StalePolicy::older_than(Duration::ZERO);

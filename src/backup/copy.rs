@@ -360,7 +360,7 @@ impl Spaces {
     /// Asked after the files were opened, which brings the newest keys into memory.
     fn of(fs: &EncryptedFs) -> Self {
         let names: Vec<String> =
-            fs.keyring().keyspaces().into_iter().map(|keyspace| keyspace.name).collect();
+            fs.keyring().keyspaces().list().into_iter().map(|keyspace| keyspace.name).collect();
         let index = |name: &String| names.iter().position(|other| other == name);
         let keys = fs.keyring().status().data_keys.into_iter();
         let of_key = keys

@@ -192,7 +192,7 @@ impl Chain {
             created_ns: manifest.created_ns,
             source_store_id: StoreId::from_bytes(manifest.source_store_id),
             store_id: keyring.store_id(),
-            data_key_id: keyring.active_data_key_id()?,
+            data_key_id: keyring.keys().active_id()?,
             files: manifest.files.len() as u64,
             bytes: manifest.files.iter().map(|file| file.object.len).sum(),
             resumed_files,
@@ -266,9 +266,9 @@ fn keyspaces(keyring: &Keyring, manifest: &Manifest) -> Result<Vec<KeyspaceId>> 
     let mut ids = Vec::with_capacity(manifest.keyspaces.len());
     let used: HashSet<usize> = manifest.files.iter().map(|file| file.keyspace as usize).collect();
     for (index, name) in manifest.keyspaces.iter().enumerate() {
-        ids.push(match keyring.keyspace(name) {
+        ids.push(match keyring.keyspaces().find(name) {
             Some(id) => id,
-            None if used.contains(&index) => keyring.create_keyspace(name)?,
+            None if used.contains(&index) => keyring.keyspaces().create(name)?,
             None => KeyspaceId::default(),
         });
     }

@@ -36,7 +36,7 @@ impl EncryptedFs {
         grace: Duration,
         on_scan: OnScan<'_>,
     ) -> Result<Retirement> {
-        self.keyring().retire_in(self.vfs(), live, grace, on_scan)
+        self.keyring().keys().retire_in(self.vfs(), live, grace, on_scan)
     }
 
     /// Shows that a data key is destroyed and that no file of the store names it.

@@ -176,7 +176,7 @@ pub(super) struct Judge {
 impl Judge {
     pub(super) fn new(keyring: &Keyring, policy: &StalePolicy) -> Self {
         let keys = keyring.status().data_keys;
-        let keyspaces = keyring.keyspaces();
+        let keyspaces = keyring.keyspaces().list();
         let least = keyring.settings().minimum_suite;
         let minimum = policy.minimum_suite.filter(|suite| suite.satisfies(least)).unwrap_or(least);
         Self {

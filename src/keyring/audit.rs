@@ -253,24 +253,28 @@ impl Trail {
     }
 }
 
-impl Keyring {
+/// The audit trail of an open keyring.
+#[derive(Clone, Copy, Debug)]
+pub struct Audit<'a>(pub(super) &'a Keyring);
+
+impl Audit<'_> {
     /// All that happened to the store's keys, oldest first, verified: what the keyring
     /// holds by its MAC, older events by the hash of their chain in it.
     ///
     /// # Errors
     /// [`Authentication`](ErrorKind::Authentication) if an archive is missing or was
     /// changed, [`Io`](ErrorKind::Io).
-    pub fn audit(&self) -> Result<Vec<AuditEvent>> {
-        let snapshot = self.inner.snapshot.load();
-        snapshot.body.audit.all(&*self.inner.storage, self.inner.store_id)
+    pub fn events(&self) -> Result<Vec<AuditEvent>> {
+        let inner = &self.0.inner;
+        inner.vault.load().body.audit.all(&*inner.storage, inner.store_id)
     }
 
-    /// [`audit`](Self::audit) of a store that is not opened otherwise: of one that was
+    /// [`events`](Self::events) of a store that is not opened otherwise: of one that was
     /// revoked on request, too.
     ///
     /// # Errors
-    /// Those of [`audit`](Self::audit) and [`open`](Self::open), `CmekRevoked` apart.
-    pub fn read_audit(
+    /// Those of [`events`](Self::events) and [`Keyring::open`], `CmekRevoked` apart.
+    pub fn read(
         storage: &dyn KeyringStorage,
         kms: impl Into<KmsSet>,
         options: &Options,

@@ -153,7 +153,7 @@ pub(crate) struct KeyRecord {
 /// Something outside of the store's directories, a backup or hard links, that needs data
 /// keys.
 #[derive(Clone, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
-pub(crate) struct Hold {
+pub(crate) struct HoldRecord {
     pub(crate) name: String,
     pub(crate) created_ns: u64,
     /// The data keys it needs.
@@ -171,7 +171,7 @@ pub(crate) struct Body {
     pub(crate) keys: Vec<KeyRecord>,
     /// Directories of the store's files beside the keyring's own: absolute paths.
     pub(crate) directories: Vec<Vec<u8>>,
-    pub(crate) holds: Vec<Hold>,
+    pub(crate) holds: Vec<HoldRecord>,
     pub(crate) audit: Trail,
 }
 

@@ -1,12 +1,13 @@
 //! One commit: edit a draft, encode it, prove it, store it, publish it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::audit::{AuditKind, Event};
 use super::{
-    Body, DataKeyId, Fixed, Image, Inner, KeyEntry, KeyRecord, Slot, Snapshot, StoreKey,
-    StoreKeyId, StoredImage, Unlocked, WriterState, active_keys, format,
+    Body, Counts, DataKeyId, Fixed, Image, Inner, KeyEntry, KeyRecord, Slot, Snapshot, StoreKey,
+    StoreKeyId, StoredImage, Unlocked, active_keys, format, load, withdrawn,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::DataKey;
@@ -202,10 +203,10 @@ impl Inner {
         }
         writer.check()?;
         for _ in 0..ATTEMPTS_MAX {
-            let old = self.snapshot.load_full();
+            let old = self.vault.load_full();
             let unlocked = withdrawn.map_or_else(|| old.unlocked(), Ok)?;
             let mut draft = Draft::new(&old, unlocked, self.clock.now_ns());
-            let notes = self.monitor().notes();
+            let notes = self.watch.monitor().notes();
             for note in &notes {
                 draft.record_at(note.at_ns, note.what, note.detail.as_str());
             }
@@ -220,14 +221,14 @@ impl Inner {
             match self.storage.commit(stored, generation, Some(&old.image.stored)) {
                 Ok(version) => {
                     new.image.stored.version = version;
-                    self.publish(new);
-                    self.monitor().forget_notes(notes.len());
+                    self.vault.publish(new);
+                    self.watch.monitor().forget_notes(notes.len());
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::KeyringConflict => {
-                    let before = self.snapshot.load().image.fixed.generation;
+                    let before = self.vault.load().image.fixed.generation;
                     self.reload(writer)?;
-                    if self.snapshot.load().image.fixed.generation == before {
+                    if self.vault.load().image.fixed.generation == before {
                         return Err(error);
                     }
                 }
@@ -238,5 +239,97 @@ impl Inner {
             }
         }
         Err(Error::new(ErrorKind::KeyringConflict, "other writers kept committing first"))
+    }
+
+    pub(super) fn writer(&self) -> MutexGuard<'_, WriterState> {
+        // A panic while it was held left the old generation in place.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stored image, which may not be older than `old`.
+    pub(super) fn load_newer(&self, old: &Snapshot) -> Result<Image> {
+        let image = load(&*self.storage)?;
+        if image.fixed.store_id != self.store_id {
+            return Err(Error::new(
+                ErrorKind::IdentityMismatch,
+                format!("expected store {}, found {}", self.store_id, image.fixed.store_id),
+            ));
+        }
+        if image.fixed.generation < old.image.fixed.generation {
+            return Err(Error::new(
+                ErrorKind::KeyringRolledBack,
+                format!(
+                    "expected keyring generation {} or later, found {}",
+                    old.image.fixed.generation, image.fixed.generation
+                ),
+            ));
+        }
+        Ok(image)
+    }
+
+    /// Takes over a newer generation that another process committed. If that process
+    /// revoked the store, gives the keys up.
+    pub(super) fn reload(&self, writer: &mut WriterState) -> Result<()> {
+        // The image that can be read now may be gone after a crash: its keys must not be
+        // used.
+        writer.check()?;
+        let old = self.vault.load_full();
+        let unlocked = old.unlocked()?;
+        let image = self.load_newer(&old)?;
+        if image.stored == old.image.stored {
+            return Ok(());
+        }
+        let (store_key, body) = if image.fixed.store_key_id == old.image.fixed.store_key_id {
+            (unlocked.store_key.clone(), image.authenticate(&unlocked.store_key)?)
+        } else {
+            self.customers.search(None).unlock(&image, &self.customers.all())?
+        };
+        let marked = body.revoked_ns != 0;
+        let unlocked = Unlocked::new(store_key, &image, &body, Some(unlocked), &Counts::new())?;
+        self.vault.publish(Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) });
+        if marked {
+            self.heed_mark();
+            return Err(withdrawn());
+        }
+        Ok(())
+    }
+
+    /// Commits the byte counts, if there are new ones and keys to do it with.
+    pub(super) fn keep_counts(&self) -> Result<()> {
+        if !self.writable || self.vault.load().unlocked.is_none() {
+            return Ok(());
+        }
+        match self.commit(&mut self.writer(), |draft| Ok(draft.counted)) {
+            // Withdrawn meanwhile: without a key there is nothing to commit with.
+            Err(error) if error.kind() == ErrorKind::CmekRevoked => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let local = self.storage.location().directory.is_some();
+        if local && self.process == crate::process::id() && !std::thread::panicking() {
+            // Best effort: whoever wants to know calls `close`. A panic of the storage must
+            // not become one of the drop.
+            drop(catch_unwind(AssertUnwindSafe(|| self.keep_counts())));
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct WriterState {
+    /// After a commit whose outcome nobody knows.
+    poisoned: bool,
+}
+
+impl WriterState {
+    pub(super) fn check(&self) -> Result<()> {
+        if !self.poisoned {
+            return Ok(());
+        }
+        let what = "an earlier commit had an unknown outcome: open the store again";
+        Err(Error::new(ErrorKind::Poisoned, what))
     }
 }

@@ -17,7 +17,7 @@ impl Keyring {
     /// The directories that hold the store's files, each with all below it: the keyring's
     /// own, and those registered. None contains another.
     pub fn directories(&self) -> Vec<PathBuf> {
-        let snapshot = self.inner.snapshot.load();
+        let snapshot = self.inner.vault.load();
         let registered = snapshot.body.directories.iter().map(|path| path_of(path).to_owned());
         let mut all: Vec<_> =
             self.inner.storage.location().directory.into_iter().chain(registered).collect();
@@ -33,7 +33,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a relative path; those of
-    /// [`rotate_data_key`](Self::rotate_data_key).
+    /// [`Keys::rotate`](super::Keys::rotate).
     pub fn register_directory(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         if !dir.is_absolute() {
@@ -61,7 +61,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if it is not on the list; those of
-    /// [`rotate_data_key`](Self::rotate_data_key).
+    /// [`Keys::rotate`](super::Keys::rotate).
     pub fn unregister_directory(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         let mut writer = self.inner.writer();

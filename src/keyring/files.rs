@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::handles::AccessFlag;
-use super::{Inner, Keyring, KeyspaceId};
+use super::{Keyring, KeyspaceId};
 use crate::cipher::{Decryptor, Encryptor, KeySlot, revoked};
 use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
@@ -125,10 +125,10 @@ impl Keyring {
     /// [`Io`](ErrorKind::Io) if the system has no randomness.
     pub fn encryptor(&self, spec: impl Into<FileSpec>) -> Result<Encryptor> {
         let spec = spec.into();
-        match self.inner.encryptor(&spec) {
+        match self.try_encryptor(&spec) {
             // The active key was replaced, and is already being destroyed, since the
             // snapshot was read; the next one has another.
-            Err(error) if error.kind() == ErrorKind::UnknownKey => self.inner.encryptor(&spec),
+            Err(error) if error.kind() == ErrorKind::UnknownKey => self.try_encryptor(&spec),
             other => other,
         }
     }
@@ -141,7 +141,16 @@ impl Keyring {
     /// [`WrongKey`](ErrorKind::WrongKey), [`SuiteTooWeak`](ErrorKind::SuiteTooWeak),
     /// [`CmekRevoked`](ErrorKind::CmekRevoked).
     pub fn decryptor(&self, header: &Header, expect: &Expect) -> Result<Decryptor> {
-        self.inner.decryptor(header, expect)
+        let derived = match self.unseal(header)? {
+            Some(derived) => derived,
+            // Another store's file cannot become known by reading our keyring again.
+            None if header.store_id != self.inner.store_id => return Err(self.foreign(header)),
+            None => {
+                self.inner.reload(&mut self.inner.writer())?;
+                self.unseal(header)?.ok_or_else(|| self.unknown(header.data_key_id))?
+            }
+        };
+        self.admit(header, expect, &derived)
     }
 
     /// The same without any I/O, for callers that must not block: `None` where
@@ -155,9 +164,9 @@ impl Keyring {
         header: &Header,
         expect: &Expect,
     ) -> Result<Option<Decryptor>> {
-        match self.inner.unseal(header)? {
-            Some(derived) => self.inner.admit(header, expect, &derived).map(Some),
-            None if header.store_id != self.inner.store_id => Err(self.inner.foreign(header)),
+        match self.unseal(header)? {
+            Some(derived) => self.admit(header, expect, &derived).map(Some),
+            None if header.store_id != self.inner.store_id => Err(self.foreign(header)),
             None => Ok(None),
         }
     }
@@ -167,32 +176,30 @@ impl Keyring {
     /// Tells whether access lasts, for the files that are not encrypted: they stop with
     /// the others.
     pub(crate) fn access_flag(&self) -> AccessFlag {
-        self.inner.handles.flag()
+        self.inner.vault.handles.flag()
     }
-}
 
-impl Inner {
-    fn encryptor(&self, spec: &FileSpec) -> Result<Encryptor> {
-        if !self.writable {
+    fn try_encryptor(&self, spec: &FileSpec) -> Result<Encryptor> {
+        if !self.inner.writable {
             // The writer, which retires keys, would not know of the file.
             return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
         }
-        let snapshot = self.snapshot.load();
+        let snapshot = self.inner.vault.load();
         let settings = snapshot.body.settings();
         let suite = spec.suite_under(settings.minimum_suite);
         check_minimum(suite, settings.minimum_suite)?;
         let chunk_log2 = spec.chunk_log2(suite)?;
         let active = snapshot.active(spec.keyspace.0 as usize)?;
-        let now_ns = self.clock.now_ns();
+        let now_ns = self.inner.clock.now_ns();
         if active.is_due(now_ns, &settings) || active.is_uncounted(&settings) {
-            self.alarm.ring();
+            self.inner.watch.alarm.ring();
         }
         let header = NewHeader {
             suite,
             chunk_log2,
             kind: spec.kind,
             created_ns: now_ns,
-            store_id: self.store_id,
+            store_id: self.inner.store_id,
             data_key_id: active.id,
             file_id: spec.file_id,
         };
@@ -205,23 +212,10 @@ impl Inner {
         Ok(Encryptor::new(bytes, suite, slot, active.entry.count.clone()))
     }
 
-    fn decryptor(&self, header: &Header, expect: &Expect) -> Result<Decryptor> {
-        let derived = match self.unseal(header)? {
-            Some(derived) => derived,
-            // Another store's file cannot become known by reading our keyring again.
-            None if header.store_id != self.store_id => return Err(self.foreign(header)),
-            None => {
-                self.reload(&mut self.writer())?;
-                self.unseal(header)?.ok_or_else(|| self.unknown(header.data_key_id))?
-            }
-        };
-        self.admit(header, expect, &derived)
-    }
-
     /// Compares a proven header with what the caller and the store expect.
     fn admit(&self, header: &Header, expect: &Expect, derived: &Derived) -> Result<Decryptor> {
         // Only now is the header proven, so only now are its words worth comparing.
-        if header.store_id != self.store_id {
+        if header.store_id != self.inner.store_id {
             return Err(self.foreign(header));
         }
         if expect.kind.is_some_and(|kind| kind != header.kind) {
@@ -236,12 +230,12 @@ impl Inner {
                 format!("expected file id {file_id}, found {}", header.file_id),
             ));
         }
-        check_minimum(header.suite, self.snapshot.load().body.settings().minimum_suite)?;
+        check_minimum(header.suite, self.inner.vault.load().body.settings().minimum_suite)?;
         Ok(Decryptor::new(header, self.key_slot(&header.prefix, derived, false)?))
     }
 
     fn unseal(&self, header: &Header) -> Result<Option<Derived>> {
-        let snapshot = self.snapshot.load();
+        let snapshot = self.inner.vault.load();
         let entry = snapshot.unlocked()?.keys.get(&header.data_key_id);
         entry.map(|entry| header.unseal(&entry.key)).transpose()
     }
@@ -255,11 +249,11 @@ impl Inner {
         let new = if writing { KeySlot::for_writing } else { KeySlot::new };
         let slot = new(prefix, derived);
         let id = slot.data_key_id();
-        if !self.handles.register(&slot) {
+        if !self.inner.vault.handles.register(&slot) {
             return Err(revoked());
         }
         // In this order: whoever closes a data key sees this file, or this sees it closed.
-        if self.handles.is_closed(id, writing) {
+        if self.inner.vault.handles.is_closed(id, writing) {
             let what = format!("data key {id} is being destroyed");
             return Err(Error::new(ErrorKind::UnknownKey, what));
         }
@@ -269,12 +263,15 @@ impl Inner {
     fn foreign(&self, header: &Header) -> Error {
         Error::new(
             ErrorKind::IdentityMismatch,
-            format!("expected a file of store {}, found store {}", self.store_id, header.store_id),
+            format!(
+                "expected a file of store {}, found store {}",
+                self.inner.store_id, header.store_id
+            ),
         )
     }
 
     fn unknown(&self, id: DataKeyId) -> Error {
-        let snapshot = self.snapshot.load();
+        let snapshot = self.inner.vault.load();
         let destroyed = snapshot.body.keys.iter().any(|record| record.id == *id.as_bytes());
         let what = if destroyed { "was destroyed" } else { "is not in the keyring" };
         Error::new(ErrorKind::UnknownKey, format!("data key {id} {what}"))

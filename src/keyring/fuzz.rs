@@ -54,7 +54,7 @@ pub(crate) fn seal(slots: &[u8], body: &[u8]) -> Result<Vec<u8>> {
 #[cfg_attr(not(feature = "danger-internals"), allow(dead_code, unreachable_pub))]
 pub fn many_keys(kms: Arc<dyn Kms>, count: usize) -> Result<Vec<u8>> {
     let keyring = Keyring::create(MemoryStorage::new(), kms, Options::default())?;
-    let snapshot = keyring.inner.snapshot.load();
+    let snapshot = keyring.inner.vault.load();
     let (image, mut body) = (&snapshot.image, snapshot.body.clone());
     let store_key = &snapshot.unlocked()?.store_key;
     let (store_id, store_key_id) = (image.fixed.store_id, image.fixed.store_key_id);

@@ -2,19 +2,19 @@
 
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwap;
-
-use super::access::Monitor;
+use super::access::{Monitor, Watch};
 use super::audit::{Event, Trail};
-use super::body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace, RawSettings};
+use super::body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace, PlaintextPolicy, RawSettings};
+use super::commit::WriterState;
+use super::customers::CustomerKeys;
 use super::format::{Fixed, Image};
-use super::handles::Handles;
 use super::storage::StoredImage;
 use super::unlock::Search;
+use super::vault::Vault;
 use super::{
     AuditKind, Counts, DEFAULT_SLOT, Inner, Keyring, KeyringStorage, KmsSet, Marks, Options,
-    Snapshot, Unlocked, WriterState, access, background, check_anchor, directories, format, load,
-    missing, rotation, slots, unlock, withdrawn,
+    Snapshot, Unlocked, access, background, check_anchor, directories, format, load, missing,
+    rotation, slots, unlock, withdrawn,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -39,15 +39,6 @@ impl Keyring {
         kms: Arc<dyn Kms>,
         options: Options,
     ) -> Result<Self> {
-        Self::create_as(storage, kms, options, AuditKind::Created)
-    }
-
-    pub(super) fn create_as(
-        storage: impl KeyringStorage + 'static,
-        kms: Arc<dyn Kms>,
-        options: Options,
-        what: AuditKind,
-    ) -> Result<Self> {
         storage.lock()?;
         if storage.load()?.is_some() {
             return Err(Error::new(ErrorKind::KeyringExists, "the store has a keyring already"));
@@ -56,16 +47,21 @@ impl Keyring {
         if !kept.is_empty() {
             return Err(missing(&kept, ErrorKind::KeyringExists));
         }
-        Self::create_locked(Box::new(storage), kms, options, what)
+        Self::create_boxed(Box::new(storage), kms, options)
     }
 
-    fn create_locked(
+    /// Creates a keyring in a locked storage that has none.
+    pub(crate) fn create_boxed(
         storage: Box<dyn KeyringStorage>,
         kms: Arc<dyn Kms>,
         options: Options,
-        what: AuditKind,
     ) -> Result<Self> {
         options.settings.check()?;
+        let what = match options.settings.plaintext {
+            PlaintextPolicy::Require => AuditKind::Created,
+            // There are files already.
+            PlaintextPolicy::Allow => AuditKind::Enabled,
+        };
         let now_ns = options.clock.now_ns();
         let store_id = StoreId::random()?;
         let (store_key_id, store_key) = (StoreKeyId::random()?, StoreKey::random()?);
@@ -114,15 +110,6 @@ impl Keyring {
             })?;
         let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
         Self::start(storage, vec![kms], options, snapshot, true)
-    }
-
-    /// Creates a keyring in a locked storage that has none.
-    pub(crate) fn create_boxed(
-        storage: Box<dyn KeyringStorage>,
-        kms: Arc<dyn Kms>,
-        options: Options,
-    ) -> Result<Self> {
-        Self::create_locked(storage, kms, options, AuditKind::Created)
     }
 
     /// Opens the keyring of a storage, which is locked if it is to be written.
@@ -180,7 +167,7 @@ impl Keyring {
     ) -> Result<Self> {
         storage.lock()?;
         if storage.load()?.is_none() && storage.kept()?.is_empty() {
-            return Self::create_locked(Box::new(storage), kms, options, AuditKind::Created);
+            return Self::create_boxed(Box::new(storage), kms, options);
         }
         Self::open_locked(Box::new(storage), vec![kms], options, true, Marks::Refuse)
     }
@@ -237,29 +224,20 @@ impl Keyring {
         writable: bool,
     ) -> Result<Self> {
         let monitor = Monitor::new(options.access, options.clock.since_boot());
-        let alarm = Arc::new(background::Alarm::default());
         let inner = Arc::new(Inner {
             store_id: snapshot.image.fixed.store_id,
             storage,
-            kms: Mutex::new(kms),
             clock: options.clock,
-            kms_deadline: options.kms_deadline,
             writable,
-            snapshot: ArcSwap::from_pointee(snapshot),
+            process: crate::process::id(),
             writer: Mutex::new(WriterState::default()),
-            handles: Handles::default(),
+            vault: Vault::new(snapshot),
+            customers: CustomerKeys::new(kms, options.kms_deadline, options.slot),
+            watch: Watch::new(monitor),
             ledger: Ledger::default(),
             moves: Moves::default(),
             directories_serial: directories::Serial::default(),
-            retiring: Mutex::new(()),
             reencrypting: Mutex::new(()),
-            alarm,
-            slot: options.slot,
-            gate: Mutex::default(),
-            monitor: Mutex::new(monitor),
-            asking: Mutex::new(()),
-            outstanding: Arc::default(),
-            process: crate::process::id(),
         });
         let background = if options.background {
             Some(Arc::new(background::Background::start(&inner)?))

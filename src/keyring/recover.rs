@@ -171,7 +171,7 @@ fn open(image: &Image, kms: &[Arc<dyn Kms>], options: &Options) -> Result<(Arc<S
     Ok(search.unlock(image, kms)?)
 }
 
-impl Keyring {
+impl DirectoryStorage {
     /// Puts the image at `place` back as the store's keyring, opens it, and starts new
     /// data keys: nobody knows what was encrypted under the lost ones. The image is proven
     /// with the customer's key before anything changes; what was in its way is kept under
@@ -185,16 +185,16 @@ impl Keyring {
     /// # Errors
     /// [`KeyringExists`](ErrorKind::KeyringExists) if the current keyring opens and is no
     /// older than the chosen image; [`KeyringMissing`](ErrorKind::KeyringMissing) if there
-    /// is no such image; the errors of a damaged image and of [`open`](Self::open);
+    /// is no such image; the errors of a damaged image and of [`Keyring::open`];
     /// [`Io`](ErrorKind::Io). A recovery that was cut off is done again.
     pub fn recover(
-        storage: DirectoryStorage,
+        self,
         place: ImagePlace,
         kms: Vec<Arc<dyn Kms>>,
         options: Options,
-    ) -> Result<(Self, Recovery)> {
-        storage.lock_alone()?;
-        let bytes = storage.image(place)?.ok_or_else(|| {
+    ) -> Result<(Keyring, Recovery)> {
+        self.lock_alone()?;
+        let bytes = self.image(place)?.ok_or_else(|| {
             Error::new(ErrorKind::KeyringMissing, "there is no such image of the keyring")
         })?;
         let image = Image::parse(StoredImage { bytes, version: String::new() })?;
@@ -203,7 +203,7 @@ impl Keyring {
             return Err(withdrawn());
         }
         let generation = image.fixed.generation;
-        let current = storage.image(ImagePlace::Current)?;
+        let current = self.image(ImagePlace::Current)?;
         if let Some(current) = current.as_deref().and_then(parse) {
             let opens = open(&current, &kms, &options).is_ok();
             if opens && current.fixed.generation >= generation {
@@ -215,12 +215,12 @@ impl Keyring {
             }
         }
         let now_ns = options.clock.now_ns();
-        let renewed = storage.renewed(image, store_key, body, now_ns)?;
-        let kept_aside = storage.clear_way(generation, place, now_ns)?;
-        storage.put_back(&renewed.image.stored.bytes)?;
-        storage.settle_mirror()?;
-        let keyring = Self::open_locked(Box::new(storage), kms, options, true, Marks::Refuse)?;
-        let data_key_id = keyring.active_data_key_id()?;
+        let renewed = self.renewed(image, store_key, body, now_ns)?;
+        let kept_aside = self.clear_way(generation, place, now_ns)?;
+        self.put_back(&renewed.image.stored.bytes)?;
+        self.settle_mirror()?;
+        let keyring = Keyring::open_locked(Box::new(self), kms, options, true, Marks::Refuse)?;
+        let data_key_id = keyring.keys().active_id()?;
         Ok((keyring, Recovery { place, generation, kept_aside, data_key_id }))
     }
 }

@@ -16,7 +16,9 @@ use serde::Serialize;
 
 use super::audit::AuditKind;
 use super::commit::Draft;
-use super::{DataKeyId, Inner, Keyring, unlock};
+use super::customers::CustomerKeys;
+use super::keys::Keys;
+use super::{DataKeyId, Inner, unlock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::Deadline;
@@ -70,7 +72,7 @@ pub enum RetireOutcome {
 /// One data key that another has replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct RetiredKey {
+pub struct ReplacedKey {
     /// The key.
     pub id: DataKeyId,
     /// What became of it.
@@ -84,24 +86,24 @@ pub struct RetiredKey {
 #[non_exhaustive]
 pub struct Retirement {
     /// The keys.
-    pub keys: Vec<RetiredKey>,
+    pub keys: Vec<ReplacedKey>,
 }
 
 impl Retirement {
     /// The keys that were destroyed.
     pub fn destroyed(&self) -> impl Iterator<Item = DataKeyId> {
-        let destroyed = |key: &&RetiredKey| key.outcome == RetireOutcome::Destroyed;
+        let destroyed = |key: &&ReplacedKey| key.outcome == RetireOutcome::Destroyed;
         self.keys.iter().filter(destroyed).map(|key| key.id)
     }
 }
 
-impl Keyring {
-    /// Default time of grace: seven days.
-    pub const RETIRE_GRACE: Duration = Duration::from_secs(7 * 86_400);
+/// Default time of grace before a data key is destroyed: seven days.
+pub const RETIRE_GRACE: Duration = Duration::from_secs(7 * 86_400);
 
+impl Keys<'_> {
     /// Destroys the data keys that are under no file, through two calls at least `grace`
     /// apart: the first finds no file and starts the time of grace, the second looks
-    /// again. A key with a file, a [hold](Self::register_hold) or an open file under it is
+    /// again. A key with a file, a [hold](super::Holds::register) or an open file under it is
     /// never destroyed.
     ///
     /// Destroying erases the wrapped key, replaces the store key and removes the older
@@ -111,7 +113,7 @@ impl Keyring {
     /// Files that the engine renames without the library **MUST NOT** move between the
     /// store's directories meanwhile; nor may another process write to the store, as two
     /// may with a keyring in an object store: there `grace` has to outlast every process
-    /// that has not [reloaded](Self::reload).
+    /// that has not [reloaded](super::Keyring::reload).
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) without a known directory and
@@ -136,19 +138,19 @@ impl Keyring {
         grace: Duration,
         on_scan: OnScan<'_>,
     ) -> Result<Retirement> {
-        let inner = &self.inner;
-        let Ok(_one) = inner.retiring.try_lock() else {
+        let inner = &self.0.inner;
+        let Some(_one) = inner.vault.handles.try_closing() else {
             let what = "another thread is retiring keys";
             return Err(Error::new(ErrorKind::KeyringBusy, what));
         };
-        let roots = self.directories();
+        let roots = self.0.directories();
         if roots.is_empty() && live.is_none() {
             let what = "the keyring knows no directory of the store";
             return Err(Error::new(ErrorKind::InvalidArgument, what));
         }
         inner.check_may_rotate()?;
         let candidates: Vec<DataKeyId> = {
-            let snapshot = inner.snapshot.load();
+            let snapshot = inner.vault.load();
             snapshot.unlocked()?;
             let replaced = snapshot.body.keys.iter().filter(|key| matches!(key.state, 2 | 4));
             replaced.map(|key| DataKeyId::from_bytes(key.id)).collect()
@@ -158,13 +160,52 @@ impl Keyring {
         }
         let _reopened = Reopen(inner);
         let mut evidence = Evidence {
-            open: inner.handles.close(&candidates, false),
+            open: inner.vault.handles.close(&candidates, false),
             in_use: keys_in(vfs, &roots, &inner.moves, inner.store_id, on_scan)?,
         };
         if let Some(live) = live {
             evidence.in_use.extend(live.keys_in_use()?);
         }
-        inner.retire(&candidates, &mut evidence, grace)
+        self.destroy(&candidates, &mut evidence, grace)
+    }
+
+    fn destroy(
+        &self,
+        candidates: &[DataKeyId],
+        evidence: &mut Evidence,
+        grace: Duration,
+    ) -> Result<Retirement> {
+        let mut report = Retirement::default();
+        let inner = &self.0.inner;
+        let mut writer = inner.writer();
+        inner.commit(&mut writer, |draft| {
+            // From here to the commit no file under the keys that are about to go can be
+            // opened either: one outside of the store's directories, say. Files under the
+            // others have to open at any time.
+            let doomed: Vec<_> =
+                candidates.iter().copied().filter(|id| is_doomed(draft, *id, evidence)).collect();
+            evidence.open.extend(inner.vault.handles.close(&doomed, true));
+            report.keys.clear();
+            let mut changed = false;
+            for index in 0..draft.body.keys.len() {
+                let id = DataKeyId::from_bytes(draft.body.keys[index].id);
+                let state = draft.body.keys[index].state;
+                if candidates.contains(&id) && matches!(state, 2 | 4) {
+                    let (outcome, edited) = judge(draft, index, evidence, grace);
+                    changed |= edited;
+                    report.keys.push(ReplacedKey { id, outcome });
+                }
+            }
+            if report.destroyed().next().is_some() {
+                draft.renew_store_key(&inner.customers, inner.customers.deadline())?;
+                draft.record(AuditKind::StoreKeyRotated, "");
+            }
+            Ok(changed)
+        })?;
+        if report.destroyed().next().is_some() {
+            inner.storage.forget_kept()?;
+        }
+        Ok(report)
     }
 }
 
@@ -178,61 +219,26 @@ struct Reopen<'a>(&'a Inner);
 
 impl Drop for Reopen<'_> {
     fn drop(&mut self) {
-        self.0.handles.reopen();
+        self.0.vault.handles.reopen();
     }
 }
 
-impl Inner {
-    fn retire(
-        &self,
-        candidates: &[DataKeyId],
-        evidence: &mut Evidence,
-        grace: Duration,
-    ) -> Result<Retirement> {
-        let mut report = Retirement::default();
-        let mut writer = self.writer();
-        self.commit(&mut writer, |draft| {
-            // From here to the commit no file under the keys that are about to go can be
-            // opened either: one outside of the store's directories, say. Files under the
-            // others have to open at any time.
-            let doomed: Vec<_> =
-                candidates.iter().copied().filter(|id| is_doomed(draft, *id, evidence)).collect();
-            evidence.open.extend(self.handles.close(&doomed, true));
-            report.keys.clear();
-            let mut changed = false;
-            for index in 0..draft.body.keys.len() {
-                let id = DataKeyId::from_bytes(draft.body.keys[index].id);
-                let state = draft.body.keys[index].state;
-                if candidates.contains(&id) && matches!(state, 2 | 4) {
-                    let (outcome, edited) = judge(draft, index, evidence, grace);
-                    changed |= edited;
-                    report.keys.push(RetiredKey { id, outcome });
-                }
-            }
-            if report.destroyed().next().is_some() {
-                self.renew_store_key(draft)?;
-            }
-            Ok(changed)
-        })?;
-        if report.destroyed().next().is_some() {
-            self.storage.forget_kept()?;
-        }
-        Ok(report)
-    }
-
-    /// Replaces the store key, so that older images of the keyring fit no longer.
-    pub(super) fn renew_store_key(&self, draft: &mut Draft) -> Result<()> {
-        let deadline = Deadline::after(self.kms_deadline);
+impl Draft {
+    /// Replaces the store key, so that older images of the keyring fit no longer. Every
+    /// slot's key service has to wrap the new one.
+    pub(super) fn renew_store_key(
+        &mut self,
+        customers: &CustomerKeys,
+        deadline: Deadline,
+    ) -> Result<()> {
         let (id, key) = (StoreKeyId::random()?, StoreKey::random()?);
-        let context = unlock::context(self.store_id, id);
-        for slot in &mut draft.slots {
-            let kms = self.kms_for(&slot.key_uri)?;
-            let now_ns = draft.now_ns;
+        let context = unlock::context(self.store_id(), id);
+        let now_ns = self.now_ns;
+        for slot in &mut self.slots {
+            let kms = customers.of_uri(&slot.key_uri)?;
             *slot = unlock::wrap_slot(&*kms, &slot.name, &key, &context, now_ns, deadline)?;
         }
-        draft.replace_store_key(id, key)?;
-        draft.record(AuditKind::StoreKeyRotated, "");
-        Ok(())
+        self.replace_store_key(id, key)
     }
 }
 

@@ -3,20 +3,24 @@
 //! A region is added to a store in use by adding a slot; a break-glass key is a slot
 //! whose key is given to no process.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::audit::AuditKind;
 use super::commit::Draft;
 use super::format::{SLOTS_MAX, Slot};
-use super::{DEFAULT_SLOT, Inner, Keyring, KeyringInfo, SlotInfo, unlock};
+use super::{DEFAULT_SLOT, Keyring, KeyringInfo, SlotInfo, unlock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind};
+use crate::kms::{Deadline, Kms};
 use crate::secret::scrubbed_deeply;
 
-impl Keyring {
+/// The CMEK slots of an open keyring.
+#[derive(Clone, Copy, Debug)]
+pub struct Slots<'a>(pub(super) &'a Keyring);
+
+impl Slots<'_> {
     /// The CMEK slots, in the order in which they were added.
-    pub fn slots(&self) -> Vec<SlotInfo> {
-        KeyringInfo::from(&self.inner.snapshot.load().image).slots
+    pub fn list(&self) -> Vec<SlotInfo> {
+        KeyringInfo::from(&self.0.inner.vault.load().image).slots
     }
 
     /// Adds a slot: from now on `kms` opens the store too. Takes effect once an unwrap
@@ -25,12 +29,12 @@ impl Keyring {
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if a slot of that name, or one with
     /// that key, exists, or there are 64;
-    /// those of [`replace_cmek`](Self::replace_cmek). No slot is added then.
-    pub fn add_slot(&self, name: &str, kms: Arc<dyn Kms>) -> Result<()> {
-        self.inner.check_not_denied()?;
-        let deadline = Deadline::after(self.inner.kms_deadline);
-        let mut writer = self.inner.writer();
-        self.inner.commit(&mut writer, |draft| {
+    /// those of [`replace`](Self::replace). No slot is added then.
+    pub fn add(&self, name: &str, kms: Arc<dyn Kms>) -> Result<()> {
+        self.0.inner.check_not_denied()?;
+        let deadline = self.0.inner.customers.deadline();
+        let mut writer = self.0.inner.writer();
+        self.0.inner.commit(&mut writer, |draft| {
             if draft.slots.iter().any(|slot| slot.name == name) {
                 let what = format!("expected a new name, found the CMEK slot {name:?}");
                 return Err(Error::new(ErrorKind::InvalidArgument, what));
@@ -45,24 +49,24 @@ impl Keyring {
             draft.slots.push(slot);
             Ok(true)
         })?;
-        self.inner.take_kms(kms);
+        self.0.inner.customers.take(kms);
         Ok(())
     }
 
     /// Removes a slot, never the last one. Its key opens the store no more; whoever had
-    /// it may have kept the store key: [`rotate_store_key`](Self::rotate_store_key) makes
+    /// it may have kept the store key: [`Keys::rotate_store_key`](super::Keys::rotate_store_key) makes
     /// that worthless for files written from then on. Older images of the keyring, which
     /// that key opens, are removed.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such slot or no
-    /// other; those of [`rotate_data_key`](Self::rotate_data_key). The slot then stays. If
+    /// other; those of [`Keys::rotate`](super::Keys::rotate). The slot then stays. If
     /// only the removal of the older images failed, the error is [`Io`](ErrorKind::Io) and
     /// the slot is gone; the next opening for writing tries the removal again.
-    pub fn remove_slot(&self, name: &str) -> Result<()> {
-        let mut writer = self.inner.writer();
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let mut writer = self.0.inner.writer();
         let mut former = String::new();
-        self.inner.commit(&mut writer, |draft| {
+        self.0.inner.commit(&mut writer, |draft| {
             let index = draft.slots.iter().position(|slot| slot.name == name);
             let index = index.ok_or_else(|| no_such_slot(name))?;
             if draft.slots.len() == 1 {
@@ -74,8 +78,8 @@ impl Keyring {
             former = slot.key_uri;
             Ok(true)
         })?;
-        self.inner.drop_kms(&former);
-        self.inner.storage.forget_kept()
+        self.forget(&former);
+        self.0.inner.storage.forget_kept()
     }
 
     /// Wraps the store key anew in one slot, or in all, under the newest version of the
@@ -86,25 +90,25 @@ impl Keyring {
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such slot,
     /// [`WrongStoreKey`](ErrorKind::WrongStoreKey) if the service returns another key;
-    /// those of [`rotate_store_key`](Self::rotate_store_key). All slots are then as they
+    /// those of [`Keys::rotate_store_key`](super::Keys::rotate_store_key). All slots are then as they
     /// were.
     pub fn rewrap(&self, name: Option<&str>) -> Result<usize> {
-        let deadline = Deadline::after(self.inner.kms_deadline);
-        let mut writer = self.inner.writer();
+        let deadline = self.0.inner.customers.deadline();
+        let mut writer = self.0.inner.writer();
         let mut rewrapped = 0;
-        self.inner.commit(&mut writer, |draft| {
+        self.0.inner.commit(&mut writer, |draft| {
             let chosen = |slot: &Slot| name.is_none_or(|name| slot.name == name);
             rewrapped = draft.slots.iter().filter(|slot| chosen(slot)).count();
             if let Some(name) = name.filter(|_| rewrapped == 0) {
                 return Err(no_such_slot(name));
             }
-            let context = unlock::context(self.inner.store_id, draft.store_key_id);
+            let context = unlock::context(self.0.inner.store_id, draft.store_key_id);
             for index in 0..draft.slots.len() {
                 let slot = &draft.slots[index];
                 if !chosen(slot) {
                     continue;
                 }
-                let kms = self.inner.kms_for(&slot.key_uri)?;
+                let kms = self.0.inner.customers.of_uri(&slot.key_uri)?;
                 let wrapped = scrubbed_deeply(|| kms.rewrap(&slot.wrapped(), &context, deadline))?;
                 let (name, key) = (slot.name.clone(), draft.store_key.clone());
                 let (now_ns, slot) = (draft.now_ns, &mut draft.slots[index]);
@@ -115,21 +119,21 @@ impl Keyring {
             }
             Ok(true)
         })?;
-        self.inner.storage.forget_kept()?;
+        self.0.inner.storage.forget_kept()?;
         Ok(rewrapped)
     }
 
     /// Replaces the customer's key of the slot `default` (or the only slot) by `new`; see
-    /// [`replace_cmek`](Self::replace_cmek).
+    /// [`replace`](Self::replace).
     ///
     /// # Errors
-    /// Those of [`replace_cmek`](Self::replace_cmek).
-    pub fn rotate_cmek(&self, new: Arc<dyn Kms>) -> Result<()> {
-        let slots = self.slots();
+    /// Those of [`replace`](Self::replace).
+    pub fn rotate(&self, new: Arc<dyn Kms>) -> Result<()> {
+        let slots = self.list();
         let only = slots.len() == 1;
         let slot = slots.into_iter().find(|slot| only || slot.name == DEFAULT_SLOT);
         let slot = slot.ok_or_else(|| no_such_slot(DEFAULT_SLOT))?;
-        self.replace_cmek(&slot.name, new)
+        self.replace(&slot.name, new)
     }
 
     /// Replaces the customer's key of a slot by `new`, while the store is in use. The data
@@ -141,18 +145,18 @@ impl Keyring {
     /// be replaced by one that was not; a service that does not answer can be left.
     ///
     /// # Errors
-    /// Those of [`rotate_data_key`](Self::rotate_data_key);
+    /// Those of [`Keys::rotate`](super::Keys::rotate);
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such slot or another
     /// has that key; [`Kms`](ErrorKind::Kms) from the present key or the new one;
     /// [`WrongStoreKey`](ErrorKind::WrongStoreKey) if the new key's service returns
     /// another key than it wrapped. The old key then stays, except as in
-    /// [`remove_slot`](Self::remove_slot).
-    pub fn replace_cmek(&self, name: &str, new: Arc<dyn Kms>) -> Result<()> {
-        self.inner.check_not_denied()?;
-        let deadline = Deadline::after(self.inner.kms_deadline);
-        let mut writer = self.inner.writer();
+    /// [`remove`](Self::remove).
+    pub fn replace(&self, name: &str, new: Arc<dyn Kms>) -> Result<()> {
+        self.0.inner.check_not_denied()?;
+        let deadline = self.0.inner.customers.deadline();
+        let mut writer = self.0.inner.writer();
         let mut former = String::new();
-        self.inner.commit(&mut writer, |draft| {
+        self.0.inner.commit(&mut writer, |draft| {
             let index = draft.slots.iter().position(|slot| slot.name == name);
             let index = index.ok_or_else(|| no_such_slot(name))?;
             no_other_slot_has(draft, name, &*new)?;
@@ -162,9 +166,20 @@ impl Keyring {
             draft.record(AuditKind::CmekReplaced, detail);
             Ok(true)
         })?;
-        self.inner.drop_kms(&former);
-        self.inner.take_kms(new);
-        self.inner.storage.forget_kept()
+        self.forget(&former);
+        self.0.inner.customers.take(new);
+        self.0.inner.storage.forget_kept()
+    }
+}
+
+impl Slots<'_> {
+    /// Drops a slot's former key unless another slot has it, so that nothing is wrapped by
+    /// a key that was replaced.
+    fn forget(&self, key_uri: &str) {
+        let inner = &self.0.inner;
+        if inner.vault.load().image.slots.iter().all(|slot| slot.key_uri != key_uri) {
+            inner.customers.drop_uri(key_uri);
+        }
     }
 }
 
@@ -196,38 +211,5 @@ impl Draft {
     pub(super) fn wrapped_by(&self, kms: &dyn Kms, name: &str, deadline: Deadline) -> Result<Slot> {
         let context = unlock::context(self.store_id(), self.store_key_id);
         unlock::wrap_slot(kms, name, &self.store_key, &context, self.now_ns, deadline)
-    }
-}
-
-impl Inner {
-    pub(super) fn kms_for(&self, key_uri: &str) -> Result<Arc<dyn Kms>> {
-        let kms = self.kms();
-        kms.into_iter().find(|kms| kms.key_uri().as_str() == key_uri).ok_or_else(|| {
-            KmsError::new(
-                KmsErrorKind::Misconfigured,
-                format!("the keyring has a slot for {key_uri}, and no such key was given"),
-            )
-            .into()
-        })
-    }
-
-    /// Takes a new key in, in the place of an old one of its URI: two passphrases have one
-    /// URI.
-    pub(super) fn take_kms(&self, new: Arc<dyn Kms>) {
-        let mut kms = self.kms.lock().unwrap_or_else(PoisonError::into_inner);
-        match kms.iter_mut().find(|old| old.key_uri() == new.key_uri()) {
-            Some(old) => *old = new,
-            None => kms.push(new),
-        }
-    }
-
-    /// Drops a slot's former key unless another slot has it, so that nothing is wrapped by
-    /// a key that was replaced.
-    pub(super) fn drop_kms(&self, key_uri: &str) {
-        let snapshot = self.snapshot.load();
-        if snapshot.image.slots.iter().all(|slot| slot.key_uri != key_uri) {
-            let mut kms = self.kms.lock().unwrap_or_else(PoisonError::into_inner);
-            kms.retain(|kms| kms.key_uri().as_str() != key_uri);
-        }
     }
 }

@@ -218,7 +218,7 @@ fn incremental_backups_hold_what_is_new_and_every_one_restores() {
     let mut states = vec![bench.contents("data", bench.store.kms())];
     bench.back_up();
     // New, removed, renamed, under a rotated key.
-    bench.fs.keyring().rotate_data_key().unwrap();
+    bench.fs.keyring().keys().rotate().unwrap();
     bench.write("000003.sst", FileKind::Table, &[&pattern(1000, 9)]);
     bench.fs.remove(bench.store.data().join("small.blob")).unwrap();
     let moved = bench.store.data().join("moved.sst");
@@ -227,7 +227,7 @@ fn incremental_backups_hold_what_is_new_and_every_one_restores() {
     states.push(bench.contents("data", bench.store.kms()));
     let second = bench.back_up();
     assert_eq!((second.info.number, second.info.full, second.info.copied_files), (2, false, 1));
-    bench.fs.keyring().rotate_store_key().unwrap();
+    bench.fs.keyring().keys().rotate_store_key().unwrap();
     let third = bench.back_up();
     assert_eq!(third.info.copied_files, 0);
     states.push(states[1].clone());
@@ -288,7 +288,7 @@ fn plaintext_is_backed_up_encrypted_and_restored_as_it_was() {
     assert_eq!(kind(bench.try_back_up()), ErrorKind::NotEncrypted);
     let mut settings = Settings::default();
     settings.plaintext = PlaintextPolicy::Allow;
-    bench.fs.keyring().configure(&settings).unwrap();
+    bench.fs.keyring().keys().configure(&settings).unwrap();
     bench.back_up();
     for entry in std::fs::read_dir(bench.path("backup/files")).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
@@ -315,13 +315,13 @@ fn plaintext_is_backed_up_encrypted_and_restored_as_it_was() {
 fn tenants_keep_their_keyspaces_and_a_shredded_one_stays_out() {
     let bench = Bench::new();
     let keyring = bench.fs.keyring();
-    let [one, other] = ["one", "other"].map(|name| keyring.create_keyspace(name).unwrap());
+    let [one, other] = ["one", "other"].map(|name| keyring.keyspaces().create(name).unwrap());
     let table = FileSpec::new(FileKind::Table);
     bench.write("one.sst", table.keyspace(one), &[b"one"]);
     bench.write("other.sst", table.keyspace(other), &[b"other"]);
     bench.write("plain.sst", table, &[b"default"]);
     bench.back_up();
-    keyring.danger_shred_keyspace("other").unwrap();
+    keyring.keyspaces().danger_shred("other").unwrap();
     // What an earlier backup has, a later one names: remove it, and then the backups too.
     bench.fs.remove(bench.store.data().join("other.sst")).unwrap();
     bench.back_up();
@@ -330,7 +330,7 @@ fn tenants_keep_their_keyspaces_and_a_shredded_one_stays_out() {
         bench.restore(number, &to).unwrap();
         let storage = atrest::keyring::DirectoryStorage::new(bench.path(&to));
         let restored = Keyring::open_read_only(storage, bench.store.kms(), manual()).unwrap();
-        let found: Vec<_> = restored.keyspaces().into_iter().map(|it| it.name).collect();
+        let found: Vec<_> = restored.keyspaces().list().into_iter().map(|it| it.name).collect();
         assert_eq!(found, names);
         let bytes = std::fs::read(bench.path(&to).join("one.sst")).unwrap();
         let key = atrest::Header::parse(&bytes).unwrap().data_key_id;
@@ -445,10 +445,10 @@ fn a_backup_is_of_one_moment_while_the_engine_writes_and_keys_rotate() {
                     fs.remove(data.join(format!("{}.sst", number - 1))).unwrap();
                 }
                 if number.is_multiple_of(7) {
-                    fs.keyring().rotate_data_key().unwrap();
+                    fs.keyring().keys().rotate().unwrap();
                 }
                 if number.is_multiple_of(50) {
-                    fs.keyring().rotate_store_key().unwrap();
+                    fs.keyring().keys().rotate_store_key().unwrap();
                 }
             }
             number

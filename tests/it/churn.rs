@@ -76,7 +76,7 @@ fn usage_counts_every_kind_of_file() {
     std::fs::create_dir_all(data.join("deep/er")).unwrap();
     let first = write(&fs, &data.join("a.sst"), &[1; 1000]);
     write(&fs, &data.join("deep/er/b.sst"), &[2; 10]);
-    let second = fs.keyring().rotate_data_key().unwrap();
+    let second = fs.keyring().keys().rotate().unwrap();
     write(&fs, &data.join("c.sst"), &[3; 1]);
     std::fs::write(data.join("plain"), b"plain text").unwrap();
     std::fs::write(data.join("empty"), b"").unwrap();
@@ -120,7 +120,7 @@ fn usage_counts_every_kind_of_file() {
 fn a_file_counts_where_it_is_when_it_is_finished() {
     let store = TestStore::new();
     let fs = store.fs();
-    let key = fs.keyring().active_data_key_id().unwrap();
+    let key = fs.keyring().keys().active_id().unwrap();
     let path = |name: &str| store.data().join(name);
     assert_eq!(fs.usage().unwrap().torn.files, 0);
     let mut renamed = fs.create_new(path("renamed.tmp"), FileKind::Table).unwrap();
@@ -191,7 +191,7 @@ fn apply(fs: &EncryptedFs, dir: &Path, op: &Op) {
         Op::Remove(name) => drop(fs.remove(path(name))),
         Op::Rename(from, to) => drop(fs.rename(path(from), path(to))),
         Op::Link(from, to) => drop(fs.hard_link(path(from), path(to))),
-        Op::Rotate => drop(fs.keyring().rotate_data_key().unwrap()),
+        Op::Rotate => drop(fs.keyring().keys().rotate().unwrap()),
         Op::RenameDirectory => {
             let (one, two) = (dir.join("one"), dir.join("two"));
             let (from, to) = if one.is_dir() { (one, two) } else { (two, one) };

@@ -25,7 +25,7 @@ fn stored(mem: &MemFs, kms: &Arc<TestKms>) -> u64 {
 }
 
 fn generation(mem: &MemFs) -> u64 {
-    Keyring::inspect(&mem_storage(&mem.fork())).unwrap().generation
+    atrest::keyring::KeyringInfo::read(&mem_storage(&mem.fork())).unwrap().generation
 }
 
 #[test]
@@ -134,14 +134,14 @@ fn closing_does_not_fail_when_keys_are_withdrawn_and_tells_of_other_faults() {
     // The file is open for writing while keys are withdrawn and given back.
     let mut writer = fs.create_new(in_dir("two"), FileKind::Table).unwrap();
     writer.append(&[7; LEN as usize]).unwrap();
-    fs.keyring().revoke().unwrap();
-    fs.keyring().restore().unwrap();
+    fs.keyring().access().revoke().unwrap();
+    fs.keyring().access().restore().unwrap();
     writer.append(&[7; LEN as usize]).unwrap();
     writer.finish().unwrap();
     fs.clone().close().unwrap();
     assert_eq!(stored(&mem, &kms), 3 * LEN);
     write(&fs, "three");
-    fs.keyring().revoke().unwrap();
+    fs.keyring().access().revoke().unwrap();
     let before = mem.files();
     fs.close().unwrap();
     assert_eq!(mem.files(), before);

@@ -14,12 +14,12 @@ use crate::support::{
 type Change = fn(&EncryptedFs) -> Result<(), Error>;
 
 const CHANGES: [(&str, Change); 6] = [
-    ("data key", |fs| fs.keyring().rotate_data_key().map(drop)),
-    ("store key", |fs| fs.keyring().rotate_store_key().map(drop)),
-    ("cmek", |fs| fs.keyring().rotate_cmek(TestKms::new(2))),
-    ("slot", |fs| fs.keyring().add_slot("two", TestKms::new(2))),
-    ("rewrap", |fs| fs.keyring().rewrap(None).map(drop)),
-    ("local key", |fs| fs.keyring().disable_cmek(TestKms::new(2))),
+    ("data key", |fs| fs.keyring().keys().rotate().map(drop)),
+    ("store key", |fs| fs.keyring().keys().rotate_store_key().map(drop)),
+    ("cmek", |fs| fs.keyring().slots().rotate(TestKms::new(2))),
+    ("slot", |fs| fs.keyring().slots().add("two", TestKms::new(2))),
+    ("rewrap", |fs| fs.keyring().slots().rewrap(None).map(drop)),
+    ("local key", |fs| fs.keyring().slots().disable_cmek(TestKms::new(2))),
 ];
 
 /// A store of generation 3 with a file under each of its data keys.
@@ -27,8 +27,8 @@ fn base() -> MemFs {
     let mem = MemFs::new();
     let fs = mem_create(&mem, &TestKms::new(1)).unwrap();
     write_file(&fs, "one").unwrap();
-    fs.keyring().rotate_data_key().unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     write_file(&fs, "two").unwrap();
     killed(&mem, fs)
 }
@@ -46,7 +46,7 @@ fn check(mem: &MemFs, files: &[&str], generations: &[u64]) {
     let generation = fs.keyring().status().info.generation;
     assert!(generations.contains(&generation), "generation {generation}");
     files.iter().for_each(|file| check_file(&fs, file));
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     write_file(&fs, "after").unwrap();
     drop(fs);
     let fs = open_with_any(mem);
@@ -69,14 +69,14 @@ fn a_file_system_without_hard_links_keeps_copies_of_older_images() {
     }
     let before = base.files();
     let fs = mem_open(&base, &TestKms::new(1)).unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     let after = base.files();
     assert_eq!(after["KEYRING.3"], before["KEYRING"]);
     assert_eq!(after["KEYRING.2"], before["KEYRING.2"]);
     assert!(!after.contains_key("KEYRING.1") && !after.contains_key("KEYRING.3.new"));
     // A copy that was cut off goes with the older images, since it holds what they do.
     base.put(&in_dir("KEYRING.2.new"), &after["KEYRING.3"]);
-    fs.keyring().rotate_store_key().unwrap();
+    fs.keyring().keys().rotate_store_key().unwrap();
     let left: Vec<_> =
         base.files().into_keys().filter(|name| name.starts_with("KEYRING.")).collect();
     assert!(left.iter().all(|name| name == "KEYRING.lock"), "{left:?}");
@@ -84,7 +84,7 @@ fn a_file_system_without_hard_links_keeps_copies_of_older_images() {
     let mem = MemFs::new();
     mem.without_links();
     let fs = mem_create(&mem, &TestKms::new(1)).unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
 }
 
 fn crash_in(base: &MemFs, name: &str, change: Change) {
@@ -124,7 +124,8 @@ fn a_crash_while_encryption_is_switched_on_leaves_the_plaintext_and_another_try(
     let base = MemFs::new();
     base.put(&in_dir("plain"), b"plain");
     let enable = |mem: &MemFs| -> Result<_, Error> {
-        let keyring = Keyring::enable(mem_storage(mem), TestKms::new(1), manual())?;
+        let keyring =
+            Keyring::create(mem_storage(mem), TestKms::new(1), manual().allowing_plaintext())?;
         Ok(EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())))
     };
     creation(&base, |mem| {
@@ -184,12 +185,15 @@ fn a_revocation_that_was_reported_done_outlives_every_crash() {
         let mem = base.fork();
         mem.stop_at(steps);
         let fs = mem_open(&mem, &TestKms::new(1));
-        let done = fs.as_ref().is_ok_and(|fs| fs.keyring().revoke().is_ok());
+        let done = fs.as_ref().is_ok_and(|fs| fs.keyring().access().revoke().is_ok());
         for (crash, after) in mem.crashes() {
             println!("stopped at {steps}, {crash:?}");
             assert!(is_revoked(&after) || !done);
             let kms = TestKms::new(1);
-            drop(Keyring::open_and_restore(mem_storage(&after), kms, manual()).unwrap());
+            drop(
+                atrest::keyring::Access::open_and_restore(mem_storage(&after), kms, manual())
+                    .unwrap(),
+            );
             check(&after, &["one", "two"], &[3, 4, 5, 6]);
         }
         if done && mem.log().len() < steps {
@@ -205,23 +209,34 @@ fn a_crash_while_restoring_leaves_the_store_revoked_or_restored() {
     for requested in [false, true] {
         let base = base();
         if requested {
-            Keyring::request_revocation(&mem_storage(&base)).unwrap();
+            atrest::keyring::Access::request_revocation(&mem_storage(&base)).unwrap();
         } else {
-            mem_open(&base, &TestKms::new(1)).unwrap().keyring().revoke().unwrap();
+            mem_open(&base, &TestKms::new(1)).unwrap().keyring().access().revoke().unwrap();
         }
         let base = base.fork();
         let mut steps = 0;
         loop {
             let mem = base.fork();
             mem.stop_at(steps);
-            let restored =
-                Keyring::open_and_restore(mem_storage(&mem), TestKms::new(1), manual()).is_ok();
+            let restored = atrest::keyring::Access::open_and_restore(
+                mem_storage(&mem),
+                TestKms::new(1),
+                manual(),
+            )
+            .is_ok();
             for (crash, after) in mem.crashes() {
                 println!("requested {requested}, stopped at {steps}, {crash:?}");
                 if is_revoked(&after) {
                     assert!(!restored);
                     let kms = TestKms::new(1);
-                    drop(Keyring::open_and_restore(mem_storage(&after), kms, manual()).unwrap());
+                    drop(
+                        atrest::keyring::Access::open_and_restore(
+                            mem_storage(&after),
+                            kms,
+                            manual(),
+                        )
+                        .unwrap(),
+                    );
                 }
                 check(&after, &["one", "two"], &[3, 4, 5, 6]);
             }
@@ -243,7 +258,7 @@ fn no_file_names_a_data_key_that_a_crash_takes_back() {
         let mem = base.fork();
         mem.stop_at(steps);
         let fs = mem_open(&mem, &TestKms::new(1));
-        let changed = fs.as_ref().is_ok_and(|fs| fs.keyring().rotate_data_key().is_ok());
+        let changed = fs.as_ref().is_ok_and(|fs| fs.keyring().keys().rotate().is_ok());
         drop(fs);
         // The process died, the system did not: what it wrote can be read.
         let mem = mem.fork();
@@ -319,12 +334,12 @@ fn a_fault_in_a_rotation_leaves_a_handle_that_serves() {
             let crashes = mem.crashes();
             if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Poisoned) {
                 poisoned += 1;
-                assert_eq!(kind(fs.keyring().rotate_data_key()), ErrorKind::Poisoned);
+                assert_eq!(kind(fs.keyring().keys().rotate()), ErrorKind::Poisoned);
                 assert_eq!(kind(fs.keyring().reload()), ErrorKind::Poisoned);
-                fs.keyring().revoke().unwrap();
-                assert_eq!(kind(fs.keyring().restore()), ErrorKind::Poisoned);
+                fs.keyring().access().revoke().unwrap();
+                assert_eq!(kind(fs.keyring().access().restore()), ErrorKind::Poisoned);
             } else {
-                fs.keyring().rotate_data_key().unwrap();
+                fs.keyring().keys().rotate().unwrap();
                 write_file(&fs, "four").unwrap();
                 check_file(&fs, "four");
             }
@@ -357,7 +372,7 @@ fn a_failed_rotation_leaves_the_directory_as_it_was() {
         }
     }
     full.room(None);
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     drop(fs);
     check(&full, &["one", "two"], &[4]);
 }

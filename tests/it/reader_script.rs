@@ -57,7 +57,7 @@ fn an_independent_reader_decrypts_a_store() {
         for len in [0, 1, 16_368, 16_369, 100_000] {
             names.push(format!("{letter}{len}"));
             expected.extend(write(names.last().unwrap(), suite, len));
-            fs.keyring().rotate_data_key().unwrap();
+            fs.keyring().keys().rotate().unwrap();
         }
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -68,11 +68,11 @@ fn an_independent_reader_decrypts_a_store() {
         assert!(output.stdout == expected, "other plaintext under {key}");
     };
     check("cmek.key");
-    fs.keyring().rotate_store_key().unwrap();
+    fs.keyring().keys().rotate_store_key().unwrap();
     check("cmek.key");
     let new = store.dir.path().join("new.key");
     atrest::kms::generate_key_file(&new).unwrap();
-    fs.keyring().rotate_cmek(key_file(&new)).unwrap();
+    fs.keyring().slots().rotate(key_file(&new)).unwrap();
     check("new.key");
     // What it is told about the keys is what the library says.
     let listed = read(&store, "new.key", &[]);

@@ -24,7 +24,7 @@ fn recover(
     place: ImagePlace,
     kms: &Arc<TestKms>,
 ) -> Result<(EncryptedFs, Recovery), Error> {
-    let (keyring, recovery) = Keyring::recover(storage, place, vec![kms.clone()], manual())?;
+    let (keyring, recovery) = storage.recover(place, vec![kms.clone()], manual())?;
     Ok((EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())), recovery))
 }
 
@@ -34,7 +34,7 @@ fn three() -> (MemFs, Arc<TestKms>) {
     let fs = mem_create(&mem, &kms).unwrap();
     write_file(&fs, "first").unwrap();
     for name in ["second", "third"] {
-        fs.keyring().rotate_data_key().unwrap();
+        fs.keyring().keys().rotate().unwrap();
         write_file(&fs, name).unwrap();
     }
     (killed(&mem, fs), kms)
@@ -93,7 +93,7 @@ fn an_image_is_put_back_only_when_it_is_chosen_and_needed() {
     check_file(&fs, "second");
     assert_eq!(kind(fs.open(in_dir("third"))), ErrorKind::UnknownKey);
     // A new data key, the bad image aside, an event.
-    assert_eq!(fs.keyring().active_data_key_id().unwrap(), recovery.data_key_id);
+    assert_eq!(fs.keyring().keys().active_id().unwrap(), recovery.data_key_id);
     let status = fs.keyring().status();
     assert_eq!((status.data_keys.len(), status.info.generation), (3, 3));
     assert!(status.history.iter().any(|event| event.what == AuditKind::Recovered));
@@ -111,7 +111,7 @@ fn later_images_do_not_pass_for_older_ones() {
     let (fs, recovery) = recover(&mem, mem_storage(&mem), ImagePlace::Kept(1), &kms).unwrap();
     assert_eq!(recovery.kept_aside.len(), 2);
     for _ in 0..4 {
-        fs.keyring().rotate_data_key().unwrap();
+        fs.keyring().keys().rotate().unwrap();
     }
     drop(fs);
     let images = mem_storage(&mem).images(&[kms], &manual()).unwrap();
@@ -139,7 +139,7 @@ fn a_recovery_that_is_cut_off_anywhere_is_done_again() {
         for (crash, left) in stopped.crashes() {
             // Whoever just opens it goes on under no key of the chosen image.
             if let Ok(fs) = mem_open(&left.fork(), &kms) {
-                let active = fs.keyring().active_data_key_id().unwrap();
+                let active = fs.keyring().keys().active_id().unwrap();
                 assert!(!old_keys.contains(&active), "{at} {crash:?}");
                 let status = fs.keyring().status();
                 assert!(status.history.iter().any(|e| e.what == AuditKind::Recovered));
@@ -177,7 +177,7 @@ fn the_mirror_has_every_commit_and_is_never_newer() {
     let run = |mem: &MemFs| -> Result<(), Error> {
         let keyring = Keyring::open(mirrored(mem), kms.clone(), manual())?;
         let fs = EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()));
-        fs.keyring().rotate_data_key()?;
+        fs.keyring().keys().rotate()?;
         write_file(&fs, "file")
     };
     let count = {
@@ -214,7 +214,7 @@ fn a_mirror_is_brought_up_to_date_and_guards_against_rollback() {
     drop(Keyring::open(mirrored(&mem), kms.clone(), manual()).unwrap());
     assert_eq!(mem.read(&mirror), mem.read(&in_dir(KEYRING_FILE)));
     // The store went on without it.
-    mem_open(&mem, &kms).unwrap().keyring().rotate_data_key().unwrap();
+    mem_open(&mem, &kms).unwrap().keyring().keys().rotate().unwrap();
     assert_ne!(mem.read(&mirror), mem.read(&in_dir(KEYRING_FILE)));
     drop(Keyring::open(mirrored(&mem), kms.clone(), manual()).unwrap());
     assert_eq!(mem.read(&mirror), mem.read(&in_dir(KEYRING_FILE)));
@@ -249,11 +249,11 @@ fn a_mirror_that_fails_leaves_the_store_as_it_was() {
     let keyring = Keyring::create(mirrored(&mem), kms.clone(), manual()).unwrap();
     let before = mem.read(&in_dir(KEYRING_FILE));
     mem.room(Some(10));
-    assert!(matches!(kind(keyring.rotate_data_key()), ErrorKind::Io(_)));
+    assert!(matches!(kind(keyring.keys().rotate()), ErrorKind::Io(_)));
     mem.room(None);
     assert_eq!(mem.read(&in_dir(KEYRING_FILE)), before);
     // Not poisoned: the next one works.
-    keyring.rotate_data_key().unwrap();
+    keyring.keys().rotate().unwrap();
     // A directory that is not there.
     let store = TestStore::new();
     drop(store.keyring());

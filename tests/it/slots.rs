@@ -13,7 +13,7 @@ fn store() -> (Arc<MemoryStorage>, Arc<ScriptedKms>, Arc<ScriptedKms>) {
     let storage = Arc::new(MemoryStorage::new());
     let (eu, us) = (ScriptedKms::new("eu"), ScriptedKms::new("us"));
     let keyring = Keyring::create(storage.clone(), eu.clone(), Options::default()).unwrap();
-    keyring.add_slot("us", us.clone()).unwrap();
+    keyring.slots().add("us", us.clone()).unwrap();
     (storage, eu, us)
 }
 
@@ -22,7 +22,7 @@ fn both(eu: &Arc<ScriptedKms>, us: &Arc<ScriptedKms>) -> Vec<Arc<dyn Kms>> {
 }
 
 fn names(keyring: &Keyring) -> Vec<String> {
-    keyring.slots().into_iter().map(|slot| slot.name).collect()
+    keyring.slots().list().into_iter().map(|slot| slot.name).collect()
 }
 
 #[test]
@@ -95,18 +95,18 @@ fn slots_are_added_and_removed_and_the_last_one_stays() {
     let keyring = Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap();
     let kind = |result: atrest::error::Result<()>| result.unwrap_err().kind();
     let third = ScriptedKms::new("third");
-    assert_eq!(kind(keyring.add_slot("us", third.clone())), ErrorKind::InvalidArgument);
-    assert_eq!(kind(keyring.add_slot("again", us.clone())), ErrorKind::InvalidArgument);
-    assert_eq!(kind(keyring.add_slot("", third.clone())), ErrorKind::InvalidArgument);
-    assert_eq!(kind(keyring.replace_cmek("us", eu.clone())), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.slots().add("us", third.clone())), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.slots().add("again", us.clone())), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.slots().add("", third.clone())), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.slots().replace("us", eu.clone())), ErrorKind::InvalidArgument);
     third.lie();
-    assert_eq!(kind(keyring.add_slot("third", third.clone())), ErrorKind::WrongStoreKey);
-    assert_eq!(kind(keyring.replace_cmek("us", third)), ErrorKind::WrongStoreKey);
-    assert_eq!(kind(keyring.remove_slot("mars")), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.slots().add("third", third.clone())), ErrorKind::WrongStoreKey);
+    assert_eq!(kind(keyring.slots().replace("us", third)), ErrorKind::WrongStoreKey);
+    assert_eq!(kind(keyring.slots().remove("mars")), ErrorKind::InvalidArgument);
     assert_eq!(names(&keyring), ["default", "us"]);
 
-    keyring.remove_slot("default").unwrap();
-    assert_eq!(kind(keyring.remove_slot("us")), ErrorKind::InvalidArgument);
+    keyring.slots().remove("default").unwrap();
+    assert_eq!(kind(keyring.slots().remove("us")), ErrorKind::InvalidArgument);
     drop(keyring);
     assert!(storage_has_no_old_images(&storage));
     let error = Keyring::open(storage.clone(), eu, Options::default()).unwrap_err();
@@ -124,22 +124,26 @@ fn storage_has_no_old_images(storage: &MemoryStorage) -> bool {
 fn rewrapping_takes_the_newest_version_of_the_same_key() {
     let (storage, eu, us) = store();
     let keyring = Keyring::open(storage, both(&eu, &us), Options::default()).unwrap();
-    let versions = || keyring.slots().into_iter().map(|slot| slot.key_version).collect::<Vec<_>>();
+    let versions =
+        || keyring.slots().list().into_iter().map(|slot| slot.key_version).collect::<Vec<_>>();
     eu.rotate();
     us.rotate();
-    assert_eq!(keyring.rewrap(Some("us")).unwrap(), 1);
+    assert_eq!(keyring.slots().rewrap(Some("us")).unwrap(), 1);
     assert_eq!(versions(), ["1", "2"]);
-    assert_eq!(keyring.rewrap(Some("mars")).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert_eq!(
+        keyring.slots().rewrap(Some("mars")).unwrap_err().kind(),
+        ErrorKind::InvalidArgument
+    );
     us.fail(KmsErrorKind::Unreachable);
     us.rotate();
-    let error = keyring.rewrap(None).unwrap_err();
+    let error = keyring.slots().rewrap(None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Kms(KmsErrorKind::Unreachable));
     assert_eq!(versions(), ["1", "2"]);
     us.fail(None);
-    assert_eq!(keyring.rewrap(None).unwrap(), 2);
+    assert_eq!(keyring.slots().rewrap(None).unwrap(), 2);
     assert_eq!(versions(), ["2", "3"]);
     eu.lie();
-    assert_eq!(keyring.rewrap(None).unwrap_err().kind(), ErrorKind::WrongStoreKey);
+    assert_eq!(keyring.slots().rewrap(None).unwrap_err().kind(), ErrorKind::WrongStoreKey);
 }
 
 #[test]
@@ -147,15 +151,15 @@ fn a_new_store_key_needs_every_slots_service() {
     let (storage, eu, us) = store();
     {
         let keyring = Keyring::open(storage.clone(), eu.clone(), Options::default()).unwrap();
-        let error = keyring.rotate_store_key().unwrap_err();
+        let error = keyring.keys().rotate_store_key().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Kms(KmsErrorKind::Misconfigured));
     }
     {
         let keyring = Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap();
         us.fail(KmsErrorKind::Unreachable);
-        assert!(keyring.rotate_store_key().is_err());
+        assert!(keyring.keys().rotate_store_key().is_err());
         us.fail(None);
-        keyring.rotate_store_key().unwrap();
+        keyring.keys().rotate_store_key().unwrap();
     }
     for one in [eu, us] {
         drop(Keyring::open(storage.clone(), one, Options::default()).unwrap());
@@ -168,11 +172,11 @@ fn a_customers_key_is_replaced_and_the_change_is_in_the_audit() {
     let new = ScriptedKms::new("new");
     {
         let keyring = Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap();
-        keyring.replace_cmek("us", new.clone()).unwrap();
-        keyring.rotate_store_key().unwrap();
-        keyring.rewrap(Some("us")).unwrap();
-        keyring.remove_slot("default").unwrap();
-        let what: Vec<_> = keyring.audit().unwrap().into_iter().map(|e| e.what).collect();
+        keyring.slots().replace("us", new.clone()).unwrap();
+        keyring.keys().rotate_store_key().unwrap();
+        keyring.slots().rewrap(Some("us")).unwrap();
+        keyring.slots().remove("default").unwrap();
+        let what: Vec<_> = keyring.audit().events().unwrap().into_iter().map(|e| e.what).collect();
         use AuditKind::*;
         let expected = [
             Created,

@@ -122,12 +122,12 @@ pub(crate) fn text(state: &AdminState) -> String {
 fn add_store(out: &mut Families, at: Labels<'_>, store: &Store) {
     let found = store.state();
     out.add("atrest_store_encrypted", at, flag(!matches!(found, State::Plain)));
-    let open = matches!(&found, State::Open(keyring) if keyring.access().state.serves());
+    let open = matches!(&found, State::Open(keyring) if keyring.access().status().state.serves());
     out.add("atrest_store_open", at, flag(open));
     let access_state = match &found {
         State::Plain => None,
         State::Closed(closed) => Some(state_of_closed(closed)),
-        State::Open(keyring) => Some(keyring.access().state),
+        State::Open(keyring) => Some(keyring.access().status().state),
     };
     for state in STATES.iter().filter(|_| access_state.is_some()) {
         let labels = with(at, &[("state", state.as_str())]);
@@ -141,7 +141,7 @@ fn add_store(out: &mut Families, at: Labels<'_>, store: &Store) {
 }
 
 fn add_access(out: &mut Families, at: Labels<'_>, keyring: &Keyring) {
-    let access = keyring.access();
+    let access = keyring.access().status();
     let mut seconds = |name, duration: Duration| out.add(name, at, duration.as_secs_f64());
     seconds("atrest_access_state_seconds", access.in_state);
     seconds("atrest_access_good_check_age_seconds", access.since_good_check);
@@ -192,7 +192,7 @@ fn add_events(out: &mut Families, at: Labels<'_>, store: &Store, keyring: &Keyri
     let generation = keyring.status().info.generation;
     let mut counted = store.rotations.lock().unwrap_or_else(PoisonError::into_inner);
     if counted.generation != generation || counted.by_kind.is_empty() {
-        let Ok(events) = keyring.audit() else {
+        let Ok(events) = keyring.audit().events() else {
             out.add("atrest_audit_readable", at, 0.0);
             return;
         };

@@ -183,6 +183,7 @@ fn disable(store: &Store, local: &Arc<dyn Kms>) -> Result<(), RpcError> {
         State::Plain => Ok(()),
         State::Closed(_) => Err(lost(store.region())),
         State::Open(keyring) => keyring
+            .slots()
             .disable_cmek(local.clone())
             .map_err(|error| RpcError::of(store.region(), &error)),
     }
@@ -196,12 +197,12 @@ fn change_key(cluster: &Cluster, change: &Change, local: Option<&str>) -> Result
     let done = match (store.state(), slot) {
         (State::Plain, _) => store.create(kms),
         (State::Closed(_), _) => return Err(lost(&change.region)),
-        (State::Open(keyring), _) if !managed && own => keyring.enable_cmek(kms),
-        (State::Open(keyring), None) => keyring.add_slot(&change.region, kms),
+        (State::Open(keyring), _) if !managed && own => keyring.slots().enable_cmek(kms),
+        (State::Open(keyring), None) => keyring.slots().add(&change.region, kms),
         (State::Open(keyring), Some(slot)) if slot.key_uri == kms.key_uri().as_str() => {
-            keyring.rewrap(Some(&slot.name)).map(|_| ())
+            keyring.slots().rewrap(Some(&slot.name)).map(|_| ())
         }
-        (State::Open(keyring), Some(slot)) => keyring.replace_cmek(&slot.name, kms),
+        (State::Open(keyring), Some(slot)) => keyring.slots().replace(&slot.name, kms),
     };
     done.map_err(|error| RpcError::of(&change.region, &error))
 }

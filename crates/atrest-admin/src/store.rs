@@ -112,7 +112,7 @@ impl Store {
         let _opening = self.opening();
         let Some(directory) = &self.directory else { return Err(handed()) };
         let options = directory.options.clone();
-        let keyring = Keyring::enable(directory.storage(), kms, options)?;
+        let keyring = Keyring::create(directory.storage(), kms, options.allowing_plaintext())?;
         self.set(State::Open(keyring));
         Ok(())
     }
@@ -120,10 +120,10 @@ impl Store {
     pub(crate) fn revoke(&self) -> Result<()> {
         let _opening = self.opening();
         match (self.state(), &self.directory) {
-            (State::Open(keyring), _) => keyring.revoke(),
+            (State::Open(keyring), _) => keyring.access().revoke(),
             (State::Plain, _) => Ok(()),
             (State::Closed(_), Some(directory)) => {
-                Keyring::request_revocation(&directory.storage())?;
+                atrest::keyring::Access::request_revocation(&directory.storage())?;
                 self.set(State::Closed(directory.refusal(&Error::new(
                     ErrorKind::CmekRevoked,
                     "access to the store was withdrawn on request",
@@ -137,15 +137,19 @@ impl Store {
     pub(crate) fn restore(&self) -> Result<()> {
         if let State::Open(keyring) = self.state() {
             // Without the lock: a revocation must not wait for the key service.
-            return keyring.restore();
+            return keyring.access().restore();
         }
         let _opening = self.opening();
         match (self.state(), &self.directory) {
-            (State::Open(keyring), _) => keyring.restore(),
+            (State::Open(keyring), _) => keyring.access().restore(),
             (State::Plain, _) => Ok(()),
             (State::Closed(_), Some(directory)) => {
                 let (storage, options) = (directory.storage(), directory.options.clone());
-                match Keyring::open_and_restore(storage, directory.kms.clone(), options) {
+                match atrest::keyring::Access::open_and_restore(
+                    storage,
+                    directory.kms.clone(),
+                    options,
+                ) {
                     Ok(keyring) => self.set(State::Open(keyring)),
                     Err(error) => {
                         self.set(State::Closed(directory.refusal(&error)));
@@ -185,7 +189,7 @@ impl Store {
         match self.state() {
             State::Plain => Vec::new(),
             State::Closed(closed) => closed.slots,
-            State::Open(keyring) => keyring.slots(),
+            State::Open(keyring) => keyring.slots().list(),
         }
     }
 
@@ -208,7 +212,7 @@ impl Directory {
     fn open(&self) -> Result<State> {
         exists(&self.path)?;
         // Before opening, which leaves a lock file.
-        match Keyring::inspect(&self.storage()) {
+        match atrest::keyring::KeyringInfo::read(&self.storage()) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::KeyringMissing => return Ok(State::Plain),
             Err(error) => return Err(error.with_path(&self.path)),
@@ -228,7 +232,9 @@ impl Directory {
         Closed {
             kind: error.kind(),
             message: crate::rpc::sentence(error),
-            slots: Keyring::inspect(&self.storage()).map(|info| info.slots).unwrap_or_default(),
+            slots: atrest::keyring::KeyringInfo::read(&self.storage())
+                .map(|info| info.slots)
+                .unwrap_or_default(),
         }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn storage(dir: &Path) -> Result<DirectoryStorage> {
         Err(source) => return Err(Failure::io("the store cannot be opened", dir, source)),
     }
     let storage = DirectoryStorage::new(dir);
-    Keyring::inspect(&storage).map_err(|error| with_dir(error, dir))?;
+    atrest::keyring::KeyringInfo::read(&storage).map_err(|error| with_dir(error, dir))?;
     Ok(storage)
 }
 

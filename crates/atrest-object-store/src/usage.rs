@@ -80,7 +80,7 @@ impl EncryptedStore {
         let retired = blocking(move || {
             let bridge = Bridge::new(LOOK_MAX)?;
             let live = Objects { bridge, inner, store_id: keyring.store_id() };
-            keyring.retire(Some(&live), grace, &|_| {})
+            keyring.keys().retire(Some(&live), grace, &|_| {})
         });
         retired.await.map_err(|error| refused(&Path::default(), error))
     }

@@ -61,9 +61,9 @@ fn child() {
             writer.finish().unwrap();
             readers.push(fs.open(&path).unwrap());
         }
-        fs.keyring().rotate_data_key().unwrap();
+        fs.keyring().keys().rotate().unwrap();
     }
-    fs.keyring().check_now();
+    fs.keyring().access().check_now();
     let go_on = std::sync::Barrier::new(3);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -82,9 +82,9 @@ fn child() {
         }
         go_on.wait();
         assert_eq!(next("working"), "revoke");
-        fs.keyring().revoke().unwrap();
+        fs.keyring().access().revoke().unwrap();
         assert_eq!(next("revoked"), "restore");
-        fs.keyring().restore().unwrap();
+        fs.keyring().access().restore().unwrap();
         assert_eq!(next("restored"), "end");
         go_on.wait();
     });

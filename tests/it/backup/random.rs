@@ -61,8 +61,8 @@ fn run(bench: &Bench, step: &Step, seed: u8) -> Option<BackupReport> {
         Step::Remove(number) => drop(bench.fs.remove(path(*number))),
         Step::Rename(from, to) => drop(bench.fs.rename(path(*from), path(*to))),
         Step::Link(from, to) => drop(bench.fs.hard_link(path(*from), path(*to))),
-        Step::RotateDataKey => drop(bench.fs.keyring().rotate_data_key().unwrap()),
-        Step::RotateStoreKey => drop(bench.fs.keyring().rotate_store_key().unwrap()),
+        Step::RotateDataKey => drop(bench.fs.keyring().keys().rotate().unwrap()),
+        Step::RotateStoreKey => drop(bench.fs.keyring().keys().rotate_store_key().unwrap()),
         Step::BackUp => return Some(bench.back_up()),
         Step::Cancelled(calls) => {
             let snapshot = Snapshot::take(&bench.fs, bench.store.data()).unwrap();

@@ -20,7 +20,7 @@ const CHANGES: [(&str, Change); 3] = [
         fs.retire(None, Duration::ZERO, &|_| {})?;
         fs.retire(None, Duration::ZERO, &|_| {}).map(drop)
     }),
-    ("shredding", |fs| fs.keyring().danger_shred_keyspace("tenant")),
+    ("shredding", |fs| fs.keyring().keyspaces().danger_shred("tenant")),
 ];
 
 fn reencrypt(fs: &EncryptedFs) -> Result<(), Error> {
@@ -39,10 +39,10 @@ fn base() -> MemFs {
     let fs = mem_create(&mem, &TestKms::new(1)).unwrap();
     for file in FILES {
         write_file(&fs, file).unwrap();
-        fs.keyring().rotate_data_key().unwrap();
+        fs.keyring().keys().rotate().unwrap();
     }
-    fs.keyring().create_keyspace("tenant").unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keyspaces().create("tenant").unwrap();
+    fs.keyring().keys().rotate().unwrap();
     drop(fs);
     mem.fork()
 }

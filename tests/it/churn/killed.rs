@@ -53,7 +53,7 @@ fn child() {
         scope.spawn(|| engine(&fs, &dir.join("data"), &next));
         scope.spawn(|| {
             loop {
-                fs.keyring().rotate_data_key().unwrap();
+                fs.keyring().keys().rotate().unwrap();
                 std::thread::sleep(Duration::from_millis(5));
             }
         });

@@ -52,7 +52,7 @@ fn files_go_on_under_the_newest_key() {
     let fs = store.fs();
     let path = |name: &str| store.data().join(name);
     let data: Vec<u8> = (0..3_000_000_u32).map(|i| (i * 7 + i / 256) as u8).collect();
-    let keyspace = fs.keyring().create_keyspace("tenant").unwrap();
+    let keyspace = fs.keyring().keyspaces().create("tenant").unwrap();
     let mut specs = Vec::new();
     for (name, suite, id) in [
         ("ctr", Suite::Aes256Ctr, 7),
@@ -69,8 +69,8 @@ fn files_go_on_under_the_newest_key() {
     std::fs::set_permissions(path("ctr"), std::fs::Permissions::from_mode(0o640)).unwrap();
     let before = fs.open(path("ctr")).unwrap();
     let (inode, old) = (path("ctr").metadata().unwrap().ino(), std::fs::read(path("gcm")).unwrap());
-    fs.keyring().rotate_data_key().unwrap();
-    let new = fs.keyring().rotate_keyspace(keyspace).unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    let new = fs.keyring().keyspaces().rotate(keyspace).unwrap();
 
     let last = Mutex::new(None);
     let on_progress =
@@ -132,7 +132,7 @@ fn plaintext_in_and_out() {
     assert_eq!(counts(&fs.usage().unwrap()), counts(&fs.scan_usage(&|_| {}).unwrap()));
     let mut strict = fs.keyring().settings();
     strict.plaintext = PlaintextPolicy::Require;
-    fs.keyring().configure(&strict).unwrap();
+    fs.keyring().keys().configure(&strict).unwrap();
     let refused = fs.reencrypt(&Reencrypt::default().danger_to_plaintext());
     assert_eq!(kind(refused), ErrorKind::InvalidArgument);
     assert_eq!(kind(fs.reencrypt(&how)), ErrorKind::InvalidArgument);
@@ -159,7 +159,7 @@ fn a_file_in_writing_is_left_alone() {
     let mut writer = fs.create_new(&path, FileKind::Log).unwrap();
     writer.append(b"first ").unwrap();
     writer.sync().unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     let report = fs.reencrypt(&all()).unwrap();
     assert_eq!(report.skipped, [(path.clone(), Skipped::BeingWritten)]);
     writer.append(b"second").unwrap();
@@ -176,7 +176,7 @@ fn a_cancelled_run_is_gone_on_with() {
     for file in 0..20 {
         write(&fs, &store.data().join(file.to_string()), &[file; 100_000]);
     }
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     let (cancel, steps) = (AtomicBool::new(false), AtomicU64::new(0));
     let on_progress = |_: &atrest::churn::ReencryptProgress| {
         cancel.store(steps.fetch_add(1, Ordering::Relaxed) > 12, Ordering::Relaxed);
@@ -200,7 +200,7 @@ fn leftovers_are_recognised_and_removed() {
     let fs = store.fs();
     let path = store.data().join("a");
     write(&fs, &path, b"1");
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     // The name a killed run leaves: the same for the same file.
     struct Stop(Mutex<Option<std::path::PathBuf>>);
     impl CommitHook for Stop {
@@ -250,7 +250,7 @@ fn what_the_engine_does_meanwhile_stands() {
     let again = |meanwhile: &(dyn Fn(&Path) + Sync)| {
         let _ = std::fs::remove_file(&path);
         write(&fs, &path, b"old");
-        fs.keyring().rotate_data_key().unwrap();
+        fs.keyring().keys().rotate().unwrap();
         let hook = Meanwhile(meanwhile);
         let mut how = all();
         how.commit = Some(&hook);
@@ -325,7 +325,7 @@ fn an_engine_that_removes_and_replaces_at_random_loses_nothing() {
             stop.store(true, Ordering::Relaxed);
         });
         while !stop.load(Ordering::Relaxed) {
-            fs.keyring().rotate_data_key().unwrap();
+            fs.keyring().keys().rotate().unwrap();
             let report = fs.reencrypt(&all()).unwrap();
             assert!(report.failed.is_empty(), "{report:?}");
         }
@@ -353,7 +353,7 @@ fn a_damaged_file_fails_and_stays() {
     let mut bytes = std::fs::read(path("bad")).unwrap();
     bytes[20_000] ^= 1;
     std::fs::write(path("bad"), &bytes).unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     let report = fs.reencrypt(&all()).unwrap();
     assert_eq!((report.files, report.failed.len()), (1, 1));
     assert_eq!(report.failed[0].1.kind(), ErrorKind::Authentication);

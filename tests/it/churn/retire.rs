@@ -14,7 +14,7 @@ use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring};
 use super::{MovedClock, options, write};
 use crate::support::{TestStore, kind};
 
-const GRACE: Duration = Keyring::RETIRE_GRACE;
+const GRACE: Duration = atrest::keyring::RETIRE_GRACE;
 
 fn quiet(_: ScanProgress) {}
 
@@ -42,7 +42,7 @@ fn files_open_at_any_time_while_keys_are_retired() {
         });
         let _stop = Stop(&stop);
         for _ in 0..40 {
-            fs.keyring().rotate_data_key().unwrap();
+            fs.keyring().keys().rotate().unwrap();
             write(&fs, &path, b"1");
             fs.remove(&path).unwrap();
             fs.retire(None, Duration::ZERO, &quiet).unwrap();
@@ -70,7 +70,7 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
     let path = |name: &str| store.data().join(name);
     let old = write(&fs, &path("old"), &[1; 5000]);
     assert_eq!(retire(&fs).keys, [], "the active key is no candidate");
-    let new = fs.keyring().rotate_data_key().unwrap();
+    let new = fs.keyring().keys().rotate().unwrap();
     write(&fs, &path("new"), b"new");
     assert_eq!(outcome(&retire(&fs), old), RetireOutcome::InUse);
     let old_image = std::fs::read(path("KEYRING")).unwrap();
@@ -102,7 +102,7 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
     let fs = open(&store, &clock);
     assert_eq!(state(&fs, old), KeyState::Destroyed);
     assert_eq!(fs.open(path("new")).unwrap().len().unwrap(), 3);
-    assert_eq!(fs.keyring().active_data_key_id().unwrap(), new);
+    assert_eq!(fs.keyring().keys().active_id().unwrap(), new);
     // Somebody brings the old image back: only an anchor kept outside shows that.
     let anchor = fs.keyring().anchor();
     drop(fs);
@@ -120,7 +120,7 @@ fn a_file_that_comes_back_saves_its_key() {
     let (path, outside) = (store.data().join("a"), store.dir.path().join("outside"));
     let old = write(&fs, &path, b"1");
     std::fs::rename(&path, &outside).unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     assert!(matches!(outcome(&retire(&fs), old), RetireOutcome::Retiring { .. }));
     clock.advance_days(30);
     std::fs::rename(&outside, &path).unwrap();
@@ -137,29 +137,29 @@ fn a_hold_keeps_its_keys() {
     let (store, clock) = (TestStore::new(), MovedClock::new());
     let fs = open(&store, &clock);
     let keyring = fs.keyring();
-    let old = keyring.active_data_key_id().unwrap();
-    keyring.register_hold("backup 1", &[old]).unwrap();
-    let next = keyring.rotate_data_key().unwrap();
-    keyring.register_hold("backup 1", &[old, next]).unwrap();
-    keyring.rotate_data_key().unwrap();
+    let old = keyring.keys().active_id().unwrap();
+    keyring.holds().register("backup 1", &[old]).unwrap();
+    let next = keyring.keys().rotate().unwrap();
+    keyring.holds().register("backup 1", &[old, next]).unwrap();
+    keyring.keys().rotate().unwrap();
     drop(fs);
     let fs = open(&store, &clock);
     let keyring = fs.keyring();
-    assert_eq!(keyring.holds()[0].keys, [old, next]);
+    assert_eq!(keyring.holds().list()[0].keys, [old, next]);
     clock.advance_days(30);
     let held = RetireOutcome::Held { by: vec!["backup 1".into()] };
     let first = retire(&fs);
     assert_eq!((outcome(&first, old), outcome(&first, next)), (held.clone(), held));
-    assert_eq!(kind(keyring.release_hold("backup 2")), ErrorKind::InvalidArgument);
-    keyring.release_hold("backup 1").unwrap();
+    assert_eq!(kind(keyring.holds().release("backup 2")), ErrorKind::InvalidArgument);
+    keyring.holds().release("backup 1").unwrap();
     retire(&fs);
     // A hold that comes in the time of grace counts too.
-    keyring.register_hold("backup 2", &[next]).unwrap();
+    keyring.holds().register("backup 2", &[next]).unwrap();
     clock.advance_days(7);
     let last = retire(&fs);
     assert_eq!(outcome(&last, old), RetireOutcome::Destroyed);
     assert!(matches!(outcome(&last, next), RetireOutcome::Held { .. }));
-    assert_eq!(kind(keyring.register_hold("late", &[old])), ErrorKind::UnknownKey);
+    assert_eq!(kind(keyring.holds().register("late", &[old])), ErrorKind::UnknownKey);
 }
 
 #[test]
@@ -169,8 +169,8 @@ fn an_open_file_keeps_its_key() {
     let path = store.data().join("wal");
     let mut writer = fs.create_new(&path, FileKind::Log).unwrap();
     writer.append(b"in the buffer alone").unwrap();
-    let old = fs.keyring().active_data_key_id().unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    let old = fs.keyring().keys().active_id().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     retire(&fs);
     clock.advance_days(8);
     // No header on the disk names the key yet.
@@ -203,7 +203,7 @@ fn files_in_other_directories_count() {
     assert_eq!(fs.keyring().anchor().generation, generation, "one commit a directory");
     let canonical = elsewhere.path().canonicalize().unwrap();
     assert!(fs.keyring().directories().contains(&canonical));
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     drop(fs);
 
     let fs = open(&store, &clock);
@@ -227,7 +227,7 @@ fn a_header_that_cannot_be_read_stops_everything() {
     let fs = open(&store, &clock);
     let path = store.data().join("a");
     write(&fs, &path, b"1");
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[60] ^= 1; // In the data key's id.
     std::fs::write(&path, bytes).unwrap();
@@ -250,8 +250,8 @@ fn a_file_that_is_finished_during_the_scan_keeps_its_key() {
     let fs = open(&store, &clock);
     let path = store.data().join("late");
     let writer = fs.create_new(&path, FileKind::Table).unwrap();
-    let old = fs.keyring().active_data_key_id().unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    let old = fs.keyring().keys().active_id().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     retire(&fs);
     clock.advance_days(8);
     // The scan has seen an empty file; at the commit no file is open.
@@ -278,11 +278,11 @@ impl LiveKeys for Listed {
 fn a_store_without_directories_has_its_own_list() {
     let (store, clock) = (TestStore::new(), MovedClock::new());
     let keyring = Keyring::create(MemoryStorage::new(), store.kms(), options(&clock)).unwrap();
-    let old = keyring.active_data_key_id().unwrap();
-    keyring.rotate_data_key().unwrap();
-    assert_eq!(kind(keyring.retire(None, GRACE, &quiet)), ErrorKind::InvalidArgument);
+    let old = keyring.keys().active_id().unwrap();
+    keyring.keys().rotate().unwrap();
+    assert_eq!(kind(keyring.keys().retire(None, GRACE, &quiet)), ErrorKind::InvalidArgument);
     let live = Listed(Mutex::new(vec![old]));
-    let retire = || keyring.retire(Some(&live), GRACE, &quiet).unwrap();
+    let retire = || keyring.keys().retire(Some(&live), GRACE, &quiet).unwrap();
     assert_eq!(outcome(&retire(), old), RetireOutcome::InUse);
     live.0.lock().unwrap().clear();
     retire();
@@ -298,9 +298,9 @@ fn a_read_only_handle_writes_no_file() {
         Keyring::open_read_only(store.storage(), store.kms(), Default::default()).unwrap();
     assert_eq!(kind(keyring.encryptor(FileKind::Table)), ErrorKind::ReadOnly);
     assert_eq!(
-        kind(keyring.retire(None, GRACE, &quiet).and_then(|r| {
+        kind(keyring.keys().retire(None, GRACE, &quiet).and_then(|r| {
             assert_eq!(r.keys, []);
-            keyring.rotate_data_key()
+            keyring.keys().rotate()
         })),
         ErrorKind::ReadOnly
     );
@@ -315,7 +315,7 @@ fn files_that_move_during_the_scan_save_their_key() {
     for file in 0..400 {
         write(&fs, &dirs[file % 8].join(format!("new{file}")), b"1");
     }
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     for file in 0..400 {
         fs.remove(dirs[file % 8].join(format!("new{file}"))).unwrap();
     }
@@ -323,7 +323,7 @@ fn files_that_move_during_the_scan_save_their_key() {
     for file in 0..400 {
         write(&fs, &dirs[file % 8].join(format!("new{file}")), b"1");
     }
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     let stop = AtomicBool::new(false);
     for file in 0..400 {
         fs.remove(dirs[file % 8].join(format!("new{file}"))).unwrap();
@@ -351,9 +351,9 @@ fn shredding_a_keyspace_leaves_the_others() {
     let fs = open(&store, &clock);
     let keyring = fs.keyring();
     let (red, blue) =
-        (keyring.create_keyspace("red").unwrap(), keyring.create_keyspace("blue").unwrap());
-    assert_eq!(kind(keyring.create_keyspace("red")), ErrorKind::InvalidArgument);
-    assert_eq!(kind(keyring.create_keyspace("")), ErrorKind::InvalidArgument);
+        (keyring.keyspaces().create("red").unwrap(), keyring.keyspaces().create("blue").unwrap());
+    assert_eq!(kind(keyring.keyspaces().create("red")), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.keyspaces().create("")), ErrorKind::InvalidArgument);
     let create = |name: &str, keyspace| {
         let spec = FileSpec::new(FileKind::Table).keyspace(keyspace);
         let mut writer = fs.create_new(store.data().join(name), spec).unwrap();
@@ -364,20 +364,20 @@ fn shredding_a_keyspace_leaves_the_others() {
     let blue_key = create("blue", blue);
     let mine = create("mine", Default::default());
     assert!(red_key != blue_key && blue_key != mine);
-    keyring.rotate_keyspace(red).unwrap();
+    keyring.keyspaces().rotate(red).unwrap();
     assert_eq!(create("blue2", blue), blue_key, "the others did not rotate");
     create("red2", red);
-    assert_eq!(keyring.keyspace("red"), Some(red));
+    assert_eq!(keyring.keyspaces().find("red"), Some(red));
 
     let reader = fs.open(store.data().join("red")).unwrap();
-    assert_eq!(kind(keyring.danger_shred_keyspace("default")), ErrorKind::InvalidArgument);
-    assert_eq!(kind(keyring.danger_shred_keyspace("green")), ErrorKind::InvalidArgument);
-    keyring.danger_shred_keyspace("red").unwrap();
+    assert_eq!(kind(keyring.keyspaces().danger_shred("default")), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.keyspaces().danger_shred("green")), ErrorKind::InvalidArgument);
+    keyring.keyspaces().danger_shred("red").unwrap();
     assert_eq!(kind(reader.read_exact_at(&mut [0; 3], 0)), ErrorKind::CmekRevoked);
-    keyring.revoke().unwrap();
-    keyring.restore().unwrap();
+    keyring.access().revoke().unwrap();
+    keyring.access().restore().unwrap();
     assert_eq!(kind(reader.read_exact_at(&mut [0; 3], 0)), ErrorKind::CmekRevoked);
-    assert_eq!(kind(keyring.create_keyspace("red")), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.keyspaces().create("red")), ErrorKind::InvalidArgument);
     drop(reader);
     let spec = FileSpec::new(FileKind::Table).keyspace(red);
     assert_eq!(kind(fs.create_new(store.data().join("red3"), spec)), ErrorKind::UnknownKey);
@@ -394,7 +394,7 @@ fn shredding_a_keyspace_leaves_the_others() {
         fs.open(store.data().join(name)).unwrap().read_exact_at(&mut buf, 0).unwrap();
         assert_eq!(buf, name.as_bytes());
     }
-    assert_eq!(fs.keyring().keyspaces()[1].active, None);
+    assert_eq!(fs.keyring().keyspaces().list()[1].active, None);
 }
 
 #[test]
@@ -404,9 +404,12 @@ fn a_shredded_store_is_a_record_of_itself() {
     let path = store.data().join("a");
     let key = write(&fs, &path, b"secret");
     let keyring = fs.keyring();
-    assert_eq!(kind(keyring.danger_shred_store(Default::default())), ErrorKind::IdentityMismatch);
+    assert_eq!(
+        kind(keyring.keyspaces().danger_shred_store(Default::default())),
+        ErrorKind::IdentityMismatch
+    );
     assert!(fs.open(&path).is_ok());
-    keyring.danger_shred_store(keyring.store_id()).unwrap();
+    keyring.keyspaces().danger_shred_store(keyring.store_id()).unwrap();
     assert_eq!(kind(fs.open(&path)), ErrorKind::UnknownKey);
     assert_eq!(kind(keyring.encryptor(FileKind::Table)), ErrorKind::UnknownKey);
     drop(fs);
@@ -414,5 +417,5 @@ fn a_shredded_store_is_a_record_of_itself() {
     assert_eq!(atrest::keyring::KeyringStorage::kept(&kept).unwrap(), []);
     let fs = open(&store, &clock);
     assert_eq!(state(&fs, key), KeyState::Destroyed);
-    fs.keyring().rotate_store_key().unwrap();
+    fs.keyring().keys().rotate_store_key().unwrap();
 }

@@ -234,10 +234,10 @@ fn revoking_stops_and_restoring_resumes() {
     writer.append(b"before ").unwrap();
     writer.sync().unwrap();
     let reader = fs.open(&path).unwrap();
-    fs.keyring().revoke().unwrap();
+    fs.keyring().access().revoke().unwrap();
     assert_eq!(refused(&reader, 0, 7), CmekRevoked);
     assert_eq!(writer.append(b"lost").unwrap_err().kind(), CmekRevoked);
-    fs.keyring().restore().unwrap();
+    fs.keyring().access().restore().unwrap();
     writer.append(b"after").unwrap();
     writer.finish().unwrap();
     assert_eq!(read_all(&reader).unwrap(), b"before after");

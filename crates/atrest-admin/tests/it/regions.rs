@@ -18,7 +18,7 @@ async fn a_region_is_added_to_a_store_in_use() {
     let regions = body["region_infos"].as_array().unwrap();
     let names: Vec<_> = regions.iter().map(|info| info["region"].as_str().unwrap()).collect();
     assert_eq!(names, ["eu", "us"]);
-    assert_eq!(keyring.slots()[1].name, "us");
+    assert_eq!(keyring.slots().list()[1].name, "us");
     // One key cannot be two regions'.
     call(&router, "PUT", spec(&[("us", &eu)])).await.refuses(400, 3);
     let body = get(&router, PATH).await.json();
@@ -43,18 +43,18 @@ async fn each_store_of_a_cluster_is_a_region() {
     get(&router, PATH).await.shows("DISABLED");
 
     call(&router, "POST", spec(&[("eu", &eu), ("us", &us)])).await.shows("ENABLED");
-    assert_eq!(eu_ring.slots()[0].key_uri, eu.key_uri().as_str());
-    assert_eq!(us_ring.slots()[0].key_uri, us.key_uri().as_str());
+    assert_eq!(eu_ring.slots().list()[0].key_uri, eu.key_uri().as_str());
+    assert_eq!(us_ring.slots().list()[0].key_uri, us.key_uri().as_str());
 
     // One region's key service denies: the cluster shows the worst of its regions.
-    us_ring.revoke().unwrap();
+    us_ring.access().revoke().unwrap();
     let body = get(&router, PATH).await.json();
     assert_eq!(body["status"], "REVOKED");
     assert_eq!(body["region_infos"][0]["status"], "ENABLED");
     assert_eq!(body["region_infos"][1]["status"], "REVOKED");
     // A revocation reaches every store, and so does a restoration.
     act(&router, "REVOKE").await.shows("REVOKED");
-    assert!(eu_ring.active_data_key_id().is_err());
+    assert!(eu_ring.keys().active_id().is_err());
     act(&router, "RESTORE").await.shows("ENABLED");
     act(&router, "DISABLE").await.shows("DISABLED");
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use atrest::Keyring;
 use atrest::keyring::AuditEvent;
 use serde::Serialize;
 
@@ -40,7 +39,7 @@ struct Report {
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let storage = store::storage(&self.dir)?;
-        let events = Keyring::read_audit(&storage, self.cmek.open()?, &store::options())
+        let events = atrest::keyring::Audit::read(&storage, self.cmek.open()?, &store::options())
             .map_err(|error| error.with_path(&self.dir))?;
         let report = Report { events };
         out.result(&report, || report.text())

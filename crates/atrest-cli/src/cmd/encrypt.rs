@@ -182,7 +182,7 @@ impl Args {
 }
 
 fn keyspace(keyring: &Keyring, name: &str) -> Result<KeyspaceId> {
-    let mut keyspaces = keyring.keyspaces().into_iter();
+    let mut keyspaces = keyring.keyspaces().list().into_iter();
     match keyspaces.find(|keyspace| keyspace.name == name) {
         Some(KeyspaceStatus { id, active: Some(_), .. }) => Ok(id),
         Some(_) => Err(Failure::new(

@@ -91,7 +91,7 @@ impl Args {
             directory: self.dir.display().to_string(),
             store_id: keyring.store_id(),
             store_key_id: status.info.store_key_id,
-            data_key_id: keyring.active_data_key_id()?,
+            data_key_id: keyring.keys().active_id()?,
             key_uri: status.info.slots[0].key_uri.clone(),
             rotation_period_s: self.rotation_period.as_secs(),
             rotation_bytes: self.rotation_bytes,

@@ -319,12 +319,12 @@ impl Shred {
         let fs = self.at.writable()?;
         let committing = signal::Committing::begin();
         match &self.keyspace {
-            Some(name) if *name == self.confirm => fs.keyring().danger_shred_keyspace(name)?,
+            Some(name) if *name == self.confirm => fs.keyring().keyspaces().danger_shred(name)?,
             Some(name) => {
                 return refuse(format!("expected --confirm {name}, found {}", self.confirm));
             }
             None => match self.confirm.parse::<StoreId>() {
-                Ok(id) => fs.keyring().danger_shred_store(id)?,
+                Ok(id) => fs.keyring().keyspaces().danger_shred_store(id)?,
                 Err(_) => {
                     return refuse(format!("expected the store's id, found {}", self.confirm));
                 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use atrest::keyring::{DirectoryStorage, ImageInfo, ImagePlace, Recovery};
-use atrest::{DataKeyId, Error, ErrorKind, Keyring};
+use atrest::{DataKeyId, Error, ErrorKind};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -106,7 +106,7 @@ impl Args {
         kms: Vec<std::sync::Arc<dyn atrest::kms::Kms>>,
     ) -> Result<Recovery> {
         let _committing = signal::Committing::begin();
-        let recovered = Keyring::recover(self.storage(), place, kms, store::options());
+        let recovered = self.storage().recover(place, kms, store::options());
         let (_, recovery) = recovered.map_err(|error| {
             let error = error.with_path(&self.dir);
             match error.kind() {

@@ -110,9 +110,9 @@ impl DataKey {
         drop(store::storage(&self.dir)?);
         let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
         let keyring = store::open(&self.dir, kms)?;
-        let old_data_key_id = keyring.active_data_key_id()?;
+        let old_data_key_id = keyring.keys().active_id()?;
         let committing = signal::Committing::begin();
-        let data_key_id = keyring.rotate_data_key()?;
+        let data_key_id = keyring.keys().rotate()?;
         drop(committing);
         let generation = keyring.status().info.generation;
         let report =
@@ -140,16 +140,16 @@ impl StoreKey {
         let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
         let keyring = store::open(&self.dir, kms)?;
         let old_store_key_id = keyring.status().info.store_key_id;
-        let old_data_key_id = keyring.active_data_key_id()?;
+        let old_data_key_id = keyring.keys().active_id()?;
         let committing = signal::Committing::begin();
-        let store_key_id = keyring.rotate_store_key()?;
+        let store_key_id = keyring.keys().rotate_store_key()?;
         drop(committing);
         let report = StoreKeyReport {
             rotated: "store-key",
             old_store_key_id,
             store_key_id,
             old_data_key_id,
-            data_key_id: keyring.active_data_key_id()?,
+            data_key_id: keyring.keys().active_id()?,
             generation: keyring.status().info.generation,
         };
         out.result(&report, || {
@@ -180,7 +180,7 @@ impl Cmek {
         let key_uri = new.key_uri().to_string();
         let keyring = store::open(&self.dir, old)?;
         let committing = signal::Committing::begin();
-        keyring.rotate_cmek(new)?;
+        keyring.slots().rotate(new)?;
         drop(committing);
         let generation = keyring.status().info.generation;
         let report = CmekReport { rotated: "cmek", old_key_uri, key_uri, generation };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use atrest::churn::churned_in;
 use atrest::keyring::{AuditEvent, DataKeyStatus, KeyState, KeyringInfo, KeyringStatus};
-use atrest::{Clock, DataKeyId, Keyring, PlaintextPolicy, Settings, SystemClock};
+use atrest::{Clock, DataKeyId, PlaintextPolicy, Settings, SystemClock};
 use serde::Serialize;
 
 use crate::failure::Result;
@@ -118,7 +118,7 @@ impl Args {
                 Report::authenticated(self, keyring.status(), files)
             }
             None => {
-                let info = Keyring::inspect(&storage)?;
+                let info = KeyringInfo::read(&storage)?;
                 Report::without_keys(self, info, scan(&self.dir, None, out.is_json())?)
             }
         };

@@ -169,7 +169,7 @@ async fn pass(fs: &EncryptedFs, store: &EncryptedStore) -> usize {
     });
     let report = report.await.unwrap();
     assert!(report.failed.is_empty(), "{:?}", report.failed);
-    store.retire(Keyring::RETIRE_GRACE).await.unwrap().destroyed().count()
+    store.retire(atrest::keyring::RETIRE_GRACE).await.unwrap().destroyed().count()
 }
 
 #[tokio::test]
@@ -177,8 +177,8 @@ async fn objects_keep_their_keys() {
     let (keys, store, raw) = in_memory();
     let (a, b) = (Path::from("a"), Path::from("dir/b"));
     store.put(&a, pattern(100, 1).into()).await.unwrap();
-    let old = keys.keyring.active_data_key_id().unwrap();
-    let new = keys.keyring.rotate_data_key().unwrap();
+    let old = keys.keyring.keys().active_id().unwrap();
+    let new = keys.keyring.keys().rotate().unwrap();
     store.put(&b, pattern(50, 2).into()).await.unwrap();
     raw.put(&Path::from("plain"), pattern(9, 3).into()).await.unwrap();
     raw.put(&Path::from("_atrest/KEYRING"), pattern(9, 3).into()).await.unwrap();

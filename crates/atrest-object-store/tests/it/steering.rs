@@ -234,7 +234,7 @@ impl Engine {
     }
 
     async fn destroyed(&self) -> u64 {
-        self.store.retire(Keyring::RETIRE_GRACE).await.unwrap().destroyed().count() as u64
+        self.store.retire(atrest::keyring::RETIRE_GRACE).await.unwrap().destroyed().count() as u64
     }
 }
 
@@ -287,10 +287,10 @@ async fn cold(engine: &Engine, db: &Db) -> DataKeyId {
         engine.seen.quiet().await;
     }
     assert!(!db.manifest().compacted().is_empty() && !db.manifest().l0().is_empty());
-    let old = engine.keyring.active_data_key_id().unwrap();
+    let old = engine.keyring.keys().active_id().unwrap();
     engine.clock.advance_days(120);
     engine.keyring.maintain().unwrap();
-    assert_ne!(engine.keyring.active_data_key_id().unwrap(), old);
+    assert_ne!(engine.keyring.keys().active_id().unwrap(), old);
     old
 }
 
@@ -301,7 +301,7 @@ async fn cold_tables_lose_their_old_key_and_no_others() {
     let old = cold(&engine, &db).await;
     engine.seen.polls(2).await;
     engine.seen.quiet().await;
-    let new = engine.keyring.active_data_key_id().unwrap();
+    let new = engine.keyring.keys().active_id().unwrap();
     assert_eq!(engine.keys_of_tables(&db).await, HashSet::from([new]));
     for group in 0..9 {
         verify(&db, group, 0).await;

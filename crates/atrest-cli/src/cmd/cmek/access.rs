@@ -58,7 +58,7 @@ impl Revoke {
         };
         let done = match opened {
             Some(Ok(keyring)) => {
-                keyring.revoke()?;
+                keyring.access().revoke()?;
                 "marked"
             }
             Some(Err(error)) if error.kind() == ErrorKind::CmekRevoked => "already",
@@ -68,7 +68,7 @@ impl Revoke {
                 return Err(error.into());
             }
             Some(Err(_)) | None => {
-                Keyring::request_revocation(&storage)?;
+                atrest::keyring::Access::request_revocation(&storage)?;
                 "requested"
             }
         };
@@ -108,7 +108,7 @@ impl Restore {
         let storage = store::storage(&self.dir)?;
         let kms = self.cmek.open()?;
         let committing = signal::Committing::begin();
-        let keyring = Keyring::open_and_restore(storage, kms, store::options());
+        let keyring = atrest::keyring::Access::open_and_restore(storage, kms, store::options());
         drop(keyring.map_err(|error| error.with_path(&self.dir))?);
         drop(committing);
         out.result(&Done { done: "restored" }, || "Access is given back.".into())
@@ -170,7 +170,7 @@ impl Status {
             kinds.push(kind);
         }
         let policy = AccessPolicy::default();
-        let requested = Keyring::is_revocation_requested(&storage)?;
+        let requested = atrest::keyring::Access::is_revocation_requested(&storage)?;
         let report = StatusReport {
             state: match kinds.as_slice() {
                 _ if requested || kinds.contains(&Some(ErrorKind::CmekRevoked)) => "revoked",
@@ -179,7 +179,7 @@ impl Status {
                 _ => "unavailable",
             },
             revocation_requested: requested,
-            info: Keyring::inspect(&storage)?,
+            info: KeyringInfo::read(&storage)?,
             keys,
             worst_case_s: policy.worst_case().as_secs(),
             worst_case_unreachable_s: policy.worst_case_unreachable().map(|time| time.as_secs()),

@@ -80,7 +80,7 @@ pub(crate) struct List {
 impl List {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let storage = store::storage(&self.dir)?;
-        let report = Report::new("listed", Keyring::inspect(&storage)?);
+        let report = Report::new("listed", KeyringInfo::read(&storage)?);
         out.result(&report, || table(&report.slots))
     }
 }
@@ -113,7 +113,7 @@ impl Add {
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let headline = "Added the slot; an unwrap proved it.";
         change(&self.dir, &self.cmek, "added", out, headline, |keyring| {
-            Ok(keyring.add_slot(&self.name, new)?)
+            Ok(keyring.slots().add(&self.name, new)?)
         })
     }
 }
@@ -142,7 +142,7 @@ impl Remove {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         drop(store::storage(&self.dir)?);
         change(&self.dir, &self.cmek, "removed", out, "Removed the slot.", |keyring| {
-            Ok(keyring.remove_slot(&self.name)?)
+            Ok(keyring.slots().remove(&self.name)?)
         })
     }
 }
@@ -173,7 +173,7 @@ impl Rewrap {
         drop(store::storage(&self.dir)?);
         let headline = "Wrapped the store key anew; an unwrap proved it.";
         change(&self.dir, &self.cmek, "rewrapped", out, headline, |keyring| {
-            keyring.rewrap(self.name.as_deref())?;
+            keyring.slots().rewrap(self.name.as_deref())?;
             Ok(())
         })
     }
@@ -212,7 +212,7 @@ impl Rotate {
         let Some(uri) = &self.new_cmek else {
             let headline = "Wrapped the store key by the key's newest version.";
             return change(&self.dir, &self.cmek, "rotated", out, headline, |keyring| {
-                keyring.rewrap(self.slot.as_deref())?;
+                keyring.slots().rewrap(self.slot.as_deref())?;
                 Ok(())
             });
         };
@@ -220,8 +220,8 @@ impl Rotate {
         let headline = "Replaced the customer's key; an unwrap proved the new one.";
         change(&self.dir, &self.cmek, "rotated", out, headline, |keyring| {
             match &self.slot {
-                Some(slot) => keyring.replace_cmek(slot, new)?,
-                None => keyring.rotate_cmek(new)?,
+                Some(slot) => keyring.slots().replace(slot, new)?,
+                None => keyring.slots().rotate(new)?,
             }
             Ok(())
         })

@@ -73,21 +73,22 @@ impl Enable {
             let failure = Failure::new(atrest::ErrorKind::InvalidArgument, what);
             return Err(failure.advise("create a new store with `atrest init DIR --cmek URI`"));
         }
-        let has_keyring = match Keyring::inspect(&DirectoryStorage::new(&self.dir)) {
-            Ok(_) => true,
-            Err(error) if error.kind() == atrest::ErrorKind::KeyringMissing => false,
-            Err(error) => return Err(error.with_path(&self.dir).into()),
-        };
+        let has_keyring =
+            match atrest::keyring::KeyringInfo::read(&DirectoryStorage::new(&self.dir)) {
+                Ok(_) => true,
+                Err(error) if error.kind() == atrest::ErrorKind::KeyringMissing => false,
+                Err(error) => return Err(error.with_path(&self.dir).into()),
+            };
         let committing = signal::Committing::begin();
         let keyring = if has_keyring {
             let uri = self.cmek.as_deref().unwrap_or_default();
             let present = key::open(uri, Words::Known, key::PASSPHRASE_VARIABLE)?;
             let keyring = store::open(&self.dir, present)?;
-            keyring.enable_cmek(new)?;
+            keyring.slots().enable_cmek(new)?;
             keyring
         } else {
             let storage = DirectoryStorage::new(&self.dir);
-            Keyring::enable(storage, new, store::options())
+            Keyring::create(storage, new, store::options().allowing_plaintext())
                 .map_err(|error| error.with_path(&self.dir))?
         };
         drop(committing);
@@ -123,7 +124,7 @@ impl Disable {
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let keyring = store::open(&self.dir, self.cmek.open()?)?;
         let committing = signal::Committing::begin();
-        keyring.disable_cmek(new)?;
+        keyring.slots().disable_cmek(new)?;
         drop(committing);
         let report = Report::new("disabled", &keyring);
         out.result(&report, || report.text("The store is under a local key."))

@@ -93,7 +93,7 @@ impl Scene<'_> {
         drop(committing);
         story.check(true, "customer's key made, outside of the store")?;
         let period = units::duration(keyring.settings().rotation_period);
-        let id = keyring.active_data_key_id()?;
+        let id = keyring.keys().active_id()?;
         story
             .check(true, format!("store created; data key {} rotates after {period}", short(id)))?;
         Ok(keyring)
@@ -144,13 +144,13 @@ impl Scene<'_> {
     ) -> Result<()> {
         story.step("rotate", "Months pass, and the data key rotates by its age")?;
         for month in 1..=MONTHS {
-            let old = keyring.active_data_key_id()?;
+            let old = keyring.keys().active_id()?;
             self.clock.pass_days(DAYS_IN_MONTH - 1);
             keyring.maintain()?;
-            let stayed = keyring.active_data_key_id()? == old;
+            let stayed = keyring.keys().active_id()? == old;
             self.clock.pass_days(1);
             keyring.maintain()?;
-            let new = keyring.active_data_key_id()?;
+            let new = keyring.keys().active_id()?;
             let what = format!(
                 "month {month}: {} at 29 days, then {} -> {}",
                 if stayed { "kept" } else { "not kept" },

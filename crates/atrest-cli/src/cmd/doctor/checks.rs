@@ -89,7 +89,7 @@ fn restore(names: &[(String, PathBuf)], to: &mut Findings) {
 fn keyring(dir: &Path, names: &[(String, PathBuf)], to: &mut Findings) -> Option<KeyringInfo> {
     let storage = DirectoryStorage::new(dir);
     let kept = names.iter().filter(|(name, _)| generation(name).is_some()).count();
-    match Keyring::inspect(&storage) {
+    match KeyringInfo::read(&storage) {
         Ok(info) => {
             let slots = units::counted(info.slots.len() as u64, "CMEK slot");
             to.good("keyring", format!("generation {}, {slots}", info.generation));

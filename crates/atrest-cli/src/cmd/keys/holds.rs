@@ -88,7 +88,7 @@ fn text(hold: &Hold) -> String {
 
 impl Holds {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let report = HoldsReport { holds: self.at.read_only()?.keyring().holds() };
+        let report = HoldsReport { holds: self.at.read_only()?.keyring().holds().list() };
         out.result(&report, || match &report.holds[..] {
             [] => "Nothing holds data keys.".into(),
             holds => holds.iter().map(text).collect::<Vec<_>>().join("\n"),
@@ -100,9 +100,9 @@ impl AddHold {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let fs = self.at.writable()?;
         let committing = signal::Committing::begin();
-        fs.keyring().register_hold(&self.name, &self.keys)?;
+        fs.keyring().holds().register(&self.name, &self.keys)?;
         drop(committing);
-        let mut holds = fs.keyring().holds().into_iter();
+        let mut holds = fs.keyring().holds().list().into_iter();
         // OK because the hold is in the keyring since the call above.
         let hold = holds.find(|hold| hold.name == self.name).expect("registered");
         let report = HoldReport { hold };
@@ -114,7 +114,7 @@ impl Release {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let fs = self.at.writable()?;
         let committing = signal::Committing::begin();
-        fs.keyring().release_hold(&self.name)?;
+        fs.keyring().holds().release(&self.name)?;
         drop(committing);
         let report = ReleaseReport { released: &self.name };
         out.result(&report, || format!("Released the hold {}.", clean(&self.name)))

@@ -54,7 +54,7 @@ struct KeyspaceReport<'a> {
 
 impl Keyspaces {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let keyspaces = self.at.read_only()?.keyring().keyspaces();
+        let keyspaces = self.at.read_only()?.keyring().keyspaces().list();
         let report = KeyspacesReport { keyspaces };
         out.result(&report, || {
             let mut table = Table::new(&[("keyspace", Align::Left), ("data key", Align::Left)]);
@@ -74,7 +74,7 @@ impl AddKeyspace {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let fs = self.at.writable()?;
         let committing = signal::Committing::begin();
-        let id = fs.keyring().create_keyspace(&self.name)?;
+        let id = fs.keyring().keyspaces().create(&self.name)?;
         drop(committing);
         let report = KeyspaceReport { keyspace: &self.name, id };
         out.result(&report, || format!("Added the keyspace {}.", clean(&self.name)))

@@ -26,7 +26,7 @@ fn a_table_that_cannot_be_rewritten_waits_twice_as_long_each_time() {
     known(plain, Contents::Plaintext);
     let judge = policy.judge(&keyring);
     assert_eq!(tables.stale(old, &judge), None, "under the active key");
-    keyring.rotate_data_key().unwrap();
+    keyring.keys().rotate().unwrap();
     let judge = policy.judge(&keyring);
     let created_ns = keyring.status().data_keys[0].created_ns;
     assert_eq!(tables.stale(old, &judge), Some(created_ns));

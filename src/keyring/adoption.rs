@@ -1,32 +1,16 @@
-//! Switching encryption and the customer's key on and off.
+//! Putting a store under a customer's key, and taking it back.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::audit::AuditKind;
-use super::slots::describe;
-use super::{DEFAULT_SLOT, Keyring, KeyringStorage, Options, PlaintextPolicy, unlock};
+use super::slots::{Slots, describe};
+use super::{DEFAULT_SLOT, unlock};
 use crate::error::Result;
 use crate::ids::StoreKeyId;
-use crate::kms::{Deadline, Kms};
+use crate::kms::Kms;
 use crate::secret::StoreKey;
 
-impl Keyring {
-    /// Switches encryption on for a store in use: creates its keyring, under which every
-    /// new file is encrypted, while the plaintext files that are there can be read until
-    /// they are re-encrypted. As [`create`](Self::create) with
-    /// [`PlaintextPolicy::Allow`].
-    ///
-    /// # Errors
-    /// Those of [`create`](Self::create).
-    pub fn enable(
-        storage: impl KeyringStorage + 'static,
-        kms: Arc<dyn Kms>,
-        mut options: Options,
-    ) -> Result<Self> {
-        options.settings.plaintext = PlaintextPolicy::Allow;
-        Self::create_as(storage, kms, options, AuditKind::Enabled)
-    }
-
+impl Slots<'_> {
     /// Puts a store with a locally managed key under a customer's key, which gets the only
     /// slot. There are a new store key and new data keys, so that what the local key may
     /// have leaked opens no file written from now on; the old data keys are wrapped anew.
@@ -46,19 +30,19 @@ impl Keyring {
     ///
     /// # Errors
     /// [`Kms`](crate::ErrorKind::Kms) from the present key or the new one; those of
-    /// [`rotate_store_key`](Self::rotate_store_key). The store is then as it was, except
+    /// [`Keys::rotate_store_key`](super::Keys::rotate_store_key). The store is then as it was, except
     /// as said there.
     pub fn disable_cmek(&self, local: Arc<dyn Kms>) -> Result<()> {
         self.replace_all_slots(local, AuditKind::Disabled)
     }
 
     fn replace_all_slots(&self, kms: Arc<dyn Kms>, what: AuditKind) -> Result<()> {
-        self.inner.check_not_denied()?;
-        let deadline = Deadline::after(self.inner.kms_deadline);
-        let mut writer = self.inner.writer();
-        self.inner.commit(&mut writer, |draft| {
+        self.0.inner.check_not_denied()?;
+        let deadline = self.0.inner.customers.deadline();
+        let mut writer = self.0.inner.writer();
+        self.0.inner.commit(&mut writer, |draft| {
             let (id, key) = (StoreKeyId::random()?, StoreKey::random()?);
-            let context = unlock::context(self.inner.store_id, id);
+            let context = unlock::context(self.0.inner.store_id, id);
             let now_ns = draft.now_ns;
             let slot = unlock::wrap_slot(&*kms, DEFAULT_SLOT, &key, &context, now_ns, deadline)?;
             draft.replace_store_key(id, key)?;
@@ -67,7 +51,7 @@ impl Keyring {
             draft.slots = vec![slot];
             Ok(true)
         })?;
-        *self.inner.kms.lock().unwrap_or_else(PoisonError::into_inner) = vec![kms];
-        self.inner.storage.forget_kept()
+        self.0.inner.customers.replace_all(kms);
+        self.0.inner.storage.forget_kept()
     }
 }
