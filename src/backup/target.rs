@@ -261,11 +261,15 @@ impl PutFile for PutLocal {
             // The drop removes the other name.
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(fail(error)),
-            // A file system without links, such as that of a memory stick.
-            Err(_) if self.vfs.open(&self.path, Links::Follow).is_err() => {
-                self.vfs.rename(&self.temporary, &self.path, Rename::Replace).map_err(fail)
-            }
-            Err(error) => Err(fail(error)),
+            Err(error) => match self.vfs.stat(&self.path) {
+                Ok(_) => Err(fail(io::ErrorKind::AlreadyExists.into())),
+                // A file system without links, such as that of a memory stick.
+                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                    let renamed = self.vfs.rename(&self.temporary, &self.path, Rename::Replace);
+                    renamed.map_err(fail)
+                }
+                Err(_) => Err(fail(error)),
+            },
         }
     }
 }
