@@ -85,6 +85,11 @@ impl ScriptedKms {
         self.unwraps.load(Ordering::SeqCst)
     }
 
+    /// The same, and counts anew from here.
+    pub fn take_unwraps(&self) -> u64 {
+        self.unwraps.swap(0, Ordering::SeqCst)
+    }
+
     /// All calls so far.
     pub fn calls(&self) -> u64 {
         self.wraps.load(Ordering::SeqCst) + self.unwraps()

@@ -9,8 +9,8 @@ use std::time::Duration;
 use atrest::churn::{CommitHook, Reencrypt, ReencryptReport, Skipped, StalePolicy};
 use atrest::{EncryptedFs, Error, ErrorKind, FileKind, FileSpec, Keyring, PlaintextPolicy, Suite};
 
-use super::{MovedClock, counts, options, write};
-use crate::support::{TestStore, kind};
+use super::{counts, write};
+use crate::support::{ManualClock, TestStore, kind, options};
 
 fn all<'a>() -> Reencrypt<'a> {
     let mut how = Reencrypt::default();
@@ -26,7 +26,7 @@ fn read(fs: &EncryptedFs, path: &Path) -> Vec<u8> {
 }
 
 fn open_allowing_plaintext(store: &TestStore) -> EncryptedFs {
-    let mut options = options(&MovedClock::new());
+    let mut options = options(&ManualClock::new());
     options.settings.plaintext = PlaintextPolicy::Allow;
     EncryptedFs::new(Keyring::create(store.storage(), store.kms(), options).unwrap())
 }
