@@ -15,6 +15,7 @@ use atrest_testkit::MemFs;
 const MIRROR: &str = "/mirror";
 
 fn mirrored(mem: &MemFs) -> DirectoryStorage {
+    mem.put_dir(std::path::Path::new(MIRROR));
     mem_storage(mem).with_mirror(MIRROR)
 }
 

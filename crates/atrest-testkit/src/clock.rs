@@ -29,7 +29,12 @@ impl ManualClock {
         self.since_boot_ns.fetch_add(ns(by), Ordering::SeqCst);
     }
 
-    /// Sets the time of day back, as an operator does; no time passes.
+    /// Sets the time of day forward, as an operator does; no time passes.
+    pub fn set_forward(&self, by: Duration) {
+        self.now_ns.fetch_add(ns(by), Ordering::SeqCst);
+    }
+
+    /// Sets the time of day back; no time passes.
     pub fn set_back(&self, by: Duration) {
         self.now_ns.fetch_sub(ns(by), Ordering::SeqCst);
     }

@@ -164,6 +164,11 @@ impl MemFs {
         self.state().settle(path, inode);
     }
 
+    /// Makes sure that a directory is there, durably.
+    pub fn put_dir(&self, dir: &Path) {
+        self.state().settle_dir(dir);
+    }
+
     /// Puts a symbolic link there, durably, whatever was there.
     pub fn put_link(&self, path: &Path, target: impl Into<PathBuf>) {
         self.state().settle(path, Inode::new(Node::Link(target.into()), 0o777));

@@ -219,6 +219,9 @@ fn files_in_other_directories_count() {
     std::fs::rename(elsewhere.path(), store.dir.path().join("away")).unwrap();
     assert!(matches!(kind(fs.retire(None, GRACE, &quiet)), ErrorKind::Io(_)));
     fs.keyring().unregister_directory(&canonical).unwrap();
+    // Nor is the link to it.
+    assert_eq!(kind(fs.retire(None, GRACE, &quiet)), ErrorKind::InvalidArgument);
+    std::fs::remove_file(&link).unwrap();
     assert_eq!(outcome(&retire(&fs), first), RetireOutcome::InUse);
 }
 
