@@ -1,4 +1,5 @@
 //! The list against the format's text, and against the checks.
+#![allow(clippy::unwrap_used)]
 
 use super::*;
 

@@ -1,3 +1,6 @@
+//! What a walk meets.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::os::unix::fs::symlink;
 

@@ -112,7 +112,7 @@ fn a_copy_of_the_store_inside_of_it_keeps_its_own_keys() {
     assert!(std::fs::read(copy.join("table")).unwrap() == before, "another store's file");
     let report = verify(&fs, store.data(), &|_| std::ops::ControlFlow::Continue(())).unwrap();
     assert_eq!((report.unauthenticated_files, report.problems.len()), (1, 0));
-    assert_eq!(report.nested_stores, [copy.clone()]);
+    assert_eq!(report.nested_stores, std::slice::from_ref(&copy));
     let usage = fs.scan_usage(&quiet).unwrap();
     assert!(usage.of_key(old).is_none_or(|usage| usage.count.files == 0), "{usage:?}");
     assert_eq!(kind(Snapshot::take(&fs, store.data())), ErrorKind::InvalidArgument);

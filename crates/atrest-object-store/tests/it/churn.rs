@@ -1,13 +1,12 @@
 //! Months of an engine's life in moments: old keys go away, and every record stays.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use atrest::churn::{Reencrypt, StalePolicy};
 use atrest::keyring::{DirectoryStorage, KeyState, Options, RetireOutcome};
 use atrest::kms::generate_key_file;
-use atrest::{Clock, EncryptedFs, Keyring};
+use atrest::{EncryptedFs, Keyring};
 use atrest_object_store::{EncryptedStore, slatedb_file_kind};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -22,7 +21,6 @@ use atrest_testkit::ManualClock;
 
 use crate::support::{in_memory, key_file, pattern, read};
 
-const DAY_NS: u64 = 86_400_000_000_000;
 /// The policy: no file is older, nor any data key that is left.
 const AGE_MAX: Duration = Duration::from_secs(90 * 86_400);
 const RECORDS: usize = 400;

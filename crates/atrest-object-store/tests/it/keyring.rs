@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::keyring::{DirectoryStorage, KeyringStorage, MemoryStorage, Options};
+use atrest::keyring::{KeyringStorage, MemoryStorage, Options};
 use atrest::kms::{Kms, generate_key_file};
 use atrest::{ErrorKind, Expect, FileKind, Header, Keyring};
 use atrest_object_store::{EncryptedStore, ObjectStoreKeyringStorage};

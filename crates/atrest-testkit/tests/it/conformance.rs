@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use atrest::backup::{BackupTarget, DirectoryTarget};
 use atrest::keyring::{DirectoryStorage, KeyringStorage, MemoryStorage};
 use atrest::kms::{KeyFile, KeyUri, Kms, generate_key_file};
-use atrest::vfs::{DirectVfs, OsVfs, Vfs};
+use atrest::vfs::{Attributes, DirectVfs, EntryKind, Links, OsVfs, Vfs};
 use atrest_testkit::kms::Service;
 use atrest_testkit::{
     MemFs, ScriptedKms, backup_target_conformance, keyring_storage_conformance, kms_conformance,
@@ -41,6 +41,31 @@ fn files_in_memory() {
     let least = MemFs::new("/a/b/c");
     least.without_links();
     vfs_conformance(&least, Path::new("/a/b/c"));
+}
+
+/// What the suite cannot try, since a `Vfs` makes no symbolic links.
+#[test]
+fn a_symbolic_link_is_followed_where_that_is_asked_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let mem = MemFs::new(dir.path());
+    let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+    std::fs::write(&file, "1").unwrap();
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    mem.put(&file, b"1");
+    mem.put_link(&link, "file");
+    for vfs in [&OsVfs as &dyn Vfs, &mem] {
+        assert!(vfs.open(&link, Links::Follow).is_ok(), "{vfs:?}");
+        assert!(vfs.open(&link, Links::Refuse).is_err(), "{vfs:?}");
+        assert_eq!(vfs.stat(&link).unwrap().kind, EntryKind::Link);
+        let entries = vfs.list(dir.path()).unwrap();
+        let entry = entries.iter().find(|entry| entry.path == link).unwrap();
+        assert_eq!(entry.kind, EntryKind::Link);
+        let mode = Attributes { mode: Some(0o600), ..Attributes::default() };
+        assert!(vfs.set_attributes(&link, &mode).is_err(), "{vfs:?}");
+        assert!(vfs.canonical(&link).unwrap().ends_with("file"));
+        vfs.remove(&link).unwrap();
+        assert!(vfs.stat(&file).is_ok(), "{vfs:?}");
+    }
 }
 
 #[test]
