@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::classify::begins_plaintext;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{
-    HEADER_LEN, Header, KEYRING_MAGIC, LAYOUT_LEN, begins_encrypted, claimed_layout,
-};
+use crate::header::{HEADER_LEN, Header, LAYOUT_LEN, begins_encrypted, claimed_layout};
 use crate::keyring::{Expect, FileSpec, Keyring, PlaintextPolicy};
+use crate::names::{is_reserved_path, kind_of};
 use crate::suite::source::Scratch;
-use crate::vfs::{OsVfs, ReadFile, Vfs};
+use crate::vfs::{EntryKind, Links, OsVfs, ReadFile, Rename, Vfs};
 
 mod buffer;
 #[cfg(any(test, feature = "danger-internals"))]
@@ -131,11 +131,16 @@ impl EncryptedFs {
     /// # Errors
     /// [`Io`](ErrorKind::Io), `AlreadyExists` among others; those of
     /// [`Keyring::encryptor`] and [`Keyring::register_directory`];
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
-    /// of the keyring's.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a
+    /// [reserved name](crate::names).
     pub fn create_new(&self, path: impl AsRef<Path>, spec: impl Into<FileSpec>) -> Result<Writer> {
         let path = path.as_ref();
-        not_keyring(path)?;
+        self.check_name(path)?;
+        self.create_own(path, spec)
+    }
+
+    /// The same under any name: one of the library's, say.
+    pub(crate) fn create_own(&self, path: &Path, spec: impl Into<FileSpec>) -> Result<Writer> {
         self.places.cover(path).map_err(|e| e.with_path(path))?;
         let encryptor = self.keyring.encryptor(spec).map_err(|e| e.with_path(path))?;
         let file = self
@@ -212,7 +217,7 @@ impl EncryptedFs {
     }
 
     fn open_raw(&self, path: &Path) -> Result<Box<dyn ReadFile>> {
-        let opened = self.vfs.open(path);
+        let opened = self.vfs.open(path, Links::Follow);
         opened.map_err(|e| Error::io("the file cannot be opened", e).with_path(path))
     }
 
@@ -235,10 +240,8 @@ impl EncryptedFs {
         expect: &Expect,
         start: &[u8],
     ) -> Result<Reader> {
-        let plain = !start.is_empty()
-            && !begins_encrypted(start)
-            && !start.starts_with(&KEYRING_MAGIC)
-            && self.keyring.settings().plaintext == PlaintextPolicy::Allow;
+        let plain =
+            begins_plaintext(start) && self.keyring.settings().plaintext == PlaintextPolicy::Allow;
         if plain {
             let access = self.keyring.access_flag();
             access.check()?;
@@ -255,18 +258,18 @@ impl EncryptedFs {
     /// Renames over whatever is at `to`.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
-    /// of the keyring's.
+    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a
+    /// [reserved name](crate::names).
     pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
-        not_keyring(from)?;
-        not_keyring(to)?;
+        self.check_name(from)?;
+        self.check_name(to)?;
         self.places.cover(to).map_err(|e| e.with_path(to))?;
         let moves = self.keyring.moves();
         let _shared = moves.shared();
         moves.note(to);
         self.vfs
-            .rename(from, to)
+            .rename(from, to, Rename::Replace)
             .map_err(|e| Error::io("the file cannot be renamed", e).with_path(from))?;
         self.places.renamed(from, to);
         Ok(())
@@ -275,12 +278,12 @@ impl EncryptedFs {
     /// Makes a hard link; `to` must not exist.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
-    /// of the keyring's.
+    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a
+    /// [reserved name](crate::names).
     pub fn hard_link(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
-        not_keyring(from)?;
-        not_keyring(to)?;
+        self.check_name(from)?;
+        self.check_name(to)?;
         self.places.cover(to).map_err(|e| e.with_path(to))?;
         let moves = self.keyring.moves();
         let _shared = moves.shared();
@@ -295,11 +298,16 @@ impl EncryptedFs {
     /// Removes a file.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
-    /// of the keyring's.
+    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a
+    /// [reserved name](crate::names).
     pub fn remove(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        not_keyring(path)?;
+        self.check_name(path)?;
+        self.remove_own(path)
+    }
+
+    /// The same under any name.
+    pub(crate) fn remove_own(&self, path: &Path) -> Result<()> {
         let _shared = self.keyring.moves().shared();
         self.vfs
             .remove(path)
@@ -323,7 +331,10 @@ impl EncryptedFs {
             .list(dir)
             .map_err(|e| Error::io("the directory cannot be listed", e).with_path(dir))?;
         let mut files = Vec::with_capacity(entries.len());
-        for entry in entries.into_iter().filter(|entry| entry.is_file && !is_ours(&entry.path)) {
+        for entry in entries
+            .into_iter()
+            .filter(|entry| entry.kind == EntryKind::File && !is_ours(&entry.path))
+        {
             match self.claimed_len(&entry.path, entry.len) {
                 Ok(len) => {
                     files.push(FileEntry { len, physical_len: entry.len, path: entry.path });
@@ -339,7 +350,7 @@ impl EncryptedFs {
     /// The plaintext length that a file's first bytes and its length on disk claim.
     fn claimed_len(&self, path: &Path, physical_len: u64) -> Result<u64> {
         let fail = |error| Error::io("the file cannot be read", error);
-        let file = self.vfs.open(path).map_err(fail)?;
+        let file = self.vfs.open(path, Links::Follow).map_err(fail)?;
         let mut start = [0; LAYOUT_LEN];
         let read = file.read_at(&mut start, 0).map_err(fail)?;
         let encrypted = begins_encrypted(&start[..read]);
@@ -364,6 +375,22 @@ impl EncryptedFs {
             .map_err(|e| Error::io("the directory cannot be synced", e).with_path(dir))
     }
 
+    /// Refuses what is the library's: an engine that clears its directory must not lose
+    /// every key with it, and what it puts in a directory of ours would be swept away.
+    fn check_name(&self, path: &Path) -> Result<()> {
+        if !is_reserved_path(path) {
+            return Ok(());
+        }
+        // A whole store may lie below such a name: the copy of one in another's.
+        let roots = self.keyring.directories();
+        let inside = roots.iter().filter_map(|root| path.strip_prefix(root).ok());
+        if inside.min_by_key(|path| path.as_os_str().len()).is_some_and(|p| !is_reserved_path(p)) {
+            return Ok(());
+        }
+        let what = "expected an engine's file, found a name that is reserved";
+        Err(Error::new(ErrorKind::InvalidArgument, what).with_path(path))
+    }
+
     /// What went through this file system so far.
     pub fn report(&self) -> FsReport {
         FsReport {
@@ -378,21 +405,6 @@ fn read_start(file: &dyn ReadFile, start: &mut [u8]) -> Result<usize> {
     file.read_at(start, 0).map_err(|e| Error::io("the header cannot be read", e))
 }
 
-/// An engine that clears its directory must not lose every key with it.
-fn not_keyring(path: &Path) -> Result<()> {
-    if !is_keyring(path) {
-        return Ok(());
-    }
-    let what = "expected an engine's file, found a name of the keyring's";
-    Err(Error::new(ErrorKind::InvalidArgument, what).with_path(path))
-}
-
 fn is_ours(path: &Path) -> bool {
-    let temporary = |name: &std::ffi::OsStr| crate::scan::is_temporary(name.as_encoded_bytes());
-    is_keyring(path) || path.file_name().is_some_and(temporary)
-}
-
-/// Whether a path is one of the keyring's own files.
-pub fn is_keyring(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| crate::scan::is_reserved(name.as_encoded_bytes()))
+    path.file_name().is_some_and(|name| kind_of(name.as_encoded_bytes()).is_some())
 }

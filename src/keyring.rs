@@ -27,8 +27,6 @@ mod audit;
 mod background;
 mod body;
 mod commit;
-#[cfg(feature = "danger-internals")]
-pub(crate) mod conformance;
 mod customers;
 mod directories;
 mod directory;
@@ -53,11 +51,12 @@ mod storage;
 mod unlock;
 mod vault;
 
+pub use crate::names::KEYRING_FILE;
 pub use access::{Access, AccessPolicy, AccessState, AccessStatus, Grace, Transition};
 pub use audit::{Audit, AuditEvent, AuditKind};
 pub(crate) use body::RawSettings;
 pub use body::{KeyState, PlaintextPolicy, Settings};
-pub use directory::{DirectoryStorage, KEYRING_FILE};
+pub use directory::DirectoryStorage;
 pub use files::{Expect, FileSpec};
 pub(crate) use handles::AccessFlag;
 pub use holds::{Hold, Holds};
@@ -68,7 +67,9 @@ pub use recover::{ImageInfo, ImagePlace, Recovery};
 pub use retire::{LiveKeys, RETIRE_GRACE, ReplacedKey, RetireOutcome, Retirement};
 pub use slots::Slots;
 pub use status::{DataKeyStatus, KeyringInfo, KeyringStatus, SlotInfo};
-pub use storage::{KeyringStorage, MemoryStorage, StoredImage as KeyringImage};
+pub use storage::{
+    FilesBeside, KEPT_IMAGES, KeyringStorage, Location, MemoryStorage, StoredImage as KeyringImage,
+};
 
 /// Name of the slot that a new keyring has.
 pub const DEFAULT_SLOT: &str = "default";

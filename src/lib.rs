@@ -33,6 +33,7 @@
 pub mod backup;
 pub mod churn;
 mod cipher;
+pub mod classify;
 mod clock;
 mod derive;
 pub mod error;
@@ -46,6 +47,7 @@ pub mod keyring;
 pub mod kms;
 mod ledger;
 mod moves;
+pub mod names;
 mod parallel;
 mod process;
 pub mod progress;
@@ -57,6 +59,7 @@ mod suite;
 mod vectors;
 pub mod verify;
 pub mod vfs;
+pub mod walk;
 
 pub use cipher::{Decryptor, Encryptor};
 pub use clock::{Clock, SystemClock};
@@ -79,8 +82,6 @@ struct Readme;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::cipher::ctr::{CtrKey, Width, limit};
-    pub use crate::keyring::conformance::keyring_storage_conformance;
-
     pub use crate::keyring::fuzz::many_keys;
 
     /// What the fuzz targets call.

@@ -10,7 +10,7 @@ use crate::fs::{EncryptedFs, Torn, TornFile};
 use crate::header::HEADER_LEN;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
-use crate::vfs::{EntryKind, Vfs};
+use crate::walk::{Met, walk};
 
 /// Bytes read and verified at once.
 const PIECE_LEN: usize = 256 << 10;
@@ -38,6 +38,8 @@ pub struct VerifyReport {
     pub torn: Vec<TornFile>,
     /// Files that a reader would refuse.
     pub problems: Vec<FileProblem>,
+    /// Directories that have a keyring of their own. Nothing in them was verified.
+    pub nested_stores: Vec<PathBuf>,
 }
 
 /// A file that a reader would refuse.
@@ -73,8 +75,16 @@ pub fn verify(
     root: impl AsRef<Path>,
     on: OnProgress<'_>,
 ) -> Result<VerifyReport> {
-    let mut files = Vec::new();
-    collect(&**fs.vfs(), root.as_ref(), &mut files)?;
+    let (mut files, mut nested_stores) = (Vec::new(), Vec::new());
+    walk(&**fs.vfs(), root.as_ref(), &mut |met, entry| {
+        match met {
+            Met::File => files.push((entry.path.clone(), entry.len)),
+            Met::NestedStore => nested_stores.push(entry.path.clone()),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    nested_stores.sort_unstable();
     files.sort_unstable();
     let bytes = files.iter().map(|(_, len)| len).sum();
     let meter = Meter::new(on, files.len() as u64, bytes);
@@ -95,7 +105,7 @@ pub fn verify(
         meter.add(1, 0)?;
         Ok((judged, torn))
     })?;
-    let mut report = VerifyReport::default();
+    let mut report = VerifyReport { nested_stores, ..VerifyReport::default() };
     for ((path, _), (judged, torn)) in files.into_iter().zip(judged) {
         if let Some(torn) = torn {
             report.torn_logs += 1;
@@ -165,24 +175,4 @@ fn judge(
         at += read as u64;
         done(read as u64)?;
     }
-}
-
-/// All regular files but the keyring's own, with their lengths.
-fn collect(vfs: &dyn Vfs, dir: &Path, files: &mut Vec<(PathBuf, u64)>) -> Result<()> {
-    let fail = |e| Error::io("the directory cannot be listed", e).with_path(dir);
-    for entry in vfs.list(dir).map_err(fail)? {
-        if crate::fs::is_keyring(&entry.path) {
-            continue;
-        }
-        if entry.is_file {
-            files.push((entry.path, entry.len));
-        } else if vfs.stat(&entry.path).is_ok_and(|stat| stat.kind == EntryKind::Directory) {
-            match collect(vfs, &entry.path, files) {
-                // Removed since its parent was listed.
-                Err(error) if error.kind() == ErrorKind::Io(std::io::ErrorKind::NotFound) => {}
-                other => other?,
-            }
-        }
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@
 //! backup's number as file id. Its plaintext is `MAGIC` and then the bincode format of
 //! [`Manifest`]; its hash, which the next one names, is the SHA-256 of that plaintext.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, PathBuf};
 
 use sha2::{Digest, Sha256};
 use wincode::config::Configuration;
@@ -227,7 +227,7 @@ fn is_inside(path: &[u8]) -> bool {
         && !path.as_os_str().is_empty()
         && again.as_os_str() == path.as_os_str()
         && !path.as_os_str().as_encoded_bytes().contains(&0)
-        && !path.iter().any(|part| crate::fs::is_keyring(Path::new(part)))
+        && !crate::names::is_reserved_path(path)
 }
 
 pub(super) fn broken(what: impl Into<String>) -> Error {

@@ -24,17 +24,17 @@ use crate::fs::EncryptedFs;
 use crate::header::FileKind;
 use crate::ids::{DataKeyId, FileId, StoreId};
 use crate::keyring::{
-    DirectoryStorage, FileSpec, KEYRING_FILE, Keyring, KeyringStorage, KeyspaceId, Options,
+    DirectoryStorage, FileSpec, FilesBeside, KEYRING_FILE, Keyring, KeyspaceId, Options,
 };
 use crate::kms::Kms;
+use crate::names::RESTORE_DIR;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
 use crate::suite::Suite;
 use crate::suite::layout::Layout;
-use crate::vfs::{OsVfs, Vfs};
+use crate::vfs::{Attributes, Links, OsVfs, Rename, Vfs, keep_attributes};
 
 /// Where the new keyring waits.
-const WAITING: &str = "KEYRING.restore";
 /// Which backup is being restored: `KEYRING.from` in it.
 const FROM: &str = "from";
 
@@ -257,7 +257,8 @@ impl Chain {
                 writer.finish()?;
             }
         }
-        vfs.set_mode_and_modified(path, entry.mode, entry.modified_ns)
+        let (mode, modified_ns) = (Some(entry.mode), Some(entry.modified_ns));
+        keep_attributes(&**vfs, path, &Attributes { owner: None, mode, modified_ns })
             .map_err(|e| Error::io("mode and time of the file cannot be set", e))?;
         meter.add(1, 0)?;
         Ok(false)
@@ -356,11 +357,11 @@ impl<'a> Waiting<'a> {
         note: &[u8],
         manifest: &Manifest,
     ) -> Result<Self> {
-        let path = dir.join(WAITING);
+        let path = dir.join(RESTORE_DIR);
         let mut waiting = Self { vfs, dir, path, is_published: false };
         let fail = |e| Error::io("the directory cannot be used", e).with_path(dir);
         let noted = waiting.storage().load_beside(FROM)?;
-        let is_there = |path: &Path| vfs.open(path).is_ok();
+        let is_there = |path: &Path| vfs.open(path, Links::Follow).is_ok();
         let has_keyring = is_there(&dir.join(KEYRING_FILE));
         match noted {
             Some(noted) if noted != note => {
@@ -413,7 +414,7 @@ impl<'a> Waiting<'a> {
     /// Makes the directory a store.
     fn publish(&self) -> Result<()> {
         let to = self.dir.join(KEYRING_FILE);
-        let moved = self.vfs.rename(&self.path.join(KEYRING_FILE), &to);
+        let moved = self.vfs.rename(&self.path.join(KEYRING_FILE), &to, Rename::Replace);
         moved
             .and_then(|()| self.vfs.sync_dir(self.dir))
             .map_err(|e| Error::io("the keyring cannot be put in place", e).with_path(&to))
@@ -427,7 +428,7 @@ impl<'a> Waiting<'a> {
         for entry in entries {
             self.vfs.remove(&entry.path).map_err(fail)?;
         }
-        self.vfs.remove_dir(&self.path).map_err(fail)?;
+        self.vfs.remove(&self.path).map_err(fail)?;
         self.vfs.sync_dir(self.dir).map_err(fail)
     }
 }

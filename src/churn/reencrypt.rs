@@ -16,7 +16,8 @@ use super::throttle::Throttle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, TornFile};
 use crate::keyring::{FileSpec, PlaintextPolicy};
-use crate::scan::{Found, OnScan, Visitor, What, is_temporary, scan};
+use crate::names::is_temporary;
+use crate::scan::{Found, OnScan, Visitor, What, scan};
 use crate::suite::Suite;
 
 mod fingerprint;
@@ -199,7 +200,7 @@ impl EncryptedFs {
         let mut found = scan(self.vfs(), &self.roots()?, how.on_scan, new)?;
         let mut report = ReencryptReport::default();
         for leftover in found.iter_mut().flat_map(|part| std::mem::take(&mut part.leftovers)) {
-            self.remove(&leftover)?;
+            self.remove_own(&leftover)?;
             report.leftovers_removed += 1;
         }
         let mut files: Vec<_> = found.into_iter().flat_map(|part| part.files).collect();
@@ -333,4 +334,12 @@ impl Visitor for Collect<'_> {
         };
         self.files.extend(stale.filter(wanted));
     }
+
+    // Only the backup reads it, and the name that the engine gave it is met as well.
+    fn staged(&mut self, _found: &Found<'_>) {}
+
+    // Rewriting what it leads to would leave the link behind.
+    fn link(&mut self, _path: &Path) {}
+
+    fn nested(&mut self, _dir: &Path) {}
 }

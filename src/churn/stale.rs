@@ -13,7 +13,8 @@ use crate::fs::EncryptedFs;
 use crate::header::Header;
 use crate::ids::DataKeyId;
 use crate::keyring::{DataKeyStatus, KeyState, Keyring, KeyspaceId};
-use crate::scan::{Found, OnScan, Visitor, What, is_temporary, scan};
+use crate::names::is_temporary;
+use crate::scan::{Found, OnScan, Visitor, What, scan};
 use crate::suite::Suite;
 use crate::vfs::FileStat;
 
@@ -194,7 +195,7 @@ impl Judge {
             What::Plaintext => self.policy.plaintext.then_some(StaleReason::Plaintext),
             What::Encrypted(header) if header.store_id == self.store_id => self.header(header),
             // A key that cannot read a file cannot rewrite it.
-            What::Encrypted(_) | What::Torn | What::Unreadable(_) => None,
+            _ => None,
         }
     }
 
@@ -278,4 +279,12 @@ impl Visitor for Collect<'_> {
         let path = || found.path().into_boxed_path();
         self.files.extend(self.judge.stale(path, &found.stat, &found.what));
     }
+
+    // Only the backup reads it, and the name that the engine gave it is met as well.
+    fn staged(&mut self, _found: &Found<'_>) {}
+
+    // Rewriting what it leads to would leave the link behind.
+    fn link(&mut self, _path: &Path) {}
+
+    fn nested(&mut self, _dir: &Path) {}
 }

@@ -1,6 +1,7 @@
 //! What scans do with the files they find.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ids::StoreId;
@@ -15,8 +16,8 @@ pub(super) fn record_of(stat: &FileStat, what: &What, store_id: StoreId) -> File
             (Owner::Key(header.data_key_id), header.created_ns)
         }
         What::Encrypted(header) => (Owner::Foreign(header.store_id), header.created_ns),
-        What::Plaintext => (Owner::Plaintext, 0),
-        What::Torn => (Owner::Torn, 0),
+        What::Plaintext | What::Keyring => (Owner::Plaintext, 0),
+        What::Empty | What::Torn => (Owner::Torn, 0),
         What::Unreadable(_) => (Owner::Unreadable, 0),
     };
     FileRecord { owner, bytes: stat.len, created_ns }
@@ -65,6 +66,14 @@ impl Visitor for Tallies {
     fn file(&mut self, found: &Found<'_>) {
         self.add(&found.stat, &found.what);
     }
+
+    fn staged(&mut self, found: &Found<'_>) {
+        self.file(found);
+    }
+
+    fn link(&mut self, _path: &Path) {}
+
+    fn nested(&mut self, _dir: &Path) {}
 }
 
 /// Tells the ledger, some hundred files at a time.
@@ -89,6 +98,14 @@ impl Visitor for Rebuild<'_> {
             linked: (stat.links > 1 && stat.inode != 0).then_some((stat.device, stat.inode)),
         });
     }
+
+    fn staged(&mut self, found: &Found<'_>) {
+        self.file(found);
+    }
+
+    fn link(&mut self, _path: &Path) {}
+
+    fn nested(&mut self, _dir: &Path) {}
 
     fn flush(&mut self) {
         self.ledger.seen(&self.seen);

@@ -213,7 +213,7 @@ impl Inner {
             if !edit(&mut draft)? {
                 return Ok(());
             }
-            draft.body.location = self.storage.location();
+            draft.body.location = self.storage.location().id;
             draft.body.audit.archive(&*self.storage, self.store_id)?;
             let mut new = draft.prove(&old)?;
             let stored = &new.image.stored.bytes;
@@ -309,7 +309,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let local = self.storage.directory().is_some();
+        let local = self.storage.location().directory.is_some();
         if local && self.process == crate::process::id() && !std::thread::panicking() {
             // Best effort: whoever wants to know calls `close`. A panic of the storage must
             // not become one of the drop.

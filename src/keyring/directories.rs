@@ -20,7 +20,7 @@ impl Keyring {
         let snapshot = self.inner.vault.load();
         let registered = snapshot.body.directories.iter().map(|path| path_of(path).to_owned());
         let mut all: Vec<_> =
-            self.inner.storage.directory().into_iter().chain(registered).collect();
+            self.inner.storage.location().directory.into_iter().chain(registered).collect();
         all.sort_unstable();
         // Sorted, a directory stands right before all below it.
         all.dedup_by(|below, above| below.starts_with(above));

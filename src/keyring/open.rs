@@ -72,7 +72,7 @@ impl Keyring {
         let record = KeyRecord::new(&data_key, 0, now_ns, store_id, (store_key_id, &store_key))?;
         let body = Body {
             settings: RawSettings::from(&options.settings),
-            location: storage.location(),
+            location: storage.location().id,
             keyspaces: vec![Keyspace {
                 name: DEFAULT_KEYSPACE.into(),
                 active: record.id,
@@ -205,7 +205,7 @@ impl Keyring {
         if writable {
             rotation::forget_stale(&*storage, &image);
         }
-        let location = storage.location();
+        let location = storage.location().id;
         let moved = writable && body.location != location && body.location != [0; 16];
         let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
         let keyring = Self::start(storage, kms, options, snapshot, writable)?;

@@ -8,7 +8,7 @@
 //! through the library, which a scan could miss, are looked at afterwards.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::Deadline;
 use crate::moves::Moves;
-use crate::scan::{Found, OnScan, Visitor, What, look, scan};
+use crate::scan::{Found, OnScan, Visitor, What, look, look_through, scan};
 use crate::secret::StoreKey;
-use crate::vfs::{OsVfs, Vfs};
+use crate::vfs::{EntryKind, OsVfs, Vfs};
 
 /// Files under data keys that a scan of the store's directories does not find: objects in
 /// an object store, or files the engine knows of.
@@ -119,7 +119,8 @@ impl Keys<'_> {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) without a known directory and
     /// `live`; [`KeyringBusy`](ErrorKind::KeyringBusy) beside another
     /// retirement; [`CorruptHeader`](ErrorKind::CorruptHeader) if nobody can tell the key
-    /// of a file; those of [`rotate_store_key`](Self::rotate_store_key). No key is
+    /// of a file, and [`InvalidArgument`](ErrorKind::InvalidArgument) for a symbolic link
+    /// that leads nowhere or to a directory that is not the store's; those of [`rotate_store_key`](Self::rotate_store_key). No key is
     /// destroyed then, unless only the removal of older images failed.
     pub fn retire(
         &self,
@@ -305,26 +306,39 @@ pub(crate) fn keys_in(
     on_scan: OnScan<'_>,
 ) -> Result<HashSet<DataKeyId>> {
     let recording = moves.record();
-    let collect = || Collect { store_id, keys: HashSet::new(), unreadable: None };
+    let collect =
+        || Collect { store_id, keys: HashSet::new(), unreadable: None, links: Vec::new() };
     let mut found = scan(vfs, roots, on_scan, collect)?;
     {
         let alone = moves.alone();
         let mut visitor = collect();
         let mut directories = Vec::new();
+        let mut links = Vec::new();
         for path in recording.targets(&alone) {
             match look(&**vfs, &path)? {
                 Some((_, what)) => visitor.add(&what, || path.clone()),
                 None => directories.push(path),
             }
         }
-        found.push(visitor);
         // What is no file may be a directory that moved with all in it.
-        directories.retain(|path| {
-            vfs.stat(path).is_ok_and(|stat| stat.kind == crate::vfs::EntryKind::Directory)
+        directories.retain(|path| match vfs.stat(path).map(|stat| stat.kind) {
+            Ok(EntryKind::Directory) => true,
+            Ok(EntryKind::Link) => {
+                links.push(path.clone());
+                false
+            }
+            _ => false,
         });
         directories.sort_unstable();
         directories.dedup_by(|below, above| below.starts_with(above));
         found.extend(scan(vfs, &directories, on_scan, collect)?);
+        links.extend(found.iter_mut().flat_map(|part| std::mem::take(&mut part.links)));
+        for link in links {
+            if let Some((_, what)) = look_through(&**vfs, &link, roots)? {
+                visitor.add(&what, || link.clone());
+            }
+        }
+        found.push(visitor);
     }
     let mut keys = HashSet::new();
     for part in found {
@@ -341,6 +355,7 @@ struct Collect {
     store_id: StoreId,
     keys: HashSet<DataKeyId>,
     unreadable: Option<(PathBuf, ErrorKind)>,
+    links: Vec<PathBuf>,
 }
 
 impl Collect {
@@ -361,4 +376,15 @@ impl Visitor for Collect {
     fn file(&mut self, found: &Found<'_>) {
         self.add(&found.what, || found.path());
     }
+
+    fn staged(&mut self, found: &Found<'_>) {
+        self.file(found);
+    }
+
+    fn link(&mut self, path: &Path) {
+        self.links.push(path.into());
+    }
+
+    /// Its files need the keys of its own keyring.
+    fn nested(&mut self, _dir: &Path) {}
 }

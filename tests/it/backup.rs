@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use atrest::backup::{BackupReport, Chain, DirectoryTarget, RestoreReport, RestoreSpec, Snapshot};
 use atrest::kms::{Kms, generate_key_file};
 use atrest::progress::Progress;
-use atrest::vfs::{DirEntry, FileStat, OsVfs, ReadFile, Vfs, WriteFile};
+use atrest::vfs::{Attributes, DirEntry, FileStat, Links, OsVfs, ReadFile, Rename, Vfs, WriteFile};
 use atrest::{
     EncryptedFs, Error, ErrorKind, FileKind, FileSpec, Keyring, PlaintextPolicy, Settings, Suite,
 };
@@ -119,7 +119,10 @@ fn read_all(fs: &EncryptedFs, root: &Path, dir: &Path, to: &mut BTreeMap<PathBuf
         let path = entry.unwrap().path();
         if path.is_dir() {
             read_all(fs, root, &path, to);
-        } else if !atrest::fs::is_keyring(&path) {
+        } else if !path
+            .file_name()
+            .is_some_and(|n| atrest::names::is_keyring_name(n.as_encoded_bytes()))
+        {
             let name = path.strip_prefix(root).unwrap().to_owned();
             if path.metadata().unwrap().len() == 0 {
                 to.insert(name, Content { suite: None, bytes: Vec::new(), frames: None });
@@ -359,15 +362,22 @@ impl ReadFile for CountingFile {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl Vfs for Counting {
     fn create_new(&self, path: &Path, mode: u32) -> std::io::Result<Box<dyn WriteFile>> {
         OsVfs.create_new(path, mode)
     }
-    fn open(&self, path: &Path) -> std::io::Result<Box<dyn ReadFile>> {
-        Ok(Box::new(CountingFile(OsVfs.open(path)?, self.0.clone())))
+    fn open(&self, path: &Path, links: Links) -> std::io::Result<Box<dyn ReadFile>> {
+        Ok(Box::new(CountingFile(OsVfs.open(path, links)?, self.0.clone())))
     }
-    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        OsVfs.rename(from, to)
+    fn stat(&self, path: &Path) -> std::io::Result<FileStat> {
+        OsVfs.stat(path)
+    }
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<DirEntry>> {
+        OsVfs.list(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path, how: Rename) -> std::io::Result<()> {
+        OsVfs.rename(from, to, how)
     }
     fn hard_link(&self, from: &Path, to: &Path) -> std::io::Result<()> {
         OsVfs.hard_link(from, to)
@@ -375,8 +385,11 @@ impl Vfs for Counting {
     fn remove(&self, path: &Path) -> std::io::Result<()> {
         OsVfs.remove(path)
     }
-    fn list(&self, dir: &Path) -> std::io::Result<Vec<DirEntry>> {
-        OsVfs.list(dir)
+    fn create_dir(&self, dir: &Path, mode: u32) -> std::io::Result<()> {
+        OsVfs.create_dir(dir, mode)
+    }
+    fn set_attributes(&self, path: &Path, attributes: &Attributes) -> std::io::Result<()> {
+        OsVfs.set_attributes(path, attributes)
     }
     fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
         OsVfs.sync_dir(dir)
@@ -384,14 +397,8 @@ impl Vfs for Counting {
     fn lock(&self, path: &Path) -> std::io::Result<Box<dyn Send + Sync>> {
         OsVfs.lock(path)
     }
-    fn stat(&self, path: &Path) -> std::io::Result<FileStat> {
-        OsVfs.stat(path)
-    }
-    fn create_dir(&self, dir: &Path, mode: u32) -> std::io::Result<()> {
-        OsVfs.create_dir(dir, mode)
-    }
-    fn remove_dir(&self, dir: &Path) -> std::io::Result<()> {
-        OsVfs.remove_dir(dir)
+    fn canonical(&self, path: &Path) -> std::io::Result<PathBuf> {
+        OsVfs.canonical(path)
     }
 }
 

@@ -12,15 +12,15 @@ use atrest::{
     Settings, Suite,
 };
 
-use crate::mem_fs::MemFs;
 use crate::support::{
-    DIR, Mode, TestKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create, mem_open,
-    mem_storage, write_file,
+    DIR, Mode, ScriptedKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create,
+    mem_open, mem_storage, write_file,
 };
+use atrest_testkit::MemFs;
 
 /// A store in memory with one file.
-fn base() -> (MemFs, Arc<TestKms>) {
-    let (mem, kms) = (MemFs::new(), TestKms::new(1));
+fn base() -> (MemFs, Arc<ScriptedKms>) {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
     let fs = mem_create(&mem, &kms).unwrap();
     write_file(&fs, "file").unwrap();
     (killed(&mem, fs), kms)
@@ -71,7 +71,7 @@ fn a_wrong_customers_key_is_refused() {
     let (mem, kms) = base();
     let before = mem.files();
     let integrity = ErrorKind::Kms(KmsErrorKind::Integrity);
-    assert_eq!(kind(mem_open(&mem, &TestKms::new(2))), integrity);
+    assert_eq!(kind(mem_open(&mem, &ScriptedKms::new(2))), integrity);
     kms.set(Mode::Garbage);
     assert_eq!(kind(mem_open(&mem, &kms)), ErrorKind::WrongStoreKey);
     for failure in [KmsErrorKind::Unreachable, KmsErrorKind::KeyDisabled, KmsErrorKind::NotFound] {

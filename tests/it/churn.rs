@@ -2,48 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use atrest::churn::{StalePolicy, StaleReason, Usage};
-use atrest::keyring::Options;
-use atrest::{Clock, DataKeyId, EncryptedFs, FileKind, Keyring, PlaintextPolicy};
+use atrest::{DataKeyId, EncryptedFs, FileKind, Keyring, PlaintextPolicy};
 use proptest::prelude::*;
 
-use crate::support::TestStore;
+use crate::support::{ManualClock, TestStore, options};
 
 mod crash;
 mod killed;
+mod nested;
 mod reencrypt;
 mod retire;
-
-/// A clock that moves when it is told to.
-#[derive(Clone, Debug)]
-pub struct MovedClock(Arc<AtomicU64>);
-
-impl MovedClock {
-    pub fn new() -> Self {
-        Self(Arc::new(AtomicU64::new(1_800_000_000_000_000_000)))
-    }
-
-    pub fn advance_days(&self, days: u64) {
-        self.0.fetch_add(days * 86_400_000_000_000, Ordering::Relaxed);
-    }
-}
-
-impl Clock for MovedClock {
-    fn now_ns(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Options of a store whose time the test moves.
-pub fn options(clock: &MovedClock) -> Options {
-    let mut options = Options::default();
-    options.clock = Arc::new(clock.clone());
-    options.background = false;
-    options
-}
 
 pub fn write(fs: &EncryptedFs, path: &Path, data: &[u8]) -> DataKeyId {
     let mut writer = fs.create_new(path, FileKind::Table).unwrap();
@@ -260,7 +230,7 @@ fn write_if_free(fs: &EncryptedFs, path: &Path) {
 #[test]
 fn stale_files_come_oldest_first() {
     let store = TestStore::new();
-    let clock = MovedClock::new();
+    let clock = ManualClock::new();
     let mut options = options(&clock);
     options.settings.plaintext = PlaintextPolicy::Allow;
     let keyring = Keyring::create(store.storage(), store.kms(), options).unwrap();
@@ -269,7 +239,7 @@ fn stale_files_come_oldest_first() {
     let mut keys = Vec::new();
     for name in ["c", "b", "a"] {
         keys.push(write(&fs, &path(name), b"1"));
-        clock.advance_days(30);
+        clock.advance(30 * ManualClock::DAY);
         fs.keyring().maintain().unwrap();
     }
     write(&fs, &path("new"), b"1");

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use atrest::keyring::MemoryStorage;
 use atrest::{EncryptedFs, ErrorKind, FileKind, Keyring};
 
-use crate::mem_fs::MemFs;
 use crate::support::{
-    TestClock, TestKms, in_dir, killed, kind, manual, mem_create, mem_open, mem_storage,
+    DIR, ManualClock, ScriptedKms, in_dir, killed, kind, manual, mem_create, mem_open, mem_storage,
+    ns,
 };
+use atrest_testkit::MemFs;
 
 const LEN: u64 = 5000;
 
@@ -19,7 +20,7 @@ fn write(fs: &EncryptedFs, name: &str) {
 }
 
 /// Of the first data key, by what is on disk.
-fn stored(mem: &MemFs, kms: &Arc<TestKms>) -> u64 {
+fn stored(mem: &MemFs, kms: &Arc<ScriptedKms>) -> u64 {
     let keyring = Keyring::open_read_only(mem_storage(&mem.fork()), kms.clone(), manual()).unwrap();
     keyring.status().data_keys[0].encrypted_bytes
 }
@@ -30,7 +31,7 @@ fn generation(mem: &MemFs) -> u64 {
 
 #[test]
 fn a_clean_end_keeps_the_exact_count_with_one_commit() {
-    let (mem, kms) = (MemFs::new(), TestKms::new(1));
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
     let fs = mem_create(&mem, &kms).unwrap();
     write(&fs, "one");
     assert_eq!((stored(&mem, &kms), generation(&mem)), (0, 1));
@@ -52,7 +53,7 @@ fn a_clean_end_keeps_the_exact_count_with_one_commit() {
     fs.close().unwrap();
     drop(mem_open(&mem, &kms).unwrap());
     assert_eq!(generation(&mem), 3);
-    let appended = mem.log().iter().any(|op| matches!(op, crate::mem_fs::Op::Append(..)));
+    let appended = mem.log().iter().any(|op| matches!(op, atrest_testkit::mem_fs::Op::Append(..)));
     assert!(!appended, "{:?}", mem.log());
     // Read-only.
     let keyring = Keyring::open_read_only(mem_storage(&mem), kms.clone(), manual()).unwrap();
@@ -63,7 +64,7 @@ fn a_clean_end_keeps_the_exact_count_with_one_commit() {
 
 #[test]
 fn the_background_thread_does_not_keep_the_last_handle_from_counting() {
-    let (mem, kms) = (MemFs::new(), TestKms::new(1));
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
     for round in 1..=20 {
         let storage = mem_storage(&mem);
         let options = atrest::Options::default();
@@ -77,21 +78,21 @@ fn the_background_thread_does_not_keep_the_last_handle_from_counting() {
 
 #[test]
 fn a_killed_process_loses_an_hour_and_never_counts_too_much() {
-    let (mem, kms, clock) = (MemFs::new(), TestKms::new(1), TestClock::new());
+    let (mem, kms, clock) = (MemFs::new(DIR), ScriptedKms::new(1), ManualClock::new());
     let mut options = manual();
     options.clock = clock.clone();
     let keyring = Keyring::create(mem_storage(&mem), kms.clone(), options.clone()).unwrap();
     let fs = EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()));
     write(&fs, "one");
     const HOUR_NS: u64 = 3600 * 1_000_000_000;
-    clock.forward(HOUR_NS - 1);
+    clock.advance(ns(HOUR_NS - 1));
     fs.keyring().maintain().unwrap();
     assert_eq!((stored(&mem, &kms), generation(&mem)), (0, 1));
-    clock.forward(1);
+    clock.advance(ns(1));
     fs.keyring().maintain().unwrap();
     assert_eq!((stored(&mem, &kms), generation(&mem)), (LEN, 2));
     // Nothing more: nothing to commit.
-    clock.forward(HOUR_NS);
+    clock.advance(ns(HOUR_NS));
     fs.keyring().maintain().unwrap();
     assert_eq!(generation(&mem), 2);
     write(&fs, "two");
@@ -125,7 +126,7 @@ fn a_killed_process_loses_an_hour_and_never_counts_too_much() {
 
 #[test]
 fn closing_does_not_fail_when_keys_are_withdrawn_and_tells_of_other_faults() {
-    let (mem, kms) = (MemFs::new(), TestKms::new(1));
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
     let fs = mem_create(&mem, &kms).unwrap();
     write(&fs, "one");
     mem.room(Some(0));
@@ -150,7 +151,7 @@ fn closing_does_not_fail_when_keys_are_withdrawn_and_tells_of_other_faults() {
 #[test]
 fn a_drop_waits_for_no_network() {
     // A storage without a local directory is committed by `close` alone.
-    let (storage, kms) = (Arc::new(MemoryStorage::new()), TestKms::new(1));
+    let (storage, kms) = (Arc::new(MemoryStorage::new()), ScriptedKms::new(1));
     let encrypt = |keyring: &Keyring| {
         let mut encryptor = keyring.encryptor(FileKind::Table).unwrap();
         encryptor.append(&[7; LEN as usize], &mut Vec::new()).unwrap();

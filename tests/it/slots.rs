@@ -1,13 +1,12 @@
 //! CMEK slots.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use atrest::keyring::{AuditKind, MemoryStorage, Options};
 use atrest::kms::{Kms, KmsErrorKind};
 use atrest::{ErrorKind, Keyring};
 
-use crate::scripted::ScriptedKms;
+use atrest_testkit::{Mode, ScriptedKms};
 
 fn store() -> (Arc<MemoryStorage>, Arc<ScriptedKms>, Arc<ScriptedKms>) {
     let storage = Arc::new(MemoryStorage::new());
@@ -32,9 +31,7 @@ fn each_slot_opens_the_store_alone_and_by_preference() {
         let keyring = Keyring::open(storage.clone(), one.clone(), Options::default()).unwrap();
         assert_eq!(names(&keyring), ["default", "us"]);
     }
-    let asked = |eu: &ScriptedKms, us: &ScriptedKms| {
-        (eu.unwraps.swap(0, Ordering::SeqCst), us.unwraps.swap(0, Ordering::SeqCst))
-    };
+    let asked = |eu: &ScriptedKms, us: &ScriptedKms| (eu.take_unwraps(), us.take_unwraps());
     asked(&eu, &us);
     drop(Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap());
     assert_eq!(asked(&eu, &us), (1, 0));
@@ -54,9 +51,9 @@ fn the_next_slot_stands_in_for_an_outage_and_never_for_a_denial() {
     let (storage, eu, us) = store();
     let open = |kind: KmsErrorKind| {
         eu.fail(kind);
-        us.unwraps.store(0, Ordering::SeqCst);
+        us.take_unwraps();
         let opened = Keyring::open(storage.clone(), both(&eu, &us), Options::default());
-        (opened.map(drop).map_err(|error| error.kind()), us.unwraps.load(Ordering::SeqCst))
+        (opened.map(drop).map_err(|error| error.kind()), us.unwraps())
     };
     for kind in [KmsErrorKind::Unreachable, KmsErrorKind::Throttled, KmsErrorKind::Integrity] {
         assert_eq!(open(kind), (Ok(()), 1), "{kind}");
@@ -83,7 +80,7 @@ fn the_next_slot_stands_in_for_an_outage_and_never_for_a_denial() {
 #[test]
 fn a_service_that_lies_makes_way_for_the_next_slot() {
     let (storage, eu, us) = store();
-    eu.lie();
+    eu.set(Mode::Garbage);
     drop(Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap());
     let error = Keyring::open(storage, eu, Options::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongStoreKey);
@@ -99,7 +96,7 @@ fn slots_are_added_and_removed_and_the_last_one_stays() {
     assert_eq!(kind(keyring.slots().add("again", us.clone())), ErrorKind::InvalidArgument);
     assert_eq!(kind(keyring.slots().add("", third.clone())), ErrorKind::InvalidArgument);
     assert_eq!(kind(keyring.slots().replace("us", eu.clone())), ErrorKind::InvalidArgument);
-    third.lie();
+    third.set(Mode::Garbage);
     assert_eq!(kind(keyring.slots().add("third", third.clone())), ErrorKind::WrongStoreKey);
     assert_eq!(kind(keyring.slots().replace("us", third)), ErrorKind::WrongStoreKey);
     assert_eq!(kind(keyring.slots().remove("mars")), ErrorKind::InvalidArgument);
@@ -142,7 +139,7 @@ fn rewrapping_takes_the_newest_version_of_the_same_key() {
     us.fail(None);
     assert_eq!(keyring.slots().rewrap(None).unwrap(), 2);
     assert_eq!(versions(), ["2", "3"]);
-    eu.lie();
+    eu.set(Mode::Garbage);
     assert_eq!(keyring.slots().rewrap(None).unwrap_err().kind(), ErrorKind::WrongStoreKey);
 }
 

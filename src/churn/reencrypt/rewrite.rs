@@ -12,8 +12,9 @@ use crate::fs::{Reader, TornFile, Writer};
 use crate::header::{FileKind, Header, begins_encrypted};
 use crate::keyring::FileSpec;
 use crate::ledger::{FileRecord, Owner};
-use crate::scan::{What, look, temporary_name};
-use crate::vfs::{FileStat, Vfs, WriteFile};
+use crate::names::temporary_name;
+use crate::scan::{What, look};
+use crate::vfs::{Attributes, FileStat, Rename, Vfs, WriteFile, keep_attributes};
 
 /// What a copy goes into.
 enum Target {
@@ -90,7 +91,7 @@ impl Run<'_> {
         if !matches!(result, Ok(Rewritten::Done(_))) {
             // Best effort: the next run removes it otherwise. The first error is the one
             // to tell.
-            drop(self.fs.remove(&temporary));
+            drop(self.fs.remove_own(&temporary));
         }
         result
     }
@@ -115,7 +116,8 @@ impl Run<'_> {
         if copied.torn != torn {
             return Ok(Rewritten::Skipped(Skipped::Changed));
         }
-        vfs.copy_owner_and_mode(path, temporary)
+        vfs.stat(path)
+            .and_then(|old| keep_attributes(vfs, temporary, &Attributes::access_of(&old)))
             .map_err(|e| Error::io("owner and mode cannot be kept", e).with_path(path))?;
         target.finish()?;
         self.verify(temporary, &key, by_append, print)?;
@@ -155,7 +157,7 @@ impl Run<'_> {
             }
         };
         spec.suite = self.how.suite.or(spec.suite);
-        self.fs.create_new(temporary, spec).map(Target::Encrypted)
+        self.fs.create_own(temporary, spec).map(Target::Encrypted)
     }
 
     /// The new file is what the old one was.
@@ -251,11 +253,11 @@ impl Run<'_> {
         moves.note(path);
         moves.note(temporary);
         let fail = |e| Error::io("the new file cannot take the old one's place", e).with_path(path);
-        match vfs.exchange(temporary, path) {
+        match vfs.rename(temporary, path, Rename::Exchange) {
             Ok(()) => {
                 // Whoever works past the library may have replaced the file since.
                 if !same_content(before, &stat(vfs, temporary)?) {
-                    vfs.exchange(temporary, path).map_err(fail)?;
+                    vfs.rename(temporary, path, Rename::Exchange).map_err(fail)?;
                     return Ok(Err(Skipped::Changed));
                 }
             }
@@ -263,7 +265,7 @@ impl Run<'_> {
                 return Ok(Err(Skipped::Gone));
             }
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                vfs.rename(temporary, path).map_err(fail)?;
+                vfs.rename(temporary, path, Rename::Replace).map_err(fail)?;
             }
             Err(error) => return Err(fail(error)),
         }

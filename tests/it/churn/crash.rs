@@ -7,8 +7,9 @@ use atrest::churn::{Reencrypt, StalePolicy};
 use atrest::keyring::KeyState;
 use atrest::{EncryptedFs, Error};
 
-use crate::mem_fs::{MemFs, Op};
-use crate::support::{TestKms, check_file, in_dir, mem_create, mem_open, write_file};
+use crate::support::{DIR, ScriptedKms, check_file, in_dir, mem_create, mem_open, write_file};
+use atrest_testkit::MemFs;
+use atrest_testkit::mem_fs::Op;
 
 const FILES: [&str; 2] = ["one", "two"];
 
@@ -35,8 +36,8 @@ fn reencrypt(fs: &EncryptedFs) -> Result<(), Error> {
 /// A store with files under two keys that were replaced, a third that is under no file,
 /// and a keyspace.
 fn base() -> MemFs {
-    let mem = MemFs::new();
-    let fs = mem_create(&mem, &TestKms::new(1)).unwrap();
+    let mem = MemFs::new(DIR);
+    let fs = mem_create(&mem, &ScriptedKms::new(1)).unwrap();
     for file in FILES {
         write_file(&fs, file).unwrap();
         fs.keyring().keys().rotate().unwrap();
@@ -50,7 +51,7 @@ fn base() -> MemFs {
 /// All files are there, no key was destroyed that one of them needs, and the next run
 /// brings everything to its end.
 fn check(mem: &MemFs) {
-    let fs = mem_open(mem, &TestKms::new(1)).unwrap();
+    let fs = mem_open(mem, &ScriptedKms::new(1)).unwrap();
     FILES.iter().for_each(|file| check_file(&fs, file));
     let usage = fs.scan_usage(&|_| {}).unwrap();
     for key in &usage.keys {
@@ -65,7 +66,7 @@ fn check(mem: &MemFs) {
     let alive = usage.keys.iter().filter(|key| key.key.state != KeyState::Destroyed);
     assert_eq!(alive.count(), 1);
     drop(fs);
-    let fs = mem_open(mem, &TestKms::new(1)).unwrap();
+    let fs = mem_open(mem, &ScriptedKms::new(1)).unwrap();
     FILES.iter().for_each(|file| check_file(&fs, file));
 }
 
@@ -79,7 +80,7 @@ fn at_each_step(
     let mut steps = 0;
     loop {
         let mem = base.fork();
-        let fs = mem_open(&mem, &TestKms::new(1)).unwrap();
+        let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap();
         mem.clear_log();
         fault(&mem, steps);
         let result = change(&fs);
@@ -106,7 +107,7 @@ fn cases() -> Vec<(&'static str, Change, MemFs)> {
 #[test]
 fn the_exchange_is_used_where_there_is_one() {
     for (name, change, base) in cases() {
-        let fs = mem_open(&base, &TestKms::new(1)).unwrap();
+        let fs = mem_open(&base, &ScriptedKms::new(1)).unwrap();
         change(&fs).unwrap();
         let log = base.log();
         let exchanges = log.iter().filter(|op| matches!(op, Op::Exchange(..))).count();
@@ -146,7 +147,7 @@ fn a_failing_operation_loses_nothing() {
 #[test]
 fn a_full_disk_leaves_the_old_files() {
     let mem = base();
-    let fs = mem_open(&mem, &TestKms::new(1)).unwrap();
+    let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap();
     mem.room(Some(5000));
     assert!(reencrypt(&fs).is_err());
     mem.room(None);

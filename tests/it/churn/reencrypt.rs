@@ -12,8 +12,8 @@ use atrest::{
     EncryptedFs, Error, ErrorKind, FileKind, FileSpec, HEADER_LEN, Keyring, PlaintextPolicy, Suite,
 };
 
-use super::{MovedClock, counts, options, write};
-use crate::support::{TestStore, kind};
+use super::{counts, write};
+use crate::support::{ManualClock, TestStore, kind, options};
 
 fn all<'a>() -> Reencrypt<'a> {
     let mut how = Reencrypt::default();
@@ -29,7 +29,7 @@ fn read(fs: &EncryptedFs, path: &Path) -> Vec<u8> {
 }
 
 fn open_allowing_plaintext(store: &TestStore) -> EncryptedFs {
-    let mut options = options(&MovedClock::new());
+    let mut options = options(&ManualClock::new());
     options.settings.plaintext = PlaintextPolicy::Allow;
     EncryptedFs::new(Keyring::create(store.storage(), store.kms(), options).unwrap())
 }

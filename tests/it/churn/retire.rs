@@ -1,6 +1,7 @@
 //! Retirement, holds, keyspaces.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,14 +12,14 @@ use atrest::keyring::{
 };
 use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring};
 
-use super::{MovedClock, options, write};
-use crate::support::{TestStore, kind};
+use super::write;
+use crate::support::{ManualClock, TestStore, kind, options};
 
 const GRACE: Duration = atrest::keyring::RETIRE_GRACE;
 
 fn quiet(_: ScanProgress) {}
 
-fn open(store: &TestStore, clock: &MovedClock) -> EncryptedFs {
+fn open(store: &TestStore, clock: &Arc<ManualClock>) -> EncryptedFs {
     let keyring = Keyring::open_or_create(store.storage(), store.kms(), options(clock)).unwrap();
     EncryptedFs::new(keyring)
 }
@@ -29,7 +30,7 @@ fn retire(fs: &EncryptedFs) -> Retirement {
 
 #[test]
 fn files_open_at_any_time_while_keys_are_retired() {
-    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
     let (keep, path) = (store.data().join("keep"), store.data().join("gone"));
     write(&fs, &keep, b"kept");
@@ -65,7 +66,7 @@ fn state(fs: &EncryptedFs, id: DataKeyId) -> KeyState {
 
 #[test]
 fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
-    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
     let path = |name: &str| store.data().join(name);
     let old = write(&fs, &path("old"), &[1; 5000]);
@@ -79,10 +80,10 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
     fs.remove(path("old")).unwrap();
     let RetireOutcome::Retiring { until_ns } = outcome(&retire(&fs), old) else { panic!() };
     assert_eq!(state(&fs, old), KeyState::Retiring);
-    clock.advance_days(6);
+    clock.advance(6 * ManualClock::DAY);
     assert_eq!(outcome(&retire(&fs), old), RetireOutcome::Retiring { until_ns });
     assert_eq!(kind(fs.prove_destroyed(old, &quiet)), ErrorKind::InvalidArgument);
-    clock.advance_days(1);
+    clock.advance(1 * ManualClock::DAY);
     let last = retire(&fs);
     assert_eq!(last.destroyed().collect::<Vec<_>>(), [old]);
     assert_eq!(state(&fs, old), KeyState::Destroyed);
@@ -115,14 +116,14 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
 
 #[test]
 fn a_file_that_comes_back_saves_its_key() {
-    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
     let (path, outside) = (store.data().join("a"), store.dir.path().join("outside"));
     let old = write(&fs, &path, b"1");
     std::fs::rename(&path, &outside).unwrap();
     fs.keyring().keys().rotate().unwrap();
     assert!(matches!(outcome(&retire(&fs), old), RetireOutcome::Retiring { .. }));
-    clock.advance_days(30);
+    clock.advance(30 * ManualClock::DAY);
     std::fs::rename(&outside, &path).unwrap();
     assert_eq!(outcome(&retire(&fs), old), RetireOutcome::InUse);
     assert_eq!(state(&fs, old), KeyState::DecryptOnly);
@@ -134,7 +135,7 @@ fn a_file_that_comes_back_saves_its_key() {
 
 #[test]
 fn a_hold_keeps_its_keys() {
-    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
     let keyring = fs.keyring();
     let old = keyring.keys().active_id().unwrap();
@@ -146,7 +147,7 @@ fn a_hold_keeps_its_keys() {
     let fs = open(&store, &clock);
     let keyring = fs.keyring();
     assert_eq!(keyring.holds().list()[0].keys, [old, next]);
-    clock.advance_days(30);
+    clock.advance(30 * ManualClock::DAY);
     let held = RetireOutcome::Held { by: vec!["backup 1".into()] };
     let first = retire(&fs);
     assert_eq!((outcome(&first, old), outcome(&first, next)), (held.clone(), held));
@@ -155,7 +156,7 @@ fn a_hold_keeps_its_keys() {
     retire(&fs);
     // A hold that comes in the time of grace counts too.
     keyring.holds().register("backup 2", &[next]).unwrap();
-    clock.advance_days(7);
+    clock.advance(7 * ManualClock::DAY);
     let last = retire(&fs);
     assert_eq!(outcome(&last, old), RetireOutcome::Destroyed);
     assert!(matches!(outcome(&last, next), RetireOutcome::Held { .. }));
@@ -164,7 +165,7 @@ fn a_hold_keeps_its_keys() {
 
 #[test]
 fn an_open_file_keeps_its_key() {
-    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
     let path = store.data().join("wal");
     let mut writer = fs.create_new(&path, FileKind::Log).unwrap();
@@ -172,7 +173,7 @@ fn an_open_file_keeps_its_key() {
     let old = fs.keyring().keys().active_id().unwrap();
     fs.keyring().keys().rotate().unwrap();
     retire(&fs);
-    clock.advance_days(8);
+    clock.advance(8 * ManualClock::DAY);
     // No header on the disk names the key yet.
     assert_eq!(outcome(&retire(&fs), old), RetireOutcome::Open);
     writer.finish().unwrap();
@@ -180,7 +181,7 @@ fn an_open_file_keeps_its_key() {
     let reader = fs.open(&path).unwrap();
     fs.remove(&path).unwrap();
     retire(&fs);
-    clock.advance_days(8);
+    clock.advance(8 * ManualClock::DAY);
     assert_eq!(outcome(&retire(&fs), old), RetireOutcome::Open);
     let mut buf = [0; 19];
     reader.read_exact_at(&mut buf, 0).unwrap();
@@ -191,7 +192,7 @@ fn an_open_file_keeps_its_key() {
 
 #[test]
 fn files_in_other_directories_count() {
-    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
     let elsewhere = tempfile::tempdir().unwrap();
     // As an engine with a second disk may have it.
@@ -218,12 +219,15 @@ fn files_in_other_directories_count() {
     std::fs::rename(elsewhere.path(), store.dir.path().join("away")).unwrap();
     assert!(matches!(kind(fs.retire(None, GRACE, &quiet)), ErrorKind::Io(_)));
     fs.keyring().unregister_directory(&canonical).unwrap();
+    // Nor is the link to it.
+    assert_eq!(kind(fs.retire(None, GRACE, &quiet)), ErrorKind::InvalidArgument);
+    std::fs::remove_file(&link).unwrap();
     assert_eq!(outcome(&retire(&fs), first), RetireOutcome::InUse);
 }
 
 #[test]
 fn a_header_that_cannot_be_read_stops_everything() {
-    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
     let path = store.data().join("a");
     write(&fs, &path, b"1");
@@ -246,14 +250,14 @@ impl Drop for Stop<'_> {
 
 #[test]
 fn a_file_that_is_finished_during_the_scan_keeps_its_key() {
-    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
     let path = store.data().join("late");
     let writer = fs.create_new(&path, FileKind::Table).unwrap();
     let old = fs.keyring().keys().active_id().unwrap();
     fs.keyring().keys().rotate().unwrap();
     retire(&fs);
-    clock.advance_days(8);
+    clock.advance(8 * ManualClock::DAY);
     // The scan has seen an empty file; at the commit no file is open.
     let writer = Mutex::new(Some(writer));
     let on_scan = |_: ScanProgress| {
@@ -276,7 +280,7 @@ impl LiveKeys for Listed {
 
 #[test]
 fn a_store_without_directories_has_its_own_list() {
-    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let (store, clock) = (TestStore::new(), ManualClock::new());
     let keyring = Keyring::create(MemoryStorage::new(), store.kms(), options(&clock)).unwrap();
     let old = keyring.keys().active_id().unwrap();
     keyring.keys().rotate().unwrap();
@@ -286,7 +290,7 @@ fn a_store_without_directories_has_its_own_list() {
     assert_eq!(outcome(&retire(), old), RetireOutcome::InUse);
     live.0.lock().unwrap().clear();
     retire();
-    clock.advance_days(7);
+    clock.advance(7 * ManualClock::DAY);
     assert_eq!(outcome(&retire(), old), RetireOutcome::Destroyed);
 }
 
@@ -308,7 +312,7 @@ fn a_read_only_handle_writes_no_file() {
 
 #[test]
 fn files_that_move_during_the_scan_save_their_key() {
-    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
     let dirs: Vec<PathBuf> = (0..8).map(|i| store.data().join(i.to_string())).collect();
     dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
@@ -347,7 +351,7 @@ fn files_that_move_during_the_scan_save_their_key() {
 
 #[test]
 fn shredding_a_keyspace_leaves_the_others() {
-    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
     let keyring = fs.keyring();
     let (red, blue) =
@@ -381,7 +385,7 @@ fn shredding_a_keyspace_leaves_the_others() {
     drop(reader);
     let spec = FileSpec::new(FileKind::Table).keyspace(red);
     assert_eq!(kind(fs.create_new(store.data().join("red3"), spec)), ErrorKind::UnknownKey);
-    clock.advance_days(40);
+    clock.advance(40 * ManualClock::DAY);
     keyring.maintain().unwrap();
     drop(fs);
 
@@ -399,7 +403,7 @@ fn shredding_a_keyspace_leaves_the_others() {
 
 #[test]
 fn a_shredded_store_is_a_record_of_itself() {
-    let (store, clock) = (TestStore::new(), MovedClock::new());
+    let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
     let path = store.data().join("a");
     let key = write(&fs, &path, b"secret");

@@ -9,12 +9,21 @@ use atrest::kms::{self, Kms, generate_key_file};
 use atrest::progress::Progress;
 use atrest::{EncryptedFs, ErrorKind, FileKind, Keyring, Options};
 use atrest_object_store::ObjectStoreTarget;
+use atrest_testkit::backup_target_conformance;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 fn go_on(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
+}
+
+#[test]
+fn the_target_keeps_the_contract() {
+    backup_target_conformance(&|| {
+        let store = Arc::new(InMemory::new());
+        Box::new(ObjectStoreTarget::new(store, &Path::from("chains/one")).unwrap())
+    });
 }
 
 struct Bench {

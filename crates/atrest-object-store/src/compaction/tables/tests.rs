@@ -2,7 +2,7 @@
 
 use atrest::churn::StalePolicy;
 use atrest::keyring::{MemoryStorage, Options};
-use atrest::{FileKind, Keyring, kms};
+use atrest::{FileKind, Header, Keyring, kms};
 use object_store::memory::InMemory;
 use ulid::Ulid;
 
@@ -22,8 +22,8 @@ fn a_table_that_cannot_be_rewritten_waits_twice_as_long_each_time() {
     let mut tables = Tables::new(Arc::new(InMemory::new()));
     let [old, plain, gone] = [1, 2, 3].map(|n| SsTableId::new(Ulid(n)));
     let mut known = |table, what| tables.known.insert(table, Known { what, seen: 0 });
-    known(old, What::Encrypted(Box::new(header)));
-    known(plain, What::Plaintext);
+    known(old, Contents::Encrypted(Box::new(header)));
+    known(plain, Contents::Plaintext);
     let judge = policy.judge(&keyring);
     assert_eq!(tables.stale(old, &judge), None, "under the active key");
     keyring.keys().rotate().unwrap();

@@ -1,7 +1,7 @@
-//! What every keyring storage has to do. Each storage's own tests call this.
+//! What every keyring storage has to do.
 
-use super::storage::{KEPT_IMAGES, KeyringStorage, StoredImage};
-use crate::error::{ErrorKind, Result};
+use atrest::keyring::{KEPT_IMAGES, KeyringImage, KeyringStorage};
+use atrest::{ErrorKind, Result};
 
 /// Holds a storage to the contract of [`KeyringStorage`].
 ///
@@ -22,19 +22,19 @@ fn image(generation: u64) -> Vec<u8> {
     (0..generation * 50_000 + 100).map(|at| (at ^ generation).to_le_bytes()[0]).collect()
 }
 
-fn load(storage: &dyn KeyringStorage) -> Option<StoredImage> {
+fn load(storage: &dyn KeyringStorage) -> Option<KeyringImage> {
     storage.load().expect("load")
 }
 
 fn commit(
     storage: &dyn KeyringStorage,
     generation: u64,
-    previous: Option<&StoredImage>,
-) -> Result<StoredImage> {
+    previous: Option<&KeyringImage>,
+) -> Result<KeyringImage> {
     let bytes = image(generation);
     let version = storage.commit(&bytes, generation, previous)?;
     let stored = load(storage).expect("the image is there");
-    assert!(stored == StoredImage { bytes, version }, "generation {generation} reads back");
+    assert!(stored == KeyringImage { bytes, version }, "generation {generation} reads back");
     Ok(stored)
 }
 
@@ -54,13 +54,13 @@ fn replaces_the_image_it_is_told(storage: &dyn KeyringStorage) {
     // Shorter than the one before.
     let bytes = b"third".to_vec();
     let version = storage.commit(&bytes, 3, Some(&second)).expect("the third");
-    assert_eq!(load(storage), Some(StoredImage { bytes, version }));
+    assert_eq!(load(storage), Some(KeyringImage { bytes, version }));
 }
 
 fn refuses_a_stale_writer(storage: &dyn KeyringStorage) {
     storage.lock().expect("lock");
-    let missing = StoredImage { bytes: image(7), version: "\"7\"".into() };
-    let refused = |generation, previous: Option<&StoredImage>| {
+    let missing = KeyringImage { bytes: image(7), version: "\"7\"".into() };
+    let refused = |generation, previous: Option<&KeyringImage>| {
         let outcome = storage.commit(b"stale", generation, previous);
         let kind = outcome.map_err(|error| error.kind());
         assert_eq!(kind, Err(ErrorKind::KeyringConflict), "a stale writer of {generation}");
