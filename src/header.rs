@@ -83,12 +83,6 @@ impl Suite {
     pub const fn is_authenticated(self) -> bool {
         !matches!(self, Self::Aes256Ctr)
     }
-
-    /// Whether this suite satisfies `minimum`: an authenticated minimum asks for an
-    /// authenticated suite.
-    pub const fn satisfies(self, minimum: Self) -> bool {
-        self.is_authenticated() || !minimum.is_authenticated()
-    }
 }
 
 /// What the engine keeps in the file.

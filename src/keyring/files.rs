@@ -19,8 +19,8 @@ pub struct FileSpec {
     /// The engine's id of it; zero for none.
     pub file_id: FileId,
     /// How it is encrypted. `None`, the default, follows the store's
-    /// [`minimum_suite`](crate::Settings::minimum_suite): suite 1 where that is allowed;
-    /// otherwise suite 3 for logs and manifests, whose every append must be durable after
+    /// [`require_authenticated`](crate::Settings::require_authenticated): suite 1 where that
+    /// is allowed; otherwise suite 3 for logs and manifests, whose every append must be durable after
     /// a sync, and suite 2 for all else.
     pub suite: Option<Suite>,
     /// Bytes of a ciphertext chunk, in suite 2 only: a power of two from 4096 to 1 MiB.
@@ -69,10 +69,10 @@ impl FileSpec {
         self
     }
 
-    pub(crate) fn suite_under(&self, minimum: Suite) -> Suite {
+    pub(crate) fn suite_under(&self, require_authenticated: bool) -> Suite {
         match (self.suite, self.kind) {
             (Some(suite), _) => suite,
-            (None, _) if !minimum.is_authenticated() => Suite::Aes256Ctr,
+            (None, _) if !require_authenticated => Suite::Aes256Ctr,
             (None, FileKind::Log | FileKind::Manifest) => Suite::Aes256GcmLog,
             (None, FileKind::Table | FileKind::Blob | FileKind::Other) => Suite::Aes256GcmChunks,
         }
@@ -120,7 +120,7 @@ impl Keyring {
     /// # Errors
     /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`ReadOnly`](ErrorKind::ReadOnly),
     /// [`UnknownKey`](ErrorKind::UnknownKey) for a keyspace that is unknown or shredded,
-    /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) for a suite below the store's minimum,
+    /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) where the store requires a better suite,
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a chunk length out of range,
     /// [`Io`](ErrorKind::Io) if the system has no randomness.
     pub fn encryptor(&self, spec: impl Into<FileSpec>) -> Result<Encryptor> {
@@ -186,8 +186,8 @@ impl Keyring {
         }
         let snapshot = self.inner.vault.load();
         let settings = snapshot.body.settings();
-        let suite = spec.suite_under(settings.minimum_suite);
-        check_minimum(suite, settings.minimum_suite)?;
+        let suite = spec.suite_under(settings.require_authenticated);
+        check_suite(suite, settings.require_authenticated)?;
         let chunk_log2 = spec.chunk_log2(suite)?;
         let active = snapshot.active(spec.keyspace.0 as usize)?;
         let now_ns = self.inner.clock.now_ns();
@@ -230,7 +230,7 @@ impl Keyring {
                 format!("expected file id {file_id}, found {}", header.file_id),
             ));
         }
-        check_minimum(header.suite, self.inner.vault.load().body.settings().minimum_suite)?;
+        check_suite(header.suite, self.inner.vault.load().body.settings().require_authenticated)?;
         Ok(Decryptor::new(header, self.key_slot(&header.prefix, derived, false)?))
     }
 
@@ -278,8 +278,8 @@ impl Keyring {
     }
 }
 
-fn check_minimum(suite: Suite, minimum: Suite) -> Result<()> {
-    if suite.satisfies(minimum) {
+fn check_suite(suite: Suite, require_authenticated: bool) -> Result<()> {
+    if suite.is_authenticated() || !require_authenticated {
         return Ok(());
     }
     Err(Error::new(

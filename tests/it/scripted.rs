@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
+use atrest::Clock;
 use atrest::keyring::Options;
-use atrest::kms::{Deadline, EnvKey, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey};
-use atrest::{Clock, StoreKey};
+use atrest::kms::{
+    Deadline, EnvKey, KeyUri, Kms, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey,
+};
 
 /// Wraps as `env:` does, under a URI of its own.
 #[derive(Debug)]
@@ -89,7 +91,7 @@ impl Kms for ScriptedKms {
 
     fn wrap(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -103,7 +105,7 @@ impl Kms for ScriptedKms {
         wrapped: &WrappedKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
+    ) -> Result<SlotKey, KmsError> {
         self.unwraps.fetch_add(1, Ordering::SeqCst);
         let meet = self.script.lock().unwrap().meet.take();
         if let Some(barrier) = &meet {
@@ -115,7 +117,7 @@ impl Kms for ScriptedKms {
         };
         assert!(!panics, "as scripted");
         let answer = match self.check() {
-            Ok(()) if garbage => Ok(StoreKey::from_slice(&[1; 32]).unwrap()),
+            Ok(()) if garbage => Ok(SlotKey::from_slice(&[1; 32]).unwrap()),
             Ok(()) => self.inner.unwrap(wrapped, context, deadline),
             Err(error) => Err(error),
         };

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use atrest::keyring::{DirectoryStorage, Options};
 use atrest::kms::{
-    self, Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey, generate_key_file,
+    self, Deadline, KeyUri, Kms, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey,
+    generate_key_file,
 };
-use atrest::{Clock, EncryptedFs, Error, ErrorKind, FileKind, Keyring, StoreKey};
+use atrest::{Clock, EncryptedFs, Error, ErrorKind, FileKind, Keyring};
 
 use crate::mem_fs::MemFs;
 
@@ -156,7 +157,7 @@ impl Kms for TestKms {
 
     fn wrap(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         _deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -172,10 +173,10 @@ impl Kms for TestKms {
         wrapped: &WrappedKey,
         context: &WrapContext,
         _deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
+    ) -> Result<SlotKey, KmsError> {
         match self.call()? {
             Mode::NoUnwrap(kind) => return Err(KmsError::new(kind, "as scripted")),
-            Mode::Garbage => return Ok(StoreKey::from_slice(&[0xee; 32]).unwrap()),
+            Mode::Garbage => return Ok(SlotKey::from_slice(&[0xee; 32]).unwrap()),
             _ => {}
         }
         let blob = &wrapped.blob;
@@ -183,7 +184,7 @@ impl Kms for TestKms {
             return Err(KmsError::new(KmsErrorKind::Integrity, "another key's"));
         }
         let key: Vec<u8> = blob[35..].iter().map(|byte| byte ^ self.secret).collect();
-        Ok(StoreKey::from_slice(&key).unwrap())
+        Ok(SlotKey::from_slice(&key).unwrap())
     }
 }
 
