@@ -37,8 +37,11 @@ use crate::kms::Kms;
 mod check;
 mod copy;
 mod manifest;
+mod object;
 mod objects;
 mod restore;
+mod sequence;
+mod settings;
 mod snapshot;
 mod staging;
 mod target;
@@ -149,7 +152,7 @@ impl Chain {
         writable: bool,
     ) -> Result<Self> {
         if !is_labelled(&*target)? {
-            return Err(manifest::broken("there are no backups: the file BACKUP is missing"));
+            return Err(object::broken("there are no backups: the file BACKUP is missing"));
         }
         let storage = target.keyring()?;
         if writable {
@@ -188,7 +191,7 @@ impl Chain {
 fn options() -> Options {
     let mut options = Options { background: false, ..Options::default() };
     options.settings.rotation_period = Duration::MAX;
-    options.settings.minimum_suite = crate::Suite::AUTHENTICATED;
+    options.settings.require_authenticated = true;
     options
 }
 

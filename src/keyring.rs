@@ -1,6 +1,6 @@
-//! The key hierarchy: the customer's key wraps the store key, the store key wraps the
-//! data keys, and each file's own key is derived from the data key that was active when
-//! the file was created.
+//! The key hierarchy: the customer's key wraps its slot's key, the slot's key wraps the store
+//! key, the store key wraps the data keys, and each file's own key is derived from the data
+//! key that was active when the file was created.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use crate::ledger::Ledger;
 use crate::moves::Moves;
 use crate::secret::StoreKey;
 use access::Watch;
-use body::{Body, KeyRecord, Keyspace};
+use body::{Body, KeptSlotKey, KeyRecord, Keyspace};
 use commit::WriterState;
 use customers::CustomerKeys;
 use format::{Fixed, Image, Slot};
@@ -26,6 +26,7 @@ mod alarm;
 mod audit;
 mod background;
 mod body;
+mod codec;
 mod commit;
 mod customers;
 mod directories;
@@ -35,7 +36,9 @@ mod format;
 #[cfg(any(test, feature = "danger-internals"))]
 pub(crate) mod fuzz;
 mod handles;
+mod history;
 mod holds;
+mod key_state;
 mod keys;
 mod keyspaces;
 mod mirror;
@@ -50,16 +53,18 @@ mod status;
 mod storage;
 mod unlock;
 mod vault;
+mod wrap;
 
 pub use crate::names::KEYRING_FILE;
 pub use access::{Access, AccessPolicy, AccessState, AccessStatus, Grace, Transition};
-pub use audit::{Audit, AuditEvent, AuditKind};
-pub(crate) use body::RawSettings;
-pub use body::{KeyState, PlaintextPolicy, Settings};
+pub use audit::{AuditEvent, AuditKind};
+pub use body::{PlaintextPolicy, Settings};
 pub use directory::DirectoryStorage;
 pub use files::{Expect, FileSpec};
 pub(crate) use handles::AccessFlag;
+pub use history::Audit;
 pub use holds::{Hold, Holds};
+pub use key_state::KeyState;
 pub use keys::Keys;
 pub use keyspaces::{KeyspaceId, KeyspaceStatus, Keyspaces};
 pub use options::{Anchor, KmsSet, Options};

@@ -2,8 +2,8 @@
 //! every byte on disk is encrypted under keys that rotate by themselves and that the
 //! customer can take away.
 //!
-//! The customer's key (CMEK) stays in a key service and wraps the store key (KEK); the
-//! store key wraps data keys (DEK), which rotate every 30 days; each file's own key is
+//! The customer's key (CMEK) stays in a key service and wraps the key of its slot, which
+//! wraps the store key (KEK); the store key wraps data keys (DEK), which rotate every 30 days; each file's own key is
 //! derived from the data key that was active when the file was created.
 //!
 //! **Not protected:** [`Suite::Aes256Ctr`], the default, does not notice a changed body;
@@ -18,7 +18,7 @@
 //! | write and read files | [`EncryptedFs`], [`Writer`], [`Reader`] |
 //! | encrypt what an engine writes by itself | [`Encryptor`], [`Decryptor`], [`Header`] |
 //! | copy a store while it is in use, and bring it back | [`backup::Chain`] |
-//! | wrap the store key in a key service | [`kms::Kms`] |
+//! | wrap a slot key in a key service | [`kms::Kms`] |
 //! | keep a keyring elsewhere | [`keyring::KeyringStorage`] |
 //!
 //! # Example
@@ -55,6 +55,7 @@ mod random;
 mod scan;
 mod secret;
 mod suite;
+mod tags;
 #[cfg(test)]
 mod vectors;
 pub mod verify;
@@ -66,9 +67,9 @@ pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use fs::{EncryptedFs, Reader, Writer};
 pub use header::{FORMAT_VERSION, FileKind, HEADER_LEN, Header};
-pub use ids::{DataKeyId, FileId, StoreId, StoreKeyId};
+pub use ids::{DataKeyId, FileId, SlotKeyId, StoreId, StoreKeyId};
 pub use keyring::{Expect, FileSpec, Keyring, KeyspaceId, Options, PlaintextPolicy, Settings};
-pub use secret::{DataKey, KEY_LEN, StoreKey};
+pub use secret::{DataKey, KEY_LEN};
 pub use suite::Suite;
 pub use suite::limits::BODY_LEN_MAX;
 pub use suite::log::FRAME_LEN_MAX;

@@ -54,10 +54,6 @@ impl Suite {
     /// All suites, by their numbers.
     pub const ALL: [Self; 3] = [Self::Aes256Ctr, Self::Aes256GcmChunks, Self::Aes256GcmLog];
 
-    /// As a minimum: any suite will do.
-    pub const WEAKEST: Self = Self::Aes256Ctr;
-    /// As a minimum: the body must be authenticated.
-    pub const AUTHENTICATED: Self = Self::Aes256GcmChunks;
     /// The suite of objects in an object store, whose listings tell lengths.
     pub const FOR_OBJECTS: Self = Self::Aes256Ctr;
     /// The suite of everything in a backup: authenticated, written once, read in order.
@@ -139,16 +135,10 @@ impl Suite {
         self.facts().has_end
     }
 
-    /// Whether this suite satisfies `minimum`: an authenticated minimum asks for an
-    /// authenticated suite.
-    pub const fn satisfies(self, minimum: Self) -> bool {
-        self.is_authenticated() || !minimum.is_authenticated()
-    }
-
     /// The suite of a file that asks for none, which `grows` while it is synced and read,
     /// or is written once.
-    pub(crate) const fn default_under(minimum: Self, grows: bool) -> Self {
-        match (minimum.is_authenticated(), grows) {
+    pub(crate) const fn default_for(authenticated: bool, grows: bool) -> Self {
+        match (authenticated, grows) {
             (false, _) => Self::Aes256Ctr,
             (true, true) => Self::Aes256GcmLog,
             (true, false) => Self::Aes256GcmChunks,
@@ -173,15 +163,11 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_what_a_suite_gives() {
-        assert!(Suite::ALL.iter().all(|suite| suite.satisfies(Suite::WEAKEST)));
-        for suite in Suite::ALL {
-            assert_eq!(suite.satisfies(Suite::AUTHENTICATED), suite.is_authenticated());
-        }
-        assert!(Suite::AUTHENTICATED.is_authenticated() && Suite::FOR_BACKUPS.is_authenticated());
+        assert!(Suite::FOR_BACKUPS.is_authenticated());
         assert!(Suite::FOR_OBJECTS.keeps_lengths());
         for grows in [false, true] {
-            assert!(Suite::default_under(Suite::AUTHENTICATED, grows).is_authenticated());
+            assert!(Suite::default_for(true, grows).is_authenticated());
         }
-        assert!(Suite::default_under(Suite::AUTHENTICATED, true).keeps_appends());
+        assert!(Suite::default_for(true, true).keeps_appends());
     }
 }

@@ -7,8 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::manifest::{DirectoryEntry, Entry, Manifest, Object, What};
-use super::objects::{self, ObjectId, ObjectReader, ObjectWriter};
+use super::manifest::{DirectoryEntry, Entry, Manifest, What};
+use super::object::{Object, ObjectId};
+use super::objects::{self, ObjectReader, ObjectWriter};
+use super::settings::ManifestSettings;
 use super::snapshot::{self, SnapFile};
 use super::target::{FILES, TMP};
 use super::{BackupInfo, Chain, Snapshot};
@@ -16,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, Torn, TornFile, TornReason};
 use crate::header::HEADER_LEN;
 use crate::ids::DataKeyId;
-use crate::keyring::{Expect, RawSettings};
+use crate::keyring::Expect;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
 
@@ -127,7 +129,7 @@ impl Chain {
             created_ns: snapshot.taken_ns,
             source_store_id: *snapshot.store_id.as_bytes(),
             source_generation: snapshot.generation,
-            settings: RawSettings::from(&fs.keyring().settings()),
+            settings: ManifestSettings::from(&fs.keyring().settings()),
             keyspaces: spaces.names,
             directories: directories.collect(),
             files,

@@ -13,7 +13,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::Chain;
-use super::manifest::{Object, broken};
+use super::object::{Object, ObjectId, broken};
 use super::target::{FILES, PutFile};
 use crate::cipher::Encryptor;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,9 +24,6 @@ use crate::ids::FileId;
 use crate::keyring::{Expect, FileSpec};
 use crate::suite::Suite;
 use crate::vfs::ReadFile;
-
-/// The name of a copy; zero for none.
-pub(super) type ObjectId = [u8; 16];
 
 const FOOTER_MAGIC: [u8; 8] = *b"ATRCOPY\x01";
 const FOOTER_LEN: usize = 88;

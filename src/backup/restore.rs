@@ -15,7 +15,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Chain;
-use super::manifest::{self, Entry, Manifest, What, broken};
+use super::manifest::{self, Entry, Manifest, What};
+use super::object::broken;
 use super::objects::{ObjectReader, stream_of};
 use super::snapshot::Listing;
 use crate::Settings;

@@ -33,7 +33,7 @@ pub struct Reencrypt<'a> {
     /// is set too.
     pub policy: StalePolicy,
     /// The suite of the new files. Default: `None`, that of the old file, or one that the
-    /// policy's minimum asks for.
+    /// policy asks for.
     pub suite: Option<Suite>,
     /// Says of a plaintext file what it is, for its header, or `None` to leave it as it
     /// is. Files that the engine reads without the library **MUST** be left. Default:

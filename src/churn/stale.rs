@@ -15,7 +15,6 @@ use crate::ids::DataKeyId;
 use crate::keyring::{DataKeyStatus, KeyState, Keyring, KeyspaceId};
 use crate::names::is_temporary;
 use crate::scan::{Found, OnScan, Visitor, What, scan};
-use crate::suite::Suite;
 use crate::vfs::FileStat;
 
 /// Which files are stale. A file under its keyspace's active data key never is because of
@@ -31,15 +30,21 @@ pub struct StalePolicy {
     pub exposed: bool,
     /// Files without encryption. Default: true.
     pub plaintext: bool,
-    /// Files of a weaker suite. Default: `None`, which means the store's minimum; a weaker
-    /// one than that means the same.
-    pub minimum_suite: Option<Suite>,
+    /// Files of a suite without authentication, even where the store does not
+    /// [require it](crate::Settings::require_authenticated). Default: false.
+    pub require_authenticated: bool,
 }
 
 impl Default for StalePolicy {
     fn default() -> Self {
-        let (key_age_max, minimum_suite) = (None, None);
-        Self { key_age_max, keys: Vec::new(), exposed: true, plaintext: true, minimum_suite }
+        let (key_age_max, require_authenticated) = (None, false);
+        Self {
+            key_age_max,
+            keys: Vec::new(),
+            exposed: true,
+            plaintext: true,
+            require_authenticated,
+        }
     }
 }
 
@@ -93,7 +98,7 @@ pub enum StaleReason {
     Plaintext,
     /// Its data key may be known outside.
     ExposedKey,
-    /// Its suite is below the minimum.
+    /// Its suite does not authenticate, and an authenticated one is required.
     WeakSuite,
     /// Its data key is old, or was named.
     OldKey,
@@ -168,7 +173,7 @@ pub(super) fn oldest_first(a: &StaleFile, b: &StaleFile) -> Ordering {
 pub(super) struct Judge {
     store_id: crate::ids::StoreId,
     policy: StalePolicy,
-    minimum: Suite,
+    require_authenticated: bool,
     now_ns: u64,
     keys: HashMap<DataKeyId, DataKeyStatus>,
     keyspaces: HashMap<String, KeyspaceId>,
@@ -178,12 +183,11 @@ impl Judge {
     pub(super) fn new(keyring: &Keyring, policy: &StalePolicy) -> Self {
         let keys = keyring.status().data_keys;
         let keyspaces = keyring.keyspaces().list();
-        let least = keyring.settings().minimum_suite;
-        let minimum = policy.minimum_suite.filter(|suite| suite.satisfies(least)).unwrap_or(least);
+        let required = keyring.settings().require_authenticated;
         Self {
             keyspaces: keyspaces.into_iter().map(|space| (space.name, space.id)).collect(),
             store_id: keyring.store_id(),
-            minimum,
+            require_authenticated: policy.require_authenticated || required,
             policy: policy.clone(),
             now_ns: keyring.now_ns(),
             keys: keys.into_iter().map(|key| (key.id, key)).collect(),
@@ -209,7 +213,7 @@ impl Judge {
             None
         } else if replaced && self.policy.exposed && key.exposed {
             Some(StaleReason::ExposedKey)
-        } else if !header.suite.satisfies(self.minimum) {
+        } else if self.require_authenticated && !header.suite.is_authenticated() {
             Some(StaleReason::WeakSuite)
         } else {
             (replaced && (old || named)).then_some(StaleReason::OldKey)
@@ -257,8 +261,8 @@ impl Judge {
     }
 
     /// What the policy asks for, and never less than the store does.
-    pub(super) fn minimum(&self) -> Suite {
-        self.minimum
+    pub(super) fn require_authenticated(&self) -> bool {
+        self.require_authenticated
     }
 
     pub(super) fn keyspace_of(&self, id: DataKeyId) -> Option<KeyspaceId> {

@@ -21,8 +21,8 @@ pub struct FileSpec {
     /// The engine's id of it; zero for none.
     pub file_id: FileId,
     /// How it is encrypted. `None`, the default, follows the store's
-    /// [`minimum_suite`](crate::Settings::minimum_suite): suite 1 where that is allowed;
-    /// otherwise suite 3 for logs and manifests, whose every append must be durable after
+    /// [`require_authenticated`](crate::Settings::require_authenticated): suite 1 where that
+    /// is allowed; otherwise suite 3 for logs and manifests, whose every append must be durable after
     /// a sync, and suite 2 for all else.
     pub suite: Option<Suite>,
     /// Bytes of a ciphertext chunk, in suite 2 only: a power of two from 4096 to 1 MiB.
@@ -71,8 +71,9 @@ impl FileSpec {
         self
     }
 
-    pub(crate) fn suite_under(&self, minimum: Suite) -> Suite {
-        self.suite.unwrap_or_else(|| Suite::default_under(minimum, self.kind.grows()))
+    pub(crate) fn suite_under(&self, require_authenticated: bool) -> Suite {
+        let choose = || Suite::default_for(require_authenticated, self.kind.grows());
+        self.suite.unwrap_or_else(choose)
     }
 }
 
@@ -99,7 +100,7 @@ impl Keyring {
     /// # Errors
     /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`ReadOnly`](ErrorKind::ReadOnly),
     /// [`UnknownKey`](ErrorKind::UnknownKey) for a keyspace that is unknown or shredded,
-    /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) for a suite below the store's minimum,
+    /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) where the store requires a better suite,
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a chunk length out of range,
     /// [`Io`](ErrorKind::Io) if the system has no randomness.
     pub fn encryptor(&self, spec: impl Into<FileSpec>) -> Result<Encryptor> {
@@ -165,8 +166,8 @@ impl Keyring {
         }
         let snapshot = self.inner.vault.load();
         let settings = snapshot.body.settings();
-        let suite = spec.suite_under(settings.minimum_suite);
-        check_minimum(suite, settings.minimum_suite)?;
+        let suite = spec.suite_under(settings.require_authenticated);
+        check_suite(suite, settings.require_authenticated)?;
         let layout = Layout::choose(suite, spec.chunk_len)?;
         let active = snapshot.active(spec.keyspace.0 as usize)?;
         let now_ns = self.inner.clock.now_ns();
@@ -208,7 +209,7 @@ impl Keyring {
                 format!("expected file id {file_id}, found {}", header.file_id),
             ));
         }
-        check_minimum(header.suite, self.inner.vault.load().body.settings().minimum_suite)?;
+        check_suite(header.suite, self.inner.vault.load().body.settings().require_authenticated)?;
         Ok(Decryptor::new(header, self.key_slot(&header.prefix, derived, false)?))
     }
 
@@ -256,8 +257,8 @@ impl Keyring {
     }
 }
 
-fn check_minimum(suite: Suite, minimum: Suite) -> Result<()> {
-    if suite.satisfies(minimum) {
+fn check_suite(suite: Suite, require_authenticated: bool) -> Result<()> {
+    if suite.is_authenticated() || !require_authenticated {
         return Ok(());
     }
     Err(Error::new(

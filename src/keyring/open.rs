@@ -66,19 +66,20 @@ impl Keyring {
         let store_id = StoreId::random()?;
         let (store_key_id, store_key) = (StoreKeyId::random()?, StoreKey::random()?);
         let deadline = Deadline::after(options.kms_deadline);
-        let context = unlock::context(store_id, store_key_id);
-        let slot = unlock::wrap_slot(&*kms, DEFAULT_SLOT, &store_key, &context, now_ns, deadline)?;
+        let top = (store_key_id, &store_key);
+        let (slot, kept) = unlock::wrap_slot(&*kms, DEFAULT_SLOT, store_id, top, now_ns, deadline)?;
         let data_key = DataKey::random()?;
-        let record = KeyRecord::new(&data_key, 0, now_ns, store_id, (store_key_id, &store_key))?;
+        let record = KeyRecord::new(&data_key, 0, now_ns, store_id, top)?;
         let body = Body {
             settings: RawSettings::from(&options.settings),
             location: storage.location().id,
             keyspaces: vec![Keyspace {
                 name: DEFAULT_KEYSPACE.into(),
                 active: record.id,
-                clock_rebased_ns: 0,
+                ..Keyspace::default()
             }],
             revoked_ns: 0,
+            slot_keys: vec![kept],
             keys: vec![record],
             directories: Vec::new(),
             holds: Vec::new(),

@@ -13,6 +13,7 @@ use super::body::Body;
 use super::commit::Draft;
 use super::directory::DirectoryStorage;
 use super::format::Image;
+use super::key_state::KeyState;
 use super::mirror::parse;
 use super::status::KeyringInfo;
 use super::storage::StoredImage;
@@ -147,7 +148,7 @@ fn judge(place: ImagePlace, bytes: Vec<u8>, kms: &[Arc<dyn Kms>], options: &Opti
     }
     match open(&image, kms, options) {
         Ok((_, body)) => {
-            let live = body.keys.iter().filter(|record| record.state != 3);
+            let live = body.keys.iter().filter(|record| record.state != KeyState::Destroyed);
             let data_keys = Some(live.map(|record| DataKeyId::from_bytes(record.id)).collect());
             ImageInfo { place, info, data_keys, problem: None }
         }

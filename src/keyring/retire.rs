@@ -16,15 +16,12 @@ use serde::Serialize;
 
 use super::audit::AuditKind;
 use super::commit::Draft;
-use super::customers::CustomerKeys;
 use super::keys::Keys;
-use super::{DataKeyId, Inner, unlock};
+use super::{DataKeyId, Inner, KeyState};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{StoreId, StoreKeyId};
-use crate::kms::Deadline;
+use crate::ids::StoreId;
 use crate::moves::Moves;
 use crate::scan::{Found, OnScan, Visitor, What, look, look_through, scan};
-use crate::secret::StoreKey;
 use crate::vfs::{EntryKind, OsVfs, Vfs};
 
 /// Files under data keys that a scan of the store's directories does not find: objects in
@@ -120,7 +117,8 @@ impl Keys<'_> {
     /// `live`; [`KeyringBusy`](ErrorKind::KeyringBusy) beside another
     /// retirement; [`CorruptHeader`](ErrorKind::CorruptHeader) if nobody can tell the key
     /// of a file, and [`InvalidArgument`](ErrorKind::InvalidArgument) for a symbolic link
-    /// that leads nowhere or to a directory that is not the store's; those of [`rotate_store_key`](Self::rotate_store_key). No key is
+    /// that leads nowhere or to a directory that is not the store's; those of
+    /// [`rotate`](Self::rotate). No key is
     /// destroyed then, unless only the removal of older images failed.
     pub fn retire(
         &self,
@@ -152,7 +150,7 @@ impl Keys<'_> {
         let candidates: Vec<DataKeyId> = {
             let snapshot = inner.vault.load();
             snapshot.unlocked()?;
-            let replaced = snapshot.body.keys.iter().filter(|key| matches!(key.state, 2 | 4));
+            let replaced = snapshot.body.keys.iter().filter(|key| key.state.is_replaced());
             replaced.map(|key| DataKeyId::from_bytes(key.id)).collect()
         };
         if candidates.is_empty() {
@@ -190,14 +188,15 @@ impl Keys<'_> {
             for index in 0..draft.body.keys.len() {
                 let id = DataKeyId::from_bytes(draft.body.keys[index].id);
                 let state = draft.body.keys[index].state;
-                if candidates.contains(&id) && matches!(state, 2 | 4) {
+                if candidates.contains(&id) && state.is_replaced() {
                     let (outcome, edited) = judge(draft, index, evidence, grace);
                     changed |= edited;
                     report.keys.push(ReplacedKey { id, outcome });
                 }
             }
             if report.destroyed().next().is_some() {
-                draft.renew_store_key(&inner.customers, inner.customers.deadline())?;
+                // So that older images of the keyring fit no longer.
+                draft.replace_store_key()?;
                 draft.record(AuditKind::StoreKeyRotated, "");
             }
             Ok(changed)
@@ -223,35 +222,16 @@ impl Drop for Reopen<'_> {
     }
 }
 
-impl Draft {
-    /// Replaces the store key, so that older images of the keyring fit no longer. Every
-    /// slot's key service has to wrap the new one.
-    pub(super) fn renew_store_key(
-        &mut self,
-        customers: &CustomerKeys,
-        deadline: Deadline,
-    ) -> Result<()> {
-        let (id, key) = (StoreKeyId::random()?, StoreKey::random()?);
-        let context = unlock::context(self.store_id(), id);
-        let now_ns = self.now_ns;
-        for slot in &mut self.slots {
-            let kms = customers.of_uri(&slot.key_uri)?;
-            *slot = unlock::wrap_slot(&*kms, &slot.name, &key, &context, now_ns, deadline)?;
-        }
-        self.replace_store_key(id, key)
-    }
-}
-
 /// Whether only an open file could still save a key.
 fn is_doomed(draft: &Draft, id: DataKeyId, evidence: &Evidence) -> bool {
     let raw_id = *id.as_bytes();
     !evidence.in_use.contains(&id)
         && !draft.body.holds.iter().any(|hold| hold.keys.contains(&raw_id))
-        && draft
-            .body
-            .keys
-            .iter()
-            .any(|key| key.id == raw_id && key.state == 4 && draft.now_ns >= key.retire_after_ns)
+        && draft.body.keys.iter().any(|key| {
+            key.id == raw_id
+                && key.state == KeyState::Retiring
+                && draft.now_ns >= key.retire_after_ns
+        })
 }
 
 /// Decides about one key. Returns whether its record changed.
@@ -277,11 +257,11 @@ fn judge(
     };
     if let Some(outcome) = kept {
         // Its time of grace starts anew.
-        let changed = record.state == 4;
-        (record.state, record.retire_after_ns) = (2, 0);
+        let changed = record.state == KeyState::Retiring;
+        (record.state, record.retire_after_ns) = (KeyState::DecryptOnly, 0);
         return (outcome, changed);
     }
-    if record.state == 4 {
+    if record.state == KeyState::Retiring {
         if now_ns < record.retire_after_ns {
             return (RetireOutcome::Retiring { until_ns: record.retire_after_ns }, false);
         }
@@ -292,7 +272,7 @@ fn judge(
         return (RetireOutcome::Destroyed, true);
     }
     let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
-    record.state = 4;
+    record.state = KeyState::Retiring;
     record.retire_after_ns = now_ns.saturating_add(grace_ns).max(1);
     (RetireOutcome::Retiring { until_ns: record.retire_after_ns }, true)
 }

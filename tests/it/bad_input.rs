@@ -387,7 +387,7 @@ fn a_suite_below_the_minimum_is_refused() {
     let (mem, kms) = base();
     let fs = mem_open(&mem, &kms).unwrap();
     let mut settings = Settings::default();
-    settings.minimum_suite = Suite::Aes256GcmChunks;
+    settings.require_authenticated = true;
     fs.keyring().keys().configure(&settings).unwrap();
     assert_eq!(kind(fs.open(in_dir("file"))), ErrorKind::SuiteTooWeak);
     let before = mem.files();

@@ -259,7 +259,7 @@ fn stale_files_come_oldest_first() {
     (named.plaintext, named.keys) = (false, vec![keys[1]]);
     assert_eq!(names(&named), ["b"]);
     let mut authenticated = StalePolicy::default();
-    authenticated.minimum_suite = Some(atrest::Suite::Aes256GcmChunks);
+    authenticated.require_authenticated = true;
     let weak = fs.stale_files(&authenticated, &|_| {}).unwrap();
     assert_eq!(weak.len(), 5);
     assert_eq!(weak.as_slice()[1].reason, StaleReason::WeakSuite);

@@ -90,7 +90,7 @@ fn an_independent_reader_decrypts_a_store() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(what), "expected {what:?}, found {said}");
     };
-    refuses("cmek.key", "c1", "another key wrapped this store key");
+    refuses("cmek.key", "c1", "another key wrapped this slot key");
     let edited = |name: &str, edit: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = std::fs::read(store.data().join(name)).unwrap();
         edit(&mut bytes);

@@ -1,6 +1,7 @@
 //! CMEK slots.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use atrest::keyring::{AuditKind, MemoryStorage, Options};
 use atrest::kms::{Kms, KmsErrorKind};
@@ -188,4 +189,64 @@ fn a_customers_key_is_replaced_and_the_change_is_in_the_audit() {
     }
     assert!(Keyring::open(storage.clone(), us, Options::default()).is_err());
     drop(Keyring::open(storage, new, Options::default()).unwrap());
+}
+
+/// Destroys one data key by retirement, with the keys given, and shreds a keyspace.
+fn destroy_something(keyring: &Keyring) {
+    let status = keyring.status();
+    let old = status.data_keys.iter().find(|key| key.keyspace == "default").unwrap().id;
+    keyring.keys().rotate().unwrap();
+    let retire = || keyring.keys().retire(Some(&()), Duration::ZERO, &|_| {}).unwrap();
+    retire();
+    assert!(retire().destroyed().any(|id| id == old));
+    keyring.keyspaces().create("tenant").unwrap();
+    keyring.keyspaces().danger_shred("tenant").unwrap();
+}
+
+#[test]
+fn keys_are_destroyed_without_the_services_of_the_other_slots() {
+    for given in [true, false] {
+        let (storage, eu, us) = store();
+        {
+            let kms = if given { both(&eu, &us) } else { vec![eu.clone() as Arc<dyn Kms>] };
+            us.fail(KmsErrorKind::Unreachable);
+            let keyring = Keyring::open(storage.clone(), kms, Options::default()).unwrap();
+            let (before, asked) = (keyring.status().info, us.unwraps());
+            destroy_something(&keyring);
+            let after = keyring.status().info;
+            assert_ne!(after.store_key_id, before.store_key_id);
+            assert_eq!(after.slots, before.slots);
+            assert_eq!(us.unwraps(), asked, "its service was called");
+            let error = keyring.keys().rotate_store_key().unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Kms(_)), "{error}");
+        }
+        us.fail(None);
+        for one in [&eu, &us] {
+            let keyring = Keyring::open(storage.clone(), one.clone(), Options::default()).unwrap();
+            assert!(keyring.keyspaces().find("tenant").is_some());
+            // And the one that was away can go on by itself.
+            destroy_again(&keyring);
+        }
+    }
+}
+
+fn destroy_again(keyring: &Keyring) {
+    let name = format!("tenant {}", keyring.keyspaces().list().len());
+    keyring.keyspaces().create(&name).unwrap();
+    keyring.keyspaces().danger_shred(&name).unwrap();
+}
+
+#[test]
+fn a_removed_slots_key_opens_nothing_that_comes_after() {
+    let (storage, eu, us) = store();
+    let keyring = Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap();
+    keyring.slots().remove("us").unwrap();
+    let opens = |kms: &Arc<ScriptedKms>| {
+        Keyring::open_read_only(storage.clone(), kms.clone(), Options::default()).is_ok()
+    };
+    assert!(!opens(&us) && opens(&eu));
+    destroy_something(&keyring);
+    assert!(!opens(&us) && opens(&eu));
+    keyring.keys().rotate_store_key().unwrap();
+    assert!(!opens(&us) && opens(&eu));
 }

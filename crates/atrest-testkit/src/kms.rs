@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use atrest::error::KmsErrorKind;
 use atrest::kms::{Deadline, KeyUri, Kms, KmsError, SlotKey, WrapContext, WrappedKey};
-use atrest::{StoreId, StoreKeyId};
+use atrest::{StoreId, SlotKeyId};
 
 /// A key service with the means to make keys in it and to take them away.
 pub trait Service: Sync {
@@ -51,8 +51,8 @@ pub fn soon() -> Deadline {
 pub fn context(store: u8) -> WrapContext {
     WrapContext {
         store_id: StoreId::from_bytes([store; 16]),
-        store_key_id: StoreKeyId::from_bytes([0xb2; 16]),
-        format_version: 1,
+        slot_key_id: SlotKeyId::from_bytes([0xb2; 16]),
+        version: 1,
     }
 }
 
@@ -168,8 +168,8 @@ fn wrong_context(bench: &Bench<'_>) {
     let right = context(1);
     let wrong = [
         WrapContext { store_id: StoreId::from_bytes([9; 16]), ..right },
-        WrapContext { store_key_id: StoreKeyId::from_bytes([9; 16]), ..right },
-        WrapContext { format_version: 2, ..right },
+        WrapContext { slot_key_id: SlotKeyId::from_bytes([9; 16]), ..right },
+        WrapContext { version: 2, ..right },
     ];
     for context in wrong {
         bench.assert_refused(wrapped.blob.clone(), &context, &format!("{context:?}"));

@@ -163,11 +163,11 @@ impl Run<'_> {
     /// The new file is what the old one was.
     fn spec_of(&self, header: &Header) -> FileSpec {
         let mut spec = FileSpec::new(header.kind).file_id(header.file_id);
-        let minimum = self.judge.minimum();
-        spec.suite = Some(if header.suite.satisfies(minimum) {
+        let required = self.judge.require_authenticated();
+        spec.suite = Some(if header.suite.is_authenticated() || !required {
             header.suite
         } else {
-            spec.suite_under(minimum)
+            spec.suite_under(required)
         });
         spec.chunk_len = header.chunk_len.unwrap_or(spec.chunk_len);
         spec.keyspace = self.judge.keyspace_of(header.data_key_id).unwrap_or_default();

@@ -244,7 +244,7 @@ fn a_weak_suite_is_raised_to_the_minimum() {
     let path = store.data().join("a");
     write(&fs, &path, b"12345");
     let mut how = Reencrypt::default();
-    how.policy.minimum_suite = Some(Suite::Aes256GcmChunks);
+    how.policy.require_authenticated = true;
     clean(&fs.reencrypt(&how).unwrap());
     assert_eq!(fs.open(&path).unwrap().suite(), Some(Suite::Aes256GcmChunks));
     assert_eq!(read(&fs, &path), b"12345");

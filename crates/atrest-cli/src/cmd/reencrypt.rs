@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use atrest::churn::{Reencrypt, ReencryptProgress, ReencryptReport, Skipped, StalePolicy};
-use atrest::{FileKind, FileSpec, Suite};
+use atrest::{FileKind, FileSpec};
 use serde::Serialize;
 
 use crate::advice::Verdict;
@@ -127,7 +127,7 @@ impl Args {
     fn policy(&self) -> StalePolicy {
         let mut policy = StalePolicy::default();
         policy.key_age_max = if self.all { Some(Duration::ZERO) } else { self.older_than };
-        policy.minimum_suite = self.authenticated.then_some(Suite::Aes256GcmChunks);
+        policy.require_authenticated = self.authenticated;
         policy.plaintext = self.plaintext;
         policy
     }

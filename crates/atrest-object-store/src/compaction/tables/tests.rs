@@ -46,6 +46,6 @@ fn a_table_that_cannot_be_rewritten_waits_twice_as_long_each_time() {
     assert!(!tables.are_fresh(&[old, gone]));
     // A policy that asks for a suite which new tables do not have either.
     policy.keys.clear();
-    policy.minimum_suite = Some(atrest::Suite::Aes256GcmChunks);
+    policy.require_authenticated = true;
     assert_eq!(tables.stale(old, &policy.judge(&keyring)), None);
 }
