@@ -9,10 +9,10 @@ use std::time::Instant;
 use atrest::backup::{Chain, DirectoryTarget, RestoreSpec, Snapshot};
 use atrest::keyring::DirectoryStorage;
 use atrest::kms::{self, generate_key_file};
-use atrest::progress::Progress;
+use atrest::progress::WorkProgress;
 use atrest::{EncryptedFs, FileKind, Keyring, Options};
 
-fn go_on(_: Progress) -> ControlFlow<()> {
+fn go_on(_: WorkProgress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     generate_key_file(at("cmek.key"))?;
     let kms = kms::from_uri(&format!("file://{}", at("cmek.key").canonicalize()?.display()))?;
     let storage = DirectoryStorage::new(at("data"));
-    let fs = EncryptedFs::new(Keyring::create(storage, kms.clone(), Options::default())?);
+    let fs = atrest::Store::over(Keyring::create(storage, kms.clone(), Options::default())?)?.files().clone();
     let content = vec![7; len];
     for number in 0..files {
         let mut writer = fs.create_new(at("data").join(number.to_string()), FileKind::Table)?;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use atrest::churn::{Reencrypt, StalePolicy};
+use atrest::store::{Reencrypt, StalePolicy};
 use atrest::keyring::{DirectoryStorage, Options};
 use atrest::kms::{self, generate_key_file};
 use atrest::{EncryptedFs, FileKind, Keyring};
@@ -30,7 +30,7 @@ fn main() {
     let kms = kms::from_uri(&format!("file://{}", key.display())).unwrap();
     let storage = DirectoryStorage::new(&data);
     let keyring = Keyring::open_or_create(storage, kms, Options::default()).unwrap();
-    let fs = EncryptedFs::new(keyring);
+    let fs = atrest::Store::over(keyring)?.files().clone();
     let block: Vec<u8> = (0..1 << 20_u32).map(|i| (i * 31 + (i >> 8)) as u8).collect();
     for number in 0..files {
         let mut writer =

@@ -27,7 +27,7 @@ fn main() {
     let kms = kms::from_uri(&format!("file://{}", key.display())).unwrap();
     let storage = DirectoryStorage::new(dir.join("data"));
     let keyring = Keyring::open_or_create(storage, kms, Options::default()).unwrap();
-    let fs = EncryptedFs::new(keyring).write_buffer_len(4096);
+    let fs = atrest::Store::over(keyring)?.files().clone().write_buffer_len(4096);
 
     let known = fs.scan_usage(&|_| {}).unwrap();
     let known: usize = known.keys.iter().map(|key| key.count.files as usize).sum();

@@ -129,7 +129,7 @@ impl Chain {
         }
         let keyring = Keyring::open_or_create(waiting.storage(), spec.kms.clone(), options)?;
         let spaces = keyspaces(&keyring, &manifest)?;
-        let fs = EncryptedFs::with_vfs(keyring, vfs.clone());
+        let fs = crate::Store::over_vfs(keyring, vfs.clone())?.files().clone();
         for directory in &manifest.directories {
             let path = dir.join(manifest::relative(&directory.path));
             let made = vfs.create_dir(&path, directory.mode & 0o7777 | 0o700);

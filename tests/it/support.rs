@@ -41,7 +41,7 @@ impl TestStore {
     }
 
     pub fn fs(&self) -> EncryptedFs {
-        EncryptedFs::new(self.keyring())
+        atrest::Store::over(self.keyring()).unwrap().files().clone()
     }
 
     /// Names and contents of the directory, without the lock file.
@@ -101,13 +101,13 @@ pub fn mem_storage(mem: &MemFs) -> DirectoryStorage {
 
 pub fn mem_open(mem: &MemFs, kms: &Arc<ScriptedKms>) -> Result<EncryptedFs, Error> {
     let keyring = Keyring::open(mem_storage(mem), kms.clone(), manual())?;
-    Ok(EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())))
+    Ok(atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone())
 }
 
 /// A new store in memory.
 pub fn mem_create(mem: &MemFs, kms: &Arc<ScriptedKms>) -> Result<EncryptedFs, Error> {
     let keyring = Keyring::create(mem_storage(mem), kms.clone(), manual())?;
-    Ok(EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())))
+    Ok(atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone())
 }
 
 /// The process is killed: what it counted is not kept, nor its locks.

@@ -36,7 +36,7 @@ fn a_forked_child_writes_nothing() {
     // A background thread might hold a lock at the moment of the fork.
     let options = Options { background: false, ..Options::default() };
     let keyring = Keyring::create(MemoryStorage::new(), kms, options).unwrap();
-    let fs = EncryptedFs::new(keyring);
+    let fs = crate::Store::over(keyring).unwrap().files().clone();
     let written = Arc::new(Mutex::new(Vec::new()));
     let encryptor = fs.keyring().encryptor(FileKind::Log).unwrap();
     let file = Box::new(Sink(written.clone()));

@@ -50,7 +50,7 @@ fn child() {
         Options { background: true, ..Options::default() },
     )
     .unwrap();
-    let fs = EncryptedFs::new(keyring);
+    let fs = crate::Store::over(keyring).unwrap().files().clone();
     let mut writers = Vec::new();
     let mut readers = Vec::new();
     for round in 0..2 {

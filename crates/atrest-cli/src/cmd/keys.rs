@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atrest::churn::{KeyUsage, ScanProgress};
+use atrest::store::{KeyUsage, ScanProgress};
 use atrest::keyring::{KeyState, RetireOutcome, Retirement};
 use atrest::{ErrorKind, StoreId};
 use clap::Subcommand;

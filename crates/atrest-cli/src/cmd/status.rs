@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use atrest::churn::churned_in;
+use atrest::store::churned_in;
 use atrest::keyring::{AuditEvent, DataKeyStatus, KeyState, KeyringInfo, KeyringStatus};
 use atrest::{Clock, DataKeyId, PlaintextPolicy, Settings, SystemClock};
 use serde::Serialize;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use atrest::HEADER_LEN;
-use atrest::churn::{StaleJudge, StaleReason};
+use atrest::store::{StaleJudge, StaleReason};
 use atrest::classify::Contents;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};

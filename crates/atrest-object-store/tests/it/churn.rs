@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::churn::{Reencrypt, StalePolicy};
+use atrest::store::{Reencrypt, StalePolicy};
 use atrest::keyring::{DirectoryStorage, KeyState, Options, RetireOutcome};
 use atrest::kms::generate_key_file;
 use atrest::{EncryptedFs, Keyring};
@@ -97,7 +97,7 @@ async fn months_of_an_engine_leave_no_old_key() {
     let raw = Arc::new(LocalFileSystem::new_with_prefix(&data).unwrap());
     let store = EncryptedStore::new(raw, keyring.clone()).with_file_kind(slatedb_file_kind);
     // The same files, for what the object store has no operation for.
-    let fs = EncryptedFs::new(keyring.clone());
+    let fs = atrest::Store::over(keyring.clone()).unwrap().files().clone();
     let db = open(Arc::new(store.clone())).await;
 
     let mut destroyed = 0;
@@ -118,7 +118,7 @@ async fn months_of_an_engine_leave_no_old_key() {
     drop(db);
 
     assert!(destroyed >= months.saturating_sub(5), "{destroyed} of {months} keys");
-    let usage = fs.scan_usage(&|_| {}).unwrap();
+    let usage = atrest::Store::from(fs.clone()).renewal().scan_usage(&|_| {}).unwrap();
     assert!(usage.unknown_keys.is_empty() && usage.unreadable.files == 0, "{usage:?}");
     for key in &usage.keys {
         let dead = key.key.state == KeyState::Destroyed;
@@ -146,7 +146,7 @@ async fn pass(fs: &EncryptedFs, store: &EncryptedStore) -> usize {
     let report = tokio::task::spawn_blocking(move || {
         let mut how = Reencrypt::default();
         how.policy = StalePolicy::older_than(AGE_MAX);
-        fs.reencrypt(&how).unwrap()
+        atrest::Store::from(fs.clone()).renewal().reencrypt(&how).unwrap()
     });
     let report = report.await.unwrap();
     assert!(report.failed.is_empty(), "{:?}", report.failed);

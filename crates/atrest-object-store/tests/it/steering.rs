@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use atrest::churn::StalePolicy;
+use atrest::store::StalePolicy;
 use atrest::keyring::{DirectoryStorage, KeyState, KeyringStorage, MemoryStorage, Options};
 use atrest::kms::generate_key_file;
 use atrest::{DataKeyId, Keyring};

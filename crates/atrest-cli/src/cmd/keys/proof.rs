@@ -1,6 +1,6 @@
 //! `atrest keys proof`: that destroyed data keys are gone.
 
-use atrest::churn::{KeyUsage, Usage};
+use atrest::store::{KeyUsage, Usage};
 use atrest::keyring::{Anchor, DataKeyStatus, KeyState, KeyspaceStatus};
 use atrest::{DataKeyId, Error, ErrorKind, Keyring};
 use serde::Serialize;

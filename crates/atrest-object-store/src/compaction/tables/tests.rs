@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use atrest::churn::StalePolicy;
+use atrest::store::StalePolicy;
 use atrest::keyring::{MemoryStorage, Options};
 use atrest::{FileKind, Header, Keyring, kms};
 use object_store::memory::InMemory;
