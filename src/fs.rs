@@ -9,7 +9,8 @@ use crate::cipher::chunks::ChunkLen;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{CHUNK_LOG2_RANGE, HEADER_LEN, Header, KEYRING_MAGIC, Suite, begins_encrypted};
 use crate::keyring::{Expect, FileSpec, Keyring, PlaintextPolicy};
-use crate::vfs::{OsVfs, ReadFile, Vfs};
+use crate::store::places::Places;
+use crate::vfs::{ReadFile, Vfs};
 
 mod buffer;
 mod chunks;
@@ -17,13 +18,11 @@ mod frame_index;
 #[cfg(any(test, feature = "danger-internals"))]
 pub(crate) mod fuzz;
 mod log;
-mod places;
 mod reader;
 mod scratch;
 mod writer;
 
 pub use log::Torn;
-pub(crate) use places::Places;
 pub use reader::Reader;
 use scratch::Scratch;
 pub use writer::{Sealed, Writer};
@@ -79,16 +78,21 @@ pub struct FileEntry {
 }
 
 impl EncryptedFs {
-    /// Encrypted files of the operating system.
-    pub fn new(keyring: Keyring) -> Self {
-        Self::with_vfs(keyring, Arc::new(OsVfs))
+    pub(crate) fn of_store(places: &Arc<Places>) -> Self {
+        Self {
+            keyring: places.keyring().clone(),
+            vfs: places.vfs().clone(),
+            write_buffer_len: WRITE_BUFFER_LEN,
+            counts: Arc::default(),
+            places: places.clone(),
+        }
     }
 
-    /// The same over another file system.
-    pub fn with_vfs(keyring: Keyring, vfs: Arc<dyn Vfs>) -> Self {
-        let places = Arc::new(Places::new(keyring.clone(), vfs.clone()));
-        let counts = Arc::default();
-        Self { keyring, vfs, write_buffer_len: WRITE_BUFFER_LEN, counts, places }
+    /// The same files through other calls of the operating system, such as those of
+    /// [`DirectVfs`](crate::vfs::DirectVfs). The report begins anew.
+    #[must_use]
+    pub fn through(&self, vfs: Arc<dyn Vfs>) -> Self {
+        Self { vfs, counts: Arc::default(), ..self.clone() }
     }
 
     /// Sets the size of writers' buffers in bytes; at least 4096.
@@ -103,15 +107,6 @@ impl EncryptedFs {
         &self.keyring
     }
 
-    /// [`Keyring::close`] for an engine that stops. Its writers are finished or dropped
-    /// before.
-    ///
-    /// # Errors
-    /// Those of [`Keyring::close`].
-    pub fn close(self) -> Result<()> {
-        self.keyring.close()
-    }
-
     pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {
         &self.vfs
     }
@@ -122,13 +117,13 @@ impl EncryptedFs {
 
     /// Creates a file that must not exist, under a fresh key. The first file in a directory
     /// that is not below the keyring's
-    /// [registers](Keyring::register_directory) it. Nothing is written before
+    /// [registers](crate::store::Directories::register) it. Nothing is written before
     /// the buffer is full, or [`sync`](Writer::sync) or [`finish`](Writer::finish) is
     /// called: the header goes out with the first bytes.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io), `AlreadyExists` among others; those of
-    /// [`Keyring::encryptor`] and [`Keyring::register_directory`];
+    /// [`Keyring::encryptor`] and [`Directories::register`](crate::store::Directories::register);
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
     /// of the keyring's.
     pub fn create_new(&self, path: impl AsRef<Path>, spec: impl Into<FileSpec>) -> Result<Writer> {
@@ -260,7 +255,7 @@ impl EncryptedFs {
         not_keyring(from)?;
         not_keyring(to)?;
         self.places.cover(to).map_err(|e| e.with_path(to))?;
-        let moves = self.keyring.moves();
+        let moves = self.places.moves();
         let _shared = moves.shared();
         moves.note(to);
         self.vfs
@@ -280,7 +275,7 @@ impl EncryptedFs {
         not_keyring(from)?;
         not_keyring(to)?;
         self.places.cover(to).map_err(|e| e.with_path(to))?;
-        let moves = self.keyring.moves();
+        let moves = self.places.moves();
         let _shared = moves.shared();
         moves.note(to);
         self.vfs
@@ -298,7 +293,7 @@ impl EncryptedFs {
     pub fn remove(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         not_keyring(path)?;
-        let _shared = self.keyring.moves().shared();
+        let _shared = self.places.moves().shared();
         self.vfs
             .remove(path)
             .map_err(|e| Error::io("the file cannot be removed", e).with_path(path))?;

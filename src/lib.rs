@@ -14,8 +14,9 @@
 //!
 //! | job | type |
 //! |---|---|
-//! | open or create a store, rotate its keys, withdraw access | [`Keyring`] |
+//! | open or create a store, rotate its keys, withdraw access | [`Store`] |
 //! | write and read files | [`EncryptedFs`], [`Writer`], [`Reader`] |
+//! | keys alone, without files | [`Keyring`] |
 //! | encrypt what an engine writes by itself | [`Encryptor`], [`Decryptor`], [`Header`] |
 //! | copy a store while it is in use, and bring it back | [`backup::Chain`] |
 //! | wrap the store key in a key service | [`kms::Kms`] |
@@ -31,7 +32,6 @@
 //! - `danger-internals`: raw kernels, for benchmarks and fuzzing only.
 
 pub mod backup;
-pub mod churn;
 mod cipher;
 mod clock;
 mod derive;
@@ -44,14 +44,13 @@ mod hex;
 mod ids;
 pub mod keyring;
 pub mod kms;
-mod ledger;
-mod moves;
 mod parallel;
 mod process;
 pub mod progress;
 mod random;
 mod scan;
 mod secret;
+pub mod store;
 #[cfg(test)]
 mod vectors;
 pub mod verify;
@@ -65,6 +64,7 @@ pub use header::{FORMAT_VERSION, FileKind, HEADER_LEN, Header, Suite};
 pub use ids::{DataKeyId, FileId, StoreId, StoreKeyId};
 pub use keyring::{Expect, FileSpec, Keyring, KeyspaceId, Options, PlaintextPolicy, Settings};
 pub use secret::{DataKey, KEY_LEN, StoreKey};
+pub use store::Store;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -4,14 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Places;
 use super::buffer::Buffer;
 use crate::cipher::log::FRAME_EXTRA;
 use crate::cipher::{Encryptor, FRAME_LEN_MAX};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Suite;
 use crate::ids::DataKeyId;
-use crate::ledger::{FileRecord, Owner, Token};
+use crate::store::ledger::{FileRecord, Owner, Token};
+use crate::store::places::Places;
 use crate::vfs::WriteFile;
 
 #[cfg(test)]

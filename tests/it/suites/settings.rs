@@ -10,7 +10,10 @@ fn with_minimum(store: &TestStore, minimum: Suite) -> EncryptedFs {
     let mut settings = Settings::default();
     settings.minimum_suite = minimum;
     options.settings = settings;
-    EncryptedFs::new(Keyring::create(store.storage(), store.kms(), options).unwrap())
+    atrest::Store::over(Keyring::create(store.storage(), store.kms(), options).unwrap())
+        .unwrap()
+        .files()
+        .clone()
 }
 
 #[test]

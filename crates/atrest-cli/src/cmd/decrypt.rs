@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use atrest::{EncryptedFs, ErrorKind, Reader, Suite};
+use atrest::{ErrorKind, Reader, Store, Suite};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -68,8 +68,8 @@ impl Args {
         // Before the passphrase is asked for: whether there is such a file.
         File::open(&path).map_err(|e| Failure::io("the file cannot be opened", &path, e))?;
         let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let fs = EncryptedFs::new(store::open_read_only(&self.dir, kms)?);
-        let reader = fs.open(&path)?;
+        let store = Store::over(store::open_read_only(&self.dir, kms)?)?;
+        let reader = store.files().open(&path)?;
         let bytes = match target {
             Some(target) => target.fill(&reader, self.force, out.is_json())?,
             None => {

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use atrest::keyring::{KeyspaceId, KeyspaceStatus};
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Header, Keyring, Suite};
+use atrest::{DataKeyId, ErrorKind, FileKind, FileSpec, Header, Keyring, Store, Suite};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -129,15 +129,16 @@ impl Args {
         let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
         let keyring = store::open(&self.dir, kms)?;
         keyring.maintain()?;
-        let fs = EncryptedFs::new(keyring);
+        let store = Store::over(keyring)?;
         let mut spec = FileSpec::new(self.kind.into());
         if let Some(suite) = self.suite {
             spec = spec.suite(suite.into());
         }
         if let Some(name) = &self.keyspace {
-            spec = spec.keyspace(keyspace(fs.keyring(), name)?);
+            spec = spec.keyspace(keyspace(store.keyring(), name)?);
         }
-        let mut writer = fs.create_new(staged.path(), spec).map_err(|e| named(e, &target))?;
+        let mut writer =
+            store.files().create_new(staged.path(), spec).map_err(|e| named(e, &target))?;
         let progress = progress::bytes("encrypting", len, out.is_json());
         let mut piece = vec![0; PIECE_LEN];
         loop {
@@ -161,7 +162,7 @@ impl Args {
         let suite = Header::parse(&start)?.suite;
         staged.publish(self.force)?;
         // Keeps the count of bytes under the data key.
-        fs.close()?;
+        store.close()?;
         let report = Report {
             name: self.name.clone(),
             bytes: sealed.len,

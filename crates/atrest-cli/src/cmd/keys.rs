@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::churn::{DestructionProof, KeyUsage, ScanProgress};
 use atrest::keyring::{KeyState, RetireOutcome, Retirement};
 use atrest::kms::Kms;
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, StoreId};
+use atrest::store::{DestructionProof, KeyUsage, ScanProgress};
+use atrest::{DataKeyId, ErrorKind, StoreId};
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -161,12 +161,12 @@ struct Store {
 }
 
 impl Store {
-    fn read_only(&self) -> Result<EncryptedFs> {
-        Ok(EncryptedFs::new(store::open_read_only(&self.dir, self.kms()?)?))
+    fn read_only(&self) -> Result<atrest::Store> {
+        Ok(atrest::Store::over(store::open_read_only(&self.dir, self.kms()?)?)?)
     }
 
-    fn writable(&self) -> Result<EncryptedFs> {
-        Ok(EncryptedFs::new(store::open(&self.dir, self.kms()?)?))
+    fn writable(&self) -> Result<atrest::Store> {
+        Ok(atrest::Store::over(store::open(&self.dir, self.kms()?)?)?)
     }
 
     fn kms(&self) -> Result<Arc<dyn Kms>> {
@@ -186,7 +186,7 @@ fn scanning<T>(json: bool, work: impl FnOnce(&(dyn Fn(ScanProgress) + Sync)) -> 
 impl List {
     fn run(&self, out: &mut Out) -> Result<()> {
         let fs = self.at.read_only()?;
-        let usage = scanning(out.is_json(), |on_scan| fs.scan_usage(on_scan))?;
+        let usage = scanning(out.is_json(), |on_scan| fs.renewal().scan_usage(on_scan))?;
         out.result(&usage, || table(&usage.keys))
     }
 }
@@ -242,7 +242,8 @@ impl Retire {
     fn run(&self, out: &mut Out) -> Result<()> {
         let fs = self.at.writable()?;
         let committing = signal::Committing::begin();
-        let retired = scanning(out.is_json(), |on_scan| fs.retire(None, self.grace, on_scan))?;
+        let retired =
+            scanning(out.is_json(), |on_scan| fs.renewal().retire(None, self.grace, on_scan))?;
         drop(committing);
         out.result(&retired, || retired_text(&retired))
     }
@@ -276,8 +277,8 @@ impl Proof {
     fn run(&self, out: &mut Out) -> Result<()> {
         let fs = self.at.read_only()?;
         let proofs = scanning(out.is_json(), |on_scan| match self.key {
-            Some(id) => fs.prove_destroyed(id, on_scan).map(|proof| vec![proof]),
-            None => fs.prove_all_destroyed(on_scan),
+            Some(id) => fs.renewal().prove_destroyed(id, on_scan).map(|proof| vec![proof]),
+            None => fs.renewal().prove_all_destroyed(on_scan),
         })?;
         let report = ProofReport { proofs };
         out.result(&report, || {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use atrest::churn::{Reencrypt, ReencryptProgress, ReencryptReport, Skipped, StalePolicy};
-use atrest::{EncryptedFs, FileKind, FileSpec, Suite};
+use atrest::store::{Reencrypt, ReencryptProgress, ReencryptReport, Skipped, StalePolicy};
+use atrest::{FileKind, FileSpec, Store, Suite};
 use serde::Serialize;
 
 use crate::advice::Verdict;
@@ -95,9 +95,9 @@ impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         drop(store::storage(&self.dir)?);
         let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let fs = EncryptedFs::new(store::open(&self.dir, kms)?);
+        let store = Store::over(store::open(&self.dir, kms)?)?;
         let scanning = progress::files("Reading headers", out.is_json());
-        let on_scan = |p: atrest::churn::ScanProgress| scanning.set_position(p.files);
+        let on_scan = |p: atrest::store::ScanProgress| scanning.set_position(p.files);
         // The number of bytes is only known after the scan.
         let working = progress::bytes("Re-encrypting", Some(u64::MAX), out.is_json());
         let on_progress = |p: &ReencryptProgress| {
@@ -115,7 +115,7 @@ impl Args {
         if self.danger_to_plaintext {
             how = how.danger_to_plaintext();
         }
-        let report = fs.reencrypt(&how);
+        let report = store.renewal().reencrypt(&how);
         scanning.finish_and_clear();
         working.finish_and_clear();
         let mut done = report?;

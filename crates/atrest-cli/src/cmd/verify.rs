@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use atrest::verify::VerifyReport;
-use atrest::{EncryptedFs, Error};
+use atrest::{Error, Store};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -53,11 +53,12 @@ impl Args {
         drop(store::storage(&self.dir)?);
         let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
         let started = Instant::now();
-        let fs = EncryptedFs::new(store::open_read_only(&self.dir, kms)?);
+        let store = Store::over(store::open_read_only(&self.dir, kms)?)?;
         let bar = progress::work("verifying", out.is_json());
         let _stoppable = signal::Stoppable::begin();
-        let verified =
-            atrest::verify::verify(&fs, &self.dir, &|progress| progress::show(&bar, progress))?;
+        let verified = atrest::verify::verify(store.files(), &self.dir, &|progress| {
+            progress::show(&bar, progress)
+        })?;
         bar.finish_and_clear();
         let report = Report {
             directory: self.dir.display().to_string(),

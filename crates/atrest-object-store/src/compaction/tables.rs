@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use atrest::churn::{StaleJudge, StaleReason};
+use atrest::store::{StaleJudge, StaleReason};
 use atrest::{HEADER_LEN, Header};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};

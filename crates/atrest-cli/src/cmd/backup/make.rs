@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use atrest::backup::{BackupReport, Chain, Snapshot};
-use atrest::{EncryptedFs, Error, ErrorKind};
+use atrest::{Error, ErrorKind, Store};
 use serde::Serialize;
 
 use super::place::Place;
@@ -88,7 +88,7 @@ impl Make {
         let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
         let target = if create { place.prepared(&self.dir)? } else { place.existing()? };
         let started = Instant::now();
-        let fs = EncryptedFs::new(store::open_read_only(&self.dir, kms.clone())?);
+        let store = Store::over(store::open_read_only(&self.dir, kms.clone())?)?;
         let chain = if create {
             Chain::open_or_create(target, kms)
         } else {
@@ -113,8 +113,8 @@ impl Make {
         }
         let bar = progress::work("copying", out.is_json());
         let _stoppable = signal::Stoppable::begin();
-        let snapshot = Snapshot::take(&fs, &self.dir)?;
-        let backup = chain.back_up(&fs, &snapshot, &|progress| progress::show(&bar, progress));
+        let snapshot = Snapshot::take(&store, &self.dir)?;
+        let backup = chain.back_up(&store, &snapshot, &|progress| progress::show(&bar, progress));
         drop(snapshot);
         bar.finish_and_clear();
         let backup = backup.map_err(|error| place.explain(error))?;

@@ -76,7 +76,7 @@ impl Directories {
             registered: path != own,
             exists: exists(&path),
         };
-        let directories = fs.keyring().directories().into_iter().map(entry).collect();
+        let directories = fs.directories().list().into_iter().map(entry).collect();
         let report = Report { directories };
         out.result(&report, || {
             let line = |entry: &Entry| match entry.exists {
@@ -98,7 +98,7 @@ impl ForgetDirectory {
                 .advise("move its files below another of the store's directories and remove it"));
         }
         let committing = signal::Committing::begin();
-        fs.keyring().unregister_directory(&self.path)?;
+        fs.directories().unregister(&self.path)?;
         drop(committing);
         let report = ForgottenReport { forgotten: self.path.to_string_lossy().into_owned() };
         out.result(&report, || format!("Forgot the directory {}.", clean(&report.forgotten)))

@@ -9,8 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Reader, Writer};
 use crate::header::{FileKind, Header, begins_encrypted};
 use crate::keyring::FileSpec;
-use crate::ledger::{FileRecord, Owner};
 use crate::scan::{What, look, temporary_name};
+use crate::store::ledger::{FileRecord, Owner};
 use crate::vfs::{FileStat, Vfs, WriteFile};
 
 /// Bytes copied at a time: small enough to stay in the second-level cache on their way.
@@ -215,7 +215,7 @@ impl Run<'_> {
         before: &FileStat,
     ) -> Result<Result<(), Skipped>> {
         let vfs = &**self.fs.vfs();
-        let moves = self.fs.keyring().moves();
+        let moves = self.fs.places().moves();
         let alone = moves.alone();
         match stat(vfs, path) {
             Ok(now) if same_content(before, &now) => {}
@@ -264,7 +264,7 @@ impl Run<'_> {
         let Ok(now) = stat(&**self.fs.vfs(), path) else { return };
         let record = FileRecord { owner: Owner::Plaintext, bytes: now.len, created_ns: 0 };
         if let Some(place) = self.fs.places().place(path) {
-            self.fs.keyring().ledger().created(place, record);
+            self.fs.places().ledger().created(place, record);
         }
     }
 }
