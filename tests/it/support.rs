@@ -204,14 +204,12 @@ pub fn mem_storage(mem: &MemFs) -> DirectoryStorage {
 }
 
 pub fn mem_open(mem: &MemFs, kms: &Arc<TestKms>) -> Result<EncryptedFs, Error> {
-    let keyring = Keyring::open(mem_storage(mem), kms.clone(), manual())?;
-    Ok(Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone())
+    Ok(Store::open(mem_storage(mem), kms.clone(), manual())?.files().clone())
 }
 
 /// A new store in memory.
 pub fn mem_create(mem: &MemFs, kms: &Arc<TestKms>) -> Result<EncryptedFs, Error> {
-    let keyring = Keyring::create(mem_storage(mem), kms.clone(), manual())?;
-    Ok(Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone())
+    Ok(Store::create(mem_storage(mem), kms.clone(), manual())?.files().clone())
 }
 
 /// The process is killed: what it counted is not kept, nor its locks.
