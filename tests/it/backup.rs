@@ -1,6 +1,5 @@
 //! Backups: what they hold, what they refuse, and what a crash leaves.
 
-use crate::support::store_of;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use atrest::{
     EncryptedFs, Error, ErrorKind, FileKind, FileSpec, Keyring, PlaintextPolicy, Settings, Suite,
 };
 
-use crate::support::{TestStore, key_file, kind, manual};
+use crate::support::{TestStore, key_file, kind, manual, store_of};
 
 mod damage;
 mod random;

@@ -1,6 +1,5 @@
 //! Accounting, stale files, re-encryption and retirement.
 
-use crate::support::store_of;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use atrest::store::{StalePolicy, StaleReason, Usage};
 use atrest::{Clock, DataKeyId, EncryptedFs, FileKind, Keyring, PlaintextPolicy};
 use proptest::prelude::*;
 
-use crate::support::TestStore;
+use crate::support::{TestStore, store_of};
 
 mod crash;
 mod killed;

@@ -1,9 +1,9 @@
 //! Random stores and chains restore to what they were.
 
-use crate::support::store_of;
 use proptest::prelude::*;
 
 use super::*;
+use crate::support::store_of;
 
 #[derive(Clone, Debug)]
 enum Step {

@@ -1,7 +1,6 @@
 //! Crashes and faults between any two operations of a re-encryption, a retirement and a
 //! shredding, on file systems that exchange files and on those that cannot.
 
-use crate::support::store_of;
 use std::time::Duration;
 
 use atrest::keyring::KeyState;
@@ -9,7 +8,7 @@ use atrest::store::{Reencrypt, StalePolicy};
 use atrest::{EncryptedFs, Error};
 
 use crate::mem_fs::{MemFs, Op};
-use crate::support::{TestKms, check_file, in_dir, mem_create, mem_open, write_file};
+use crate::support::{TestKms, check_file, in_dir, mem_create, mem_open, store_of, write_file};
 
 const FILES: [&str; 2] = ["one", "two"];
 

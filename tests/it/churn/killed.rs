@@ -5,7 +5,6 @@
 //! the store as the next process would, and holds it to what was said. The rounds go on
 //! with one store; `ATREST_KILL_ROUNDS` sets their number.
 
-use crate::support::store_of;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -18,7 +17,7 @@ use atrest::kms::generate_key_file;
 use atrest::store::{Reencrypt, StalePolicy};
 use atrest::{EncryptedFs, FileKind, FileSpec, Header, Keyring, Suite};
 
-use crate::support::key_file;
+use crate::support::{key_file, store_of};
 
 const CHILD: &str = "ATREST_KILL_CHILD";
 

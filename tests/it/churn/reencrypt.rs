@@ -1,6 +1,5 @@
 //! Re-encryption, beside an engine that does as it likes.
 
-use crate::support::store_of;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Mutex;
@@ -11,7 +10,7 @@ use atrest::store::{CommitHook, Reencrypt, ReencryptReport, Skipped, StalePolicy
 use atrest::{EncryptedFs, Error, ErrorKind, FileKind, FileSpec, Keyring, PlaintextPolicy, Suite};
 
 use super::{MovedClock, counts, options, write};
-use crate::support::{TestStore, kind};
+use crate::support::{TestStore, kind, store_of};
 
 fn all<'a>() -> Reencrypt<'a> {
     let mut how = Reencrypt::default();

@@ -1,6 +1,5 @@
 //! Retirement, holds, keyspaces.
 
-use crate::support::store_of;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +12,7 @@ use atrest::store::ScanProgress;
 use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring, Store};
 
 use super::{MovedClock, options, write};
-use crate::support::{TestStore, kind};
+use crate::support::{TestStore, kind, store_of};
 
 const GRACE: Duration = atrest::keyring::RETIRE_GRACE;
 
