@@ -8,7 +8,7 @@ use atrest::keyring::{
     AccessState, AuditKind, FilesBeside, Grace, KeyringStorage, MemoryStorage, Options,
 };
 use atrest::kms::{Kms, KmsErrorKind};
-use atrest::{EncryptedFs, ErrorKind, FileKind, Keyring, PlaintextPolicy};
+use atrest::{ErrorKind, FileKind, Keyring, PlaintextPolicy};
 
 use crate::support::options;
 use atrest_testkit::{ManualClock, Mode, ScriptedKms};

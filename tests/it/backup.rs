@@ -1,6 +1,5 @@
 //! Backups: what they hold, what they refuse, and what a crash leaves.
 
-use crate::support::store_of;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use atrest::{
     EncryptedFs, Error, ErrorKind, FileKind, FileSpec, Keyring, PlaintextPolicy, Settings, Suite,
 };
 
-use crate::support::{TestStore, key_file, kind, manual};
+use crate::support::{TestStore, key_file, kind, manual, store_of};
 
 mod damage;
 mod random;
@@ -96,7 +95,10 @@ impl Bench {
     fn contents(&self, dir: &str, kms: Arc<dyn Kms>) -> BTreeMap<PathBuf, Content> {
         let root = self.path(dir);
         let storage = atrest::keyring::DirectoryStorage::new(&root);
-        let fs = atrest::Store::over(Keyring::open_read_only(storage, kms, manual()).unwrap()).unwrap().files().clone();
+        let fs = atrest::Store::over(Keyring::open_read_only(storage, kms, manual()).unwrap())
+            .unwrap()
+            .files()
+            .clone();
         let mut contents = BTreeMap::new();
         read_all(&fs, &root, &root, &mut contents);
         contents
@@ -207,7 +209,10 @@ fn a_backup_opens_without_the_store_and_goes_to_another_customers_key() {
     let spec = RestoreSpec::new(bench.store.data(), other.clone());
     chain.restore(&spec, &go_on).unwrap();
     let fs =
-        atrest::Store::over(Keyring::open(bench.store.storage(), other.clone(), manual()).unwrap()).unwrap().files().clone();
+        atrest::Store::over(Keyring::open(bench.store.storage(), other.clone(), manual()).unwrap())
+            .unwrap()
+            .files()
+            .clone();
     let bench = Bench { store: bench.store, fs };
     assert!(bench.contents("data", other.clone()) == before);
     // Neither key opens what is the other's.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use atrest::error::KmsErrorKind;
 use atrest::keyring::{DirectoryStorage, KeyringStorage, MemoryStorage};
 use atrest::{
-    EncryptedFs, ErrorKind, Expect, FileId, FileKind, FileSpec, Header, Keyring, PlaintextPolicy,
-    Settings, Suite,
+    ErrorKind, Expect, FileId, FileKind, FileSpec, Header, Keyring, PlaintextPolicy, Settings,
+    Suite,
 };
 
 use crate::support::{
@@ -255,7 +255,10 @@ fn a_full_file_system_leaves_the_store_as_it_was() {
         }
     }
     let _mounted = Mounted(store.data());
-    let fs = atrest::Store::over(Keyring::create(store.storage(), store.kms(), manual()).unwrap()).unwrap().files().clone();
+    let fs = atrest::Store::over(Keyring::create(store.storage(), store.kms(), manual()).unwrap())
+        .unwrap()
+        .files()
+        .clone();
     let path = store.data().join("file");
     let mut writer = fs.create_new(&path, FileKind::Table).unwrap();
     writer.append(b"bytes").unwrap();

@@ -63,7 +63,9 @@ fn usage_counts_every_kind_of_file() {
     std::os::unix::fs::symlink(other.data(), data.join("symlink-dir")).unwrap();
 
     let progress = std::sync::Mutex::new(0);
-    let scanned = store_of(&fs).renewal().scan_usage(&|p| {
+    let scanned = store_of(&fs)
+        .renewal()
+        .scan_usage(&|p| {
             let mut max = progress.lock().unwrap();
             *max = p.files.max(*max);
         })
@@ -110,7 +112,10 @@ fn a_file_counts_where_it_is_when_it_is_finished() {
     assert_eq!(usage.of_key(key).unwrap().count.bytes, 4101);
     assert_eq!(usage.torn.files, 1);
     other.finish().unwrap();
-    assert_eq!(counts(&store_of(&fs).renewal().usage().unwrap()), counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap()));
+    assert_eq!(
+        counts(&store_of(&fs).renewal().usage().unwrap()),
+        counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap())
+    );
 }
 
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use atrest::vfs::DirectVfs;
-use atrest::{EncryptedFs, FileKind, FileSpec, Suite};
+use atrest::{FileKind, FileSpec, Suite};
 
 use crate::support::TestStore;
 

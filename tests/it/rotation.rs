@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use atrest::keyring::{KeyState, KeyringStorage, MemoryStorage, Options};
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, Header, Keyring, Settings};
+use atrest::{DataKeyId, ErrorKind, FileKind, Header, Keyring, Settings};
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 use crate::support::{
@@ -367,7 +367,8 @@ fn a_copied_directory_starts_a_new_data_key() {
     let keyring = Keyring::open(storage, store.kms(), manual()).unwrap();
     assert_ne!(keyring.keys().active_id().unwrap(), id);
     let mut buf = [0; 5];
-    let reader = atrest::Store::over(keyring).unwrap().files().clone().open(copy.join("file")).unwrap();
+    let reader =
+        atrest::Store::over(keyring).unwrap().files().clone().open(copy.join("file")).unwrap();
     reader.read_exact_at(&mut buf, 0).unwrap();
     assert_eq!(&buf, b"bytes");
     // A reader of a copy changes nothing.

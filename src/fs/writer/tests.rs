@@ -4,10 +4,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::FileKind;
 use crate::keyring::{Keyring, MemoryStorage, Options};
 use crate::kms::{KeyFile, generate_key_file};
 use crate::process::tests::in_forked_child;
-use crate::{EncryptedFs, FileKind};
 
 #[derive(Debug, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);

@@ -21,7 +21,7 @@ use crate::keyring::format::Image;
 use crate::keyring::unlock::Search;
 use crate::keyring::{DirectoryStorage, KeyringStorage, Options};
 use crate::kms::{Deadline, KeyFile, Kms, generate_key_file};
-use crate::{EncryptedFs, FileKind, Keyring, Suite};
+use crate::{FileKind, Keyring, Suite};
 
 const CHILD: &str = "ATREST_RESIDUE_CHILD";
 

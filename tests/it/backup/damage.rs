@@ -1,7 +1,7 @@
 //! What a damaged, foreign or incomplete backup is refused for.
 
-use crate::support::store_of;
 use super::*;
+use crate::support::store_of;
 
 /// A chain of two backups with a few files.
 fn two() -> Bench {
@@ -220,7 +220,12 @@ fn a_damaged_store_is_not_backed_up_in_silence() {
 fn appends(bench: &Bench, dir: &str, name: &str) -> Vec<Vec<u8>> {
     let storage = atrest::keyring::DirectoryStorage::new(bench.path(dir));
     let keyring = Keyring::open_read_only(storage, bench.store.kms(), manual()).unwrap();
-    let reader = atrest::Store::over(keyring).unwrap().files().clone().open(bench.path(dir).join(name)).unwrap();
+    let reader = atrest::Store::over(keyring)
+        .unwrap()
+        .files()
+        .clone()
+        .open(bench.path(dir).join(name))
+        .unwrap();
     let mut frame = Vec::new();
     let mut read = |number| reader.read_frame(number, &mut frame).unwrap().then(|| frame.clone());
     (0..).map_while(&mut read).collect()

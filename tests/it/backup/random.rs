@@ -1,9 +1,9 @@
 //! Random stores and chains restore to what they were.
 
-use crate::support::store_of;
 use proptest::prelude::*;
 
 use super::*;
+use crate::support::store_of;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -68,11 +68,9 @@ fn run(bench: &Bench, step: &Step, seed: u8) -> Option<BackupReport> {
         Step::Cancelled(calls) => {
             let snapshot = Snapshot::take(&store_of(&bench.fs), bench.store.data()).unwrap();
             let left = AtomicU64::new(u64::from(*calls));
-            let result = bench.chain().back_up(&store_of(&bench.fs), &snapshot, &|_| match left.fetch_update(
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-                |n| n.checked_sub(1),
-            ) {
+            let result = bench.chain().back_up(&store_of(&bench.fs), &snapshot, &|_| match left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+            {
                 Ok(_) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             });

@@ -1,7 +1,7 @@
 //! Backups and restores that were cancelled or killed.
 
-use crate::support::store_of;
 use super::*;
+use crate::support::store_of;
 
 /// Stops after so many calls.
 fn stop_after(calls: u64) -> impl Fn(WorkProgress) -> ControlFlow<()> + Sync {

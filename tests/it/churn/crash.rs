@@ -4,8 +4,8 @@
 use crate::support::store_of;
 use std::time::Duration;
 
-use atrest::store::{Reencrypt, StalePolicy};
 use atrest::keyring::KeyState;
+use atrest::store::{Reencrypt, StalePolicy};
 use atrest::{EncryptedFs, Error};
 
 use crate::support::{DIR, ScriptedKms, check_file, in_dir, mem_create, mem_open, write_file};

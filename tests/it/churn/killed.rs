@@ -5,7 +5,6 @@
 //! the store as the next process would, and holds it to what was said. The rounds go on
 //! with one store; `ATREST_KILL_ROUNDS` sets their number.
 
-use crate::support::store_of;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -13,12 +12,12 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use atrest::store::{Reencrypt, StalePolicy};
 use atrest::keyring::{DirectoryStorage, KeyState, Options};
 use atrest::kms::generate_key_file;
+use atrest::store::{Reencrypt, StalePolicy};
 use atrest::{EncryptedFs, FileKind, FileSpec, Header, Keyring, Suite};
 
-use crate::support::key_file;
+use crate::support::{key_file, store_of};
 
 const CHILD: &str = "ATREST_KILL_CHILD";
 
@@ -27,7 +26,10 @@ fn open(dir: &Path) -> EncryptedFs {
     options.background = false;
     let kms = key_file(&dir.join("cmek.key"));
     let storage = DirectoryStorage::new(dir.join("data"));
-    atrest::Store::over(Keyring::open_or_create(storage, kms, options).unwrap()).unwrap().files().clone()
+    atrest::Store::over(Keyring::open_or_create(storage, kms, options).unwrap())
+        .unwrap()
+        .files()
+        .clone()
 }
 
 /// What a file holds follows from its number.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atrest::backup::Snapshot;
-use atrest::store::{Reencrypt, ScanProgress, StalePolicy};
 use atrest::keyring::{DirectoryStorage, KeyState, RetireOutcome};
+use atrest::store::{Reencrypt, ScanProgress, StalePolicy};
 use atrest::verify::verify;
 use atrest::vfs::Vfs;
 use atrest::{DataKeyId, EncryptedFs, Error, ErrorKind, FileKind, Keyring};
@@ -122,7 +122,8 @@ fn a_copy_of_the_store_inside_of_it_keeps_its_own_keys() {
     let storage = DirectoryStorage::new(&copy);
     let inner = Keyring::open_read_only(storage, store.kms(), manual()).unwrap();
     let mut rows = [0; 4];
-    let reader = atrest::Store::over(inner).unwrap().files().clone().open(copy.join("table")).unwrap();
+    let reader =
+        atrest::Store::over(inner).unwrap().files().clone().open(copy.join("table")).unwrap();
     reader.read_exact_at(&mut rows, 0).unwrap();
     assert_eq!(&rows, b"rows");
 }
@@ -142,7 +143,15 @@ fn links_and_stores_inside_are_seen_through_any_file_system() {
     fs.keyring().keys().rotate().unwrap();
     assert_eq!(retire(&fs, key).unwrap(), RetireOutcome::InUse);
     check_file(&fs, "table");
-    assert_eq!(store_of(&fs).renewal().scan_usage(&quiet).unwrap().of_key(key).map_or(0, |usage| usage.count.files), 0);
+    assert_eq!(
+        store_of(&fs)
+            .renewal()
+            .scan_usage(&quiet)
+            .unwrap()
+            .of_key(key)
+            .map_or(0, |usage| usage.count.files),
+        0
+    );
     mem.put_link(&in_dir("table"), "/cold/none");
     assert_eq!(kind(retire(&fs, key)), ErrorKind::InvalidArgument);
     mem.delete(&in_dir("table"));

@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use atrest::store::{CommitHook, Reencrypt, ReencryptReport, Skipped, StalePolicy};
 use atrest::fs::TornReason;
+use atrest::store::{CommitHook, Reencrypt, ReencryptReport, Skipped, StalePolicy};
 use atrest::{
     EncryptedFs, Error, ErrorKind, FileKind, FileSpec, HEADER_LEN, Keyring, PlaintextPolicy, Suite,
 };
@@ -32,7 +32,10 @@ fn read(fs: &EncryptedFs, path: &Path) -> Vec<u8> {
 fn open_allowing_plaintext(store: &TestStore) -> EncryptedFs {
     let mut options = options(&ManualClock::new());
     options.settings.plaintext = PlaintextPolicy::Allow;
-    atrest::Store::over(Keyring::create(store.storage(), store.kms(), options).unwrap()).unwrap().files().clone()
+    atrest::Store::over(Keyring::create(store.storage(), store.kms(), options).unwrap())
+        .unwrap()
+        .files()
+        .clone()
 }
 
 fn clean(report: &ReencryptReport) {
@@ -102,7 +105,10 @@ fn files_go_on_under_the_newest_key() {
     before.read_exact_at(&mut piece, 2_000_000).unwrap();
     assert_eq!(piece, data[2_000_000..2_000_100]);
     assert_eq!(names(&store), ["ctr", "empty", "gcm", "log"]);
-    assert_eq!(counts(&store_of(&fs).renewal().usage().unwrap()), counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap()));
+    assert_eq!(
+        counts(&store_of(&fs).renewal().usage().unwrap()),
+        counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap())
+    );
     // Nothing is left to do.
     assert_eq!(store_of(&fs).renewal().reencrypt(&all()).unwrap().files, 0);
 }
@@ -211,7 +217,11 @@ fn plaintext_in_and_out() {
     std::fs::write(path("a.sst"), b"plain").unwrap();
     std::fs::write(path("LOG"), b"the engine reads this by itself").unwrap();
     std::fs::write(path("LOCK"), b"").unwrap();
-    assert_eq!(store_of(&fs).renewal().reencrypt(&all()).unwrap().files, 0, "plaintext is only touched on request");
+    assert_eq!(
+        store_of(&fs).renewal().reencrypt(&all()).unwrap().files,
+        0,
+        "plaintext is only touched on request"
+    );
     let spec_of = |path: &Path| {
         path.extension().map(|_| FileSpec::new(FileKind::Table).suite(Suite::Aes256GcmChunks))
     };
@@ -223,13 +233,20 @@ fn plaintext_in_and_out() {
     assert_eq!(report.files, 1);
     assert_eq!(fs.open(path("a.sst")).unwrap().suite(), Some(Suite::Aes256GcmChunks));
     assert_eq!(read(&fs, &path("a.sst")), b"plain");
-    assert_eq!(counts(&store_of(&fs).renewal().usage().unwrap()), counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap()));
+    assert_eq!(
+        counts(&store_of(&fs).renewal().usage().unwrap()),
+        counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap())
+    );
 
     // The active key's files go too.
-    let report = store_of(&fs).renewal().reencrypt(&Reencrypt::default().danger_to_plaintext()).unwrap();
+    let report =
+        store_of(&fs).renewal().reencrypt(&Reencrypt::default().danger_to_plaintext()).unwrap();
     clean(&report);
     assert_eq!(std::fs::read(path("a.sst")).unwrap(), b"plain");
-    assert_eq!(counts(&store_of(&fs).renewal().usage().unwrap()), counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap()));
+    assert_eq!(
+        counts(&store_of(&fs).renewal().usage().unwrap()),
+        counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap())
+    );
     let mut strict = fs.keyring().settings();
     strict.plaintext = PlaintextPolicy::Require;
     fs.keyring().keys().configure(&strict).unwrap();
@@ -317,7 +334,10 @@ fn leftovers_are_recognised_and_removed() {
     let stop = Stop(Mutex::new(None));
     let mut how = all();
     how.commit = Some(&stop);
-    assert_eq!(store_of(&fs).renewal().reencrypt(&how).unwrap().skipped, [(path.clone(), Skipped::Changed)]);
+    assert_eq!(
+        store_of(&fs).renewal().reencrypt(&how).unwrap().skipped,
+        [(path.clone(), Skipped::Changed)]
+    );
     let leftover = stop.0.into_inner().unwrap().unwrap();
     assert!(!leftover.exists());
     std::fs::write(&leftover, b"half of a").unwrap();
@@ -436,7 +456,10 @@ fn an_engine_that_removes_and_replaces_at_random_loses_nothing() {
             None => assert!(!path(file).exists(), "{file} was brought back"),
         }
     }
-    assert_eq!(counts(&store_of(&fs).renewal().usage().unwrap()), counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap()));
+    assert_eq!(
+        counts(&store_of(&fs).renewal().usage().unwrap()),
+        counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap())
+    );
 }
 
 #[test]

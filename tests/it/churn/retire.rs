@@ -7,11 +7,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use atrest::store::ScanProgress;
 use atrest::keyring::{
     DirectoryStorage, KeyState, LiveKeys, MemoryStorage, RetireOutcome, Retirement,
 };
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring};
+use atrest::store::ScanProgress;
+use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring, Store};
 
 use super::write;
 use crate::support::{ManualClock, TestStore, kind, options};
@@ -22,7 +22,7 @@ fn quiet(_: ScanProgress) {}
 
 fn open(store: &TestStore, clock: &Arc<ManualClock>) -> EncryptedFs {
     let keyring = Keyring::open_or_create(store.storage(), store.kms(), options(clock)).unwrap();
-    atrest::Store::over(keyring).unwrap().files().clone()
+    Store::over(keyring).unwrap().files().clone()
 }
 
 fn retire(fs: &EncryptedFs) -> Retirement {
@@ -83,7 +83,10 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
     assert_eq!(state(&fs, old), KeyState::Retiring);
     clock.advance(6 * ManualClock::DAY);
     assert_eq!(outcome(&retire(&fs), old), RetireOutcome::Retiring { until_ns });
-    assert_eq!(kind(store_of(&fs).renewal().prove_destroyed(old, &quiet)), ErrorKind::InvalidArgument);
+    assert_eq!(
+        kind(store_of(&fs).renewal().prove_destroyed(old, &quiet)),
+        ErrorKind::InvalidArgument
+    );
     clock.advance(1 * ManualClock::DAY);
     let last = retire(&fs);
     assert_eq!(last.destroyed().collect::<Vec<_>>(), [old]);
@@ -221,7 +224,10 @@ fn files_in_other_directories_count() {
     assert!(matches!(kind(store_of(&fs).renewal().retire(None, GRACE, &quiet)), ErrorKind::Io(_)));
     store_of(&fs).directories().unregister(&canonical).unwrap();
     // Nor is the link to it.
-    assert_eq!(kind(store_of(&fs).renewal().retire(None, GRACE, &quiet)), ErrorKind::InvalidArgument);
+    assert_eq!(
+        kind(store_of(&fs).renewal().retire(None, GRACE, &quiet)),
+        ErrorKind::InvalidArgument
+    );
     std::fs::remove_file(&link).unwrap();
     assert_eq!(outcome(&retire(&fs), first), RetireOutcome::InUse);
 }
@@ -271,6 +277,7 @@ fn a_file_that_is_finished_during_the_scan_keeps_its_key() {
     assert!(fs.open(&path).unwrap().is_empty().unwrap());
 }
 
+#[derive(Default)]
 struct Listed(Mutex<Vec<DataKeyId>>);
 
 impl LiveKeys for Listed {
@@ -285,14 +292,35 @@ fn a_store_without_directories_has_its_own_list() {
     let keyring = Keyring::create(MemoryStorage::new(), store.kms(), options(&clock)).unwrap();
     let old = keyring.keys().active_id().unwrap();
     keyring.keys().rotate().unwrap();
-    assert_eq!(kind(keyring.keys().retire(None, GRACE, &quiet)), ErrorKind::InvalidArgument);
     let live = Listed(Mutex::new(vec![old]));
-    let retire = || keyring.keys().retire(Some(&live), GRACE, &quiet).unwrap();
+    let files = Store::over(keyring.clone()).unwrap();
+    let unlisted = files.renewal().retire(None, GRACE, &quiet);
+    assert_eq!(kind(unlisted), ErrorKind::InvalidArgument);
+    let found = files.renewal().retire(Some(&live), GRACE, &quiet).unwrap();
+    assert_eq!(outcome(&found, old), RetireOutcome::InUse);
+    drop(files);
+    let retire = || keyring.keys().retire(&live, GRACE).unwrap();
     assert_eq!(outcome(&retire(), old), RetireOutcome::InUse);
     live.0.lock().unwrap().clear();
     retire();
     clock.advance(7 * ManualClock::DAY);
     assert_eq!(outcome(&retire(), old), RetireOutcome::Destroyed);
+}
+
+#[test]
+fn files_in_directories_are_never_left_out() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let (fs, none) = (open(&store, &clock), Listed::default());
+    let keyring = fs.keyring().clone();
+    write(&fs, &store.data().join("one"), b"one");
+    let old = keyring.keys().active_id().unwrap();
+    keyring.keys().rotate().unwrap();
+    let found = keyring.keys().retire(&none, GRACE).unwrap();
+    assert_eq!(outcome(&found, old), RetireOutcome::InUse, "the store over it was asked");
+    assert_eq!(kind(Store::over(keyring.clone())), ErrorKind::KeyringBusy);
+    drop(fs);
+    assert_eq!(kind(keyring.keys().retire(&none, GRACE)), ErrorKind::InvalidArgument);
+    drop(Store::over(keyring).unwrap());
 }
 
 #[test]
@@ -302,8 +330,9 @@ fn a_read_only_handle_writes_no_file() {
     let keyring =
         Keyring::open_read_only(store.storage(), store.kms(), Default::default()).unwrap();
     assert_eq!(kind(keyring.encryptor(FileKind::Table)), ErrorKind::ReadOnly);
+    let files = Store::over(keyring.clone()).unwrap();
     assert_eq!(
-        kind(keyring.keys().retire(None, GRACE, &quiet).and_then(|r| {
+        kind(files.renewal().retire(None, GRACE, &quiet).and_then(|r| {
             assert_eq!(r.keys, []);
             keyring.keys().rotate()
         })),

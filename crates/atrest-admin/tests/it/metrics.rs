@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use atrest::FileKind;
 use atrest::kms::{Kms as _, KmsErrorKind};
-use atrest::{EncryptedFs, FileKind};
 use atrest_admin::{Store, router};
 use axum::http::header::CONTENT_TYPE;
 

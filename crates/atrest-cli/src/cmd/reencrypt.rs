@@ -112,7 +112,7 @@ impl Args {
         if self.danger_to_plaintext {
             how = how.danger_to_plaintext();
         }
-        let report = store.fs().reencrypt(&how);
+        let report = store.store().renewal().reencrypt(&how);
         scanning.finish_and_clear();
         working.finish_and_clear();
         let mut done = report?;

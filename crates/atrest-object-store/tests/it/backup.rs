@@ -78,7 +78,8 @@ fn a_chain_in_an_object_store_restores() {
     bench.chain().back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &go_on).unwrap();
     bench.write("later", 70_000);
     let snapshot = Snapshot::take(&atrest::Store::from(bench.fs.clone()), &data).unwrap();
-    let second = bench.chain().back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &go_on).unwrap();
+    let second =
+        bench.chain().back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &go_on).unwrap();
     assert_eq!((second.info.number, second.info.copied_files), (2, 1));
     let chain = Chain::open_read_only(bench.target(), vec![bench.kms.clone()]).unwrap();
     let check = chain.verify(&go_on).unwrap();
@@ -104,12 +105,17 @@ fn a_cancelled_upload_is_continued_and_two_writers_do_not_mix() {
     for number in 0..10 {
         bench.write(&format!("{number}"), 1000 + number);
     }
-    let snapshot = Snapshot::take(&atrest::Store::from(bench.fs.clone()), bench.dir.path().join("data")).unwrap();
+    let snapshot =
+        Snapshot::take(&atrest::Store::from(bench.fs.clone()), bench.dir.path().join("data"))
+            .unwrap();
     let cancel = |progress: WorkProgress| match progress.files_done {
         0..4 => ControlFlow::Continue(()),
         _ => ControlFlow::Break(()),
     };
-    let error = bench.chain().back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &cancel).unwrap_err();
+    let error = bench
+        .chain()
+        .back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &cancel)
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io(std::io::ErrorKind::Interrupted));
     assert_eq!(bench.chain().list().unwrap(), []);
     let (one, other) = (bench.chain(), bench.chain());
@@ -117,7 +123,8 @@ fn a_cancelled_upload_is_continued_and_two_writers_do_not_mix() {
     let begun = std::sync::atomic::AtomicBool::new(false);
     let error = one.back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &|_| {
         if !begun.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            let report = other.back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &go_on).unwrap();
+            let report =
+                other.back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &go_on).unwrap();
             assert!(report.resumed_files >= 3, "{report:?}");
         }
         ControlFlow::Continue(())
