@@ -75,6 +75,7 @@ struct Readme;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::cipher::ctr::{CtrKey, Width, limit};
+    pub use crate::cipher::gcm::{GcmKey, limit as gcm_limit};
     pub use crate::keyring::conformance::keyring_storage_conformance;
 
     pub use crate::keyring::fuzz::many_keys;

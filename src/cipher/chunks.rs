@@ -184,7 +184,7 @@ impl Decryptor {
     /// [`CmekRevoked`](ErrorKind::CmekRevoked),
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for other lengths,
     /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) in other suites. `plaintext`
-    /// is then unchanged.
+    /// is zeros after a failed authentication, and else unchanged.
     pub fn decrypt_chunk(&self, index: u64, chunk: &[u8], plaintext: &mut [u8]) -> Result<()> {
         let sealed = self.chunks()?.sealed();
         if chunk.len() > sealed || chunk.len() != plaintext.len() + TAG_LEN {
@@ -200,7 +200,8 @@ impl Decryptor {
         self.open_chunk(index, chunk, 0, plaintext)
     }
 
-    /// Verifies a whole chunk and decrypts `plaintext.len()` bytes from its byte `skip` on.
+    /// Verifies a whole chunk and decrypts `plaintext.len()` bytes from its byte `skip` on:
+    /// zeros if it fails its authentication.
     pub(crate) fn open_chunk(
         &self,
         index: u64,
@@ -212,11 +213,10 @@ impl Decryptor {
         let (ciphertext, tag) =
             chunk.split_last_chunk::<TAG_LEN>().ok_or_else(|| authentication("a chunk is cut"))?;
         self.slot.with_gcm(|key| {
-            let verified = key.verify(number, &[], ciphertext, tag).ok_or_else(|| {
-                authentication(format!("chunk {index} failed its authentication"))
-            })?;
-            verified.decrypt(skip, plaintext);
-            Ok(())
+            if key.open(number, &[], ciphertext, tag, skip, plaintext) {
+                return Ok(());
+            }
+            Err(authentication(format!("chunk {index} failed its authentication")))
         })
     }
 

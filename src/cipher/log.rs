@@ -9,7 +9,7 @@
 //! 4+n   16  tag
 //! ```
 
-use super::gcm::{GcmKey, TAG_LEN, Verified};
+use super::gcm::{GcmKey, TAG_LEN};
 use super::{BODY_LEN_MAX, Decryptor, authentication, message_index, wrong_suite};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Suite;
@@ -106,35 +106,26 @@ impl Decryptor {
         let Some(head) = bytes.first_chunk() else { return Ok(None) };
         let len = frame_len(*head)?;
         let Some(frame) = bytes.get(..len + FRAME_EXTRA) else { return Ok(None) };
-        self.with_frame(index, frame, |verified| {
-            let start = plaintext.len();
-            plaintext.resize(start + len, 0);
-            verified.decrypt(0, &mut plaintext[start..]);
-        })?;
+        let start = plaintext.len();
+        plaintext.resize(start + len, 0);
+        let opened = self.open_frame(index, frame, 0, &mut plaintext[start..]);
+        opened.inspect_err(|_| plaintext.truncate(start))?;
         Ok(Some(frame.len()))
     }
 
     /// Verifies a frame, all of which is given.
     pub(crate) fn verify_frame(&self, index: u64, frame: &[u8]) -> Result<()> {
-        self.with_frame(index, frame, |_| ())
+        self.open_frame(index, frame, 0, &mut [])
     }
 
-    /// Verifies a frame and decrypts `plaintext.len()` bytes from its byte `skip` on.
+    /// Verifies a frame and decrypts `plaintext.len()` bytes from its byte `skip` on: zeros
+    /// if it fails its authentication.
     pub(crate) fn open_frame(
         &self,
         index: u64,
         frame: &[u8],
         skip: usize,
         plaintext: &mut [u8],
-    ) -> Result<()> {
-        self.with_frame(index, frame, |verified| verified.decrypt(skip, plaintext))
-    }
-
-    fn with_frame(
-        &self,
-        index: u64,
-        frame: &[u8],
-        use_frame: impl FnOnce(Verified<'_>),
     ) -> Result<()> {
         let number = message_index(index)?;
         let failed = || authentication(format!("frame {index} failed its authentication"));
@@ -145,8 +136,8 @@ impl Decryptor {
             return Err(failed());
         }
         self.slot.with_gcm(|key| {
-            use_frame(key.verify(number, head, ciphertext, tag).ok_or_else(failed)?);
-            Ok(())
+            let opened = key.open(number, head, ciphertext, tag, skip, plaintext);
+            if opened { Ok(()) } else { Err(failed()) }
         })
     }
 }
