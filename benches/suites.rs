@@ -1,9 +1,10 @@
 //! The authenticated suites against suite 1 and against the `aes-gcm` crate:
-//! `body/SIZE/*`, `read/*/*`, `open/*`, `list/*`.
+//! `body/SIZE/*`, `read/*/*`, `open/*`, `list/*`; with `-- --short` one table of 4 KiB calls.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
@@ -12,7 +13,7 @@ use atrest::kms::{KeyFile, generate_key_file};
 use atrest::{
     Decryptor, EncryptedFs, Encryptor, Expect, FileKind, FileSpec, Header, Keyring, Options, Suite,
 };
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 
 const FILE_LEN: usize = 32 << 20;
 
@@ -21,7 +22,10 @@ fn store() -> (tempfile::TempDir, EncryptedFs) {
     generate_key_file(dir.path().join("cmek.key")).unwrap();
     let kms = Arc::new(KeyFile::new(dir.path().join("cmek.key")).unwrap());
     let storage = DirectoryStorage::new(dir.path());
-    let fs = EncryptedFs::new(Keyring::create(storage, kms, Options::default()).unwrap());
+    let fs = atrest::Store::over(Keyring::create(storage, kms, Options::default()).unwrap())
+        .unwrap()
+        .files()
+        .clone();
     (dir, fs)
 }
 
@@ -140,5 +144,53 @@ fn files(criterion: &mut Criterion) {
     });
 }
 
+/// Nanoseconds for 4 KiB, as the medians of rounds in which all tasks take turns: what ends
+/// every call that uses a key, the wipe, is a part of each.
+///
+/// `ATREST_CTR_WIDTH=... cargo bench --bench suites -- --short`; two builds compare when they
+/// run in turns.
+fn short() {
+    let (dir, fs) = store();
+    let mut tasks: Vec<(String, Box<dyn FnMut() + '_>)> = Vec::new();
+    let (mut encryptor, decryptor) = pair(&fs, spec(Suite::Aes256Ctr, 0));
+    let (mut buf, mut other) = (vec![0; 4096], vec![0; 4096]);
+    let decrypt = move || decryptor.decrypt_in_place(black_box(1 << 20), &mut buf).unwrap();
+    tasks.push(("decrypt suite-1".into(), Box::new(decrypt)));
+    let encrypt = move || encryptor.encrypt_in_place(black_box(&mut other)).unwrap();
+    tasks.push(("encrypt suite-1".into(), Box::new(encrypt)));
+    for suite in [Suite::Aes256Ctr, Suite::Aes256GcmChunks, Suite::Aes256GcmLog] {
+        let path = dir.path().join(format!("{suite:?}"));
+        let mut writer = fs.create_new(&path, spec(suite, 4096)).unwrap();
+        (0..256).for_each(|_| writer.append(&[0x5a; 4096]).unwrap());
+        writer.finish().unwrap();
+        let reader = fs.open(&path).unwrap();
+        let (mut buf, mut at) = (vec![0; 4096], 0);
+        let read = move || {
+            at = (at * 7919 + 3 * 4096) % (1 << 19);
+            reader.read_exact_at(&mut buf, at).unwrap();
+        };
+        tasks.push((format!("read {suite:?}"), Box::new(read)));
+    }
+    let mut samples = vec![Vec::new(); tasks.len()];
+    for _ in 0..301 {
+        for ((_, task), samples) in tasks.iter_mut().zip(&mut samples) {
+            let start = Instant::now();
+            (0..200).for_each(|_| task());
+            samples.push(start.elapsed().as_nanos() as f64 / 200.0);
+        }
+    }
+    for ((name, _), samples) in tasks.iter().zip(&mut samples) {
+        samples.sort_by(f64::total_cmp);
+        println!("{name}: {:.0} ns", samples[samples.len() / 2]);
+    }
+}
+
 criterion_group!(suites, bodies, files);
-criterion_main!(suites);
+
+fn main() {
+    if std::env::args().any(|arg| arg == "--short") {
+        return short();
+    }
+    suites();
+    Criterion::default().configure_from_args().final_summary();
+}

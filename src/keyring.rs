@@ -1,47 +1,45 @@
-//! The key hierarchy: the customer's key wraps the store key, the store key wraps the
-//! data keys, and each file's own key is derived from the data key that was active when
-//! the file was created.
+//! The key hierarchy: the customer's key wraps its slot's key, the slot's key wraps the store
+//! key, the store key wraps the data keys, and each file's own key is derived from the data
+//! key that was active when the file was created.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use arc_swap::ArcSwap;
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId, StoreKeyId};
-use crate::kms::{Deadline, Kms};
-use crate::ledger::Ledger;
-use crate::moves::Moves;
 use crate::secret::StoreKey;
-use access::{Gate, Monitor};
-use body::{Body, KeyRecord, Keyspace};
+use access::Watch;
+use body::{Body, KeptSlotKey, KeyRecord, Keyspace};
+use claim::StoreFiles;
+use commit::WriterState;
+use customers::CustomerKeys;
 use format::{Fixed, Image, Slot};
-use handles::Handles;
 use options::check_anchor;
 use snapshot::{ActiveKey, Counts, KeyEntry, Snapshot, Unlocked, active_keys};
 use storage::StoredImage;
-use unlock::Search;
+use vault::Vault;
 
 mod access;
+mod adoption;
+mod alarm;
 mod audit;
 mod background;
 mod body;
-mod close;
+mod claim;
+mod codec;
 mod commit;
-#[cfg(feature = "danger-internals")]
-pub(crate) mod conformance;
-mod directories;
+mod customers;
 mod directory;
 mod files;
 mod format;
 #[cfg(any(test, feature = "danger-internals"))]
 pub(crate) mod fuzz;
 mod handles;
+mod history;
 mod holds;
+mod key_state;
+mod keys;
 mod keyspaces;
-mod lifecycle;
 mod mirror;
 mod open;
 mod options;
@@ -53,21 +51,29 @@ mod snapshot;
 mod status;
 mod storage;
 mod unlock;
+mod vault;
+mod wrap;
 
-pub use access::{Access, AccessPolicy, AccessState, Grace, Transition};
+pub use crate::names::KEYRING_FILE;
+pub use access::{Access, AccessPolicy, AccessState, AccessStatus, Grace, Transition};
 pub use audit::{AuditEvent, AuditKind};
-pub(crate) use body::RawSettings;
-pub use body::{KeyState, PlaintextPolicy, Settings};
-pub use directory::{DirectoryStorage, KEYRING_FILE};
+pub use body::{PlaintextPolicy, Settings};
+pub use directory::DirectoryStorage;
 pub use files::{Expect, FileSpec};
 pub(crate) use handles::AccessFlag;
-pub use holds::Hold;
-pub use keyspaces::{KeyspaceId, KeyspaceStatus};
+pub use history::Audit;
+pub use holds::{Hold, Holds};
+pub use key_state::KeyState;
+pub use keys::Keys;
+pub use keyspaces::{KeyspaceId, KeyspaceStatus, Keyspaces};
 pub use options::{Anchor, KmsSet, Options};
 pub use recover::{ImageInfo, ImagePlace, Recovery};
-pub use retire::{LiveKeys, RetireOutcome, RetiredKey, Retirement};
+pub use retire::{LiveKeys, RETIRE_GRACE, ReplacedKey, RetireOutcome, Retirement};
+pub use slots::Slots;
 pub use status::{DataKeyStatus, KeyringInfo, KeyringStatus, SlotInfo};
-pub use storage::{KeyringStorage, MemoryStorage, StoredImage as KeyringImage};
+pub use storage::{
+    FilesBeside, KEPT_IMAGES, KeyringStorage, Location, MemoryStorage, StoredImage as KeyringImage,
+};
 
 /// Name of the slot that a new keyring has.
 pub const DEFAULT_SLOT: &str = "default";
@@ -88,34 +94,17 @@ pub struct Keyring {
 struct Inner {
     store_id: StoreId,
     storage: Box<dyn KeyringStorage>,
-    kms: Mutex<Vec<Arc<dyn Kms>>>,
     clock: Arc<dyn Clock>,
-    kms_deadline: Duration,
     writable: bool,
-    snapshot: ArcSwap<Snapshot>,
-    /// Serialises commits.
-    writer: Mutex<WriterState>,
-    /// The keys of open files.
-    handles: Handles,
-    /// Which files are under which key.
-    ledger: Ledger,
-    moves: Moves,
-    directories_serial: directories::Serial,
-    /// Held by the one retirement under way.
-    retiring: Mutex<()>,
-    /// Held by the one re-encryption under way.
-    reencrypting: Mutex<()>,
-    alarm: Arc<background::Alarm>,
-    /// The slot to ask first.
-    slot: Option<String>,
-    gate: Mutex<Gate>,
-    monitor: Mutex<Monitor>,
-    /// Serialises checks.
-    asking: Mutex<()>,
-    /// Whether a check's call has not returned, be it long after its deadline.
-    outstanding: Arc<AtomicBool>,
     /// The process that opened it: a forked child commits nothing when it ends.
     process: u32,
+    /// Serialises commits.
+    writer: Mutex<WriterState>,
+    vault: Vault,
+    customers: CustomerKeys,
+    watch: Watch,
+    /// Those of the store over it.
+    files: Mutex<Option<Weak<StoreFiles>>>,
 }
 
 /// What opening does with a store that is marked as revoked.
@@ -123,12 +112,6 @@ struct Inner {
 enum Marks {
     Refuse,
     Remove,
-}
-
-#[derive(Default)]
-struct WriterState {
-    /// After a commit whose outcome nobody knows.
-    poisoned: bool,
 }
 
 impl Keyring {
@@ -139,21 +122,13 @@ impl Keyring {
 
     /// The store's settings.
     pub fn settings(&self) -> Settings {
-        self.inner.snapshot.load().body.settings()
-    }
-
-    /// The id of the data key that a file created now gets.
-    ///
-    /// # Errors
-    /// [`CmekRevoked`](ErrorKind::CmekRevoked).
-    pub fn active_data_key_id(&self) -> Result<DataKeyId> {
-        Ok(self.inner.snapshot.load().active(0)?.id)
+        self.inner.vault.load().body.settings()
     }
 
     /// Names the present generation, to be kept outside of the store and given to
     /// [`Options::anchor`].
     pub fn anchor(&self) -> Anchor {
-        let snapshot = self.inner.snapshot.load();
+        let snapshot = self.inner.vault.load();
         Anchor {
             store_id: self.inner.store_id,
             generation: snapshot.image.fixed.generation,
@@ -161,33 +136,39 @@ impl Keyring {
         }
     }
 
-    pub(crate) fn ledger(&self) -> &Ledger {
-        &self.inner.ledger
+    /// The present state.
+    pub fn status(&self) -> KeyringStatus {
+        KeyringStatus::from(&**self.inner.vault.load())
     }
 
-    pub(crate) fn moves(&self) -> &Moves {
-        &self.inner.moves
+    /// The store key and the data keys.
+    pub fn keys(&self) -> Keys<'_> {
+        Keys(self)
     }
 
-    /// Keeps other re-encryptions out.
-    ///
-    /// # Errors
-    /// [`ReadOnly`](ErrorKind::ReadOnly), [`KeyringBusy`](ErrorKind::KeyringBusy).
-    pub(crate) fn reencrypting(&self) -> Result<std::sync::MutexGuard<'_, ()>> {
-        if !self.inner.writable {
-            return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
-        }
-        self.inner.reencrypting.try_lock().map_err(|_| {
-            Error::new(ErrorKind::KeyringBusy, "another thread is re-encrypting the store")
-        })
+    /// The CMEK slots.
+    pub fn slots(&self) -> Slots<'_> {
+        Slots(self)
     }
 
-    pub(crate) fn is_being_written(&self, header: &crate::Header) -> bool {
-        self.inner.handles.is_being_written(&header.prefix)
+    /// Access to the customer's key: what is known of it, withdrawing it, restoring it.
+    pub fn access(&self) -> Access<'_> {
+        Access(self)
     }
 
-    pub(crate) fn now_ns(&self) -> u64 {
-        self.inner.clock.now_ns()
+    /// The keyspaces.
+    pub fn keyspaces(&self) -> Keyspaces<'_> {
+        Keyspaces(self)
+    }
+
+    /// The holds on data keys.
+    pub fn holds(&self) -> Holds<'_> {
+        Holds(self)
+    }
+
+    /// What happened to the store's keys.
+    pub fn audit(&self) -> Audit<'_> {
+        Audit(self)
     }
 
     /// Reads the keyring again, as after a rotation by another process.
@@ -196,8 +177,39 @@ impl Keyring {
     /// As [`open`](Self::open); the old state stays.
     pub fn reload(&self) -> Result<()> {
         let reloaded = self.inner.reload(&mut self.inner.writer());
-        self.inner.deliver();
+        self.inner.watch.deliver();
         reloaded
+    }
+
+    /// Does what is due: checks access to the customer's key, rotates data keys by age or
+    /// bytes, keeps the byte counts once an hour. The background thread does it; a caller
+    /// that switched the thread off calls this.
+    ///
+    /// # Errors
+    /// Those of [`Keys::rotate`].
+    pub fn maintain(&self) -> Result<()> {
+        self.inner.watch_access(&|| false);
+        self.inner.maintain()
+    }
+
+    /// Ends this handle and commits how much was encrypted since the last commit, so that
+    /// the number in a data key's record is exact after it. One commit if anything was
+    /// encrypted, none otherwise, and none of a keyring that was opened read-only or whose
+    /// keys are withdrawn. Other handles go on.
+    ///
+    /// Dropping the last handle does the same for a keyring in a local directory, but
+    /// cannot say that it failed; for one in an object store, where it would have to wait
+    /// for the network, it does nothing. Files that are being written have to be finished
+    /// or dropped before.
+    ///
+    /// # Errors
+    /// Those of a commit: [`Io`](ErrorKind::Io), [`Poisoned`](ErrorKind::Poisoned),
+    /// [`KeyringConflict`](ErrorKind::KeyringConflict). Only the counts are lost then.
+    pub fn close(self) -> Result<()> {
+        let kept = self.inner.keep_counts();
+        // Another writer withdrew access for all.
+        self.inner.watch.deliver();
+        kept
     }
 }
 
@@ -205,83 +217,8 @@ impl std::fmt::Debug for Keyring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keyring")
             .field("store_id", &self.inner.store_id)
-            .field("generation", &self.inner.snapshot.load().image.fixed.generation)
+            .field("generation", &self.inner.vault.load().image.fixed.generation)
             .finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    fn writer(&self) -> std::sync::MutexGuard<'_, WriterState> {
-        // A panic while it was held left the old generation in place.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn kms(&self) -> Vec<Arc<dyn Kms>> {
-        self.kms.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The stored image, which may not be older than `old`.
-    fn load_newer(&self, old: &Snapshot) -> Result<Image> {
-        let image = load(&*self.storage)?;
-        if image.fixed.store_id != self.store_id {
-            return Err(Error::new(
-                ErrorKind::IdentityMismatch,
-                format!("expected store {}, found {}", self.store_id, image.fixed.store_id),
-            ));
-        }
-        if image.fixed.generation < old.image.fixed.generation {
-            return Err(Error::new(
-                ErrorKind::KeyringRolledBack,
-                format!(
-                    "expected keyring generation {} or later, found {}",
-                    old.image.fixed.generation, image.fixed.generation
-                ),
-            ));
-        }
-        Ok(image)
-    }
-
-    /// Takes over a newer generation that another process committed. If that process
-    /// revoked the store, gives the keys up.
-    fn reload(&self, writer: &mut WriterState) -> Result<()> {
-        // The image that can be read now may be gone after a crash: its keys must not be
-        // used.
-        writer.check()?;
-        let old = self.snapshot.load_full();
-        let unlocked = old.unlocked()?;
-        let image = self.load_newer(&old)?;
-        if image.stored == old.image.stored {
-            return Ok(());
-        }
-        let (store_key, body) = if image.fixed.store_key_id == old.image.fixed.store_key_id {
-            (unlocked.store_key.clone(), image.authenticate(&unlocked.store_key)?)
-        } else {
-            let search = Search {
-                prefer: self.slot.clone(),
-                barrier: None,
-                strict: true,
-                deadline: Deadline::after(self.kms_deadline),
-            };
-            search.unlock(&image, &self.kms())?
-        };
-        let marked = body.revoked_ns != 0;
-        let unlocked = Unlocked::new(store_key, &image, &body, Some(unlocked), &Counts::new())?;
-        self.publish(Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) });
-        if marked {
-            self.heed_mark();
-            return Err(withdrawn());
-        }
-        Ok(())
-    }
-}
-
-impl WriterState {
-    fn check(&self) -> Result<()> {
-        if !self.poisoned {
-            return Ok(());
-        }
-        let what = "an earlier commit had an unknown outcome: open the store again";
-        Err(Error::new(ErrorKind::Poisoned, what))
     }
 }
 

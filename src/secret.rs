@@ -6,14 +6,20 @@ use zeroize::Zeroize;
 
 use crate::error::Result;
 
+#[cfg(target_arch = "x86_64")]
+mod below;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod left;
 mod registers;
 mod scrub;
 
 #[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use left::Left;
+#[cfg(all(test, target_arch = "x86_64"))]
 pub(crate) use registers::contents_512;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use registers::{clear_128, clear_256, clear_512};
-pub(crate) use scrub::{scrubbed, scrubbed_deeply};
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use scrub::BYTES_MAX as SCRUBBED_BYTES_MAX;
+pub(crate) use scrub::{scrubbed, scrubbed_deeply, scrubbed_lightly};
 
 /// Length of every key of the hierarchy, in bytes: AES-256 only.
 pub const KEY_LEN: usize = 32;
@@ -41,7 +47,7 @@ macro_rules! key {
 
             /// Compares in constant time.
             pub(crate) fn same(&self, other: &Self) -> bool {
-                self.0[..].ct_eq(&other.0[..]).into()
+                scrubbed(|| self.0[..].ct_eq(&other.0[..]).into())
             }
         }
 
@@ -54,22 +60,26 @@ macro_rules! key {
 }
 
 key! {
-    /// The store key (KEK): wraps the data keys, and is stored only wrapped by the
-    /// customer's key.
+    /// The key of one CMEK slot: wraps the store key, and is stored only wrapped by the
+    /// customer's key, and by the store key itself.
     ///
     /// ```compile_fail
     /// fn shown<T: std::fmt::Debug>() {}
-    /// shown::<atrest::StoreKey>();
+    /// shown::<atrest::kms::SlotKey>();
     /// ```
     /// ```compile_fail
     /// fn copied<T: Clone>() {}
-    /// copied::<atrest::StoreKey>();
+    /// copied::<atrest::kms::SlotKey>();
     /// ```
     /// ```compile_fail
     /// fn compared<T: PartialEq>() {}
-    /// compared::<atrest::StoreKey>();
+    /// compared::<atrest::kms::SlotKey>();
     /// ```
-    pub StoreKey
+    pub SlotKey
+}
+key! {
+    /// The store key (KEK): wraps the data keys, and is stored only wrapped by slot keys.
+    pub(crate) StoreKey
 }
 key! {
     /// A data key (DEK): the parent of the keys of all files created while it was active.
@@ -80,18 +90,24 @@ key! {
     pub(crate) CmekParent
 }
 
-impl StoreKey {
+impl SlotKey {
     /// Takes the 32 bytes a key service returned; `None` for another length. The caller
     /// **MUST** zeroize its copy.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         let mut key = Self::zeroed();
-        (bytes.len() == KEY_LEN).then(|| key.0.copy_from_slice(bytes))?;
+        (bytes.len() == KEY_LEN).then(|| scrubbed(|| key.0.copy_from_slice(bytes)))?;
         Some(key)
     }
 
     /// The key bytes, for a [`Kms`](crate::kms::Kms) to wrap. They **MUST NOT** be
     /// logged, kept or sent anywhere but to the key service.
     pub fn expose(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+}
+
+impl StoreKey {
+    pub(crate) fn expose(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
 }

@@ -21,7 +21,8 @@ use std::sync::OnceLock;
 use aes::Aes256Enc;
 use aes::cipher::{BlockCipherEncrypt, InOutBuf, InnerIvInit, KeyInit, StreamCipherCore};
 use ctr::{CtrCore, flavors};
-use zeroize::Zeroize;
+
+use crate::secret::{scrubbed, scrubbed_lightly};
 
 const BLOCK_BYTES: u64 = 16;
 
@@ -140,6 +141,17 @@ impl CtrKey {
         }
     }
 
+    /// Runs `work`, which uses this key, so that nothing of the key is left outside of it.
+    #[inline]
+    pub(super) fn scrubbed<T>(&self, work: impl FnOnce() -> T) -> T {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Schedule::X86(_) => scrubbed_lightly(work),
+            // The crates keep buffers for more blocks than they are given.
+            Schedule::Portable { .. } => scrubbed(work),
+        }
+    }
+
     /// Encrypts or decrypts `buf`, which stands at `offset_bytes` of the body.
     #[inline]
     pub fn apply_in_place(&self, offset_bytes: u64, buf: &mut [u8]) {
@@ -219,7 +231,6 @@ fn apply_portable(
         let mut keystream = counter(block).into();
         cipher.encrypt_block(&mut keystream);
         part.xor_in2out(&keystream[skip..skip + part.len()]);
-        keystream.zeroize();
     };
     if skip > 0 {
         let len = inout.len().min(BLOCK_BYTES as usize - skip);

@@ -75,6 +75,11 @@ impl GcmKey {
         Self { ctr, nonce_low, hash }
     }
 
+    /// Runs `work`, which uses this key, so that nothing of the key is left outside of it.
+    pub(super) fn scrubbed<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.ctr.scrubbed(work)
+    }
+
     /// Encrypts message `index`, of at most 2^24 bytes, and returns its tag.
     ///
     /// The caller **MUST NOT** use an index twice.

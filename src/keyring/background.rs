@@ -2,11 +2,12 @@
 //! are due, so that no file creation has to.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::Inner;
+use super::alarm::{Alarm, Woken};
 use crate::error::{Error, Result};
 
 /// Wait after a failed rotation before the next try.
@@ -14,63 +15,6 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Longest sleep: sleeping does not count the time that the machine is suspended, the
 /// lease of the keys does.
 const LONGEST: Duration = Duration::from_secs(10);
-/// Shortest sleep, so that a wrong clock cannot make the thread spin.
-const SHORTEST: Duration = Duration::from_millis(10);
-
-#[derive(Default)]
-pub(super) struct Alarm {
-    state: Mutex<AlarmState>,
-    condvar: Condvar,
-}
-
-#[derive(Default)]
-struct AlarmState {
-    ringing: bool,
-    stopping: bool,
-}
-
-/// Why a sleep ended.
-#[derive(PartialEq, Eq)]
-enum Woken {
-    Stopped,
-    Rung,
-    Late,
-}
-
-impl Alarm {
-    /// Wakes the thread: something may be due.
-    pub(super) fn ring(&self) {
-        self.state().ringing = true;
-        self.condvar.notify_all();
-    }
-
-    fn stop(&self) {
-        self.state().stopping = true;
-        self.condvar.notify_all();
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.state().stopping
-    }
-
-    /// Sleeps until rung, stopped or timed out.
-    fn wait(&self, at_most: Duration) -> Woken {
-        let waiting = |state: &mut AlarmState| !state.ringing && !state.stopping;
-        let (mut state, _) = self
-            .condvar
-            .wait_timeout_while(self.state(), at_most.max(SHORTEST), waiting)
-            .unwrap_or_else(PoisonError::into_inner);
-        match (state.stopping, std::mem::take(&mut state.ringing)) {
-            (true, _) => Woken::Stopped,
-            (false, true) => Woken::Rung,
-            (false, false) => Woken::Late,
-        }
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, AlarmState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The running thread; dropping it ends the thread and waits for it, so that the store's
 /// lock is free afterwards.
@@ -81,7 +25,7 @@ pub(super) struct Background {
 
 impl Background {
     pub(super) fn start(inner: &Arc<Inner>) -> Result<Self> {
-        let alarm = inner.alarm.clone();
+        let alarm = inner.watch.alarm.clone();
         let weak = Arc::downgrade(inner);
         let waiting = alarm.clone();
         let thread = thread::Builder::new()
@@ -98,7 +42,7 @@ fn run(alarm: &Alarm, inner: &Weak<Inner>) {
         let woken = alarm.wait(sleep.min(LONGEST));
         let Some(inner) = inner.upgrade().filter(|_| woken != Woken::Stopped) else { return };
         // A panic must not end the watch over the keys. It was reported when it happened.
-        let watched = AssertUnwindSafe(|| inner.watch(&|| alarm.is_stopping()));
+        let watched = AssertUnwindSafe(|| inner.watch_access(&|| alarm.is_stopping()));
         drop(catch_unwind(watched));
         let now = Instant::now();
         let due = maintained.is_none_or(|at: Instant| now.duration_since(at) >= until_due);

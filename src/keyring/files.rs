@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::handles::AccessFlag;
-use super::{Inner, Keyring, KeyspaceId};
+use super::{Keyring, KeyspaceId};
 use crate::cipher::{Decryptor, Encryptor, KeySlot, revoked};
 use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{CHUNK_LOG2_RANGE, FileKind, Header, NewHeader, PREFIX_LEN, Suite};
+use crate::header::{FileKind, Header, NewHeader, PREFIX_LEN};
 use crate::ids::{DataKeyId, FileId};
+use crate::suite::Suite;
+use crate::suite::layout::Layout;
 
 /// What a new file is.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +21,8 @@ pub struct FileSpec {
     /// The engine's id of it; zero for none.
     pub file_id: FileId,
     /// How it is encrypted. `None`, the default, follows the store's
-    /// [`minimum_suite`](crate::Settings::minimum_suite): suite 1 where that is allowed;
-    /// otherwise suite 3 for logs and manifests, whose every append must be durable after
+    /// [`require_authenticated`](crate::Settings::require_authenticated): suite 1 where that
+    /// is allowed; otherwise suite 3 for logs and manifests, whose every append must be durable after
     /// a sync, and suite 2 for all else.
     pub suite: Option<Suite>,
     /// Bytes of a ciphertext chunk, in suite 2 only: a power of two from 4096 to 1 MiB.
@@ -69,31 +71,9 @@ impl FileSpec {
         self
     }
 
-    pub(crate) fn suite_under(&self, minimum: Suite) -> Suite {
-        match (self.suite, self.kind) {
-            (Some(suite), _) => suite,
-            (None, _) if !minimum.is_authenticated() => Suite::Aes256Ctr,
-            (None, FileKind::Log | FileKind::Manifest) => Suite::Aes256GcmLog,
-            (None, FileKind::Table | FileKind::Blob | FileKind::Other) => Suite::Aes256GcmChunks,
-        }
-    }
-
-    /// The chunk field of the header.
-    fn chunk_log2(&self, suite: Suite) -> Result<u8> {
-        let log2 = self.chunk_len.trailing_zeros() as u8;
-        if suite != Suite::Aes256GcmChunks {
-            return Ok(0);
-        }
-        if self.chunk_len.is_power_of_two() && CHUNK_LOG2_RANGE.contains(&log2) {
-            return Ok(log2);
-        }
-        Err(Error::new(
-            ErrorKind::InvalidArgument,
-            format!(
-                "expected a power of two from 4096 to 1048576 as chunk length, found {}",
-                self.chunk_len
-            ),
-        ))
+    pub(crate) fn suite_under(&self, require_authenticated: bool) -> Suite {
+        let choose = || Suite::default_for(require_authenticated, self.kind.grows());
+        self.suite.unwrap_or_else(choose)
     }
 }
 
@@ -120,15 +100,15 @@ impl Keyring {
     /// # Errors
     /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`ReadOnly`](ErrorKind::ReadOnly),
     /// [`UnknownKey`](ErrorKind::UnknownKey) for a keyspace that is unknown or shredded,
-    /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) for a suite below the store's minimum,
+    /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) where the store requires a better suite,
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a chunk length out of range,
     /// [`Io`](ErrorKind::Io) if the system has no randomness.
     pub fn encryptor(&self, spec: impl Into<FileSpec>) -> Result<Encryptor> {
         let spec = spec.into();
-        match self.inner.encryptor(&spec) {
+        match self.try_encryptor(&spec) {
             // The active key was replaced, and is already being destroyed, since the
             // snapshot was read; the next one has another.
-            Err(error) if error.kind() == ErrorKind::UnknownKey => self.inner.encryptor(&spec),
+            Err(error) if error.kind() == ErrorKind::UnknownKey => self.try_encryptor(&spec),
             other => other,
         }
     }
@@ -141,7 +121,16 @@ impl Keyring {
     /// [`WrongKey`](ErrorKind::WrongKey), [`SuiteTooWeak`](ErrorKind::SuiteTooWeak),
     /// [`CmekRevoked`](ErrorKind::CmekRevoked).
     pub fn decryptor(&self, header: &Header, expect: &Expect) -> Result<Decryptor> {
-        self.inner.decryptor(header, expect)
+        let derived = match self.unseal(header)? {
+            Some(derived) => derived,
+            // Another store's file cannot become known by reading our keyring again.
+            None if header.store_id != self.inner.store_id => return Err(self.foreign(header)),
+            None => {
+                self.inner.reload(&mut self.inner.writer())?;
+                self.unseal(header)?.ok_or_else(|| self.unknown(header.data_key_id))?
+            }
+        };
+        self.admit(header, expect, &derived)
     }
 
     /// The same without any I/O, for callers that must not block: `None` where
@@ -155,9 +144,9 @@ impl Keyring {
         header: &Header,
         expect: &Expect,
     ) -> Result<Option<Decryptor>> {
-        match self.inner.unseal(header)? {
-            Some(derived) => self.inner.admit(header, expect, &derived).map(Some),
-            None if header.store_id != self.inner.store_id => Err(self.inner.foreign(header)),
+        match self.unseal(header)? {
+            Some(derived) => self.admit(header, expect, &derived).map(Some),
+            None if header.store_id != self.inner.store_id => Err(self.foreign(header)),
             None => Ok(None),
         }
     }
@@ -167,32 +156,29 @@ impl Keyring {
     /// Tells whether access lasts, for the files that are not encrypted: they stop with
     /// the others.
     pub(crate) fn access_flag(&self) -> AccessFlag {
-        self.inner.handles.flag()
+        self.inner.vault.handles.flag()
     }
-}
 
-impl Inner {
-    fn encryptor(&self, spec: &FileSpec) -> Result<Encryptor> {
-        if !self.writable {
+    fn try_encryptor(&self, spec: &FileSpec) -> Result<Encryptor> {
+        if !self.inner.writable {
             // The writer, which retires keys, would not know of the file.
             return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
         }
-        let snapshot = self.snapshot.load();
+        let snapshot = self.inner.vault.load();
         let settings = snapshot.body.settings();
-        let suite = spec.suite_under(settings.minimum_suite);
-        check_minimum(suite, settings.minimum_suite)?;
-        let chunk_log2 = spec.chunk_log2(suite)?;
+        let suite = spec.suite_under(settings.require_authenticated);
+        check_suite(suite, settings.require_authenticated)?;
+        let layout = Layout::choose(suite, spec.chunk_len)?;
         let active = snapshot.active(spec.keyspace.0 as usize)?;
-        let now_ns = self.clock.now_ns();
+        let now_ns = self.inner.clock.now_ns();
         if active.is_due(now_ns, &settings) || active.is_uncounted(&settings) {
-            self.alarm.ring();
+            self.inner.watch.alarm.ring();
         }
         let header = NewHeader {
-            suite,
-            chunk_log2,
+            layout,
             kind: spec.kind,
             created_ns: now_ns,
-            store_id: self.store_id,
+            store_id: self.inner.store_id,
             data_key_id: active.id,
             file_id: spec.file_id,
         };
@@ -202,26 +188,13 @@ impl Inner {
         let mut prefix = [0; PREFIX_LEN];
         prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
         let slot = self.key_slot(&prefix, &derived, true)?;
-        Ok(Encryptor::new(bytes, suite, slot, active.entry.count.clone()))
-    }
-
-    fn decryptor(&self, header: &Header, expect: &Expect) -> Result<Decryptor> {
-        let derived = match self.unseal(header)? {
-            Some(derived) => derived,
-            // Another store's file cannot become known by reading our keyring again.
-            None if header.store_id != self.store_id => return Err(self.foreign(header)),
-            None => {
-                self.reload(&mut self.writer())?;
-                self.unseal(header)?.ok_or_else(|| self.unknown(header.data_key_id))?
-            }
-        };
-        self.admit(header, expect, &derived)
+        Ok(Encryptor::new(bytes, layout, slot, active.entry.count.clone()))
     }
 
     /// Compares a proven header with what the caller and the store expect.
     fn admit(&self, header: &Header, expect: &Expect, derived: &Derived) -> Result<Decryptor> {
         // Only now is the header proven, so only now are its words worth comparing.
-        if header.store_id != self.store_id {
+        if header.store_id != self.inner.store_id {
             return Err(self.foreign(header));
         }
         if expect.kind.is_some_and(|kind| kind != header.kind) {
@@ -236,12 +209,12 @@ impl Inner {
                 format!("expected file id {file_id}, found {}", header.file_id),
             ));
         }
-        check_minimum(header.suite, self.snapshot.load().body.settings().minimum_suite)?;
+        check_suite(header.suite, self.inner.vault.load().body.settings().require_authenticated)?;
         Ok(Decryptor::new(header, self.key_slot(&header.prefix, derived, false)?))
     }
 
     fn unseal(&self, header: &Header) -> Result<Option<Derived>> {
-        let snapshot = self.snapshot.load();
+        let snapshot = self.inner.vault.load();
         let entry = snapshot.unlocked()?.keys.get(&header.data_key_id);
         entry.map(|entry| header.unseal(&entry.key)).transpose()
     }
@@ -255,11 +228,11 @@ impl Inner {
         let new = if writing { KeySlot::for_writing } else { KeySlot::new };
         let slot = new(prefix, derived);
         let id = slot.data_key_id();
-        if !self.handles.register(&slot) {
+        if !self.inner.vault.handles.register(&slot) {
             return Err(revoked());
         }
         // In this order: whoever closes a data key sees this file, or this sees it closed.
-        if self.handles.is_closed(id, writing) {
+        if self.inner.vault.handles.is_closed(id, writing) {
             let what = format!("data key {id} is being destroyed");
             return Err(Error::new(ErrorKind::UnknownKey, what));
         }
@@ -269,20 +242,23 @@ impl Inner {
     fn foreign(&self, header: &Header) -> Error {
         Error::new(
             ErrorKind::IdentityMismatch,
-            format!("expected a file of store {}, found store {}", self.store_id, header.store_id),
+            format!(
+                "expected a file of store {}, found store {}",
+                self.inner.store_id, header.store_id
+            ),
         )
     }
 
     fn unknown(&self, id: DataKeyId) -> Error {
-        let snapshot = self.snapshot.load();
+        let snapshot = self.inner.vault.load();
         let destroyed = snapshot.body.keys.iter().any(|record| record.id == *id.as_bytes());
         let what = if destroyed { "was destroyed" } else { "is not in the keyring" };
         Error::new(ErrorKind::UnknownKey, format!("data key {id} {what}"))
     }
 }
 
-fn check_minimum(suite: Suite, minimum: Suite) -> Result<()> {
-    if suite.satisfies(minimum) {
+fn check_suite(suite: Suite, require_authenticated: bool) -> Result<()> {
+    if suite.is_authenticated() || !require_authenticated {
         return Ok(());
     }
     Err(Error::new(

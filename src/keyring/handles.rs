@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::cipher::{KeySlot, revoked};
 use crate::error::Result;
@@ -14,6 +14,8 @@ pub(super) struct Handles {
     table: Mutex<Table>,
     withdrawn: AccessFlag,
     closed: Closed,
+    /// Held by the one retirement under way.
+    closing: Mutex<()>,
 }
 
 /// Whether keys are withdrawn; written under the table's lock.
@@ -80,6 +82,11 @@ impl Handles {
         for slot in table.slots.iter().filter_map(Weak::upgrade) {
             give_back(&slot);
         }
+    }
+
+    /// Makes the caller the only one who closes keys; `None` beside another.
+    pub(super) fn try_closing(&self) -> Option<MutexGuard<'_, ()>> {
+        self.closing.try_lock().ok()
     }
 
     /// Refuses new files under these data keys from now on, with `readers` the opening of

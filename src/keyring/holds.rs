@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::key_state::KeyState;
 use super::{Keyring, body};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::DataKeyId;
@@ -19,11 +20,15 @@ pub struct Hold {
     pub keys: Vec<DataKeyId>,
 }
 
-impl Keyring {
+/// The holds of an open keyring.
+#[derive(Clone, Copy, Debug)]
+pub struct Holds<'a>(pub(super) &'a Keyring);
+
+impl Holds<'_> {
     /// The holds, oldest first.
-    pub fn holds(&self) -> Vec<Hold> {
-        let snapshot = self.inner.snapshot.load();
-        let hold = |hold: &body::Hold| Hold {
+    pub fn list(&self) -> Vec<Hold> {
+        let snapshot = self.0.inner.vault.load();
+        let hold = |hold: &body::HoldRecord| Hold {
             name: hold.name.clone(),
             created_ns: hold.created_ns,
             keys: hold.keys.iter().map(|id| DataKeyId::from_bytes(*id)).collect(),
@@ -31,20 +36,22 @@ impl Keyring {
         snapshot.body.holds.iter().map(hold).collect()
     }
 
-    /// Keeps data keys from being destroyed until [`release_hold`](Self::release_hold).
+    /// Keeps data keys from being destroyed until [`release`](Self::release).
     /// A name that is held already holds these keys too. Durable when it returns.
     ///
     /// # Errors
     /// [`UnknownKey`](ErrorKind::UnknownKey) for a key that is not in the keyring or is
     /// destroyed; [`InvalidArgument`](ErrorKind::InvalidArgument) for a name that is
     /// empty or longer than 256 bytes; those of
-    /// [`rotate_data_key`](Self::rotate_data_key).
-    pub fn register_hold(&self, name: &str, keys: &[DataKeyId]) -> Result<()> {
+    /// [`Keys::rotate`](super::Keys::rotate).
+    pub fn register(&self, name: &str, keys: &[DataKeyId]) -> Result<()> {
         check_name(name)?;
-        let mut writer = self.inner.writer();
-        self.inner.commit(&mut writer, |draft| {
+        let mut writer = self.0.inner.writer();
+        self.0.inner.commit(&mut writer, |draft| {
             for id in keys {
-                let usable = |key: &body::KeyRecord| key.id == *id.as_bytes() && key.state != 3;
+                let usable = |key: &body::KeyRecord| {
+                    key.id == *id.as_bytes() && key.state != KeyState::Destroyed
+                };
                 if !draft.body.keys.iter().any(usable) {
                     let what = format!("data key {id} is destroyed or not in the keyring");
                     return Err(Error::new(ErrorKind::UnknownKey, what));
@@ -53,7 +60,7 @@ impl Keyring {
             let holds = &mut draft.body.holds;
             let index = holds.iter().position(|hold| hold.name == name).unwrap_or_else(|| {
                 let (name, created_ns) = (name.into(), draft.now_ns);
-                holds.push(body::Hold { name, created_ns, keys: Vec::new() });
+                holds.push(body::HoldRecord { name, created_ns, keys: Vec::new() });
                 holds.len() - 1
             });
             let mut new: Vec<_> = keys.iter().map(|id| *id.as_bytes()).collect();
@@ -67,10 +74,10 @@ impl Keyring {
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is none of that name;
-    /// those of [`rotate_data_key`](Self::rotate_data_key).
-    pub fn release_hold(&self, name: &str) -> Result<()> {
-        let mut writer = self.inner.writer();
-        self.inner.commit(&mut writer, |draft| {
+    /// those of [`Keys::rotate`](super::Keys::rotate).
+    pub fn release(&self, name: &str) -> Result<()> {
+        let mut writer = self.0.inner.writer();
+        self.0.inner.commit(&mut writer, |draft| {
             let before = draft.body.holds.len();
             draft.body.holds.retain(|hold| hold.name != name);
             if draft.body.holds.len() == before {
@@ -84,7 +91,7 @@ impl Keyring {
 
 /// A name that people give to a part of the keyring.
 pub(super) fn check_name(name: &str) -> Result<()> {
-    let good = (1..=super::format::NAME_LEN_MAX).contains(&name.len())
+    let good = (1..=super::codec::NAME_LEN_MAX).contains(&name.len())
         && !name.chars().any(char::is_control);
     if good {
         return Ok(());

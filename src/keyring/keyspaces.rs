@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::audit::AuditKind;
 use super::commit::Draft;
-use super::{Keyring, Keyspace};
+use super::{KeyState, Keyring, Keyspace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId};
 
@@ -27,10 +27,14 @@ pub struct KeyspaceStatus {
     pub active: Option<DataKeyId>,
 }
 
-impl Keyring {
+/// The keyspaces of an open keyring.
+#[derive(Clone, Copy, Debug)]
+pub struct Keyspaces<'a>(pub(super) &'a Keyring);
+
+impl Keyspaces<'_> {
     /// All keyspaces, shredded ones too.
-    pub fn keyspaces(&self) -> Vec<KeyspaceStatus> {
-        let snapshot = self.inner.snapshot.load();
+    pub fn list(&self) -> Vec<KeyspaceStatus> {
+        let snapshot = self.0.inner.vault.load();
         let status = |(index, keyspace): (usize, &Keyspace)| KeyspaceStatus {
             id: id(index),
             name: keyspace.name.clone(),
@@ -40,8 +44,8 @@ impl Keyring {
     }
 
     /// The keyspace of that name, if there is one.
-    pub fn keyspace(&self, name: &str) -> Option<KeyspaceId> {
-        let snapshot = self.inner.snapshot.load();
+    pub fn find(&self, name: &str) -> Option<KeyspaceId> {
+        let snapshot = self.0.inner.vault.load();
         snapshot.body.keyspaces.iter().position(|keyspace| keyspace.name == name).map(id)
     }
 
@@ -50,22 +54,18 @@ impl Keyring {
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a name that is taken, by a
     /// shredded keyspace too, that is empty, or longer than 256 bytes; those of
-    /// [`rotate_data_key`](Self::rotate_data_key).
-    pub fn create_keyspace(&self, name: &str) -> Result<KeyspaceId> {
+    /// [`Keys::rotate`](super::Keys::rotate).
+    pub fn create(&self, name: &str) -> Result<KeyspaceId> {
         super::holds::check_name(name)?;
-        let mut writer = self.inner.writer();
+        let mut writer = self.0.inner.writer();
         let mut index = 0;
-        self.inner.commit(&mut writer, |draft| {
+        self.0.inner.commit(&mut writer, |draft| {
             if draft.body.keyspaces.iter().any(|keyspace| keyspace.name == name) {
                 let what = format!("expected a new keyspace name, found {name}, which is taken");
                 return Err(Error::new(ErrorKind::InvalidArgument, what));
             }
             index = draft.body.keyspaces.len();
-            draft.body.keyspaces.push(Keyspace {
-                name: name.into(),
-                active: [0; 16],
-                clock_rebased_ns: 0,
-            });
+            draft.body.keyspaces.push(Keyspace { name: name.into(), ..Keyspace::default() });
             draft.record(AuditKind::KeyspaceCreated, name);
             draft.rotate_data_key(index)?;
             Ok(true)
@@ -76,13 +76,13 @@ impl Keyring {
     /// Starts a new data key in one keyspace. Returns its id.
     ///
     /// # Errors
-    /// As [`rotate_data_key`](Self::rotate_data_key);
+    /// As [`Keys::rotate`](super::Keys::rotate);
     /// [`UnknownKey`](ErrorKind::UnknownKey) for a keyspace that was shredded.
-    pub fn rotate_keyspace(&self, keyspace: KeyspaceId) -> Result<DataKeyId> {
-        let mut writer = self.inner.writer();
+    pub fn rotate(&self, keyspace: KeyspaceId) -> Result<DataKeyId> {
+        let mut writer = self.0.inner.writer();
         let index = keyspace.0 as usize;
-        let before = self.inner.snapshot.load().active(index)?.id;
-        self.inner.commit(&mut writer, |draft| {
+        let before = self.0.inner.vault.load().active(index)?.id;
+        self.0.inner.commit(&mut writer, |draft| {
             // After a conflict: another writer's new key is as new as ours would be.
             let due = draft.body.keyspaces[index].active == *before.as_bytes();
             if due {
@@ -90,7 +90,7 @@ impl Keyring {
             }
             Ok(due)
         })?;
-        Ok(self.inner.snapshot.load().active(index)?.id)
+        Ok(self.0.inner.vault.load().active(index)?.id)
     }
 
     /// Destroys all data keys of one keyspace, and with them the content of all its
@@ -102,9 +102,9 @@ impl Keyring {
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an unknown name and for the
     /// keyspace that every store has; those of
-    /// [`rotate_store_key`](Self::rotate_store_key).
-    pub fn danger_shred_keyspace(&self, name: &str) -> Result<()> {
-        let index = self.keyspace(name).filter(|id| id.0 != 0).ok_or_else(|| {
+    /// [`Keys::rotate`](super::Keys::rotate).
+    pub fn danger_shred(&self, name: &str) -> Result<()> {
+        let index = self.find(name).filter(|id| id.0 != 0).ok_or_else(|| {
             let what = format!("expected a keyspace beside the default one, found {name}");
             Error::new(ErrorKind::InvalidArgument, what)
         })?;
@@ -114,27 +114,27 @@ impl Keyring {
     /// Destroys every data key of the store, and with them the content of all its files.
     /// The keyring stays as a record of it. `confirm` **MUST** be the store's own id, so
     /// that no other store is meant. What is said at
-    /// [`danger_shred_keyspace`](Self::danger_shred_keyspace) holds here.
+    /// [`danger_shred`](Self::danger_shred) holds here.
     ///
     /// # Errors
     /// [`IdentityMismatch`](ErrorKind::IdentityMismatch) if the store is another one;
-    /// those of [`rotate_store_key`](Self::rotate_store_key).
+    /// those of [`Keys::rotate`](super::Keys::rotate).
     pub fn danger_shred_store(&self, confirm: StoreId) -> Result<()> {
-        if confirm != self.store_id() {
-            let what = format!("expected store {confirm}, found {}", self.store_id());
+        if confirm != self.0.store_id() {
+            let what = format!("expected store {confirm}, found {}", self.0.store_id());
             return Err(Error::new(ErrorKind::IdentityMismatch, what));
         }
         self.shred(AuditKind::StoreShredded, "", |_| true)
     }
 
     fn shred(&self, what: AuditKind, detail: &str, which: impl Fn(u32) -> bool) -> Result<()> {
-        let mut writer = self.inner.writer();
+        let mut writer = self.0.inner.writer();
         let mut shredded = HashSet::new();
-        self.inner.commit(&mut writer, |draft| {
+        self.0.inner.commit(&mut writer, |draft| {
             shredded.clear();
             for index in 0..draft.body.keys.len() {
                 let record = &draft.body.keys[index];
-                if record.state != 3 && which(record.keyspace) {
+                if record.state != KeyState::Destroyed && which(record.keyspace) {
                     shredded.insert(DataKeyId::from_bytes(record.id));
                     draft.destroy_data_key(index);
                 }
@@ -143,12 +143,13 @@ impl Keyring {
             if shredded.is_empty() {
                 return Ok(false);
             }
-            self.inner.renew_store_key(draft)?;
+            draft.replace_store_key()?;
+            draft.record(AuditKind::StoreKeyRotated, "");
             draft.record(what, detail);
             Ok(true)
         })?;
-        self.inner.handles.withdraw_keys(&shredded);
-        self.inner.storage.forget_kept()
+        self.0.inner.vault.handles.withdraw_keys(&shredded);
+        self.0.inner.storage.forget_kept()
     }
 }
 

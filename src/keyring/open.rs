@@ -2,26 +2,24 @@
 
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwap;
-
-use super::access::Monitor;
+use super::access::{Monitor, Watch};
 use super::audit::{Event, Trail};
-use super::body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace, RawSettings};
+use super::body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace, PlaintextPolicy, RawSettings};
+use super::commit::WriterState;
+use super::customers::CustomerKeys;
 use super::format::{Fixed, Image};
-use super::handles::Handles;
 use super::storage::StoredImage;
 use super::unlock::Search;
+use super::vault::Vault;
 use super::{
     AuditKind, Counts, DEFAULT_SLOT, Inner, Keyring, KeyringStorage, KmsSet, Marks, Options,
-    Snapshot, Unlocked, WriterState, access, background, check_anchor, directories, format, load,
-    missing, rotation, slots, unlock, withdrawn,
+    Snapshot, Unlocked, access, background, check_anchor, format, load, missing, rotation, slots,
+    unlock, withdrawn,
 };
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::{Deadline, Kms};
-use crate::ledger::Ledger;
-use crate::moves::Moves;
 use crate::secret::{DataKey, StoreKey};
 
 impl Keyring {
@@ -39,14 +37,13 @@ impl Keyring {
         kms: Arc<dyn Kms>,
         options: Options,
     ) -> Result<Self> {
-        Self::create_as(storage, kms, options, AuditKind::Created)
+        Self::create_in(Box::new(storage), kms, options)
     }
 
-    pub(super) fn create_as(
-        storage: impl KeyringStorage + 'static,
+    pub(crate) fn create_in(
+        storage: Box<dyn KeyringStorage>,
         kms: Arc<dyn Kms>,
         options: Options,
-        what: AuditKind,
     ) -> Result<Self> {
         storage.lock()?;
         if storage.load()?.is_some() {
@@ -56,33 +53,39 @@ impl Keyring {
         if !kept.is_empty() {
             return Err(missing(&kept, ErrorKind::KeyringExists));
         }
-        Self::create_locked(Box::new(storage), kms, options, what)
+        Self::create_boxed(storage, kms, options)
     }
 
-    fn create_locked(
+    /// Creates a keyring in a locked storage that has none.
+    pub(crate) fn create_boxed(
         storage: Box<dyn KeyringStorage>,
         kms: Arc<dyn Kms>,
         options: Options,
-        what: AuditKind,
     ) -> Result<Self> {
         options.settings.check()?;
+        let what = match options.settings.plaintext {
+            PlaintextPolicy::Require => AuditKind::Created,
+            // There are files already.
+            PlaintextPolicy::Allow => AuditKind::Enabled,
+        };
         let now_ns = options.clock.now_ns();
         let store_id = StoreId::random()?;
         let (store_key_id, store_key) = (StoreKeyId::random()?, StoreKey::random()?);
         let deadline = Deadline::after(options.kms_deadline);
-        let context = unlock::context(store_id, store_key_id);
-        let slot = unlock::wrap_slot(&*kms, DEFAULT_SLOT, &store_key, &context, now_ns, deadline)?;
+        let top = (store_key_id, &store_key);
+        let (slot, kept) = unlock::wrap_slot(&*kms, DEFAULT_SLOT, store_id, top, now_ns, deadline)?;
         let data_key = DataKey::random()?;
-        let record = KeyRecord::new(&data_key, 0, now_ns, store_id, (store_key_id, &store_key))?;
+        let record = KeyRecord::new(&data_key, 0, now_ns, store_id, top)?;
         let body = Body {
             settings: RawSettings::from(&options.settings),
-            location: storage.location(),
+            location: storage.location().id,
             keyspaces: vec![Keyspace {
                 name: DEFAULT_KEYSPACE.into(),
                 active: record.id,
-                clock_rebased_ns: 0,
+                ..Keyspace::default()
             }],
             revoked_ns: 0,
+            slot_keys: vec![kept],
             keys: vec![record],
             directories: Vec::new(),
             holds: Vec::new(),
@@ -116,15 +119,6 @@ impl Keyring {
         Self::start(storage, vec![kms], options, snapshot, true)
     }
 
-    /// Creates a keyring in a locked storage that has none.
-    pub(crate) fn create_boxed(
-        storage: Box<dyn KeyringStorage>,
-        kms: Arc<dyn Kms>,
-        options: Options,
-    ) -> Result<Self> {
-        Self::create_locked(storage, kms, options, AuditKind::Created)
-    }
-
     /// Opens the keyring of a storage, which is locked if it is to be written.
     pub(crate) fn open_boxed(
         storage: Box<dyn KeyringStorage>,
@@ -152,8 +146,16 @@ impl Keyring {
         kms: impl Into<KmsSet>,
         options: Options,
     ) -> Result<Self> {
+        Self::open_in(Box::new(storage), kms.into(), options)
+    }
+
+    pub(crate) fn open_in(
+        storage: Box<dyn KeyringStorage>,
+        kms: KmsSet,
+        options: Options,
+    ) -> Result<Self> {
         storage.lock()?;
-        Self::open_locked(Box::new(storage), kms.into().0, options, true, Marks::Refuse)
+        Self::open_locked(storage, kms.0, options, true, Marks::Refuse)
     }
 
     /// Opens a store for reading, beside a writer or not. Rotations by the writer are seen
@@ -178,11 +180,19 @@ impl Keyring {
         kms: Arc<dyn Kms>,
         options: Options,
     ) -> Result<Self> {
+        Self::open_or_create_in(Box::new(storage), kms, options)
+    }
+
+    pub(crate) fn open_or_create_in(
+        storage: Box<dyn KeyringStorage>,
+        kms: Arc<dyn Kms>,
+        options: Options,
+    ) -> Result<Self> {
         storage.lock()?;
         if storage.load()?.is_none() && storage.kept()?.is_empty() {
-            return Self::create_locked(Box::new(storage), kms, options, AuditKind::Created);
+            return Self::create_boxed(storage, kms, options);
         }
-        Self::open_locked(Box::new(storage), vec![kms], options, true, Marks::Refuse)
+        Self::open_locked(storage, vec![kms], options, true, Marks::Refuse)
     }
 
     pub(super) fn open_locked(
@@ -218,7 +228,7 @@ impl Keyring {
         if writable {
             rotation::forget_stale(&*storage, &image);
         }
-        let location = storage.location();
+        let location = storage.location().id;
         let moved = writable && body.location != location && body.location != [0; 16];
         let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
         let keyring = Self::start(storage, kms, options, snapshot, writable)?;
@@ -237,29 +247,17 @@ impl Keyring {
         writable: bool,
     ) -> Result<Self> {
         let monitor = Monitor::new(options.access, options.clock.since_boot());
-        let alarm = Arc::new(background::Alarm::default());
         let inner = Arc::new(Inner {
             store_id: snapshot.image.fixed.store_id,
             storage,
-            kms: Mutex::new(kms),
             clock: options.clock,
-            kms_deadline: options.kms_deadline,
             writable,
-            snapshot: ArcSwap::from_pointee(snapshot),
-            writer: Mutex::new(WriterState::default()),
-            handles: Handles::default(),
-            ledger: Ledger::default(),
-            moves: Moves::default(),
-            directories_serial: directories::Serial::default(),
-            retiring: Mutex::new(()),
-            reencrypting: Mutex::new(()),
-            alarm,
-            slot: options.slot,
-            gate: Mutex::default(),
-            monitor: Mutex::new(monitor),
-            asking: Mutex::new(()),
-            outstanding: Arc::default(),
             process: crate::process::id(),
+            writer: Mutex::new(WriterState::default()),
+            vault: Vault::new(snapshot),
+            customers: CustomerKeys::new(kms, options.kms_deadline, options.slot),
+            watch: Watch::new(monitor),
+            files: Mutex::default(),
         });
         let background = if options.background {
             Some(Arc::new(background::Background::start(&inner)?))

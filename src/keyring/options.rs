@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::AccessPolicy;
-use super::body::Settings;
+use super::body::{PlaintextPolicy, Settings};
 use super::format::Image;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +32,16 @@ pub struct Options {
     pub anchor: Option<Anchor>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+}
+
+impl Options {
+    /// For a store in use that is encrypted from now on: the plaintext files that are
+    /// there can be read until they are re-encrypted.
+    #[must_use]
+    pub fn allowing_plaintext(mut self) -> Self {
+        self.settings.plaintext = PlaintextPolicy::Allow;
+        self
+    }
 }
 
 impl Default for Options {
@@ -62,7 +72,7 @@ pub struct Anchor {
 
 /// The customer's keys to try when a store is opened: one, or several.
 #[derive(Clone, Debug)]
-pub struct KmsSet(pub(super) Vec<Arc<dyn Kms>>);
+pub struct KmsSet(pub(crate) Vec<Arc<dyn Kms>>);
 
 impl From<Arc<dyn Kms>> for KmsSet {
     fn from(kms: Arc<dyn Kms>) -> Self {

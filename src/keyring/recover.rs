@@ -11,8 +11,9 @@ use serde::Serialize;
 use super::audit::AuditKind;
 use super::body::Body;
 use super::commit::Draft;
-use super::directory::{DirectoryStorage, KEYRING_FILE, NEW_FILE};
+use super::directory::DirectoryStorage;
 use super::format::Image;
+use super::key_state::KeyState;
 use super::mirror::parse;
 use super::status::KeyringInfo;
 use super::storage::StoredImage;
@@ -23,6 +24,8 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::DataKeyId;
 use crate::kms::{Deadline, Kms};
+use crate::names::{KEYRING_FILE, NEW_FILE};
+use crate::vfs::Rename;
 
 /// Where an image of a keyring is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -104,7 +107,7 @@ impl DirectoryStorage {
         let mut aside = Vec::new();
         let mut move_aside = |dir: &Path, name: &str, to: String| {
             let (from, to) = (dir.join(name), dir.join(to));
-            match self.vfs.rename(&from, &to) {
+            match self.vfs.rename(&from, &to, Rename::Replace) {
                 Ok(()) => aside.push(to),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
@@ -145,7 +148,7 @@ fn judge(place: ImagePlace, bytes: Vec<u8>, kms: &[Arc<dyn Kms>], options: &Opti
     }
     match open(&image, kms, options) {
         Ok((_, body)) => {
-            let live = body.keys.iter().filter(|record| record.state != 3);
+            let live = body.keys.iter().filter(|record| record.state != KeyState::Destroyed);
             let data_keys = Some(live.map(|record| DataKeyId::from_bytes(record.id)).collect());
             ImageInfo { place, info, data_keys, problem: None }
         }
@@ -169,7 +172,7 @@ fn open(image: &Image, kms: &[Arc<dyn Kms>], options: &Options) -> Result<(Arc<S
     Ok(search.unlock(image, kms)?)
 }
 
-impl Keyring {
+impl DirectoryStorage {
     /// Puts the image at `place` back as the store's keyring, opens it, and starts new
     /// data keys: nobody knows what was encrypted under the lost ones. The image is proven
     /// with the customer's key before anything changes; what was in its way is kept under
@@ -183,16 +186,16 @@ impl Keyring {
     /// # Errors
     /// [`KeyringExists`](ErrorKind::KeyringExists) if the current keyring opens and is no
     /// older than the chosen image; [`KeyringMissing`](ErrorKind::KeyringMissing) if there
-    /// is no such image; the errors of a damaged image and of [`open`](Self::open);
+    /// is no such image; the errors of a damaged image and of [`Keyring::open`];
     /// [`Io`](ErrorKind::Io). A recovery that was cut off is done again.
     pub fn recover(
-        storage: DirectoryStorage,
+        self,
         place: ImagePlace,
         kms: Vec<Arc<dyn Kms>>,
         options: Options,
-    ) -> Result<(Self, Recovery)> {
-        storage.lock_alone()?;
-        let bytes = storage.image(place)?.ok_or_else(|| {
+    ) -> Result<(Keyring, Recovery)> {
+        self.lock_alone()?;
+        let bytes = self.image(place)?.ok_or_else(|| {
             Error::new(ErrorKind::KeyringMissing, "there is no such image of the keyring")
         })?;
         let image = Image::parse(StoredImage { bytes, version: String::new() })?;
@@ -201,7 +204,7 @@ impl Keyring {
             return Err(withdrawn());
         }
         let generation = image.fixed.generation;
-        let current = storage.image(ImagePlace::Current)?;
+        let current = self.image(ImagePlace::Current)?;
         if let Some(current) = current.as_deref().and_then(parse) {
             let opens = open(&current, &kms, &options).is_ok();
             if opens && current.fixed.generation >= generation {
@@ -213,12 +216,12 @@ impl Keyring {
             }
         }
         let now_ns = options.clock.now_ns();
-        let renewed = storage.renewed(image, store_key, body, now_ns)?;
-        let kept_aside = storage.clear_way(generation, place, now_ns)?;
-        storage.put_back(&renewed.image.stored.bytes)?;
-        storage.settle_mirror()?;
-        let keyring = Self::open_locked(Box::new(storage), kms, options, true, Marks::Refuse)?;
-        let data_key_id = keyring.active_data_key_id()?;
+        let renewed = self.renewed(image, store_key, body, now_ns)?;
+        let kept_aside = self.clear_way(generation, place, now_ns)?;
+        self.put_back(&renewed.image.stored.bytes)?;
+        self.settle_mirror()?;
+        let keyring = Keyring::open_locked(Box::new(self), kms, options, true, Marks::Refuse)?;
+        let data_key_id = keyring.keys().active_id()?;
         Ok((keyring, Recovery { place, generation, kept_aside, data_key_id }))
     }
 }
@@ -239,7 +242,7 @@ impl DirectoryStorage {
         let mut draft = Draft::new(&chosen, chosen.unlocked()?, now_ns);
         draft.rotate_all_data_keys()?;
         draft.record(AuditKind::Recovered, format!("generation {generation}"));
-        draft.body.location = self.location();
+        draft.body.location = self.location().id;
         draft.body.audit.archive(self, draft.store_id())?;
         draft.prove(&chosen)
     }
@@ -248,7 +251,7 @@ impl DirectoryStorage {
         let (current, new) = (self.dir.join(KEYRING_FILE), self.dir.join(NEW_FILE));
         let written = self.write_new(&new, bytes);
         written
-            .and_then(|()| self.vfs.rename(&new, &current))
+            .and_then(|()| self.vfs.rename(&new, &current, Rename::Replace))
             .and_then(|()| self.vfs.sync_dir(&self.dir))
             .map_err(|e| Error::io("the keyring cannot be written", e).with_path(&current))
     }

@@ -1,17 +1,10 @@
-//! When keys rotate, and how.
+//! When keys rotate by themselves.
 
 use std::time::Duration;
 
-use super::audit::AuditKind;
 use super::commit::Draft;
-use super::{
-    ActiveKey, Image, Inner, Keyring, KeyringStorage, RawSettings, Settings, Slot, StoredImage,
-    unlock,
-};
+use super::{ActiveKey, Image, Inner, KeyringStorage, Settings, Slot, StoredImage};
 use crate::error::Result;
-use crate::ids::{DataKeyId, StoreKeyId};
-use crate::kms::Deadline;
-use crate::secret::StoreKey;
 
 /// A key created further in the future than this comes from a clock that was wrong.
 const CLOCK_TOLERANCE_NS: u64 = 24 * 3600 * 1_000_000_000;
@@ -30,7 +23,11 @@ fn count_step(limit: u64) -> u64 {
 /// Removes older images that hold a wrapped store key the current one does not: a
 /// rotation ended before it removed them.
 pub(super) fn forget_stale(storage: &dyn KeyringStorage, current: &Image) {
-    let holds = |slot: &Slot| current.slots.iter().any(|other| other.blob == slot.blob);
+    // The wrapped store key differs with every store key, the blob with every slot key.
+    let holds = |slot: &Slot| {
+        let mut current = current.slots.iter();
+        current.any(|other| other.blob == slot.blob && other.store_key == slot.store_key)
+    };
     let stale = |(_, bytes): &(u64, Vec<u8>)| {
         let stored = StoredImage { bytes: bytes.clone(), version: String::new() };
         Image::parse(stored).is_ok_and(|image| !image.slots.iter().all(holds))
@@ -39,90 +36,6 @@ pub(super) fn forget_stale(storage: &dyn KeyringStorage, current: &Image) {
         // A store whose old images cannot be removed still opens; the next opening tries
         // again.
         drop(storage.forget_kept());
-    }
-}
-
-impl Keyring {
-    /// Starts a new data key. Returns its id.
-    ///
-    /// # Errors
-    /// [`ReadOnly`](crate::ErrorKind::ReadOnly), [`CmekRevoked`](crate::ErrorKind::CmekRevoked),
-    /// [`Kms`](crate::ErrorKind::Kms) while it is unclear whether access to the customer's key is
-    /// left, [`Poisoned`](crate::ErrorKind::Poisoned), [`Io`](crate::ErrorKind::Io). The old key then
-    /// stays active.
-    pub fn rotate_data_key(&self) -> Result<DataKeyId> {
-        self.inner.check_may_rotate()?;
-        let mut writer = self.inner.writer();
-        let before = self.active_data_key_id()?;
-        self.inner.commit(&mut writer, |draft| {
-            // After a conflict: another writer's new key is as new as ours would be.
-            let due = draft.body.keyspaces[0].active == *before.as_bytes();
-            if due {
-                draft.rotate_data_key(0)?;
-            }
-            Ok(due)
-        })?;
-        self.active_data_key_id()
-    }
-
-    /// Replaces the store key, wraps every data key by the new one, and starts new data
-    /// keys. Older images of the keyring, which hold the old store key, are removed.
-    ///
-    /// # Errors
-    /// Those of [`rotate_data_key`](Self::rotate_data_key), and
-    /// [`Kms`](crate::ErrorKind::Kms): every slot's key service has to wrap the new key. The old
-    /// store key then stays. If only the removal of the older images failed, the error is
-    /// [`Io`](crate::ErrorKind::Io) and the new key is in place; the next opening for writing
-    /// tries the removal again.
-    pub fn rotate_store_key(&self) -> Result<StoreKeyId> {
-        self.inner.check_may_rotate()?;
-        let mut writer = self.inner.writer();
-        let deadline = Deadline::after(self.inner.kms_deadline);
-        self.inner.commit(&mut writer, |draft| {
-            let (id, key) = (StoreKeyId::random()?, StoreKey::random()?);
-            let context = unlock::context(self.inner.store_id, id);
-            for slot in &mut draft.slots {
-                let kms = self.inner.kms_for(&slot.key_uri)?;
-                let now_ns = draft.now_ns;
-                *slot = unlock::wrap_slot(&*kms, &slot.name, &key, &context, now_ns, deadline)?;
-            }
-            draft.replace_store_key(id, key)?;
-            draft.rotate_all_data_keys()?;
-            draft.record(AuditKind::StoreKeyRotated, "");
-            Ok(true)
-        })?;
-        self.inner.storage.forget_kept()?;
-        Ok(self.inner.snapshot.load().image.fixed.store_key_id)
-    }
-
-    /// Replaces the store's settings.
-    ///
-    /// # Errors
-    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a rotation period below
-    /// [`Settings::ROTATION_PERIOD_MIN`]; those of
-    /// [`rotate_data_key`](Self::rotate_data_key).
-    pub fn configure(&self, settings: &Settings) -> Result<()> {
-        settings.check()?;
-        let mut writer = self.inner.writer();
-        let raw = RawSettings::from(settings);
-        self.inner.commit(&mut writer, |draft| {
-            let changed = draft.body.settings != raw;
-            draft.body.settings = raw.clone();
-            Ok(changed)
-        })?;
-        self.inner.alarm.ring();
-        Ok(())
-    }
-
-    /// Does what is due: checks access to the customer's key, rotates data keys by age or
-    /// bytes, keeps the byte counts once an hour. The background thread does it; a caller
-    /// that switched the thread off calls this.
-    ///
-    /// # Errors
-    /// Those of [`rotate_data_key`](Self::rotate_data_key).
-    pub fn maintain(&self) -> Result<()> {
-        self.inner.watch(&|| false);
-        self.inner.maintain()
     }
 }
 
@@ -139,7 +52,7 @@ impl Inner {
 
     fn do_due(&self, draft: &mut Draft) -> Result<bool> {
         let (now_ns, settings) = (draft.now_ns, draft.body.settings());
-        let snapshot = self.snapshot.load();
+        let snapshot = self.vault.load();
         let may_rotate = self.check_may_rotate().is_ok();
         let mut changed = false;
         for (index, active) in snapshot.unlocked()?.active.iter().enumerate() {
@@ -175,7 +88,7 @@ impl Inner {
         const LONGEST: Duration = Duration::from_secs(3600);
         // One large file grows the count without telling anybody.
         const LONGEST_COUNTING: Duration = Duration::from_secs(60);
-        let snapshot = self.snapshot.load();
+        let snapshot = self.vault.load();
         let Ok(unlocked) = snapshot.unlocked() else { return LONGEST };
         let settings = snapshot.body.settings();
         let (now_ns, period) = (self.clock.now_ns(), settings.rotation_period);

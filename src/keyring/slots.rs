@@ -1,22 +1,27 @@
-//! CMEK slots: several customer's keys, each wrapping the same store key.
+//! CMEK slots: several customer's keys, each leading to the same store key.
 //!
 //! A region is added to a store in use by adding a slot; a break-glass key is a slot
 //! whose key is given to no process.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::audit::AuditKind;
 use super::commit::Draft;
+use super::customers::CustomerKeys;
 use super::format::{SLOTS_MAX, Slot};
-use super::{DEFAULT_SLOT, Inner, Keyring, KeyringInfo, SlotInfo, unlock};
+use super::{DEFAULT_SLOT, Keyring, KeyringInfo, SlotInfo, unlock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind};
-use crate::secret::scrubbed_deeply;
+use crate::secret::SlotKey;
 
-impl Keyring {
+/// The CMEK slots of an open keyring.
+#[derive(Clone, Copy, Debug)]
+pub struct Slots<'a>(pub(super) &'a Keyring);
+
+impl Slots<'_> {
     /// The CMEK slots, in the order in which they were added.
-    pub fn slots(&self) -> Vec<SlotInfo> {
-        KeyringInfo::from(&self.inner.snapshot.load().image).slots
+    pub fn list(&self) -> Vec<SlotInfo> {
+        KeyringInfo::from(&self.0.inner.vault.load().image).slots
     }
 
     /// Adds a slot: from now on `kms` opens the store too. Takes effect once an unwrap
@@ -25,12 +30,12 @@ impl Keyring {
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if a slot of that name, or one with
     /// that key, exists, or there are 64;
-    /// those of [`replace_cmek`](Self::replace_cmek). No slot is added then.
-    pub fn add_slot(&self, name: &str, kms: Arc<dyn Kms>) -> Result<()> {
-        self.inner.check_not_denied()?;
-        let deadline = Deadline::after(self.inner.kms_deadline);
-        let mut writer = self.inner.writer();
-        self.inner.commit(&mut writer, |draft| {
+    /// those of [`replace`](Self::replace). No slot is added then.
+    pub fn add(&self, name: &str, kms: Arc<dyn Kms>) -> Result<()> {
+        self.0.inner.check_not_denied()?;
+        let deadline = self.0.inner.customers.deadline();
+        let mut writer = self.0.inner.writer();
+        self.0.inner.commit(&mut writer, |draft| {
             if draft.slots.iter().any(|slot| slot.name == name) {
                 let what = format!("expected a new name, found the CMEK slot {name:?}");
                 return Err(Error::new(ErrorKind::InvalidArgument, what));
@@ -45,24 +50,24 @@ impl Keyring {
             draft.slots.push(slot);
             Ok(true)
         })?;
-        self.inner.take_kms(kms);
+        self.0.inner.customers.take(kms);
         Ok(())
     }
 
     /// Removes a slot, never the last one. Its key opens the store no more; whoever had
-    /// it may have kept the store key: [`rotate_store_key`](Self::rotate_store_key) makes
+    /// it may have kept the store key: [`Keys::rotate_store_key`](super::Keys::rotate_store_key) makes
     /// that worthless for files written from then on. Older images of the keyring, which
     /// that key opens, are removed.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such slot or no
-    /// other; those of [`rotate_data_key`](Self::rotate_data_key). The slot then stays. If
+    /// other; those of [`Keys::rotate`](super::Keys::rotate). The slot then stays. If
     /// only the removal of the older images failed, the error is [`Io`](ErrorKind::Io) and
     /// the slot is gone; the next opening for writing tries the removal again.
-    pub fn remove_slot(&self, name: &str) -> Result<()> {
-        let mut writer = self.inner.writer();
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let mut writer = self.0.inner.writer();
         let mut former = String::new();
-        self.inner.commit(&mut writer, |draft| {
+        self.0.inner.commit(&mut writer, |draft| {
             let index = draft.slots.iter().position(|slot| slot.name == name);
             let index = index.ok_or_else(|| no_such_slot(name))?;
             if draft.slots.len() == 1 {
@@ -74,11 +79,11 @@ impl Keyring {
             former = slot.key_uri;
             Ok(true)
         })?;
-        self.inner.drop_kms(&former);
-        self.inner.storage.forget_kept()
+        self.forget(&former);
+        self.0.inner.storage.forget_kept()
     }
 
-    /// Wraps the store key anew in one slot, or in all, under the newest version of the
+    /// Wraps the slot key anew in one slot, or in all, under the newest version of the
     /// same customer's key. Returns how many slots that were. A slot's old wrapped key is
     /// dropped only after the new one was proven by an unwrap; older images of the
     /// keyring, which hold it, are then removed.
@@ -86,50 +91,47 @@ impl Keyring {
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such slot,
     /// [`WrongStoreKey`](ErrorKind::WrongStoreKey) if the service returns another key;
-    /// those of [`rotate_store_key`](Self::rotate_store_key). All slots are then as they
+    /// those of [`Keys::rotate_store_key`](super::Keys::rotate_store_key). All slots are then as they
     /// were.
     pub fn rewrap(&self, name: Option<&str>) -> Result<usize> {
-        let deadline = Deadline::after(self.inner.kms_deadline);
-        let mut writer = self.inner.writer();
+        let deadline = self.0.inner.customers.deadline();
+        let mut writer = self.0.inner.writer();
         let mut rewrapped = 0;
-        self.inner.commit(&mut writer, |draft| {
+        self.0.inner.commit(&mut writer, |draft| {
             let chosen = |slot: &Slot| name.is_none_or(|name| slot.name == name);
             rewrapped = draft.slots.iter().filter(|slot| chosen(slot)).count();
             if let Some(name) = name.filter(|_| rewrapped == 0) {
                 return Err(no_such_slot(name));
             }
-            let context = unlock::context(self.inner.store_id, draft.store_key_id);
             for index in 0..draft.slots.len() {
                 let slot = &draft.slots[index];
                 if !chosen(slot) {
                     continue;
                 }
-                let kms = self.inner.kms_for(&slot.key_uri)?;
-                let wrapped = scrubbed_deeply(|| kms.rewrap(&slot.wrapped(), &context, deadline))?;
-                let (name, key) = (slot.name.clone(), draft.store_key.clone());
-                let (now_ns, slot) = (draft.now_ns, &mut draft.slots[index]);
-                *slot =
-                    unlock::prove_slot(&*kms, wrapped, &name, &key, &context, now_ns, deadline)?;
+                let kms = self.0.inner.customers.of_uri(&slot.key_uri)?;
+                let (store_id, now_ns) = (self.0.inner.store_id, draft.now_ns);
+                let (key, slot) = (draft.slot_key(slot)?, &mut draft.slots[index]);
+                unlock::rewrap_slot(&*kms, slot, store_id, &key, now_ns, deadline)?;
                 let detail = describe(slot);
                 draft.record(AuditKind::SlotRewrapped, detail);
             }
             Ok(true)
         })?;
-        self.inner.storage.forget_kept()?;
+        self.0.inner.storage.forget_kept()?;
         Ok(rewrapped)
     }
 
     /// Replaces the customer's key of the slot `default` (or the only slot) by `new`; see
-    /// [`replace_cmek`](Self::replace_cmek).
+    /// [`replace`](Self::replace).
     ///
     /// # Errors
-    /// Those of [`replace_cmek`](Self::replace_cmek).
-    pub fn rotate_cmek(&self, new: Arc<dyn Kms>) -> Result<()> {
-        let slots = self.slots();
+    /// Those of [`replace`](Self::replace).
+    pub fn rotate(&self, new: Arc<dyn Kms>) -> Result<()> {
+        let slots = self.list();
         let only = slots.len() == 1;
         let slot = slots.into_iter().find(|slot| only || slot.name == DEFAULT_SLOT);
         let slot = slot.ok_or_else(|| no_such_slot(DEFAULT_SLOT))?;
-        self.replace_cmek(&slot.name, new)
+        self.replace(&slot.name, new)
     }
 
     /// Replaces the customer's key of a slot by `new`, while the store is in use. The data
@@ -141,18 +143,18 @@ impl Keyring {
     /// be replaced by one that was not; a service that does not answer can be left.
     ///
     /// # Errors
-    /// Those of [`rotate_data_key`](Self::rotate_data_key);
+    /// Those of [`Keys::rotate`](super::Keys::rotate);
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such slot or another
     /// has that key; [`Kms`](ErrorKind::Kms) from the present key or the new one;
     /// [`WrongStoreKey`](ErrorKind::WrongStoreKey) if the new key's service returns
     /// another key than it wrapped. The old key then stays, except as in
-    /// [`remove_slot`](Self::remove_slot).
-    pub fn replace_cmek(&self, name: &str, new: Arc<dyn Kms>) -> Result<()> {
-        self.inner.check_not_denied()?;
-        let deadline = Deadline::after(self.inner.kms_deadline);
-        let mut writer = self.inner.writer();
+    /// [`remove`](Self::remove).
+    pub fn replace(&self, name: &str, new: Arc<dyn Kms>) -> Result<()> {
+        self.0.inner.check_not_denied()?;
+        let deadline = self.0.inner.customers.deadline();
+        let mut writer = self.0.inner.writer();
         let mut former = String::new();
-        self.inner.commit(&mut writer, |draft| {
+        self.0.inner.commit(&mut writer, |draft| {
             let index = draft.slots.iter().position(|slot| slot.name == name);
             let index = index.ok_or_else(|| no_such_slot(name))?;
             no_other_slot_has(draft, name, &*new)?;
@@ -162,9 +164,20 @@ impl Keyring {
             draft.record(AuditKind::CmekReplaced, detail);
             Ok(true)
         })?;
-        self.inner.drop_kms(&former);
-        self.inner.take_kms(new);
-        self.inner.storage.forget_kept()
+        self.forget(&former);
+        self.0.inner.customers.take(new);
+        self.0.inner.storage.forget_kept()
+    }
+}
+
+impl Slots<'_> {
+    /// Drops a slot's former key unless another slot has it, so that nothing is wrapped by
+    /// a key that was replaced.
+    fn forget(&self, key_uri: &str) {
+        let inner = &self.0.inner;
+        if inner.vault.load().image.slots.iter().all(|slot| slot.key_uri != key_uri) {
+            inner.customers.drop_uri(key_uri);
+        }
     }
 }
 
@@ -192,42 +205,49 @@ pub(super) fn describe(slot: &Slot) -> String {
 }
 
 impl Draft {
-    /// The draft's store key, wrapped by `kms` and proven.
-    pub(super) fn wrapped_by(&self, kms: &dyn Kms, name: &str, deadline: Deadline) -> Result<Slot> {
-        let context = unlock::context(self.store_id(), self.store_key_id);
-        unlock::wrap_slot(kms, name, &self.store_key, &context, self.now_ns, deadline)
-    }
-}
-
-impl Inner {
-    pub(super) fn kms_for(&self, key_uri: &str) -> Result<Arc<dyn Kms>> {
-        let kms = self.kms();
-        kms.into_iter().find(|kms| kms.key_uri().as_str() == key_uri).ok_or_else(|| {
-            KmsError::new(
-                KmsErrorKind::Misconfigured,
-                format!("the keyring has a slot for {key_uri}, and no such key was given"),
-            )
-            .into()
-        })
+    /// A slot with a new key, wrapped by `kms` and proven. The draft keeps the key.
+    pub(super) fn wrapped_by(
+        &mut self,
+        kms: &dyn Kms,
+        name: &str,
+        deadline: Deadline,
+    ) -> Result<Slot> {
+        let store_key = (self.store_key_id, &*self.store_key);
+        let (slot, kept) =
+            unlock::wrap_slot(kms, name, self.store_id(), store_key, self.now_ns, deadline)?;
+        self.body.slot_keys.push(kept);
+        Ok(slot)
     }
 
-    /// Takes a new key in, in the place of an old one of its URI: two passphrases have one
-    /// URI.
-    pub(super) fn take_kms(&self, new: Arc<dyn Kms>) {
-        let mut kms = self.kms.lock().unwrap_or_else(PoisonError::into_inner);
-        match kms.iter_mut().find(|old| old.key_uri() == new.key_uri()) {
-            Some(old) => *old = new,
-            None => kms.push(new),
+    /// Gives every slot a new slot key, which needs every slot's key service.
+    ///
+    /// # Errors
+    /// [`Kms`](ErrorKind::Kms): `Misconfigured`, with the slots whose key was not given,
+    /// before any service is called.
+    pub(super) fn renew_slot_keys(
+        &mut self,
+        customers: &CustomerKeys,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let given: Vec<_> =
+            self.slots.iter().map(|slot| customers.of_uri(&slot.key_uri).ok()).collect();
+        let missing = self.slots.iter().zip(&given).filter(|(_, kms)| kms.is_none());
+        let missing: Vec<_> =
+            missing.map(|(slot, _)| format!("{} {}", slot.name, slot.key_uri)).collect();
+        if !missing.is_empty() {
+            let what = format!("no key was given for the CMEK slots {}", missing.join(", "));
+            return Err(KmsError::new(KmsErrorKind::Misconfigured, what).into());
         }
+        for (index, kms) in given.into_iter().flatten().enumerate() {
+            let name = self.slots[index].name.clone();
+            self.slots[index] = self.wrapped_by(&*kms, &name, deadline)?;
+        }
+        Ok(())
     }
 
-    /// Drops a slot's former key unless another slot has it, so that nothing is wrapped by
-    /// a key that was replaced.
-    pub(super) fn drop_kms(&self, key_uri: &str) {
-        let snapshot = self.snapshot.load();
-        if snapshot.image.slots.iter().all(|slot| slot.key_uri != key_uri) {
-            let mut kms = self.kms.lock().unwrap_or_else(PoisonError::into_inner);
-            kms.retain(|kms| kms.key_uri().as_str() != key_uri);
-        }
+    /// The key of a slot, without asking its key service.
+    pub(super) fn slot_key(&self, slot: &Slot) -> Result<SlotKey> {
+        let store_key = (self.store_key_id, &*self.store_key);
+        self.body.slot_key(&slot.slot_key_id, self.store_id(), store_key)
     }
 }

@@ -4,9 +4,11 @@
 use serde::Serialize;
 
 use super::audit::AuditEvent;
-use super::body::{KeyState, Settings};
+use super::body::Settings;
 use super::format::Image;
-use super::{Keyring, KeyringStorage, load};
+use super::key_state::KeyState;
+use super::snapshot::Snapshot;
+use super::{KeyringStorage, load};
 use crate::error::Result;
 use crate::ids::{DataKeyId, StoreId, StoreKeyId};
 
@@ -65,7 +67,7 @@ pub struct DataKeyStatus {
     /// more, never fewer.
     ///
     /// It is this number if every process that wrote the store, one at a time,
-    /// [closed](Keyring::close) it or dropped the last handle. Missing is what a process
+    /// [closed](super::Keyring::close) it or dropped the last handle. Missing is what a process
     /// encrypted in the hour before it was killed, what several that wrote one store in an
     /// object store encrypted beside each other, what writers still held when the keyring
     /// was closed or access withdrawn for good, and up to a MiB of each file being written.
@@ -86,23 +88,23 @@ pub struct KeyringStatus {
     pub settings: Settings,
     /// The data keys, oldest first.
     pub data_keys: Vec<DataKeyStatus>,
-    /// The last audit events, oldest first; [`Keyring::audit`] has them all.
+    /// The last audit events, oldest first; [`Audit::events`](super::Audit::events) has them all.
     pub history: Vec<AuditEvent>,
 }
 
-impl Keyring {
+impl KeyringInfo {
     /// Reads what can be read without any key.
     ///
     /// # Errors
     /// [`KeyringMissing`](crate::ErrorKind::KeyringMissing), the kinds of a damaged
     /// keyring, [`Io`](crate::ErrorKind::Io).
-    pub fn inspect(storage: &dyn KeyringStorage) -> Result<KeyringInfo> {
-        Ok(KeyringInfo::from(&load(storage)?))
+    pub fn read(storage: &dyn KeyringStorage) -> Result<Self> {
+        Ok(Self::from(&load(storage)?))
     }
+}
 
-    /// The present state.
-    pub fn status(&self) -> KeyringStatus {
-        let snapshot = self.inner.snapshot.load();
+impl From<&Snapshot> for KeyringStatus {
+    fn from(snapshot: &Snapshot) -> Self {
         let body = &snapshot.body;
         let counted = |id: &DataKeyId| {
             snapshot.unlocked.as_ref().and_then(|u| u.keys.get(id)).map(|entry| entry.count.get())
@@ -113,8 +115,8 @@ impl Keyring {
             DataKeyStatus {
                 id,
                 keyspace: body.keyspaces[record.keyspace as usize].name.clone(),
-                state: record.state(),
-                exposed: record.exposed != 0,
+                state: record.state,
+                exposed: record.exposed,
                 created_ns: record.created_ns,
                 retired_ns: some(record.retired_ns),
                 retire_after_ns: some(record.retire_after_ns),
@@ -122,7 +124,7 @@ impl Keyring {
                 encrypted_bytes: counted(&id).unwrap_or(record.encrypted_bytes),
             }
         });
-        KeyringStatus {
+        Self {
             info: KeyringInfo::from(&snapshot.image),
             unlocked: snapshot.unlocked.is_some(),
             settings: body.settings(),

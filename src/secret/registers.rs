@@ -7,7 +7,7 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::asm;
 
-/// Empties the vector registers that this machine has.
+/// Empties the vector registers and the masks that this machine has.
 #[inline]
 pub(crate) fn clear_registers() {
     #[cfg(target_arch = "x86_64")]
@@ -29,7 +29,7 @@ pub(crate) fn clear_registers() {
 /// None: every x86-64 has SSE2.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-pub(crate) unsafe fn clear_128() {
+unsafe fn clear_128() {
     // SAFETY: the registers are declared as overwritten.
     unsafe {
         asm!(
@@ -53,7 +53,7 @@ pub(crate) unsafe fn clear_128() {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx")]
-pub(crate) unsafe fn clear_256() {
+unsafe fn clear_256() {
     // SAFETY: the registers are declared as overwritten.
     unsafe {
         asm!(
@@ -67,14 +67,14 @@ pub(crate) unsafe fn clear_256() {
     }
 }
 
-/// Empties `zmm0` to `zmm31`.
+/// Empties `zmm0` to `zmm31` and `k0` to `k7`.
 ///
 /// # Safety
 /// The machine has AVX-512F.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(crate) unsafe fn clear_512() {
+unsafe fn clear_512() {
     // SAFETY: the registers are declared as overwritten; `vzeroall` empties the lower half
     // of the file in its whole width.
     unsafe {
@@ -87,7 +87,11 @@ pub(crate) unsafe fn clear_512() {
             "vpxord zmm26, zmm26, zmm26", "vpxord zmm27, zmm27, zmm27",
             "vpxord zmm28, zmm28, zmm28", "vpxord zmm29, zmm29, zmm29",
             "vpxord zmm30, zmm30, zmm30", "vpxord zmm31, zmm31, zmm31",
+            "kxorw k0, k0, k0", "kxorw k1, k1, k1", "kxorw k2, k2, k2", "kxorw k3, k3, k3",
+            "kxorw k4, k4, k4", "kxorw k5, k5, k5", "kxorw k6, k6, k6", "kxorw k7, k7, k7",
             "vzeroall",
+            out("k0") _, out("k1") _, out("k2") _, out("k3") _,
+            out("k4") _, out("k5") _, out("k6") _, out("k7") _,
             out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _,
             out("zmm4") _, out("zmm5") _, out("zmm6") _, out("zmm7") _,
             out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,

@@ -1,29 +1,90 @@
-//! Overwriting what work with keys leaves on the stack and in registers: the states of
-//! hashes and ciphers are wiped where they end, and not where they were moved from.
+//! The one way in which code of this library touches a key: in a frame of its own, below
+//! which nothing is left when the call ends.
+//!
+//! A compiler may spill a value that depends on a key anywhere in the frames of the code
+//! that computes it, and a hash's or a cipher's state stays where it was moved from. No
+//! callee can clean that up after itself; its caller can, because all of it lies below the
+//! caller's own frame. So every use of a key, from the outermost call of a key slot, a
+//! derivation, a MAC or a key service, goes through [`scrubbed`] or [`scrubbed_deeply`],
+//! and nothing that runs inside needs to wipe its own stack or registers.
+//!
+//! **What a thread must have:** [`BYTES_MAX`] bytes of stack left below the call, which are
+//! touched page by page from the top, so that a guard page is met and not jumped over. The
+//! deepest call of this library that the tests see takes 11 KiB.
+//!
+//! **Signals:** the kernel saves all registers below the frame that a signal interrupts, so
+//! inside of what is overwritten.
+//!
+//! **What is left out:** code without optimisation, whose frames may be deeper; a signal
+//! handler with a stack of its own (`SA_ONSTACK`), where the kernel saves the registers then;
+//! on other processors than x86-64, registers, and what lies deeper than 8 KiB.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+#[cfg(target_arch = "x86_64")]
+use super::below::Stretch;
 use super::registers::clear_registers;
 
-/// Does work of this library with keys, then overwrites the stack that it used in an
-/// optimised build.
+/// Most bytes that are overwritten but by [`scrubbed_deeply`].
+pub(crate) const BYTES_MAX: usize = 16 << 10;
+
+/// How much of the stack below is overwritten.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    Touched,
+    Whole,
+    Deep,
+}
+
+/// Does work of this library with keys, then overwrites the stack that it used, in an
+/// optimised build, and empties the registers; also when it panics.
 #[inline(always)]
 pub(crate) fn scrubbed<T>(work: impl FnOnce() -> T) -> T {
-    let result = in_frame_of_its_own(work);
-    overwrite::<{ 8 << 10 }>();
-    result
+    scrub(work, Depth::Whole)
+}
+
+/// The same for work that is short: on x86-64 it finds out how deep the work went. That
+/// takes code whose frames have no large holes, as buffers are that only some calls write to.
+///
+/// Costs about 35 ns on a Zen 4, where 4 KiB are decrypted in 255 ns without it: painting,
+/// looking, one kilobyte of zeros. `cargo bench --bench suites -- --short` measures it as a
+/// part of the calls.
+#[inline(always)]
+pub(crate) fn scrubbed_lightly<T>(work: impl FnOnce() -> T) -> T {
+    scrub(work, Depth::Touched)
 }
 
 /// The same for a call of a key service's client, which may speak TLS.
 #[inline(always)]
 pub(crate) fn scrubbed_deeply<T>(work: impl FnOnce() -> T) -> T {
-    let result = in_frame_of_its_own(work);
-    overwrite::<{ 128 << 10 }>();
-    result
+    scrub(work, Depth::Deep)
 }
 
-// Both are called from one frame, so that the second lies where the first lay.
+#[inline(always)]
+fn scrub<T>(work: impl FnOnce() -> T, depth: Depth) -> T {
+    let (mut work, mut result) = (Some(work), None);
+    above(&mut || result = work.take().map(|work| work()), depth);
+    result.expect("the work was done") // OK because `above` calls it once, or unwinds.
+}
+
+/// The frame below which everything is overwritten. The work is behind a pointer: if the
+/// compiler knew it, it could load bytes of a key before the call.
 #[inline(never)]
-fn in_frame_of_its_own<T>(work: impl FnOnce() -> T) -> T {
-    work()
+fn above(work: &mut dyn FnMut(), depth: Depth) {
+    #[cfg(target_arch = "x86_64")]
+    let stretch = Stretch::prepare();
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    clear_registers();
+    #[cfg(target_arch = "x86_64")]
+    stretch.overwrite(depth != Depth::Touched);
+    #[cfg(not(target_arch = "x86_64"))]
+    overwrite::<{ BYTES_MAX / 2 }>();
+    if depth == Depth::Deep {
+        overwrite::<{ 128 << 10 }>();
+    }
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
 }
 
 #[inline(never)]
@@ -31,5 +92,7 @@ fn overwrite<const BYTES: usize>() {
     let mut stack = [0_u8; BYTES];
     // Otherwise an array that nobody reads would not be written either.
     std::hint::black_box(&mut stack);
-    clear_registers();
 }
+
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+mod tests;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{DirEntry, FileStat, OsVfs, ReadFile, Vfs, WriteFile};
+use super::{Attributes, DirEntry, FileStat, Links, OsVfs, ReadFile, Rename, Vfs, WriteFile, os};
 
 /// Alignment of addresses, offsets and lengths in bytes: that of every block device in
 /// use. The 4096-byte header keeps it, so an aligned logical read is an aligned one.
@@ -35,24 +35,29 @@ fn pages(count: usize) -> Box<[Page]> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DirectVfs;
 
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.custom_flags(OFlags::DIRECT.bits().cast_signed());
-    options
-}
-
+#[deny(clippy::missing_trait_methods)]
 impl Vfs for DirectVfs {
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
-        let file = options().write(true).create_new(true).mode(mode).open(path)?;
+        let mut options = OpenOptions::new();
+        options.custom_flags(OFlags::DIRECT.bits().cast_signed());
+        let file = options.write(true).create_new(true).mode(mode).open(path)?;
         Ok(Box::new(DirectWriter { file, pages: pages(PAGES), filled: 0, offset: 0 }))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        Ok(Box::new(DirectReader(options().read(true).open(path)?)))
+    fn open(&self, path: &Path, links: Links) -> io::Result<Box<dyn ReadFile>> {
+        Ok(Box::new(DirectReader(os::open(path, links, OFlags::DIRECT)?)))
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsVfs.rename(from, to)
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        OsVfs.stat(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        OsVfs.list(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path, how: Rename) -> io::Result<()> {
+        OsVfs.rename(from, to, how)
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -63,8 +68,12 @@ impl Vfs for DirectVfs {
         OsVfs.remove(path)
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        OsVfs.list(dir)
+    fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {
+        OsVfs.create_dir(dir, mode)
+    }
+
+    fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
+        OsVfs.set_attributes(path, attributes)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -75,36 +84,8 @@ impl Vfs for DirectVfs {
         OsVfs.lock(path)
     }
 
-    fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        OsVfs.stat(path)
-    }
-
-    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
-        OsVfs.exchange(one, other)
-    }
-
-    fn copy_owner_and_mode(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsVfs.copy_owner_and_mode(from, to)
-    }
-
-    fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {
-        OsVfs.create_dir(dir, mode)
-    }
-
-    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        OsVfs.remove_dir(dir)
-    }
-
-    fn set_mode_and_modified(&self, path: &Path, mode: u32, ns: i64) -> io::Result<()> {
-        OsVfs.set_mode_and_modified(path, mode, ns)
-    }
-
-    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
-        OsVfs.canonical(dir)
-    }
-
-    fn is_os(&self) -> bool {
-        true
+    fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
+        OsVfs.canonical(path)
     }
 }
 

@@ -8,19 +8,19 @@ use std::sync::Arc;
 use atrest::error::KmsErrorKind;
 use atrest::keyring::{DirectoryStorage, KeyringStorage, MemoryStorage};
 use atrest::{
-    EncryptedFs, ErrorKind, Expect, FileId, FileKind, FileSpec, Header, Keyring, PlaintextPolicy,
-    Settings, Suite,
+    ErrorKind, Expect, FileId, FileKind, FileSpec, Header, Keyring, PlaintextPolicy, Settings,
+    Suite,
 };
 
-use crate::mem_fs::MemFs;
 use crate::support::{
-    DIR, Mode, TestKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create, mem_open,
-    mem_storage, write_file,
+    DIR, Mode, ScriptedKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create,
+    mem_open, mem_storage, write_file,
 };
+use atrest_testkit::MemFs;
 
 /// A store in memory with one file.
-fn base() -> (MemFs, Arc<TestKms>) {
-    let (mem, kms) = (MemFs::new(), TestKms::new(1));
+fn base() -> (MemFs, Arc<ScriptedKms>) {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
     let fs = mem_create(&mem, &kms).unwrap();
     write_file(&fs, "file").unwrap();
     (killed(&mem, fs), kms)
@@ -71,7 +71,7 @@ fn a_wrong_customers_key_is_refused() {
     let (mem, kms) = base();
     let before = mem.files();
     let integrity = ErrorKind::Kms(KmsErrorKind::Integrity);
-    assert_eq!(kind(mem_open(&mem, &TestKms::new(2))), integrity);
+    assert_eq!(kind(mem_open(&mem, &ScriptedKms::new(2))), integrity);
     kms.set(Mode::Garbage);
     assert_eq!(kind(mem_open(&mem, &kms)), ErrorKind::WrongStoreKey);
     for failure in [KmsErrorKind::Unreachable, KmsErrorKind::KeyDisabled, KmsErrorKind::NotFound] {
@@ -97,7 +97,7 @@ fn another_stores_file_is_refused() {
     mem.put(&in_dir("KEYRING"), &other.files()["KEYRING"]);
     assert_eq!(kind(fs.keyring().reload()), ErrorKind::IdentityMismatch);
     check_file(&fs, "file");
-    assert_eq!(kind(fs.keyring().rotate_data_key()), ErrorKind::IdentityMismatch);
+    assert_eq!(kind(fs.keyring().keys().rotate()), ErrorKind::IdentityMismatch);
     assert_eq!(mem.files()["KEYRING"], other.files()["KEYRING"]);
 }
 
@@ -105,8 +105,8 @@ fn another_stores_file_is_refused() {
 fn a_missing_keyring_is_never_made_up() {
     let (mem, kms) = base();
     let fs = mem_open(&mem, &kms).unwrap();
-    fs.keyring().rotate_data_key().unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     drop(fs);
     let whole = mem.files();
     mem.delete(&in_dir("KEYRING"));
@@ -120,7 +120,10 @@ fn a_missing_keyring_is_never_made_up() {
     assert_eq!(kind(created), ErrorKind::KeyringExists);
     let read = Keyring::open_read_only(mem_storage(&mem), kms.clone(), manual());
     assert_eq!(kind(read), ErrorKind::KeyringMissing);
-    assert_eq!(kind(Keyring::inspect(&mem_storage(&mem))), ErrorKind::KeyringMissing);
+    assert_eq!(
+        kind(atrest::keyring::KeyringInfo::read(&mem_storage(&mem))),
+        ErrorKind::KeyringMissing
+    );
     assert_eq!(mem.files(), before);
     // Put back, it opens.
     mem.put(&in_dir("KEYRING"), &whole["KEYRING"]);
@@ -139,7 +142,7 @@ fn a_keyring_that_vanishes_under_a_writer_is_not_replaced() {
     let (mem, kms) = base();
     let fs = mem_open(&mem, &kms).unwrap();
     mem.delete(&in_dir("KEYRING"));
-    let refused = kind(fs.keyring().rotate_data_key());
+    let refused = kind(fs.keyring().keys().rotate());
     assert_eq!(refused, ErrorKind::KeyringMissing);
     assert!(!mem.files().contains_key("KEYRING"));
     check_file(&fs, "file");
@@ -151,15 +154,15 @@ fn a_keyring_older_than_the_anchor_is_refused() {
     let old = mem.files()["KEYRING"].clone();
     let fs = mem_open(&mem, &kms).unwrap();
     let first = fs.keyring().anchor();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     let second = fs.keyring().anchor();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     let third = fs.keyring().anchor();
     // Put back under an open handle.
     let now = mem.files()["KEYRING"].clone();
     mem.put(&in_dir("KEYRING"), &old);
     assert_eq!(kind(fs.keyring().reload()), ErrorKind::KeyringRolledBack);
-    assert_eq!(kind(fs.keyring().rotate_data_key()), ErrorKind::KeyringRolledBack);
+    assert_eq!(kind(fs.keyring().keys().rotate()), ErrorKind::KeyringRolledBack);
     drop(fs);
     let open = |keyring: &[u8], anchor| {
         let mut options = manual();
@@ -226,7 +229,7 @@ fn a_read_only_directory_is_readable() {
         std::fs::remove_file(store.data().join("probe")).unwrap();
     }
     let keyring = Keyring::open_read_only(store.storage(), store.kms(), manual()).unwrap();
-    EncryptedFs::new(keyring).open(&path).unwrap();
+    atrest::Store::over(keyring).unwrap().files().clone().open(&path).unwrap();
     mode(0o700);
     assert_eq!(store.contents(), before);
     assert!(!store.data().join("KEYRING.lock").exists(), "a reader wrote a lock file");
@@ -252,7 +255,10 @@ fn a_full_file_system_leaves_the_store_as_it_was() {
         }
     }
     let _mounted = Mounted(store.data());
-    let fs = EncryptedFs::new(Keyring::create(store.storage(), store.kms(), manual()).unwrap());
+    let fs = atrest::Store::over(Keyring::create(store.storage(), store.kms(), manual()).unwrap())
+        .unwrap()
+        .files()
+        .clone();
     let path = store.data().join("file");
     let mut writer = fs.create_new(&path, FileKind::Table).unwrap();
     writer.append(b"bytes").unwrap();
@@ -263,8 +269,8 @@ fn a_full_file_system_leaves_the_store_as_it_was() {
     drop(filler);
     let before = store.contents();
     let full = ErrorKind::Io(io::ErrorKind::StorageFull);
-    assert_eq!(kind(fs.keyring().rotate_data_key()), full);
-    assert_eq!(kind(fs.keyring().rotate_store_key()), full);
+    assert_eq!(kind(fs.keyring().keys().rotate()), full);
+    assert_eq!(kind(fs.keyring().keys().rotate_store_key()), full);
     let mut writer = fs.create_new(store.data().join("new"), FileKind::Table).unwrap();
     writer.append(&[1; 100_000]).unwrap();
     assert_eq!(kind(writer.finish()), full);
@@ -274,10 +280,10 @@ fn a_full_file_system_leaves_the_store_as_it_was() {
     fs.open(&path).unwrap().read_exact_at(&mut buf, 0).unwrap();
     assert_eq!(&buf, b"bytes");
     std::fs::remove_file(store.data().join("filler")).unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     drop(fs);
     let keyring = Keyring::open(store.storage(), store.kms(), manual()).unwrap();
-    EncryptedFs::new(keyring).open(&path).unwrap();
+    atrest::Store::over(keyring).unwrap().files().clone().open(&path).unwrap();
 }
 
 #[test]
@@ -306,7 +312,7 @@ fn wrong_files_have_their_own_kinds() {
         let fs = mem_open(&mem, &kms).unwrap();
         let mut settings = Settings::default();
         settings.plaintext = policy;
-        fs.keyring().configure(&settings).unwrap();
+        fs.keyring().keys().configure(&settings).unwrap();
         for (name, bytes, expected) in &cases {
             mem.put(&in_dir(name), bytes);
             let before = mem.files();
@@ -339,8 +345,8 @@ fn a_header_under_an_unknown_or_another_key_is_refused() {
     let (mem, kms) = base();
     let fs = mem_open(&mem, &kms).unwrap();
     let good = mem.files()["file"].clone();
-    fs.keyring().rotate_data_key().unwrap();
-    let other = *fs.keyring().active_data_key_id().unwrap().as_bytes();
+    fs.keyring().keys().rotate().unwrap();
+    let other = *fs.keyring().keys().active_id().unwrap().as_bytes();
     let edited = |at: usize, bytes: &[u8]| {
         let mut file = good.clone();
         file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -384,8 +390,8 @@ fn a_suite_below_the_minimum_is_refused() {
     let (mem, kms) = base();
     let fs = mem_open(&mem, &kms).unwrap();
     let mut settings = Settings::default();
-    settings.minimum_suite = Suite::Aes256GcmChunks;
-    fs.keyring().configure(&settings).unwrap();
+    settings.require_authenticated = true;
+    fs.keyring().keys().configure(&settings).unwrap();
     assert_eq!(kind(fs.open(in_dir("file"))), ErrorKind::SuiteTooWeak);
     let before = mem.files();
     let weak = FileSpec::new(FileKind::Table).suite(Suite::Aes256Ctr);

@@ -10,15 +10,16 @@ use atrest::{
 };
 use proptest::prelude::{ProptestConfig, prop_assert_eq, proptest};
 
-use crate::mem_fs::{MemFs, Op};
 use crate::support::{
-    DIR, TestKms, TestStore, check_file, in_dir, kind, mem_create, mem_open, write_file,
+    DIR, ScriptedKms, TestStore, check_file, in_dir, kind, mem_create, mem_open, write_file,
 };
+use atrest_testkit::MemFs;
+use atrest_testkit::mem_fs::Op;
 
 /// A store in memory, with a log that begins now.
 fn mem_store() -> (MemFs, EncryptedFs) {
-    let mem = MemFs::new();
-    let fs = mem_create(&mem, &TestKms::new(1)).unwrap();
+    let mem = MemFs::new(DIR);
+    let fs = mem_create(&mem, &ScriptedKms::new(1)).unwrap();
     mem.clear_log();
     (mem, fs)
 }
@@ -41,11 +42,11 @@ fn a_file_reads_back_after_rotations_and_reopening() {
         }
         first_key = writer.finish().unwrap().data_key_id;
         let keyring = fs.keyring();
-        assert_ne!(keyring.rotate_data_key().unwrap(), first_key);
-        keyring.rotate_store_key().unwrap();
+        assert_ne!(keyring.keys().rotate().unwrap(), first_key);
+        keyring.keys().rotate_store_key().unwrap();
     }
     let fs = store.fs();
-    assert_ne!(fs.keyring().active_data_key_id().unwrap(), first_key);
+    assert_ne!(fs.keyring().keys().active_id().unwrap(), first_key);
     let reader = fs.open(&path).unwrap();
     assert_eq!(reader.len().unwrap(), data.len() as u64);
     let mut back = vec![0; data.len()];
@@ -68,13 +69,13 @@ fn revoking_stops_open_files_and_restoring_resumes_them() {
     writer.append(b"before ").unwrap();
     writer.flush().unwrap();
     let reader = fs.open(&path).unwrap();
-    fs.keyring().revoke().unwrap();
+    fs.keyring().access().revoke().unwrap();
     let mut buf = [0; 7];
     assert_eq!(reader.read_exact_at(&mut buf, 0).unwrap_err().kind(), ErrorKind::CmekRevoked);
     assert_eq!(buf, [0; 7]);
     assert_eq!(writer.append(b"x").unwrap_err().kind(), ErrorKind::CmekRevoked);
     assert_eq!(fs.open(&path).unwrap_err().kind(), ErrorKind::CmekRevoked);
-    fs.keyring().restore().unwrap();
+    fs.keyring().access().restore().unwrap();
     writer.append(b"after").unwrap();
     writer.finish().unwrap();
     let mut buf = [0; 12];
@@ -184,10 +185,10 @@ fn bytes_that_a_failed_append_took_are_made_durable() {
     writer.append(b"first").unwrap();
     writer.sync().unwrap();
     writer.append(b"second").unwrap();
-    fs.keyring().revoke().unwrap();
+    fs.keyring().access().revoke().unwrap();
     assert_eq!(kind(writer.append(b"refused")), ErrorKind::CmekRevoked);
     assert_eq!(kind(writer.sync()), ErrorKind::CmekRevoked);
-    fs.keyring().restore().unwrap();
+    fs.keyring().access().restore().unwrap();
     mem.clear_log();
     writer.sync().unwrap();
     assert_eq!(syncs(&mem), 1);
@@ -268,7 +269,7 @@ fn renames_links_and_lists_show_logical_sizes() {
     assert_eq!(sizes[3].1, 0);
     let mut settings = Settings::default();
     settings.plaintext = PlaintextPolicy::Allow;
-    fs.keyring().configure(&settings).unwrap();
+    fs.keyring().keys().configure(&settings).unwrap();
     let sizes = list(&fs);
     assert_eq!((sizes[0].1, sizes[2].1, sizes[3].1), (77, 5000, 0));
     for name in ["b", "c"] {
@@ -345,7 +346,7 @@ proptest! {
             }
         }
         writer.finish().unwrap();
-        let fs = { drop(fs); mem_open(&mem, &TestKms::new(1)).unwrap() };
+        let fs = { drop(fs); mem_open(&mem, &ScriptedKms::new(1)).unwrap() };
         let reader = fs.open(in_dir("file")).unwrap();
         prop_assert_eq!(reader.len().unwrap(), plain.len() as u64);
         for (offset, len) in reads {
@@ -363,7 +364,7 @@ fn a_listing_survives_files_that_vanish() {
     let (mem, fs) = mem_store();
     let mut settings = Settings::default();
     settings.plaintext = PlaintextPolicy::Allow;
-    fs.keyring().configure(&settings).unwrap();
+    fs.keyring().keys().configure(&settings).unwrap();
     write_file(&fs, "a").unwrap();
     write_file(&fs, "b").unwrap();
     assert_eq!(fs.list(DIR).unwrap().len(), 2);

@@ -6,15 +6,16 @@ use atrest::keyring::{AuditKind, DirectoryStorage, ImagePlace, KEYRING_FILE, Rec
 use atrest::kms::Kms;
 use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
 
-use crate::mem_fs::MemFs;
 use crate::support::{
-    TestKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create, mem_open,
+    DIR, ScriptedKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create, mem_open,
     mem_storage, write_file,
 };
+use atrest_testkit::MemFs;
 
 const MIRROR: &str = "/mirror";
 
 fn mirrored(mem: &MemFs) -> DirectoryStorage {
+    mem.put_dir(std::path::Path::new(MIRROR));
     mem_storage(mem).with_mirror(MIRROR)
 }
 
@@ -22,25 +23,25 @@ fn recover(
     mem: &MemFs,
     storage: DirectoryStorage,
     place: ImagePlace,
-    kms: &Arc<TestKms>,
+    kms: &Arc<ScriptedKms>,
 ) -> Result<(EncryptedFs, Recovery), Error> {
-    let (keyring, recovery) = Keyring::recover(storage, place, vec![kms.clone()], manual())?;
-    Ok((EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())), recovery))
+    let (keyring, recovery) = storage.recover(place, vec![kms.clone()], manual())?;
+    Ok((atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone(), recovery))
 }
 
 /// Three generations, a file under the data key of each.
-fn three() -> (MemFs, Arc<TestKms>) {
-    let (mem, kms) = (MemFs::new(), TestKms::new(7));
+fn three() -> (MemFs, Arc<ScriptedKms>) {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
     let fs = mem_create(&mem, &kms).unwrap();
     write_file(&fs, "first").unwrap();
     for name in ["second", "third"] {
-        fs.keyring().rotate_data_key().unwrap();
+        fs.keyring().keys().rotate().unwrap();
         write_file(&fs, name).unwrap();
     }
     (killed(&mem, fs), kms)
 }
 
-fn keys(kms: &Arc<TestKms>) -> Vec<Arc<dyn Kms>> {
+fn keys(kms: &Arc<ScriptedKms>) -> Vec<Arc<dyn Kms>> {
     vec![kms.clone()]
 }
 
@@ -65,7 +66,7 @@ fn images_tell_what_they_would_open() {
     // Without a key, and with a wrong one.
     let images = storage.images(&[], &manual()).unwrap();
     assert!(images[1].info.is_some() && images[1].data_keys.is_none());
-    let images = storage.images(&[TestKms::new(8)], &manual()).unwrap();
+    let images = storage.images(&[ScriptedKms::new(8)], &manual()).unwrap();
     assert!(images[1].data_keys.is_none() && images[1].problem.is_some());
 }
 
@@ -83,7 +84,7 @@ fn an_image_is_put_back_only_when_it_is_chosen_and_needed() {
     assert_eq!(kind(absent), ErrorKind::KeyringMissing);
     let current = recover(&mem, mem_storage(&mem), ImagePlace::Current, &kms);
     assert_eq!(kind(current), ErrorKind::KeyringCorrupt);
-    let wrong = recover(&mem, mem_storage(&mem), ImagePlace::Kept(2), &TestKms::new(8));
+    let wrong = recover(&mem, mem_storage(&mem), ImagePlace::Kept(2), &ScriptedKms::new(8));
     assert!(matches!(kind(wrong), ErrorKind::Kms(_)));
     assert_eq!(mem.files(), before);
 
@@ -93,7 +94,7 @@ fn an_image_is_put_back_only_when_it_is_chosen_and_needed() {
     check_file(&fs, "second");
     assert_eq!(kind(fs.open(in_dir("third"))), ErrorKind::UnknownKey);
     // A new data key, the bad image aside, an event.
-    assert_eq!(fs.keyring().active_data_key_id().unwrap(), recovery.data_key_id);
+    assert_eq!(fs.keyring().keys().active_id().unwrap(), recovery.data_key_id);
     let status = fs.keyring().status();
     assert_eq!((status.data_keys.len(), status.info.generation), (3, 3));
     assert!(status.history.iter().any(|event| event.what == AuditKind::Recovered));
@@ -111,7 +112,7 @@ fn later_images_do_not_pass_for_older_ones() {
     let (fs, recovery) = recover(&mem, mem_storage(&mem), ImagePlace::Kept(1), &kms).unwrap();
     assert_eq!(recovery.kept_aside.len(), 2);
     for _ in 0..4 {
-        fs.keyring().rotate_data_key().unwrap();
+        fs.keyring().keys().rotate().unwrap();
     }
     drop(fs);
     let images = mem_storage(&mem).images(&[kms], &manual()).unwrap();
@@ -139,7 +140,7 @@ fn a_recovery_that_is_cut_off_anywhere_is_done_again() {
         for (crash, left) in stopped.crashes() {
             // Whoever just opens it goes on under no key of the chosen image.
             if let Ok(fs) = mem_open(&left.fork(), &kms) {
-                let active = fs.keyring().active_data_key_id().unwrap();
+                let active = fs.keyring().keys().active_id().unwrap();
                 assert!(!old_keys.contains(&active), "{at} {crash:?}");
                 let status = fs.keyring().status();
                 assert!(status.history.iter().any(|e| e.what == AuditKind::Recovered));
@@ -170,14 +171,14 @@ fn generation(bytes: &[u8]) -> u64 {
 
 #[test]
 fn the_mirror_has_every_commit_and_is_never_newer() {
-    let (mem, kms) = (MemFs::new(), TestKms::new(7));
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
     let keyring = Keyring::create(mirrored(&mem), kms.clone(), manual()).unwrap();
     drop(keyring);
     mem.clear_log();
     let run = |mem: &MemFs| -> Result<(), Error> {
         let keyring = Keyring::open(mirrored(mem), kms.clone(), manual())?;
-        let fs = EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()));
-        fs.keyring().rotate_data_key()?;
+        let fs = atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone();
+        fs.keyring().keys().rotate()?;
         write_file(&fs, "file")
     };
     let count = {
@@ -214,7 +215,7 @@ fn a_mirror_is_brought_up_to_date_and_guards_against_rollback() {
     drop(Keyring::open(mirrored(&mem), kms.clone(), manual()).unwrap());
     assert_eq!(mem.read(&mirror), mem.read(&in_dir(KEYRING_FILE)));
     // The store went on without it.
-    mem_open(&mem, &kms).unwrap().keyring().rotate_data_key().unwrap();
+    mem_open(&mem, &kms).unwrap().keyring().keys().rotate().unwrap();
     assert_ne!(mem.read(&mirror), mem.read(&in_dir(KEYRING_FILE)));
     drop(Keyring::open(mirrored(&mem), kms.clone(), manual()).unwrap());
     assert_eq!(mem.read(&mirror), mem.read(&in_dir(KEYRING_FILE)));
@@ -235,7 +236,7 @@ fn a_mirror_is_brought_up_to_date_and_guards_against_rollback() {
     drop(recover(&mem, mirrored(&mem), kept, &kms).unwrap());
     assert_eq!(mem.read(&mirror), mem.read(&in_dir(KEYRING_FILE)));
     // Another store's mirror.
-    let other = MemFs::new();
+    let other = MemFs::new(DIR);
     drop(mem_create(&other, &kms).unwrap());
     other.put(&mirror, &mem.read(&mirror).unwrap());
     let opened = Keyring::open(mirrored(&other), kms.clone(), manual());
@@ -245,15 +246,15 @@ fn a_mirror_is_brought_up_to_date_and_guards_against_rollback() {
 
 #[test]
 fn a_mirror_that_fails_leaves_the_store_as_it_was() {
-    let (mem, kms) = (MemFs::new(), TestKms::new(7));
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
     let keyring = Keyring::create(mirrored(&mem), kms.clone(), manual()).unwrap();
     let before = mem.read(&in_dir(KEYRING_FILE));
     mem.room(Some(10));
-    assert!(matches!(kind(keyring.rotate_data_key()), ErrorKind::Io(_)));
+    assert!(matches!(kind(keyring.keys().rotate()), ErrorKind::Io(_)));
     mem.room(None);
     assert_eq!(mem.read(&in_dir(KEYRING_FILE)), before);
     // Not poisoned: the next one works.
-    keyring.rotate_data_key().unwrap();
+    keyring.keys().rotate().unwrap();
     // A directory that is not there.
     let store = TestStore::new();
     drop(store.keyring());

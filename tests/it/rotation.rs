@@ -5,28 +5,28 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use atrest::keyring::{KeyState, KeyringStorage, MemoryStorage, Options};
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, Header, Keyring, Settings};
+use atrest::{DataKeyId, ErrorKind, FileKind, Header, Keyring, Settings};
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
-use crate::mem_fs::MemFs;
 use crate::support::{
-    Mode, TestClock, TestKms, TestStore, check_file, in_dir, key_file, kind, manual, mem_create,
-    mem_open, mem_storage, write_file,
+    DIR, ManualClock, Mode, ScriptedKms, TestStore, check_file, in_dir, key_file, kind, manual,
+    mem_create, mem_open, mem_storage, ns, write_file,
 };
+use atrest_testkit::MemFs;
 
-const DAY: u64 = TestClock::DAY_NS;
+const DAY: u64 = 86_400_000_000_000;
 
 /// A store in memory with a clock and settings.
 struct Store {
     storage: Arc<MemoryStorage>,
-    clock: Arc<TestClock>,
-    kms: Arc<TestKms>,
+    clock: Arc<ManualClock>,
+    kms: Arc<ScriptedKms>,
 }
 
 impl Store {
     fn new(settings: Settings) -> (Self, Keyring) {
         let storage = Arc::new(MemoryStorage::new());
-        let store = Self { storage, clock: TestClock::new(), kms: TestKms::new(1) };
+        let store = Self { storage, clock: ManualClock::new(), kms: ScriptedKms::new(1) };
         let mut options = store.options();
         options.settings = settings;
         let keyring = Keyring::create(store.storage.clone(), store.kms.clone(), options).unwrap();
@@ -58,9 +58,9 @@ fn with_bytes(limit: u64) -> Settings {
 
 /// Calls `maintain`; whether the data key rotated.
 fn rotates(keyring: &Keyring) -> bool {
-    let before = keyring.active_data_key_id().unwrap();
+    let before = keyring.keys().active_id().unwrap();
     keyring.maintain().unwrap();
-    keyring.active_data_key_id().unwrap() != before
+    keyring.keys().active_id().unwrap() != before
 }
 
 /// Encrypts `len` bytes under the active data key.
@@ -72,16 +72,16 @@ fn encrypt(keyring: &Keyring, len: usize) {
 #[test]
 fn a_data_key_rotates_after_thirty_days() {
     let (store, keyring) = Store::new(Settings::default());
-    store.clock.forward(30 * DAY - 1);
+    store.clock.advance(ns(30 * DAY - 1));
     assert!(!rotates(&keyring));
-    store.clock.forward(1);
+    store.clock.advance(ns(1));
     // A file creation does not rotate: it has a usable key.
-    let before = keyring.active_data_key_id().unwrap();
+    let before = keyring.keys().active_id().unwrap();
     drop(keyring.encryptor(FileKind::Table).unwrap());
-    assert_eq!(keyring.active_data_key_id().unwrap(), before);
+    assert_eq!(keyring.keys().active_id().unwrap(), before);
     assert!(rotates(&keyring));
     assert!(!rotates(&keyring));
-    store.clock.forward(30 * DAY);
+    store.clock.advance(ns(30 * DAY));
     assert!(rotates(&keyring));
     let keys = keyring.status().data_keys;
     let states: Vec<_> = keys.iter().map(|key| key.state).collect();
@@ -92,15 +92,15 @@ fn a_data_key_rotates_after_thirty_days() {
 #[test]
 fn the_period_is_configurable_and_survives_reopening() {
     let (store, keyring) = Store::new(with_period(Duration::from_secs(3600)));
-    store.clock.forward(DAY / 24);
+    store.clock.advance(ns(DAY / 24));
     assert!(rotates(&keyring));
-    keyring.configure(&with_period(Duration::from_secs(86_400))).unwrap();
+    keyring.keys().configure(&with_period(Duration::from_secs(86_400))).unwrap();
     drop(keyring);
     let keyring = store.open();
     assert_eq!(keyring.settings().rotation_period, Duration::from_secs(86_400));
-    store.clock.forward(DAY - 1);
+    store.clock.advance(ns(DAY - 1));
     assert!(!rotates(&keyring));
-    store.clock.forward(1);
+    store.clock.advance(ns(1));
     assert!(rotates(&keyring));
 }
 
@@ -109,12 +109,12 @@ fn a_rotation_period_of_milliseconds_is_refused() {
     let short = Settings::ROTATION_PERIOD_MIN - Duration::from_nanos(1);
     let (store, keyring) = Store::new(with_period(Settings::ROTATION_PERIOD_MIN));
     for period in [Duration::ZERO, Duration::from_millis(30), short] {
-        let refused = keyring.configure(&with_period(period)).unwrap_err();
+        let refused = keyring.keys().configure(&with_period(period)).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
         assert!(refused.to_string().contains("at least 1s"), "{refused}");
         let mut options = manual();
         options.settings = with_period(period);
-        let created = Keyring::create(MemoryStorage::new(), TestKms::new(1), options);
+        let created = Keyring::create(MemoryStorage::new(), ScriptedKms::new(1), options);
         assert_eq!(kind(created), ErrorKind::InvalidArgument);
     }
     drop(keyring);
@@ -170,41 +170,41 @@ fn a_tiny_byte_limit_does_not_commit_for_nothing() {
 #[test]
 fn a_clock_set_back_rotates_neither_early_nor_never() {
     let (store, keyring) = Store::new(Settings::default());
-    store.clock.back(400 * DAY);
+    store.clock.set_back(ns(400 * DAY));
     assert!(!rotates(&keyring));
     // Reopening forgets nothing.
     drop(keyring);
     let keyring = store.open();
-    store.clock.forward(29 * DAY);
+    store.clock.advance(ns(29 * DAY));
     assert!(!rotates(&keyring));
-    store.clock.forward(DAY);
+    store.clock.advance(ns(DAY));
     assert!(rotates(&keyring), "stuck until the clock is where it was");
     assert!(!rotates(&keyring));
     // Set right again, the key that was made in the past is due.
-    store.clock.forward(370 * DAY);
+    store.clock.advance(ns(370 * DAY));
     assert!(rotates(&keyring));
 }
 
 #[test]
 fn a_clock_set_back_twice_still_rotates() {
     let (store, keyring) = Store::new(Settings::default());
-    store.clock.back(10 * DAY);
+    store.clock.set_back(ns(10 * DAY));
     assert!(!rotates(&keyring));
-    store.clock.forward(5 * DAY);
-    store.clock.back(100 * DAY);
+    store.clock.advance(ns(5 * DAY));
+    store.clock.set_back(ns(100 * DAY));
     assert!(!rotates(&keyring));
-    store.clock.forward(30 * DAY);
+    store.clock.advance(ns(30 * DAY));
     assert!(rotates(&keyring));
 }
 
 #[test]
 fn a_clock_set_back_by_hours_delays_by_hours() {
     let (store, keyring) = Store::new(Settings::default());
-    store.clock.back(DAY / 2);
+    store.clock.set_back(ns(DAY / 2));
     assert!(!rotates(&keyring));
-    store.clock.forward(30 * DAY);
+    store.clock.advance(ns(30 * DAY));
     assert!(!rotates(&keyring));
-    store.clock.forward(DAY / 2);
+    store.clock.advance(ns(DAY / 2));
     assert!(rotates(&keyring));
 }
 
@@ -212,15 +212,16 @@ fn a_clock_set_back_by_hours_delays_by_hours() {
 fn the_background_thread_rotates_by_itself() {
     let storage = Arc::new(MemoryStorage::new());
     let mut options = Options::default();
-    let clock = TestClock::new();
+    let clock = ManualClock::new();
     options.clock = clock.clone();
-    let keyring = Keyring::create(storage, TestKms::new(1), options).unwrap();
-    let before = keyring.active_data_key_id().unwrap();
-    clock.forward(31 * DAY);
+    let keyring = Keyring::create(storage, ScriptedKms::new(1), options).unwrap();
+    let before = keyring.keys().active_id().unwrap();
+    // Not `advance`: no time passes without a word from the key service.
+    clock.set_forward(ns(31 * DAY));
     // The creation of a file tells the thread. It goes on with the key it has.
     loop {
         drop(keyring.encryptor(FileKind::Table).unwrap());
-        if keyring.active_data_key_id().unwrap() != before {
+        if keyring.keys().active_id().unwrap() != before {
             break;
         }
         std::thread::yield_now();
@@ -242,28 +243,28 @@ fn the_background_thread_ends_with_the_last_handle() {
 
 #[test]
 fn a_rotation_is_seen_by_other_handles_and_by_readers() {
-    let mem = MemFs::new();
-    let kms = TestKms::new(1);
+    let mem = MemFs::new(DIR);
+    let kms = ScriptedKms::new(1);
     let fs = mem_create(&mem, &kms).unwrap();
     let clone = fs.clone();
     let reader = Keyring::open_read_only(mem_storage(&mem), kms.clone(), manual()).unwrap();
-    let reader = EncryptedFs::with_vfs(reader, Arc::new(mem.clone()));
-    let id = fs.keyring().rotate_data_key().unwrap();
-    assert_eq!(clone.keyring().active_data_key_id().unwrap(), id);
+    let reader = atrest::Store::over_vfs(reader, Arc::new(mem.clone())).unwrap().files().clone();
+    let id = fs.keyring().keys().rotate().unwrap();
+    assert_eq!(clone.keyring().keys().active_id().unwrap(), id);
     write_file(&clone, "new").unwrap();
-    assert_ne!(reader.keyring().active_data_key_id().unwrap(), id);
+    assert_ne!(reader.keyring().keys().active_id().unwrap(), id);
     let calls = kms.calls();
     check_file(&reader, "new");
-    assert_eq!(reader.keyring().active_data_key_id().unwrap(), id);
+    assert_eq!(reader.keyring().keys().active_id().unwrap(), id);
     assert_eq!(kms.calls(), calls, "the store key was in memory");
     // A new store key asks the key service once.
-    fs.keyring().rotate_store_key().unwrap();
+    fs.keyring().keys().rotate_store_key().unwrap();
     write_file(&fs, "newer").unwrap();
     let calls = kms.calls();
     check_file(&reader, "newer");
     check_file(&reader, "new");
     assert_eq!(kms.calls(), calls + 1);
-    assert_eq!(kind(reader.keyring().rotate_data_key()), ErrorKind::ReadOnly);
+    assert_eq!(kind(reader.keyring().keys().rotate()), ErrorKind::ReadOnly);
     assert_eq!(kind(reader.keyring().maintain()), ErrorKind::ReadOnly);
 }
 
@@ -276,7 +277,7 @@ fn files_created_during_racing_rotations_open() {
             scope.spawn(|| {
                 barrier.wait();
                 for _ in 0..25 {
-                    keyring.rotate_data_key().unwrap();
+                    keyring.keys().rotate().unwrap();
                 }
             })
         });
@@ -320,12 +321,12 @@ proptest! {
         let mut files = Vec::new();
         for (step, amount) in steps {
             match step {
-                0 => drop(keyring.rotate_data_key().unwrap()),
-                1 => drop(keyring.rotate_store_key().unwrap()),
-                2 => store.clock.forward(u64::from(amount) * DAY),
-                3 => store.clock.back(u64::from(amount) * DAY),
+                0 => drop(keyring.keys().rotate().unwrap()),
+                1 => drop(keyring.keys().rotate_store_key().unwrap()),
+                2 => store.clock.advance(ns(u64::from(amount) * DAY)),
+                3 => store.clock.set_back(ns(u64::from(amount) * DAY)),
                 4 => keyring = store.open(),
-                5 => { keyring.revoke().unwrap(); keyring.restore().unwrap(); }
+                5 => { keyring.access().revoke().unwrap(); keyring.access().restore().unwrap(); }
                 _ => encrypt(&keyring, usize::from(amount) << 12),
             }
             keyring.maintain().unwrap();
@@ -348,11 +349,11 @@ proptest! {
 fn a_copied_directory_starts_a_new_data_key() {
     let store = TestStore::new();
     let fs = store.fs();
-    let id = fs.keyring().active_data_key_id().unwrap();
+    let id = fs.keyring().keys().active_id().unwrap();
     drop(fs);
     // In its place it goes on with the key it has.
     let fs = store.fs();
-    assert_eq!(fs.keyring().active_data_key_id().unwrap(), id);
+    assert_eq!(fs.keyring().keys().active_id().unwrap(), id);
     let mut writer = fs.create_new(store.data().join("file"), FileKind::Table).unwrap();
     writer.append(b"bytes").unwrap();
     writer.finish().unwrap();
@@ -364,9 +365,10 @@ fn a_copied_directory_starts_a_new_data_key() {
     }
     let storage = atrest::keyring::DirectoryStorage::new(&copy);
     let keyring = Keyring::open(storage, store.kms(), manual()).unwrap();
-    assert_ne!(keyring.active_data_key_id().unwrap(), id);
+    assert_ne!(keyring.keys().active_id().unwrap(), id);
     let mut buf = [0; 5];
-    let reader = EncryptedFs::new(keyring).open(copy.join("file")).unwrap();
+    let reader =
+        atrest::Store::over(keyring).unwrap().files().clone().open(copy.join("file")).unwrap();
     reader.read_exact_at(&mut buf, 0).unwrap();
     assert_eq!(&buf, b"bytes");
     // A reader of a copy changes nothing.
@@ -375,20 +377,20 @@ fn a_copied_directory_starts_a_new_data_key() {
     std::fs::copy(store.data().join("KEYRING"), copy2.join("KEYRING")).unwrap();
     let storage = atrest::keyring::DirectoryStorage::new(&copy2);
     let reader = Keyring::open_read_only(storage, store.kms(), manual()).unwrap();
-    assert_eq!(reader.active_data_key_id().unwrap(), id);
+    assert_eq!(reader.keys().active_id().unwrap(), id);
 }
 
 #[test]
 fn the_old_store_key_is_gone_after_its_rotation() {
-    let mem = MemFs::new();
-    let kms = TestKms::new(1);
+    let mem = MemFs::new(DIR);
+    let kms = ScriptedKms::new(1);
     let fs = mem_create(&mem, &kms).unwrap();
     write_file(&fs, "file").unwrap();
-    fs.keyring().rotate_data_key().unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     assert!(mem.files().contains_key("KEYRING.1") && mem.files().contains_key("KEYRING.2"));
     let old = fs.keyring().status().info.store_key_id;
-    let new = fs.keyring().rotate_store_key().unwrap();
+    let new = fs.keyring().keys().rotate_store_key().unwrap();
     assert_ne!(new, old);
     for (name, bytes) in mem.files() {
         assert!(!name.starts_with("KEYRING.") || name == "KEYRING.lock", "{name} is left");
@@ -404,12 +406,12 @@ fn the_old_store_key_is_gone_after_its_rotation() {
 
 #[test]
 fn an_interrupted_store_key_rotation_is_cleaned_up_at_the_next_opening() {
-    let mem = MemFs::new();
-    let kms = TestKms::new(1);
+    let mem = MemFs::new(DIR);
+    let kms = ScriptedKms::new(1);
     let fs = mem_create(&mem, &kms).unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     let old = mem.files()["KEYRING"].clone();
-    fs.keyring().rotate_store_key().unwrap();
+    fs.keyring().keys().rotate_store_key().unwrap();
     drop(fs);
     mem.put(&in_dir("KEYRING.2"), &old);
     // A reader removes nothing.
@@ -419,7 +421,7 @@ fn an_interrupted_store_key_rotation_is_cleaned_up_at_the_next_opening() {
     assert!(!mem.files().contains_key("KEYRING.2"));
     // Older images of the same store key stay.
     let fs = mem_open(&mem, &kms).unwrap();
-    fs.keyring().rotate_data_key().unwrap();
+    fs.keyring().keys().rotate().unwrap();
     drop(fs);
     drop(mem_open(&mem, &kms).unwrap());
     assert!(mem.files().contains_key("KEYRING.3"));
@@ -434,14 +436,14 @@ fn an_old_key_file_opens_nothing_after_a_cmek_rotation() {
     let path = store.data().join("file");
     let mut writer = fs.create_new(&path, FileKind::Table).unwrap();
     writer.append(b"online").unwrap();
-    let id = fs.keyring().active_data_key_id().unwrap();
-    fs.keyring().rotate_data_key().unwrap();
-    fs.keyring().rotate_cmek(key_file(&new_path)).unwrap();
+    let id = fs.keyring().keys().active_id().unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    fs.keyring().slots().rotate(key_file(&new_path)).unwrap();
     // Files being written and read go on.
     writer.append(b" all the time").unwrap();
     writer.finish().unwrap();
     assert_eq!(fs.open(&path).unwrap().len().unwrap(), 19);
-    assert_ne!(fs.keyring().active_data_key_id().unwrap(), id);
+    assert_ne!(fs.keyring().keys().active_id().unwrap(), id);
     drop(fs);
     let old = || store.kms();
     for (name, bytes) in store.contents() {
@@ -467,8 +469,8 @@ fn a_store_key_rotation_after_a_cmek_rotation_uses_the_new_key() {
         drop(std::fs::remove_file(&new_path));
         atrest::kms::generate_key_file(&new_path).unwrap();
         let new = key_file(&new_path);
-        keyring.rotate_cmek(new.clone()).unwrap();
-        keyring.rotate_store_key().unwrap();
+        keyring.slots().rotate(new.clone()).unwrap();
+        keyring.keys().rotate_store_key().unwrap();
         drop(keyring);
         Keyring::open(store.storage(), new, manual()).unwrap();
     }
@@ -481,8 +483,8 @@ fn a_store_key_rotation_does_not_go_back_to_an_old_passphrase() {
     let passphrase = |words: &str| Arc::new(Passphrase::new(words.into()).unwrap());
     let storage = Arc::new(MemoryStorage::new());
     let keyring = Keyring::create(storage.clone(), passphrase("old words"), manual()).unwrap();
-    keyring.rotate_cmek(passphrase("new words")).unwrap();
-    keyring.rotate_store_key().unwrap();
+    keyring.slots().rotate(passphrase("new words")).unwrap();
+    keyring.keys().rotate_store_key().unwrap();
     Keyring::open(storage.clone(), passphrase("new words"), manual()).unwrap();
     let refused = kind(Keyring::open(storage, passphrase("old words"), manual()));
     assert_eq!(refused, ErrorKind::Kms(atrest::error::KmsErrorKind::Integrity));
@@ -498,8 +500,8 @@ fn a_key_service_that_does_not_prove_its_wrap_changes_nothing() {
         (Mode::Down(unreachable), ErrorKind::Kms(unreachable)),
     ];
     for (mode, expected) in cases {
-        let mem = MemFs::new();
-        let kms = TestKms::new(1);
+        let mem = MemFs::new(DIR);
+        let kms = ScriptedKms::new(1);
         kms.set(mode);
         assert_eq!(kind(mem_create(&mem, &kms)), expected);
         assert!(!mem.files().contains_key("KEYRING"));
@@ -507,13 +509,13 @@ fn a_key_service_that_does_not_prove_its_wrap_changes_nothing() {
         let fs = mem_create(&mem, &kms).unwrap();
         let before = mem.files();
         kms.set(mode);
-        assert_eq!(kind(fs.keyring().rotate_store_key()), expected);
-        let other = TestKms::new(2);
+        assert_eq!(kind(fs.keyring().keys().rotate_store_key()), expected);
+        let other = ScriptedKms::new(2);
         other.set(mode);
-        assert_eq!(kind(fs.keyring().rotate_cmek(other)), expected);
+        assert_eq!(kind(fs.keyring().slots().rotate(other)), expected);
         assert_eq!(mem.files(), before);
         // The handle serves on, and a data key needs no key service.
-        fs.keyring().rotate_data_key().unwrap();
+        fs.keyring().keys().rotate().unwrap();
         write_file(&fs, "file").unwrap();
         kms.set(Mode::Good);
         drop(fs);

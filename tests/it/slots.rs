@@ -1,19 +1,19 @@
 //! CMEK slots.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use atrest::keyring::{AuditKind, MemoryStorage, Options};
+use atrest::keyring::{AuditKind, LiveKeys, MemoryStorage, Options};
 use atrest::kms::{Kms, KmsErrorKind};
-use atrest::{ErrorKind, Keyring};
+use atrest::{DataKeyId, ErrorKind, Keyring};
 
-use crate::scripted::ScriptedKms;
+use atrest_testkit::{Mode, ScriptedKms};
 
 fn store() -> (Arc<MemoryStorage>, Arc<ScriptedKms>, Arc<ScriptedKms>) {
     let storage = Arc::new(MemoryStorage::new());
     let (eu, us) = (ScriptedKms::new("eu"), ScriptedKms::new("us"));
     let keyring = Keyring::create(storage.clone(), eu.clone(), Options::default()).unwrap();
-    keyring.add_slot("us", us.clone()).unwrap();
+    keyring.slots().add("us", us.clone()).unwrap();
     (storage, eu, us)
 }
 
@@ -22,7 +22,7 @@ fn both(eu: &Arc<ScriptedKms>, us: &Arc<ScriptedKms>) -> Vec<Arc<dyn Kms>> {
 }
 
 fn names(keyring: &Keyring) -> Vec<String> {
-    keyring.slots().into_iter().map(|slot| slot.name).collect()
+    keyring.slots().list().into_iter().map(|slot| slot.name).collect()
 }
 
 #[test]
@@ -32,9 +32,7 @@ fn each_slot_opens_the_store_alone_and_by_preference() {
         let keyring = Keyring::open(storage.clone(), one.clone(), Options::default()).unwrap();
         assert_eq!(names(&keyring), ["default", "us"]);
     }
-    let asked = |eu: &ScriptedKms, us: &ScriptedKms| {
-        (eu.unwraps.swap(0, Ordering::SeqCst), us.unwraps.swap(0, Ordering::SeqCst))
-    };
+    let asked = |eu: &ScriptedKms, us: &ScriptedKms| (eu.take_unwraps(), us.take_unwraps());
     asked(&eu, &us);
     drop(Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap());
     assert_eq!(asked(&eu, &us), (1, 0));
@@ -54,9 +52,9 @@ fn the_next_slot_stands_in_for_an_outage_and_never_for_a_denial() {
     let (storage, eu, us) = store();
     let open = |kind: KmsErrorKind| {
         eu.fail(kind);
-        us.unwraps.store(0, Ordering::SeqCst);
+        us.take_unwraps();
         let opened = Keyring::open(storage.clone(), both(&eu, &us), Options::default());
-        (opened.map(drop).map_err(|error| error.kind()), us.unwraps.load(Ordering::SeqCst))
+        (opened.map(drop).map_err(|error| error.kind()), us.unwraps())
     };
     for kind in [KmsErrorKind::Unreachable, KmsErrorKind::Throttled, KmsErrorKind::Integrity] {
         assert_eq!(open(kind), (Ok(()), 1), "{kind}");
@@ -83,7 +81,7 @@ fn the_next_slot_stands_in_for_an_outage_and_never_for_a_denial() {
 #[test]
 fn a_service_that_lies_makes_way_for_the_next_slot() {
     let (storage, eu, us) = store();
-    eu.lie();
+    eu.set(Mode::Garbage);
     drop(Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap());
     let error = Keyring::open(storage, eu, Options::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongStoreKey);
@@ -95,18 +93,18 @@ fn slots_are_added_and_removed_and_the_last_one_stays() {
     let keyring = Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap();
     let kind = |result: atrest::error::Result<()>| result.unwrap_err().kind();
     let third = ScriptedKms::new("third");
-    assert_eq!(kind(keyring.add_slot("us", third.clone())), ErrorKind::InvalidArgument);
-    assert_eq!(kind(keyring.add_slot("again", us.clone())), ErrorKind::InvalidArgument);
-    assert_eq!(kind(keyring.add_slot("", third.clone())), ErrorKind::InvalidArgument);
-    assert_eq!(kind(keyring.replace_cmek("us", eu.clone())), ErrorKind::InvalidArgument);
-    third.lie();
-    assert_eq!(kind(keyring.add_slot("third", third.clone())), ErrorKind::WrongStoreKey);
-    assert_eq!(kind(keyring.replace_cmek("us", third)), ErrorKind::WrongStoreKey);
-    assert_eq!(kind(keyring.remove_slot("mars")), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.slots().add("us", third.clone())), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.slots().add("again", us.clone())), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.slots().add("", third.clone())), ErrorKind::InvalidArgument);
+    assert_eq!(kind(keyring.slots().replace("us", eu.clone())), ErrorKind::InvalidArgument);
+    third.set(Mode::Garbage);
+    assert_eq!(kind(keyring.slots().add("third", third.clone())), ErrorKind::WrongStoreKey);
+    assert_eq!(kind(keyring.slots().replace("us", third)), ErrorKind::WrongStoreKey);
+    assert_eq!(kind(keyring.slots().remove("mars")), ErrorKind::InvalidArgument);
     assert_eq!(names(&keyring), ["default", "us"]);
 
-    keyring.remove_slot("default").unwrap();
-    assert_eq!(kind(keyring.remove_slot("us")), ErrorKind::InvalidArgument);
+    keyring.slots().remove("default").unwrap();
+    assert_eq!(kind(keyring.slots().remove("us")), ErrorKind::InvalidArgument);
     drop(keyring);
     assert!(storage_has_no_old_images(&storage));
     let error = Keyring::open(storage.clone(), eu, Options::default()).unwrap_err();
@@ -124,22 +122,26 @@ fn storage_has_no_old_images(storage: &MemoryStorage) -> bool {
 fn rewrapping_takes_the_newest_version_of_the_same_key() {
     let (storage, eu, us) = store();
     let keyring = Keyring::open(storage, both(&eu, &us), Options::default()).unwrap();
-    let versions = || keyring.slots().into_iter().map(|slot| slot.key_version).collect::<Vec<_>>();
+    let versions =
+        || keyring.slots().list().into_iter().map(|slot| slot.key_version).collect::<Vec<_>>();
     eu.rotate();
     us.rotate();
-    assert_eq!(keyring.rewrap(Some("us")).unwrap(), 1);
+    assert_eq!(keyring.slots().rewrap(Some("us")).unwrap(), 1);
     assert_eq!(versions(), ["1", "2"]);
-    assert_eq!(keyring.rewrap(Some("mars")).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert_eq!(
+        keyring.slots().rewrap(Some("mars")).unwrap_err().kind(),
+        ErrorKind::InvalidArgument
+    );
     us.fail(KmsErrorKind::Unreachable);
     us.rotate();
-    let error = keyring.rewrap(None).unwrap_err();
+    let error = keyring.slots().rewrap(None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Kms(KmsErrorKind::Unreachable));
     assert_eq!(versions(), ["1", "2"]);
     us.fail(None);
-    assert_eq!(keyring.rewrap(None).unwrap(), 2);
+    assert_eq!(keyring.slots().rewrap(None).unwrap(), 2);
     assert_eq!(versions(), ["2", "3"]);
-    eu.lie();
-    assert_eq!(keyring.rewrap(None).unwrap_err().kind(), ErrorKind::WrongStoreKey);
+    eu.set(Mode::Garbage);
+    assert_eq!(keyring.slots().rewrap(None).unwrap_err().kind(), ErrorKind::WrongStoreKey);
 }
 
 #[test]
@@ -147,15 +149,15 @@ fn a_new_store_key_needs_every_slots_service() {
     let (storage, eu, us) = store();
     {
         let keyring = Keyring::open(storage.clone(), eu.clone(), Options::default()).unwrap();
-        let error = keyring.rotate_store_key().unwrap_err();
+        let error = keyring.keys().rotate_store_key().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Kms(KmsErrorKind::Misconfigured));
     }
     {
         let keyring = Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap();
         us.fail(KmsErrorKind::Unreachable);
-        assert!(keyring.rotate_store_key().is_err());
+        assert!(keyring.keys().rotate_store_key().is_err());
         us.fail(None);
-        keyring.rotate_store_key().unwrap();
+        keyring.keys().rotate_store_key().unwrap();
     }
     for one in [eu, us] {
         drop(Keyring::open(storage.clone(), one, Options::default()).unwrap());
@@ -168,11 +170,11 @@ fn a_customers_key_is_replaced_and_the_change_is_in_the_audit() {
     let new = ScriptedKms::new("new");
     {
         let keyring = Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap();
-        keyring.replace_cmek("us", new.clone()).unwrap();
-        keyring.rotate_store_key().unwrap();
-        keyring.rewrap(Some("us")).unwrap();
-        keyring.remove_slot("default").unwrap();
-        let what: Vec<_> = keyring.audit().unwrap().into_iter().map(|e| e.what).collect();
+        keyring.slots().replace("us", new.clone()).unwrap();
+        keyring.keys().rotate_store_key().unwrap();
+        keyring.slots().rewrap(Some("us")).unwrap();
+        keyring.slots().remove("default").unwrap();
+        let what: Vec<_> = keyring.audit().events().unwrap().into_iter().map(|e| e.what).collect();
         use AuditKind::*;
         let expected = [
             Created,
@@ -187,4 +189,73 @@ fn a_customers_key_is_replaced_and_the_change_is_in_the_audit() {
     }
     assert!(Keyring::open(storage.clone(), us, Options::default()).is_err());
     drop(Keyring::open(storage, new, Options::default()).unwrap());
+}
+
+/// There are no files.
+struct NoFiles;
+
+impl LiveKeys for NoFiles {
+    fn keys_in_use(&self) -> atrest::Result<Vec<DataKeyId>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Destroys one data key by retirement, with the keys given, and shreds a keyspace.
+fn destroy_something(keyring: &Keyring) {
+    let status = keyring.status();
+    let old = status.data_keys.iter().find(|key| key.keyspace == "default").unwrap().id;
+    keyring.keys().rotate().unwrap();
+    let retire = || keyring.keys().retire(&NoFiles, Duration::ZERO).unwrap();
+    retire();
+    assert!(retire().destroyed().any(|id| id == old));
+    keyring.keyspaces().create("tenant").unwrap();
+    keyring.keyspaces().danger_shred("tenant").unwrap();
+}
+
+#[test]
+fn keys_are_destroyed_without_the_services_of_the_other_slots() {
+    for given in [true, false] {
+        let (storage, eu, us) = store();
+        {
+            let kms = if given { both(&eu, &us) } else { vec![eu.clone() as Arc<dyn Kms>] };
+            us.fail(KmsErrorKind::Unreachable);
+            let keyring = Keyring::open(storage.clone(), kms, Options::default()).unwrap();
+            let (before, asked) = (keyring.status().info, us.unwraps());
+            destroy_something(&keyring);
+            let after = keyring.status().info;
+            assert_ne!(after.store_key_id, before.store_key_id);
+            assert_eq!(after.slots, before.slots);
+            assert_eq!(us.unwraps(), asked, "its service was called");
+            let error = keyring.keys().rotate_store_key().unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Kms(_)), "{error}");
+        }
+        us.fail(None);
+        for one in [&eu, &us] {
+            let keyring = Keyring::open(storage.clone(), one.clone(), Options::default()).unwrap();
+            assert!(keyring.keyspaces().find("tenant").is_some());
+            // And the one that was away can go on by itself.
+            destroy_again(&keyring);
+        }
+    }
+}
+
+fn destroy_again(keyring: &Keyring) {
+    let name = format!("tenant {}", keyring.keyspaces().list().len());
+    keyring.keyspaces().create(&name).unwrap();
+    keyring.keyspaces().danger_shred(&name).unwrap();
+}
+
+#[test]
+fn a_removed_slots_key_opens_nothing_that_comes_after() {
+    let (storage, eu, us) = store();
+    let keyring = Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap();
+    keyring.slots().remove("us").unwrap();
+    let opens = |kms: &Arc<ScriptedKms>| {
+        Keyring::open_read_only(storage.clone(), kms.clone(), Options::default()).is_ok()
+    };
+    assert!(!opens(&us) && opens(&eu));
+    destroy_something(&keyring);
+    assert!(!opens(&us) && opens(&eu));
+    keyring.keys().rotate_store_key().unwrap();
+    assert!(!opens(&us) && opens(&eu));
 }

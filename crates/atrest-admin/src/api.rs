@@ -40,40 +40,12 @@ pub enum CmekStatus {
     RevokeFailed,
 }
 
-/// Which service holds a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum KeyType {
-    /// AWS KMS. The URI may be a bare ARN.
-    #[serde(rename = "AWS_KMS")]
-    Aws,
-    /// Google Cloud KMS. The URI may be a bare resource name.
-    #[serde(rename = "GCP_CLOUD_KMS")]
-    Gcp,
-    /// Azure Key Vault or Managed HSM. The URI may be the key's `https:` one.
-    #[serde(rename = "AZURE_KEY_VAULT")]
-    Azure,
-    /// Vault or OpenBao. Ours, as all that follow.
-    #[serde(rename = "HASHICORP_VAULT")]
-    Vault,
-    /// A hardware module.
-    #[serde(rename = "PKCS11")]
-    Pkcs11,
-    /// A KMIP server.
-    #[serde(rename = "KMIP")]
-    Kmip,
-    /// A key file on the server.
-    #[serde(rename = "KEY_FILE")]
-    File,
-    /// A variable of the server's environment.
-    #[serde(rename = "ENVIRONMENT")]
-    Environment,
-    /// A passphrase.
-    #[serde(rename = "PASSPHRASE")]
-    Passphrase,
-    /// None of these; never accepted.
-    #[serde(rename = "UNKNOWN")]
-    Unknown,
-}
+/// Which service holds a key: a name of CockroachDB Cloud's where it has one
+/// (`AWS_KMS`, `GCP_CLOUD_KMS`, `AZURE_KEY_VAULT`), else the scheme of the key's URI in
+/// capitals, such as `HCVAULT` or `FILE`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyType(String);
 
 /// A customer's key and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,53 +135,69 @@ pub struct ClusterInfo {
     pub region_infos: Vec<RegionInfo>,
 }
 
-impl KeyType {
-    const SCHEMES: [(Self, &str); 9] = [
-        (Self::Aws, "aws-kms"),
-        (Self::Gcp, "gcp-kms"),
-        (Self::Azure, "azure-kms"),
-        (Self::Vault, "hcvault"),
-        (Self::Pkcs11, "pkcs11"),
-        (Self::Kmip, "kmip"),
-        (Self::File, "file"),
-        (Self::Environment, "env"),
-        (Self::Passphrase, "passphrase"),
-    ];
+/// A service that CockroachDB Cloud names too.
+struct Theirs {
+    key_type: &'static str,
+    scheme: &'static str,
+    /// How the service's own name of a key begins, and our URI of the same key.
+    name: &'static str,
+    uri: &'static str,
+}
 
-    /// The scheme of its key URIs.
-    pub(crate) fn scheme(self) -> &'static str {
-        let found = Self::SCHEMES.iter().find(|(key_type, _)| *key_type == self);
-        found.map_or("", |(_, scheme)| scheme)
+const THEIRS: [Theirs; 3] = [
+    Theirs { key_type: "AWS_KMS", scheme: "aws-kms", name: "arn:", uri: "aws-kms://arn:" },
+    Theirs {
+        key_type: "GCP_CLOUD_KMS",
+        scheme: "gcp-kms",
+        name: "projects/",
+        uri: "gcp-kms://projects/",
+    },
+    Theirs {
+        key_type: "AZURE_KEY_VAULT",
+        scheme: "azure-kms",
+        name: "https://",
+        uri: "azure-kms://",
+    },
+];
+
+impl KeyType {
+    /// The type of the keys whose URIs have this scheme.
+    pub fn of_scheme(scheme: &str) -> Self {
+        match THEIRS.iter().find(|theirs| theirs.scheme == scheme) {
+            Some(theirs) => Self(theirs.key_type.to_owned()),
+            None => Self(scheme.to_ascii_uppercase().replace(['-', '+', '.'], "_")),
+        }
     }
 
-    fn of_scheme(scheme: &str) -> Self {
-        let found = Self::SCHEMES.iter().find(|(_, other)| *other == scheme);
-        found.map_or(Self::Unknown, |(key_type, _)| *key_type)
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn theirs(&self) -> Option<&'static Theirs> {
+        THEIRS.iter().find(|theirs| theirs.key_type == self.0)
     }
 }
 
 impl KeySpec {
     /// The key URI of this library.
     pub(crate) fn key_uri(&self) -> String {
-        match self.key_type {
-            KeyType::Aws if self.uri.starts_with("arn:") => format!("aws-kms://{}", self.uri),
-            KeyType::Gcp if self.uri.starts_with("projects/") => format!("gcp-kms://{}", self.uri),
-            KeyType::Azure => match self.uri.strip_prefix("https://") {
-                Some(rest) => format!("azure-kms://{rest}"),
-                None => self.uri.clone(),
-            },
-            _ => self.uri.clone(),
+        let theirs = self.key_type.theirs();
+        let rest = theirs.and_then(|theirs| Some((theirs, self.uri.strip_prefix(theirs.name)?)));
+        match rest {
+            Some((theirs, rest)) => format!("{}{rest}", theirs.uri),
+            None => self.uri.clone(),
         }
     }
 
     /// The key of a key URI, as its service names it.
     pub(crate) fn of_key_uri(key_uri: &str, auth_principal: String) -> Self {
         let key_type = KeyType::of_scheme(key_uri.split(':').next().unwrap_or_default());
-        let rest = key_uri.split_once("://").map_or(key_uri, |(_, rest)| rest);
-        let uri = match key_type {
-            KeyType::Aws | KeyType::Gcp => rest.to_owned(),
-            KeyType::Azure => format!("https://{rest}"),
-            _ => key_uri.to_owned(),
+        let theirs = key_type.theirs();
+        let rest = theirs.and_then(|theirs| Some((theirs, key_uri.strip_prefix(theirs.uri)?)));
+        let uri = match rest {
+            Some((theirs, rest)) => format!("{}{rest}", theirs.name),
+            None => key_uri.to_owned(),
         };
         Self { key_type, uri, auth_principal }
     }
@@ -264,24 +252,26 @@ mod tests {
     fn keys_are_named_as_their_services_name_them() {
         for (key_type, theirs, ours) in [
             (
-                KeyType::Aws,
+                "AWS_KMS",
                 "arn:aws:kms:eu-central-1:1:key/k",
                 "aws-kms://arn:aws:kms:eu-central-1:1:key/k",
             ),
-            (KeyType::Gcp, "projects/p/locations/l", "gcp-kms://projects/p/locations/l"),
+            ("AWS_KMS", "aws-kms://alias/k?region=r", "aws-kms://alias/k?region=r"),
+            ("GCP_CLOUD_KMS", "projects/p/locations/l", "gcp-kms://projects/p/locations/l"),
             (
-                KeyType::Azure,
+                "AZURE_KEY_VAULT",
                 "https://v.vault.azure.net/keys/k",
                 "azure-kms://v.vault.azure.net/keys/k",
             ),
-            (KeyType::Vault, "hcvault://h:8200/t/keys/k", "hcvault://h:8200/t/keys/k"),
-            (KeyType::File, "file:///k", "file:///k"),
-            (KeyType::Pkcs11, "pkcs11:token=t", "pkcs11:token=t"),
+            ("HCVAULT", "hcvault://h:8200/t/keys/k", "hcvault://h:8200/t/keys/k"),
+            ("FILE", "file:///k", "file:///k"),
+            ("PKCS11", "pkcs11:token=t", "pkcs11:token=t"),
+            ("NEW_KMS", "new-kms:k", "new-kms:k"),
         ] {
+            let key_type = KeyType(key_type.into());
             let spec = KeySpec { key_type, uri: theirs.into(), auth_principal: "p".into() };
             assert_eq!(spec.key_uri(), ours);
             assert_eq!(KeySpec::of_key_uri(ours, "p".into()), spec);
         }
-        assert_eq!(KeySpec::of_key_uri("new:k", String::new()).key_type, KeyType::Unknown);
     }
 }

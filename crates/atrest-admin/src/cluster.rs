@@ -69,10 +69,21 @@ pub(crate) struct Progress {
     pub(crate) running: Option<(Operation, BTreeSet<String>)>,
     /// A revocation may run beside it: it must not wait for a key service.
     pub(crate) revoking: bool,
+    /// A revocation came after the beginning of what runs.
+    overtaken: bool,
     /// By region, the last operation if it failed.
     pub(crate) failed: BTreeMap<String, (Operation, String)>,
     /// By key URI, as clients gave them; the keyring has no place for them.
     pub(crate) principals: HashMap<String, String>,
+}
+
+impl Progress {
+    /// What runs in the region, for who looks from outside: not what a revocation has made
+    /// vain, and which only waits for a key service.
+    pub(crate) fn running_in(&self, region: &str) -> Option<Operation> {
+        let (operation, regions) = self.running.as_ref().filter(|_| !self.overtaken)?;
+        regions.contains(region).then_some(*operation)
+    }
 }
 
 impl Cluster {
@@ -98,7 +109,8 @@ impl Cluster {
                 return invalid(format!("expected a region for each store, found {region} twice"));
             }
         }
-        let stores = stores.into_iter().map(Arc::new).collect();
+        let stores: Vec<_> = stores.into_iter().map(Arc::new).collect();
+        stores.iter().for_each(reopen_in_background);
         Ok(Self { stores, progress: Mutex::default() })
     }
 
@@ -169,15 +181,34 @@ impl Cluster {
         }
         if operation == Operation::Revoke {
             progress.revoking = true;
+            progress.overtaken = true;
         } else if let Some((other, _)) = &progress.running {
             return Err(busy(*other));
         } else {
             // What failed for a region that never came to be would pile up.
             progress.failed.retain(|region, _| present.contains(region));
             progress.running = Some((operation, regions));
+            progress.overtaken = false;
         }
         Ok(Ticket { cluster: self.clone(), operation })
     }
+}
+
+/// Tries to open a store that its key service refused, until nobody has the store.
+fn reopen_in_background(store: &Arc<Store>) {
+    let Some(every) = store.reopens_every() else { return };
+    let store = Arc::downgrade(store);
+    let reopening = move || {
+        loop {
+            std::thread::sleep(every);
+            let Some(store) = store.upgrade() else { return };
+            if !store.reopen() {
+                return;
+            }
+        }
+    };
+    // OK because a store without this thread is opened by a client's RESTORE.
+    let _ = std::thread::Builder::new().name("atrest-reopen".into()).spawn(reopening);
 }
 
 /// An operation that runs.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use atrest::keyring::{Access, AccessState};
+use atrest::keyring::AccessState;
 use atrest::kms::KmsErrorKind;
 use atrest::{Clock as _, ErrorKind, SystemClock};
 
@@ -67,9 +67,7 @@ fn overlaid(progress: &Progress, region: &str, standing: &Standing) -> (CmekStat
     if progress.revoking {
         return (CmekStatus::Revoking, String::new());
     }
-    if let Some((operation, regions)) = &progress.running
-        && regions.contains(region)
-    {
+    if let Some(operation) = progress.running_in(region) {
         return (operation.running(), String::new());
     }
     let Some((operation, message)) = progress.failed.get(region) else {
@@ -100,7 +98,7 @@ fn standing(store: &Store, local: Option<&str>) -> Standing {
             since_ns: 0,
         },
         State::Open(keyring) => {
-            let access = keyring.access();
+            let access = keyring.access().status();
             let since_ns = before(SystemClock.now_ns(), access.in_state);
             let message = message(&access);
             let status = match access.state.serves() {
@@ -117,7 +115,7 @@ fn before(now_ns: u64, ago: Duration) -> u64 {
     now_ns.saturating_sub(u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX))
 }
 
-fn message(access: &Access) -> String {
+fn message(access: &atrest::keyring::AccessStatus) -> String {
     let because = match access.kms_error {
         Some(kind) => format!(" (the key service: {kind})"),
         None => String::new(),

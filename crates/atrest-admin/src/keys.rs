@@ -10,7 +10,7 @@ use std::sync::Arc;
 use atrest::kms::{Kms, KmsError};
 use atrest::{Error, ErrorKind, Result};
 
-use crate::api::KeySpec;
+use crate::api::{KeySpec, KeyType};
 use crate::metered::KmsMetrics;
 use crate::rpc::{Code, RpcError};
 
@@ -83,7 +83,7 @@ impl Keys {
             return Err(RpcError::new(Code::PermissionDenied, what));
         }
         let scheme = uri.split(':').next().unwrap_or_default();
-        if spec.key_type.scheme() != scheme {
+        if spec.key_type != KeyType::of_scheme(scheme) {
             let what = format!("expected the type of a {scheme} key, found another");
             return Err(RpcError::invalid(what));
         }

@@ -28,6 +28,8 @@
 
 mod api;
 mod cluster;
+mod connections;
+mod events;
 mod info;
 mod keys;
 mod metered;
@@ -36,6 +38,7 @@ mod operation;
 mod router;
 mod rpc;
 mod server;
+mod stall;
 mod state;
 mod store;
 mod time;

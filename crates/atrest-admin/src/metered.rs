@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use atrest::StoreKey;
-use atrest::kms::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey};
+use atrest::kms::{
+    Deadline, KeyUri, Kms, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey,
+};
 
 /// Upper bounds of the histogram's buckets, in milliseconds: from a module in the machine
 /// to the deadline of an operation.
@@ -90,7 +91,7 @@ impl Kms for Metered {
 
     fn wrap(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -102,7 +103,7 @@ impl Kms for Metered {
         wrapped: &WrappedKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
+    ) -> Result<SlotKey, KmsError> {
         self.timed("unwrap", || self.kms.unwrap(wrapped, context, deadline))
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use atrest::keyring::{AccessState, AuditEvent, AuditKind, KeyState};
+use atrest::keyring::{AccessState, KeyState};
 use atrest::{Clock as _, Keyring, SystemClock};
 
 use crate::cluster::Operation;
@@ -24,14 +24,6 @@ const STATES: [AccessState; 8] = [
     AccessState::Suspended,
     AccessState::Restored,
 ];
-
-/// A store's audit events by kind, counted anew only when the keyring changed: the older
-/// events stand in archives on disk.
-#[derive(Debug, Default)]
-pub(crate) struct Rotations {
-    generation: u64,
-    by_kind: BTreeMap<&'static str, u64>,
-}
 
 /// Families in the order of their first sample, each with its samples together.
 #[derive(Default)]
@@ -122,12 +114,12 @@ pub(crate) fn text(state: &AdminState) -> String {
 fn add_store(out: &mut Families, at: Labels<'_>, store: &Store) {
     let found = store.state();
     out.add("atrest_store_encrypted", at, flag(!matches!(found, State::Plain)));
-    let open = matches!(&found, State::Open(keyring) if keyring.access().state.serves());
+    let open = matches!(&found, State::Open(keyring) if keyring.access().status().state.serves());
     out.add("atrest_store_open", at, flag(open));
     let access_state = match &found {
         State::Plain => None,
         State::Closed(closed) => Some(state_of_closed(closed)),
-        State::Open(keyring) => Some(keyring.access().state),
+        State::Open(keyring) => Some(keyring.access().status().state),
     };
     for state in STATES.iter().filter(|_| access_state.is_some()) {
         let labels = with(at, &[("state", state.as_str())]);
@@ -141,7 +133,7 @@ fn add_store(out: &mut Families, at: Labels<'_>, store: &Store) {
 }
 
 fn add_access(out: &mut Families, at: Labels<'_>, keyring: &Keyring) {
-    let access = keyring.access();
+    let access = keyring.access().status();
     let mut seconds = |name, duration: Duration| out.add(name, at, duration.as_secs_f64());
     seconds("atrest_access_state_seconds", access.in_state);
     seconds("atrest_access_good_check_age_seconds", access.since_good_check);
@@ -189,37 +181,15 @@ fn add_keys(out: &mut Families, at: Labels<'_>, keyring: &Keyring) {
 }
 
 fn add_events(out: &mut Families, at: Labels<'_>, store: &Store, keyring: &Keyring) {
-    let generation = keyring.status().info.generation;
-    let mut counted = store.rotations.lock().unwrap_or_else(PoisonError::into_inner);
-    if counted.generation != generation || counted.by_kind.is_empty() {
-        let Ok(events) = keyring.audit() else {
-            out.add("atrest_audit_readable", at, 0.0);
-            return;
-        };
-        *counted = Rotations { generation, by_kind: count(&events) };
-    }
+    let mut counts = store.events.lock().unwrap_or_else(PoisonError::into_inner);
+    let Ok(counts) = counts.of(keyring) else {
+        out.add("atrest_audit_readable", at, 0.0);
+        return;
+    };
     out.add("atrest_audit_readable", at, 1.0);
-    for (kind, count) in &counted.by_kind {
+    for (kind, count) in counts {
         out.add("atrest_key_events_total", &with(at, &[("kind", kind)]), *count as f64);
     }
-}
-
-fn count(events: &[AuditEvent]) -> BTreeMap<&'static str, u64> {
-    let kinds = [
-        (AuditKind::StoreKeyRotated, "store-key-rotated"),
-        (AuditKind::CmekReplaced, "cmek-replaced"),
-        (AuditKind::SlotAdded, "slot-added"),
-        (AuditKind::SlotRemoved, "slot-removed"),
-        (AuditKind::SlotRewrapped, "slot-rewrapped"),
-        (AuditKind::DataKeyRotated, "data-key-rotated"),
-        (AuditKind::Enabled, "enabled"),
-        (AuditKind::Disabled, "disabled"),
-        (AuditKind::Revoked, "revoked"),
-        (AuditKind::Restored, "restored"),
-        (AuditKind::Access, "access"),
-    ];
-    let of = |kind: AuditKind| events.iter().filter(|event| event.what == kind).count() as u64;
-    kinds.into_iter().map(|(kind, name)| (name, of(kind))).collect()
 }
 
 fn add_kms(out: &mut Families, state: &AdminState) {

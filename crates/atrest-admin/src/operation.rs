@@ -148,22 +148,32 @@ impl Begun {
                 Ok(())
             }
             Work::Restore => {
-                for store in stores {
-                    let restored = store.restore();
+                let wished: Vec<_> = stores.iter().map(|store| store.revocations()).collect();
+                for (store, revocations) in stores.iter().zip(wished) {
+                    let restored = store.restore(revocations);
                     let restored = restored.map_err(|error| RpcError::of(store.region(), &error));
                     note(&ticket, store, restored)?;
                 }
                 Ok(())
             }
             Work::Revoke => {
-                let mut first = Ok(());
-                for store in stores {
+                // At once: a store whose disk hangs must not keep the others' keys in memory.
+                let revoke = |store: &Store| {
                     let revoked = store.revoke();
                     let revoked = revoked.map_err(|error| RpcError::of(store.region(), &error));
-                    let revoked = note(&ticket, store, revoked);
-                    first = first.and(revoked);
-                }
-                first
+                    note(&ticket, store, revoked)
+                };
+                std::thread::scope(|scope| {
+                    let threads: Vec<_> =
+                        stores.iter().map(|store| scope.spawn(|| revoke(store))).collect();
+                    let ends = threads.into_iter().map(|thread| {
+                        thread.join().unwrap_or_else(|_| {
+                            Err(RpcError::new(Code::Internal, "the operation panicked"))
+                        })
+                    });
+                    // All of them, then the first that failed.
+                    ends.collect::<Vec<_>>().into_iter().collect()
+                })
             }
         }
     }
@@ -183,6 +193,7 @@ fn disable(store: &Store, local: &Arc<dyn Kms>) -> Result<(), RpcError> {
         State::Plain => Ok(()),
         State::Closed(_) => Err(lost(store.region())),
         State::Open(keyring) => keyring
+            .slots()
             .disable_cmek(local.clone())
             .map_err(|error| RpcError::of(store.region(), &error)),
     }
@@ -196,12 +207,12 @@ fn change_key(cluster: &Cluster, change: &Change, local: Option<&str>) -> Result
     let done = match (store.state(), slot) {
         (State::Plain, _) => store.create(kms),
         (State::Closed(_), _) => return Err(lost(&change.region)),
-        (State::Open(keyring), _) if !managed && own => keyring.enable_cmek(kms),
-        (State::Open(keyring), None) => keyring.add_slot(&change.region, kms),
+        (State::Open(keyring), _) if !managed && own => keyring.slots().enable_cmek(kms),
+        (State::Open(keyring), None) => keyring.slots().add(&change.region, kms),
         (State::Open(keyring), Some(slot)) if slot.key_uri == kms.key_uri().as_str() => {
-            keyring.rewrap(Some(&slot.name)).map(|_| ())
+            keyring.slots().rewrap(Some(&slot.name)).map(|_| ())
         }
-        (State::Open(keyring), Some(slot)) => keyring.replace_cmek(&slot.name, kms),
+        (State::Open(keyring), Some(slot)) => keyring.slots().replace(&slot.name, kms),
     };
     done.map_err(|error| RpcError::of(&change.region, &error))
 }

@@ -205,7 +205,7 @@ async fn health(State(state): State<Shared>) -> Response {
     let healthy = stores.map(|store| store.state()).all(|state| match state {
         store::State::Plain => true,
         store::State::Closed(_) => false,
-        store::State::Open(keyring) => AccessState::serves(keyring.access().state),
+        store::State::Open(keyring) => AccessState::serves(keyring.access().status().state),
     });
     if healthy {
         (StatusCode::OK, "ok\n").into_response()

@@ -1,7 +1,6 @@
 //! Serving the router: on loopback, or over TLS.
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
@@ -19,13 +18,19 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-/// Connections at a time; more wait in the system's queue.
+use crate::connections::Connections;
+use crate::stall::Stall;
+
+/// Connections at a time; for one more, another is closed.
 const CONNECTIONS_MAX: usize = 256;
 /// For a TLS handshake, and for the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// For a write that makes no progress: the client does not read.
+const STALL_TIME_MAX: Duration = Duration::from_secs(10);
+/// For a connection, requests that run included: scrapers and clients connect anew.
+const AGE_MAX: Duration = Duration::from_secs(300);
 /// For requests that run when the server is asked to stop.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 /// Before the next try when no connection can be accepted, such as without a free
@@ -81,44 +86,41 @@ impl Server {
     /// threads, for which the runtime waits when it ends.
     pub async fn run(self, router: Router, shutdown: impl Future<Output = ()>) {
         let graceful = GracefulShutdown::new();
-        let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = Connections::new(CONNECTIONS_MAX);
         let mut shutdown = pin!(shutdown);
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
-                accepted = self.accept(&free) => accepted,
+                accepted = self.listener.accept() => accepted,
             };
-            let Ok((stream, permit)) = accepted else {
+            let Ok((stream, peer)) = accepted else {
                 tokio::time::sleep(ACCEPT_RETRY).await;
                 continue;
             };
-            let (tls, router, watcher) = (self.tls.clone(), router.clone(), graceful.watcher());
+            let mut place = connections.admit(peer.ip());
+            let served = connection(stream, self.tls.clone(), router.clone(), graceful.watcher());
             tokio::spawn(async move {
-                // A connection's failure is the client's.
-                match tls {
-                    None => serve(stream, router, watcher).await,
-                    Some(tls) => {
-                        let handshake = tokio::time::timeout(HEAD_TIME_MAX, tls.accept(stream));
-                        if let Ok(Ok(stream)) = handshake.await {
-                            serve(stream, router, watcher).await;
-                        }
-                    }
+                tokio::select! {
+                    () = served => {}
+                    // Either way it is closed as it stands.
+                    _ = &mut place.taken => {}
+                    () = tokio::time::sleep(AGE_MAX) => {}
                 }
-                drop(permit);
             });
         }
         drop(self.listener);
         let _ = tokio::time::timeout(DRAIN_TIME_MAX, graceful.shutdown()).await;
     }
+}
 
-    async fn accept(
-        &self,
-        free: &Arc<Semaphore>,
-    ) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-        let permit = free.clone().acquire_owned().await.map_err(io::Error::other)?;
-        let (stream, _) = self.listener.accept().await?;
-        Ok((stream, permit))
+/// Serves one connection; its failure is the client's.
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, watcher: Watcher) {
+    let stream = Stall::new(stream, STALL_TIME_MAX);
+    let Some(tls) = tls else { return serve(stream, router, watcher).await };
+    let handshake = tokio::time::timeout(HEAD_TIME_MAX, tls.accept(stream));
+    if let Ok(Ok(stream)) = handshake.await {
+        serve(stream, router, watcher).await;
     }
 }
 

@@ -2,22 +2,27 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
-use atrest::keyring::{AuditKind, DEFAULT_SLOT, DirectoryStorage, SlotInfo};
+use atrest::keyring::{Access, AuditKind, DEFAULT_SLOT, DirectoryStorage, SlotInfo};
 use atrest::kms::Kms;
 use atrest::{Error, ErrorKind, Keyring, Options, Result};
 
-use crate::metrics::Rotations;
+use crate::events::EventCounts;
 
 /// One store of a cluster, in a region.
 pub struct Store {
     region: String,
     directory: Option<Directory>,
     state: RwLock<State>,
-    /// Serialises opening, so that a revocation cannot be overtaken by it.
+    /// Serialises opening. A revocation does not wait for it, since it may hang in a key
+    /// service.
     opening: Mutex<()>,
-    pub(crate) rotations: Mutex<Rotations>,
+    /// Revocations so far: an opening that one of them overtook ends without keys.
+    revocations: AtomicU64,
+    pub(crate) events: Mutex<EventCounts>,
 }
 
 struct Directory {
@@ -52,9 +57,10 @@ impl Store {
     }
 
     /// The store in a directory, opened for writing if it can be: `kms` holds the
-    /// customer's keys to try. One that is revoked, or whose key service refuses, is
-    /// served as revoked until a client restores it; one without a keyring is served as
-    /// disabled.
+    /// customer's keys to try. One that is revoked is served as revoked until a client
+    /// restores it; one whose key service refuses or does not answer also until that
+    /// unwraps again, which is tried each `recovery_interval` of the options; one without a
+    /// keyring is served as disabled.
     ///
     /// # Errors
     /// Those of [`Keyring::open`], except [`CmekRevoked`](ErrorKind::CmekRevoked),
@@ -77,7 +83,8 @@ impl Store {
             directory,
             state: RwLock::new(state),
             opening: Mutex::default(),
-            rotations: Mutex::default(),
+            revocations: AtomicU64::new(0),
+            events: Mutex::default(),
         }
     }
 
@@ -103,59 +110,127 @@ impl Store {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
+    /// Revocations so far, for [`restore`](Self::restore): a later one is newer than the
+    /// wish to restore.
+    pub(crate) fn revocations(&self) -> u64 {
+        self.revocations.load(Ordering::SeqCst)
+    }
+
     fn opening(&self) -> MutexGuard<'_, ()> {
         self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes in the keyring that `open` gives, without its keys if the store was revoked
+    /// after the first `revocations`.
+    fn open_by(&self, revocations: u64, open: impl FnOnce() -> Result<Keyring>) -> Result<()> {
+        if self.revocations() != revocations {
+            return Err(withdrawn());
+        }
+        let keyring = open()?;
+        self.set(State::Open(keyring.clone()));
+        self.unless_revoked(revocations, &keyring)
+    }
+
+    fn unless_revoked(&self, revocations: u64, keyring: &Keyring) -> Result<()> {
+        if self.revocations() == revocations {
+            return Ok(());
+        }
+        keyring.access().revoke()?;
+        Err(withdrawn())
+    }
+
     /// Gives a store without a keyring one, under `kms`.
     pub(crate) fn create(&self, kms: Arc<dyn Kms>) -> Result<()> {
+        let revocations = self.revocations();
         let _opening = self.opening();
         let Some(directory) = &self.directory else { return Err(handed()) };
-        let options = directory.options.clone();
-        let keyring = Keyring::enable(directory.storage(), kms, options)?;
-        self.set(State::Open(keyring));
-        Ok(())
+        self.open_by(revocations, || {
+            Keyring::create(
+                directory.storage(),
+                kms,
+                directory.options.clone().allowing_plaintext(),
+            )
+        })
     }
 
+    /// Takes the keys away, whatever else goes on.
     pub(crate) fn revoke(&self) -> Result<()> {
-        let _opening = self.opening();
+        // First, so that an opening that this does not see yet sees this.
+        self.revocations.fetch_add(1, Ordering::SeqCst);
         match (self.state(), &self.directory) {
-            (State::Open(keyring), _) => keyring.revoke(),
+            (State::Open(keyring), _) => keyring.access().revoke(),
             (State::Plain, _) => Ok(()),
             (State::Closed(_), Some(directory)) => {
-                Keyring::request_revocation(&directory.storage())?;
-                self.set(State::Closed(directory.refusal(&Error::new(
-                    ErrorKind::CmekRevoked,
-                    "access to the store was withdrawn on request",
-                ))));
-                Ok(())
-            }
-            (State::Closed(_), None) => Err(handed()),
-        }
-    }
-
-    pub(crate) fn restore(&self) -> Result<()> {
-        if let State::Open(keyring) = self.state() {
-            // Without the lock: a revocation must not wait for the key service.
-            return keyring.restore();
-        }
-        let _opening = self.opening();
-        match (self.state(), &self.directory) {
-            (State::Open(keyring), _) => keyring.restore(),
-            (State::Plain, _) => Ok(()),
-            (State::Closed(_), Some(directory)) => {
-                let (storage, options) = (directory.storage(), directory.options.clone());
-                match Keyring::open_and_restore(storage, directory.kms.clone(), options) {
-                    Ok(keyring) => self.set(State::Open(keyring)),
-                    Err(error) => {
-                        self.set(State::Closed(directory.refusal(&error)));
-                        return Err(error);
+                Access::request_revocation(&directory.storage())?;
+                let closed = directory.refusal(&withdrawn());
+                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+                match &*state {
+                    // Opened meanwhile.
+                    State::Open(keyring) => {
+                        let keyring = keyring.clone();
+                        drop(state);
+                        keyring.access().revoke()
+                    }
+                    _ => {
+                        *state = State::Closed(closed);
+                        Ok(())
                     }
                 }
-                Ok(())
             }
             (State::Closed(_), None) => Err(handed()),
         }
+    }
+
+    /// Gives the keys back, unless the store was revoked after the first `revocations`.
+    pub(crate) fn restore(&self, revocations: u64) -> Result<()> {
+        let _opening = self.opening();
+        match (self.state(), &self.directory) {
+            _ if self.revocations() != revocations => Err(withdrawn()),
+            (State::Open(keyring), _) => {
+                keyring.access().restore()?;
+                self.unless_revoked(revocations, &keyring)
+            }
+            (State::Plain, _) => Ok(()),
+            (State::Closed(_), Some(directory)) => {
+                let restored = self.open_by(revocations, || {
+                    let (storage, options) = (directory.storage(), directory.options.clone());
+                    Access::open_and_restore(storage, directory.kms.clone(), options)
+                });
+                if let Err(error) = &restored
+                    && !matches!(self.state(), State::Open(_))
+                {
+                    self.set(State::Closed(directory.refusal(error)));
+                }
+                restored
+            }
+            (State::Closed(_), None) => Err(handed()),
+        }
+    }
+
+    /// Opens the keyring if a key service is why it is closed: that may be back. One that
+    /// was revoked on request stays closed. Whether a later try may help.
+    pub(crate) fn reopen(&self) -> bool {
+        let Some(directory) = &self.directory else { return false };
+        let revocations = self.revocations();
+        let _opening = self.opening();
+        let waits = |state| matches!(state, State::Closed(Closed { kind: ErrorKind::Kms(_), .. }));
+        if waits(self.state()) {
+            let opened = self.open_by(revocations, || {
+                let (storage, options) = (directory.storage(), directory.options.clone());
+                Keyring::open(storage, directory.kms.clone(), options)
+            });
+            if let Err(error) = opened
+                && waits(self.state())
+            {
+                self.set(State::Closed(directory.refusal(&error)));
+            }
+        }
+        true
+    }
+
+    /// Between two tries to [`reopen`](Self::reopen); `None` for a keyring that was handed.
+    pub(crate) fn reopens_every(&self) -> Option<Duration> {
+        Some(self.directory.as_ref()?.options.access.recovery_interval)
     }
 
     /// Whether the store is under a customer's key: not without a keyring, not under
@@ -185,7 +260,7 @@ impl Store {
         match self.state() {
             State::Plain => Vec::new(),
             State::Closed(closed) => closed.slots,
-            State::Open(keyring) => keyring.slots(),
+            State::Open(keyring) => keyring.slots().list(),
         }
     }
 
@@ -208,7 +283,7 @@ impl Directory {
     fn open(&self) -> Result<State> {
         exists(&self.path)?;
         // Before opening, which leaves a lock file.
-        match Keyring::inspect(&self.storage()) {
+        match atrest::keyring::KeyringInfo::read(&self.storage()) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::KeyringMissing => return Ok(State::Plain),
             Err(error) => return Err(error.with_path(&self.path)),
@@ -228,7 +303,9 @@ impl Directory {
         Closed {
             kind: error.kind(),
             message: crate::rpc::sentence(error),
-            slots: Keyring::inspect(&self.storage()).map(|info| info.slots).unwrap_or_default(),
+            slots: atrest::keyring::KeyringInfo::read(&self.storage())
+                .map(|info| info.slots)
+                .unwrap_or_default(),
         }
     }
 }
@@ -240,6 +317,10 @@ fn exists(path: &Path) -> Result<()> {
     }
     let what = "expected a directory, found a file";
     Err(Error::new(ErrorKind::InvalidArgument, what).with_path(path))
+}
+
+fn withdrawn() -> Error {
+    Error::new(ErrorKind::CmekRevoked, "access to the store was withdrawn on request")
 }
 
 fn handed() -> Error {

@@ -11,7 +11,8 @@ pub(crate) const PIPE_CLOSED: u8 = 141;
 
 /// Exit code where no other fits.
 pub(crate) const FAILED: u8 = 1;
-const USAGE: u8 = 2;
+/// Exit code of a command that was not understood.
+pub(crate) const USAGE: u8 = 2;
 const REFUSED: u8 = 3;
 const NO_ANSWER: u8 = 4;
 const WRONG_KEY: u8 = 5;
@@ -25,13 +26,15 @@ const UNSUPPORTED: u8 = 12;
 
 pub(crate) const EXIT_CODES_HELP: &str = "\
 Exit codes:
-  0   done                                    7   no such keyring, file or data key
-  1   failed otherwise                        8   exists already
-  2   wrong usage or configuration            9   another process has the store open
-  3   the key service refuses the key        10   not an encrypted file
-  4   the key service gave no answer         11   file system or object store failed
-  5   wrong key, or somebody changed data    12   written by a newer version
-  6   file or keyring is damaged            130   interrupted
+  0   done                                    8   exists already
+  1   failed otherwise                        9   another process has the store open
+  2   wrong usage or configuration           10   not an encrypted file
+  3   the key service refuses the key        11   file system or object store failed
+  4   the key service gave no answer         12   written by a newer version
+  5   wrong key, or somebody changed data   129   ended by SIGHUP
+  6   file or keyring is damaged            130   ended by Ctrl-C (SIGINT)
+  7   no such keyring, file or data key     141   whoever read the output closed it
+                                            143   ended by SIGTERM
 ";
 
 /// What the command line makes of a kind of error.
@@ -209,7 +212,7 @@ impl Verdict {
             KmsErrorKind::Misconfigured => (
                 "kms-misconfigured",
                 USAGE,
-                "give the key as file:///absolute/path, env:NAME or passphrase: with --cmek or ATREST_CMEK",
+                "put right what the message names; a key is given with --cmek or ATREST_CMEK, in one of the forms that `atrest init --help` lists",
             ),
             KmsErrorKind::Protocol => {
                 ("kms-protocol", FAILED, "check that the URI names a key service of that kind")

@@ -11,6 +11,7 @@ mod audit;
 mod backup;
 mod cmek;
 mod decrypt;
+#[cfg(feature = "demo")]
 mod demo;
 mod doctor;
 mod encrypt;
@@ -25,10 +26,12 @@ mod serve;
 mod status;
 mod verify;
 
-const EXAMPLES: &str = "\
-Examples:
-  atrest demo
-  atrest keygen /etc/app/cmek.key
+#[cfg(feature = "demo")]
+const DEMO_EXAMPLE: &str = "  atrest demo\n";
+#[cfg(not(feature = "demo"))]
+const DEMO_EXAMPLE: &str = "";
+
+const EXAMPLES: &str = "  atrest keygen /etc/app/cmek.key
   atrest init data --cmek file:///etc/app/cmek.key
   atrest encrypt data report.pdf report.pdf --cmek file:///etc/app/cmek.key
   atrest status data --cmek file:///etc/app/cmek.key
@@ -39,7 +42,7 @@ Examples:
 #[command(
     name = "atrest",
     version,
-    after_help = format!("{EXAMPLES}\n{EXIT_CODES_HELP}"),
+    after_help = format!("Examples:\n{DEMO_EXAMPLE}{EXAMPLES}\n{EXIT_CODES_HELP}"),
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -64,6 +67,7 @@ pub(crate) enum Command {
     Audit(audit::Args),
     Reencrypt(reencrypt::Args),
     Keys(keys::Args),
+    #[cfg(feature = "demo")]
     Demo(demo::Args),
     Serve(serve::Args),
     Backup(backup::Args),
@@ -86,6 +90,7 @@ impl Command {
             Self::Audit(args) => args.run(out),
             Self::Reencrypt(args) => args.run(out),
             Self::Keys(args) => args.run(out),
+            #[cfg(feature = "demo")]
             Self::Demo(args) => args.run(out),
             Self::Serve(args) => args.run(out),
             Self::Backup(args) => args.run(out),

@@ -2,15 +2,13 @@
 
 use std::error::Error as StdError;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
-use anstyle::{AnsiColor, Style};
 use atrest::{Error, ErrorKind};
 use serde::Serialize;
 
-use crate::advice::{FAILED, PIPE_CLOSED, Verdict};
-use crate::output::{clean, style};
+use crate::advice::{PIPE_CLOSED, Verdict};
+use crate::paint::{CYAN, DIM, RED, clean};
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -21,6 +19,7 @@ pub(crate) enum Failure {
     /// Whoever read our output closed it: nobody is left to tell.
     PipeClosed,
     /// A step of the demonstration did not hold; the report says which.
+    #[cfg(feature = "demo")]
     Unheld,
 }
 
@@ -52,44 +51,36 @@ impl Failure {
         }
     }
 
-    /// What a user would see, each line behind `indent`.
-    pub(crate) fn indented(&self, indent: &str) -> String {
-        let Self::Error { error, advice } = self else { return String::new() };
-        let advice = advice.as_deref().unwrap_or(Verdict::of(error.kind()).advice);
-        format!(
-            "{indent}{}",
-            human(error, &causes(error), advice).replace('\n', &format!("\n{indent}"))
-        )
+    /// The kind of what failed.
+    pub(crate) fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Error { error, .. } => Some(error.kind()),
+            _ => None,
+        }
     }
 
-    /// Tells the user, and returns the exit code.
-    pub(crate) fn report(&self, json: bool) -> u8 {
-        let (error, advice) = match self {
-            Self::Error { error, advice } => (error, advice),
-            Self::PipeClosed => return PIPE_CLOSED,
-            Self::Unheld => return FAILED,
-        };
+    /// What there is to tell; `None` if nobody listens, or it was told already.
+    pub(crate) fn report(&self) -> Option<ErrorReport> {
+        let Self::Error { error, advice } = self else { return None };
         let verdict = Verdict::of(error.kind());
-        let advice = advice.as_deref().unwrap_or(verdict.advice);
-        let causes = causes(error);
-        let text = if json {
-            let path = error.path().map(|path| path.display().to_string());
-            let message = message(error);
-            let error = ErrorReport {
-                kind: verdict.name,
-                message,
-                path,
-                causes,
-                advice,
-                exit_code: verdict.exit_code,
-            };
-            serde_json::json!({ "error": error }).to_string()
-        } else {
-            human(error, &causes, advice)
-        };
-        // Nobody is left to tell if standard error is closed.
-        let _ = writeln!(anstream::stderr(), "{text}");
-        verdict.exit_code
+        Some(ErrorReport {
+            kind: verdict.name,
+            message: clean(&error.to_string()),
+            path: error.path().map(|path| path.display().to_string()),
+            causes: causes(error),
+            advice: advice.clone().unwrap_or_else(|| verdict.advice.to_owned()),
+            exit_code: verdict.exit_code,
+        })
+    }
+
+    /// How the process ends.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Error { error, .. } => Verdict::of(error.kind()).exit_code,
+            Self::PipeClosed => PIPE_CLOSED,
+            #[cfg(feature = "demo")]
+            Self::Unheld => crate::advice::FAILED,
+        }
     }
 }
 
@@ -105,19 +96,37 @@ impl From<atrest::kms::KmsError> for Failure {
     }
 }
 
-/// The JSON of a failure. Field names are stable.
+/// A failure as it is told. Field names are stable: they are the JSON.
 #[derive(Serialize)]
-struct ErrorReport<'a> {
-    kind: &'static str,
-    message: String,
-    path: Option<String>,
-    causes: Vec<String>,
-    advice: &'a str,
-    exit_code: u8,
+pub(crate) struct ErrorReport {
+    pub(crate) kind: &'static str,
+    pub(crate) message: String,
+    pub(crate) path: Option<String>,
+    pub(crate) causes: Vec<String>,
+    pub(crate) advice: String,
+    pub(crate) exit_code: u8,
 }
 
-fn message(error: &Error) -> String {
-    clean(&error.to_string())
+impl ErrorReport {
+    /// One line for machines, with warnings that were not told before.
+    pub(crate) fn json(&self, warnings: &[String]) -> String {
+        let mut document = serde_json::json!({ "error": self });
+        if !warnings.is_empty() {
+            document["warnings"] = warnings.into();
+        }
+        document.to_string()
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let mut text = RED.paint("error: ") + &self.message;
+        for cause in &self.causes {
+            // OK because a String takes any text.
+            let _ = write!(text, "\n  {}{cause}", DIM.paint("because: "));
+        }
+        let _ = write!(text, "\n   {}{}", CYAN.paint("advice: "), self.advice);
+        text
+    }
 }
 
 fn causes(error: &Error) -> Vec<String> {
@@ -130,17 +139,4 @@ fn causes(error: &Error) -> Vec<String> {
     // Some repeat what is below them at their end.
     causes.dedup_by(|below, above| above.ends_with(below.as_str()));
     causes
-}
-
-fn human(error: &Error, causes: &[String], advice: &str) -> String {
-    let red = style(Style::new().bold().fg_color(Some(AnsiColor::Red.into())));
-    let dim = style(Style::new().dimmed());
-    let cyan = style(Style::new().fg_color(Some(AnsiColor::Cyan.into())));
-    let mut text = red.paint("error: ") + &message(error);
-    for cause in causes {
-        // OK because a String takes any text.
-        let _ = write!(text, "\n  {}{cause}", dim.paint("because: "));
-    }
-    let _ = write!(text, "\n   {}{advice}", cyan.paint("advice: "));
-    text
 }

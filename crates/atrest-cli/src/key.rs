@@ -1,5 +1,4 @@
 //! From `--cmek URI` to the customer's key, asking for passphrases where one is needed.
-//! The only place that knows key schemes.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -10,6 +9,7 @@ use atrest::kms::{Kms, KmsErrorKind, Passphrase};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Result};
+use crate::schemes;
 use crate::signal::{self, NoEcho};
 
 /// Where a passphrase may stand instead of being asked for.
@@ -17,29 +17,85 @@ pub(crate) const PASSPHRASE_VARIABLE: &str = "ATREST_PASSPHRASE";
 /// The same for the new passphrase of `rotate cmek`.
 pub(crate) const NEW_PASSPHRASE_VARIABLE: &str = "ATREST_NEW_PASSPHRASE";
 
-/// `--cmek`, required.
-#[derive(clap::Args)]
-pub(crate) struct CmekArg {
-    /// The customer's key: file:///absolute/path, env:NAME, passphrase:, or a key service
-    /// (hcvault:, aws-kms:, gcp-kms:, azure-kms:, pkcs11:, kmip:)
-    #[arg(long, value_name = "URI", env = "ATREST_CMEK")]
-    pub(crate) cmek: String,
-}
+/// Where the customer's keys may stand instead of on the command line.
+const CMEK_VARIABLE: &str = "ATREST_CMEK";
 
-/// `--cmek`, required, for each slot that is needed.
+const SEVERAL: &str = "Once for each slot of a store with several. Without it: the variable \
+                       ATREST_CMEK, several separated by blanks.";
+
+/// `--cmek`, once for each key.
 #[derive(clap::Args)]
-pub(crate) struct CmeksArg {
-    /// The customer's key: file:///absolute/path, env:NAME, passphrase:, or a key service
-    /// (hcvault:, aws-kms:, gcp-kms:, azure-kms:, pkcs11:, kmip:). May be given
-    /// several times, for a store with several slots.
-    #[arg(long, value_name = "URI", env = "ATREST_CMEK", required = true)]
+pub(crate) struct CmekArgs {
+    #[arg(long, value_name = "URI")]
+    #[arg(help = schemes::help(), long_help = schemes::long_help(SEVERAL))]
     cmek: Vec<String>,
 }
 
-impl CmeksArg {
+impl CmekArgs {
+    /// The keys given; there may be none.
     pub(crate) fn open(&self) -> Result<Vec<Arc<dyn Kms>>> {
-        self.cmek.iter().map(|uri| open(uri, Words::Known, PASSPHRASE_VARIABLE)).collect()
+        self.uris().iter().map(|uri| open(uri, Words::Known, PASSPHRASE_VARIABLE)).collect()
     }
+
+    /// The same of a command that cannot do without.
+    pub(crate) fn some(&self) -> Result<Vec<Arc<dyn Kms>>> {
+        let keys = self.open()?;
+        if keys.is_empty() {
+            return Err(expected("the customer's key, found none", "with --cmek URI"));
+        }
+        Ok(keys)
+    }
+
+    /// The one key of a store that is made.
+    pub(crate) fn new_key(&self) -> Result<Arc<dyn Kms>> {
+        match &self.uris()[..] {
+            [uri] => open(uri, Words::New, PASSPHRASE_VARIABLE),
+            [] => {
+                let how =
+                    "as --cmek file:///PATH, made by `atrest keygen /PATH`, or as another URI";
+                Err(expected("the customer's key, found none", how))
+            }
+            uris => Err(expected(
+                &format!("one customer's key for a new store, found {}", uris.len()),
+                "with --cmek URI, add the others later with `atrest cmek add`",
+            )),
+        }
+    }
+
+    /// On the command line, or else in the variable. An empty one is as good as none.
+    fn uris(&self) -> Vec<String> {
+        if !self.cmek.is_empty() {
+            return self.cmek.iter().filter(|uri| !uri.is_empty()).cloned().collect();
+        }
+        std::env::var(CMEK_VARIABLE).map_or(Vec::new(), |text| separated(&text))
+    }
+}
+
+fn expected(what: &str, how: &str) -> Failure {
+    let kind = ErrorKind::Kms(KmsErrorKind::Misconfigured);
+    Failure::new(kind, format!("expected {what}"))
+        .advise(format!("give it {how}; without --cmek it comes from {CMEK_VARIABLE}"))
+}
+
+/// The URIs in a text. Blanks separate them, except inside of a path: what follows a blank
+/// has to begin with a scheme.
+fn separated(text: &str) -> Vec<String> {
+    let mut uris: Vec<String> = Vec::new();
+    for piece in text.split_inclusive(char::is_whitespace) {
+        match uris.last_mut() {
+            Some(uri) if !begins_with_scheme(piece) => uri.push_str(piece),
+            _ => uris.push(piece.to_owned()),
+        }
+    }
+    let trimmed = uris.iter().map(|uri| uri.trim().to_owned());
+    trimmed.filter(|uri| !uri.is_empty()).collect()
+}
+
+fn begins_with_scheme(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_lowercase())
+            && scheme.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    })
 }
 
 /// Whether the words of a passphrase are new, and so asked for twice.
@@ -103,4 +159,24 @@ fn ask(prompt: &str) -> Result<String> {
         }
         atrest::Error::io("the terminal gives no passphrase", error).into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_separate_uris_and_not_paths() {
+        let of = |text: &str| separated(text);
+        assert_eq!(of(""), [""; 0]);
+        assert_eq!(of("  "), [""; 0]);
+        assert_eq!(of("env:A"), ["env:A"]);
+        assert_eq!(
+            of(" env:A\n\tfile:///b  hcvault://h/k,1 \n"),
+            ["env:A", "file:///b", "hcvault://h/k,1"]
+        );
+        assert_eq!(of("file:///my own keys/a env:B"), ["file:///my own keys/a", "env:B"]);
+        // No URI at all: the error quotes it whole.
+        assert_eq!(of("cmek.key other"), ["cmek.key other"]);
+    }
 }

@@ -9,23 +9,29 @@ mod cmd;
 mod failure;
 mod key;
 mod output;
+mod paint;
 mod progress;
 mod scan;
+mod schemes;
 mod signal;
 mod staged;
 mod store;
 mod table;
 mod units;
+mod usage;
 
 fn main() -> ExitCode {
-    let cli = cmd::Cli::parse();
+    let cli = match cmd::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::report(&error),
+    };
     let mut out = output::Out::new(cli.json);
-    let result = signal::install().and_then(|()| cli.command.run(&mut out));
+    let result = signal::install(cli.json).and_then(|()| cli.command.run(&mut out));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             signal::exit_if_interrupted();
-            ExitCode::from(failure.report(cli.json))
+            ExitCode::from(out.failure(&failure))
         }
     }
 }

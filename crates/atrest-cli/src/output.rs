@@ -1,22 +1,24 @@
-//! What is printed, and how: text for people with colours where they work, JSON for
-//! machines.
+//! What is printed: text for people, JSON for machines.
 
 use std::io::Write;
 
-use anstyle::Style;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
+use crate::paint::YELLOW;
 
-/// Standard output. Colours are stripped unless it is a terminal that wants them
-/// (`NO_COLOR` and `CLICOLOR_FORCE` are respected).
+/// Standard output, and what is told beside it. Colours are stripped unless it is a
+/// terminal that wants them (`NO_COLOR` and `CLICOLOR_FORCE` are respected).
 pub(crate) struct Out {
     json: bool,
+    /// What machines are told with the result or the error: on standard error they expect
+    /// one document.
+    warnings: Vec<String>,
 }
 
 impl Out {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, warnings: Vec::new() }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -29,14 +31,15 @@ impl Out {
         value: &T,
         text: impl FnOnce() -> String,
     ) -> Result<()> {
-        if self.json { self.line(&to_json(value)) } else { self.line(&text()) }
+        let text = if self.json { self.document(value) } else { text() };
+        self.line(&text)
     }
 
-    /// The same on standard error, for a command whose data went to standard output.
-    pub(crate) fn result_aside<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) {
-        let text = if self.json { to_json(value) } else { text() };
-        if !text.is_empty() {
-            note(&text);
+    /// The same on standard error, for a command whose data went to standard output;
+    /// people get nothing.
+    pub(crate) fn result_aside<T: Serialize>(&mut self, value: &T) {
+        if self.json {
+            note(&self.document(value));
         }
     }
 
@@ -44,52 +47,46 @@ impl Out {
         let mut stdout = anstream::stdout().lock();
         writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(Failure::stdout)
     }
+
+    /// People read it on standard error at once, machines as a field `warnings` of what
+    /// comes next.
+    pub(crate) fn warn(&mut self, text: &str) {
+        if self.json {
+            self.warnings.push(text.to_owned());
+        } else {
+            note(&format!("{}{text}", YELLOW.paint("warning: ")));
+        }
+    }
+
+    /// Tells why the command failed, on standard error. Returns the exit code.
+    pub(crate) fn failure(&mut self, failure: &Failure) -> u8 {
+        if let Some(report) = failure.report() {
+            let warnings = std::mem::take(&mut self.warnings);
+            note(&if self.json { report.json(&warnings) } else { report.text() });
+        }
+        failure.exit_code()
+    }
+
+    fn document<T: Serialize>(&mut self, value: &T) -> String {
+        let warnings = std::mem::take(&mut self.warnings);
+        let json = if warnings.is_empty() {
+            serde_json::to_string_pretty(value)
+        } else {
+            serde_json::to_string_pretty(&Warned { value, warnings })
+        };
+        // OK because our reports are structs with string keys and no failing Serialize.
+        json.expect("a report is JSON")
+    }
 }
 
-fn to_json<T: Serialize>(value: &T) -> String {
-    // OK because our reports have string keys and no failing Serialize.
-    serde_json::to_string_pretty(value).expect("a report is JSON")
+#[derive(Serialize)]
+struct Warned<'a, T> {
+    #[serde(flatten)]
+    value: &'a T,
+    warnings: Vec<String>,
 }
 
 /// A line on standard error. If that is closed nobody is left to tell.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
-}
-
-/// A warning on standard error.
-pub(crate) fn warn(text: &str) {
-    note(&format!("{}{text}", YELLOW.paint("warning: ")));
-}
-
-/// Wraps text in a style's escape codes.
-#[derive(Clone, Copy)]
-pub(crate) struct Paint(Style);
-
-pub(crate) fn style(style: Style) -> Paint {
-    Paint(style)
-}
-
-impl Paint {
-    pub(crate) fn paint(self, text: &str) -> String {
-        format!("{}{text}{}", self.0.render(), self.0.render_reset())
-    }
-}
-
-pub(crate) const BOLD: Paint = Paint(Style::new().bold());
-pub(crate) const DIM: Paint = Paint(Style::new().dimmed());
-pub(crate) const GREEN: Paint = colour(anstyle::AnsiColor::Green);
-pub(crate) const RED: Paint = colour(anstyle::AnsiColor::Red);
-pub(crate) const YELLOW: Paint = colour(anstyle::AnsiColor::Yellow);
-
-const fn colour(colour: anstyle::AnsiColor) -> Paint {
-    Paint(Style::new().fg_color(Some(anstyle::Color::Ansi(colour))))
-}
-
-/// Text from outside, such as a file name, without what could steer a terminal.
-pub(crate) fn clean(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && c != '\n' { clean.extend(c.escape_default()) } else { clean.push(c) }
-    }
-    clean
 }

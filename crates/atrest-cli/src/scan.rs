@@ -5,14 +5,14 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use atrest::fs::is_keyring;
+use atrest::names::is_keyring_name;
 use atrest::{DataKeyId, Error, ErrorKind, Expect, HEADER_LEN, Header, Keyring};
 use serde::Serialize;
 
 use crate::advice::Verdict;
 use crate::failure::{Failure, Result};
-use crate::output::clean;
-use crate::progress;
+use crate::paint::clean;
+use crate::{progress, units};
 
 /// Problem files that are named; more are only counted.
 const PROBLEMS_MAX: usize = 100;
@@ -72,7 +72,9 @@ pub(crate) fn scan(dir: &Path, keyring: Option<&Keyring>, json: bool) -> Result<
             let path = entry.path();
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => directories.push(path),
-                Ok(kind) if kind.is_file() && !is_keyring(&path) => {
+                Ok(kind)
+                    if kind.is_file() && !is_keyring_name(entry.file_name().as_encoded_bytes()) =>
+                {
                     scan.file(&path, keyring);
                     progress.inc(1);
                 }
@@ -83,6 +85,21 @@ pub(crate) fn scan(dir: &Path, keyring: Option<&Keyring>, json: bool) -> Result<
     progress.finish_and_clear();
     scan.problems.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(scan)
+}
+
+/// Refuses a directory for a new store where encrypted files lie: their keyring is lost,
+/// and a new one would hide that.
+pub(crate) fn refuse_foreign(found: &Scan, dir: &Path) -> Result<()> {
+    if found.encrypted.files == 0 {
+        return Ok(());
+    }
+    let files = units::counted(found.encrypted.files, "encrypted file");
+    let what =
+        format!("expected a directory without encrypted files, found {files} and no keyring");
+    let failure = Failure::from(Error::new(ErrorKind::KeyringExists, what).with_path(dir));
+    Err(failure.advise(
+        "bring back the keyring of these files (`atrest recover`, a backup), or give another directory",
+    ))
 }
 
 impl Scan {

@@ -10,11 +10,16 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::failure::Result;
+use crate::failure::{ErrorReport, Result};
 use crate::output::note;
 
-static STATE: Mutex<State> =
-    Mutex::new(State { half_made: Vec::new(), committing: 0, stoppable: 0, terminal: None });
+static STATE: Mutex<State> = Mutex::new(State {
+    half_made: Vec::new(),
+    committing: 0,
+    stoppable: 0,
+    terminal: None,
+    json: false,
+});
 /// The signal that stoppable work has to end for; 0 for none.
 static INTERRUPTED: AtomicI32 = AtomicI32::new(0);
 
@@ -27,6 +32,8 @@ struct State {
     stoppable: usize,
     /// The terminal, and how it was before its echo was switched off.
     terminal: Option<(File, Termios)>,
+    /// Whether machines read standard error.
+    json: bool,
 }
 
 fn state() -> MutexGuard<'static, State> {
@@ -34,7 +41,8 @@ fn state() -> MutexGuard<'static, State> {
 }
 
 /// Starts the thread that waits for signals.
-pub(crate) fn install() -> Result<()> {
+pub(crate) fn install(json: bool) -> Result<()> {
+    state().json = json;
     let what = "signals cannot be handled";
     let mut signals =
         Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|e| atrest::Error::io(what, e))?;
@@ -45,13 +53,13 @@ pub(crate) fn install() -> Result<()> {
             let state = state();
             if state.committing > 0 && !seen {
                 seen = true;
-                note("interrupted: finishing the commit first; once more stops now");
+                tell(&state, "interrupted: finishing the commit first; once more stops now");
                 continue;
             }
             if state.stoppable > 0 && !seen {
                 seen = true;
                 INTERRUPTED.store(signal, Ordering::Relaxed);
-                note("interrupted: cleaning up first; once more stops now");
+                tell(&state, "interrupted: cleaning up first; once more stops now");
                 continue;
             }
             end(&state, signal);
@@ -74,8 +82,31 @@ fn end(state: &State, signal: i32) -> ! {
         // Nothing better can be done if the terminal is gone.
         let _ = tcsetattr(terminal, OptionalActions::Now, before);
     }
-    note("interrupted");
-    std::process::exit(128 + signal);
+    let exit_code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
+    if state.json {
+        note(&interruption(exit_code).json(&[]));
+    } else {
+        note("interrupted");
+    }
+    std::process::exit(exit_code.into());
+}
+
+/// For people: machines get one document, at the end.
+fn tell(state: &State, what: &str) {
+    if !state.json {
+        note(what);
+    }
+}
+
+fn interruption(exit_code: u8) -> ErrorReport {
+    ErrorReport {
+        kind: "interrupted",
+        message: "interrupted by a signal".into(),
+        path: None,
+        causes: Vec::new(),
+        advice: "run the command again: no half-made file has its own name".into(),
+        exit_code,
+    }
 }
 
 /// Something that is removed when the process is interrupted while this guard lives.

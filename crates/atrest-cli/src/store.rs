@@ -1,82 +1,307 @@
-//! A store in a directory: opening it, and the names of files in it.
+//! The one place that opens stores: from a command's arguments to the keyring, whose image
+//! is read once.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use atrest::fs::is_keyring;
-use atrest::keyring::{DirectoryStorage, KmsSet};
-use atrest::kms::Kms;
-use atrest::{ErrorKind, Keyring, Options};
+use atrest::keyring::{
+    Access, Audit, AuditEvent, DirectoryStorage, ImageInfo, ImagePlace, KEYRING_FILE, KeyringInfo,
+    KeyringStorage, Recovery, SlotInfo,
+};
+use atrest::kms::{Kms, KmsErrorKind};
+use atrest::{EncryptedFs, ErrorKind, Keyring, Options, Store};
 
 use crate::failure::{Failure, Result};
+use crate::key::CmekArgs;
+use crate::{signal, units};
 
-/// Options of a command that opens a store for a moment: what is due is done by the
-/// command itself, not by a thread.
-pub(crate) fn options() -> Options {
-    let mut options = Options::default();
-    options.background = false;
-    options
+mod names;
+
+/// The store that a command is about, and the keys that open it.
+#[derive(clap::Args)]
+pub(crate) struct StoreArgs {
+    /// The store's directory.
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) cmek: CmekArgs,
+    /// Longest time for all calls to key services in one step; 15s if not given.
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    kms_timeout: Option<Duration>,
 }
 
-pub(crate) fn open(dir: &Path, kms: impl Into<KmsSet>) -> Result<Keyring> {
-    Ok(Keyring::open(storage(dir)?, kms, options()).map_err(|error| with_dir(error, dir))?)
+type Keys = Vec<Arc<dyn Kms>>;
+
+impl StoreArgs {
+    /// Opens the store for writing.
+    pub(crate) fn open(&self) -> Result<Opened> {
+        self.open_with(self.keys()?)
+    }
+
+    /// The same with these keys, instead of those given.
+    pub(crate) fn open_with(&self, keys: Keys) -> Result<Opened> {
+        self.opened(keys, Keyring::open)
+    }
+
+    /// Opens the store for reading, beside a writer or not.
+    pub(crate) fn open_read_only(&self) -> Result<Opened> {
+        self.read_only_with(self.keys()?)
+    }
+
+    /// The same with these keys, instead of those given.
+    pub(crate) fn read_only_with(&self, keys: Keys) -> Result<Opened> {
+        self.opened(keys, Keyring::open_read_only)
+    }
+
+    /// Opens a store for writing that may be revoked, and gives access back.
+    pub(crate) fn open_and_restore(&self) -> Result<Opened> {
+        self.opened(self.keys()?, Access::open_and_restore)
+    }
+
+    /// All events of the audit trail, also of a store that is revoked.
+    pub(crate) fn audit(&self) -> Result<Vec<AuditEvent>> {
+        let keys = self.keys()?;
+        let events = Audit::read(&storage(&self.dir)?, keys, &self.options());
+        events.map_err(|error| self.at(error))
+    }
+
+    /// Asks whoever opens the store from now on, or has it open, to give its keys up.
+    pub(crate) fn request_revocation(&self) -> Result<()> {
+        Access::request_revocation(&storage(&self.dir)?).map_err(|error| self.at(error))
+    }
+
+    pub(crate) fn is_revocation_requested(&self) -> Result<bool> {
+        Access::is_revocation_requested(&storage(&self.dir)?).map_err(|error| self.at(error))
+    }
+
+    /// What can be read without a key.
+    pub(crate) fn inspect(&self) -> Result<KeyringInfo> {
+        inspect(&self.dir)
+    }
+
+    /// Whether there is a keyring, or an older image of one.
+    pub(crate) fn has_keyring(&self) -> Result<bool> {
+        if self.dir.join(KEYRING_FILE).symlink_metadata().is_ok() {
+            return Ok(true);
+        }
+        Ok(!DirectoryStorage::new(&self.dir).kept()?.is_empty())
+    }
+
+    /// Refuses a directory that is no store, before anything else is looked at.
+    pub(crate) fn check(&self) -> Result<()> {
+        storage(&self.dir).map(drop)
+    }
+
+    /// The path of the file `name` in the store.
+    pub(crate) fn resolve(&self, name: &str) -> Result<PathBuf> {
+        self.check()?;
+        names::resolve(&self.dir, name)
+    }
+
+    /// Creates the keyring of a new store in the directory, which exists.
+    pub(crate) fn create(&self, key: Arc<dyn Kms>, options: Options) -> Result<Keyring> {
+        create(&self.dir, key, options)
+    }
+
+    /// Creates a keyring beside the plaintext files of a directory in use.
+    pub(crate) fn enable(&self, key: Arc<dyn Kms>) -> Result<Keyring> {
+        let keyring = Keyring::create(
+            DirectoryStorage::new(&self.dir),
+            key,
+            self.options().allowing_plaintext(),
+        );
+        keyring.map_err(|error| self.at(error))
+    }
+
+    /// The images of the keyring that are there, each tried with the keys.
+    pub(crate) fn images(&self, mirror: Option<&Path>, keys: &Keys) -> Result<Vec<ImageInfo>> {
+        let images = mirrored(&self.dir, mirror).images(keys, &self.options());
+        images.map_err(|error| self.at(error))
+    }
+
+    /// Puts an image back.
+    pub(crate) fn recover(
+        &self,
+        mirror: Option<&Path>,
+        place: ImagePlace,
+        keys: Keys,
+    ) -> Result<Recovery> {
+        let _committing = signal::Committing::begin();
+        let storage = mirrored(&self.dir, mirror);
+        match storage.recover(place, keys, self.options()) {
+            Ok((_, recovery)) => Ok(recovery),
+            Err(error) => Err(self.at(error)),
+        }
+    }
+
+    /// Options of a command that opens a store for a moment: what is due is done by the
+    /// command itself, not by a thread.
+    pub(crate) fn options(&self) -> Options {
+        let mut options = Options::default();
+        options.background = false;
+        options.kms_deadline = self.kms_timeout.unwrap_or(options.kms_deadline);
+        options
+    }
+
+    /// The keys given, at least one.
+    pub(crate) fn keys(&self) -> Result<Keys> {
+        self.check()?;
+        let keys = self.cmek.open()?;
+        if keys.is_empty() {
+            let slots = self.inspect()?.slots;
+            let what = "expected the customer's key, found none";
+            let failure = Failure::new(ErrorKind::Kms(KmsErrorKind::Misconfigured), what);
+            return Err(failure.advise(format!(
+                "give it with --cmek or in ATREST_CMEK; {}",
+                wanted(slots.iter())
+            )));
+        }
+        Ok(keys)
+    }
+
+    fn opened(
+        &self,
+        keys: Keys,
+        open: impl FnOnce(DirectoryStorage, Keys, Options) -> atrest::Result<Keyring>,
+    ) -> Result<Opened> {
+        let given = keys.iter().map(|key| key.key_uri().to_string()).collect();
+        let keyring = open(storage(&self.dir)?, keys, self.options());
+        let keyring = keyring.map_err(|error| self.at(error))?;
+        Ok(Opened { inner: Store::over(keyring)?, given })
+    }
+
+    fn at(&self, error: atrest::Error) -> Failure {
+        at(&self.dir, error)
+    }
 }
 
-pub(crate) fn open_read_only(dir: &Path, kms: Arc<dyn Kms>) -> Result<Keyring> {
-    let keyring = Keyring::open_read_only(storage(dir)?, kms, options());
-    Ok(keyring.map_err(|error| with_dir(error, dir))?)
+/// An open store.
+pub(crate) struct Opened {
+    inner: Store,
+    /// The URIs of the keys it was opened with.
+    given: Vec<String>,
 }
 
-/// The keyring's place in an existing directory. An opening must not leave a lock file
-/// in a directory that never was a store.
-pub(crate) fn storage(dir: &Path) -> Result<DirectoryStorage> {
+impl Opened {
+    pub(crate) fn files(&self) -> &EncryptedFs {
+        self.inner.files()
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner
+    }
+
+    pub(crate) fn keyring(&self) -> &Keyring {
+        self.inner.keyring()
+    }
+
+    /// Ends the store cleanly, with all counts kept.
+    pub(crate) fn close(self) -> Result<()> {
+        Ok(self.inner.close()?)
+    }
+
+    /// Changes the keyring. An interruption waits for it, and an error names the slots
+    /// whose keys are missing.
+    pub(crate) fn commit<T>(&self, change: impl FnOnce(&Store) -> atrest::Result<T>) -> Result<T> {
+        let _committing = signal::Committing::begin();
+        change(&self.inner).map_err(|error| self.explain(error))
+    }
+
+    fn explain(&self, error: atrest::Error) -> Failure {
+        let slots = self.keyring().slots().list();
+        let said = chain(&error);
+        let missing = slots.iter().filter(|slot| !self.given.contains(&slot.key_uri));
+        let missing: Vec<_> = missing.collect();
+        // A key that is itself misconfigured has the same kind.
+        let is_about_one = missing.iter().any(|slot| said.contains(&slot.key_uri));
+        if error.kind() != ErrorKind::Kms(KmsErrorKind::Misconfigured) || !is_about_one {
+            return error.into();
+        }
+        let advice = format!("this needs the key of every slot; {}", wanted(missing.into_iter()));
+        Failure::from(error).advise(advice)
+    }
+}
+
+/// What an error says, with what is below it.
+fn chain(error: &atrest::Error) -> String {
+    let mut said = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        said.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    said
+}
+
+/// How to give the keys of these slots.
+fn wanted<'a>(slots: impl Iterator<Item = &'a SlotInfo>) -> String {
+    let each = slots.map(|slot| format!("for the slot {}: --cmek {}", slot.name, slot.key_uri));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+/// What can be read of the store in a directory without a key.
+pub(crate) fn inspect(dir: &Path) -> Result<KeyringInfo> {
+    KeyringInfo::read(&storage(dir)?).map_err(|error| at(dir, error))
+}
+
+/// The store in a directory that has no arguments of a command.
+#[cfg(feature = "demo")]
+pub(crate) fn open(dir: &Path, key: Arc<dyn Kms>, options: Options) -> Result<Keyring> {
+    Ok(Keyring::open(DirectoryStorage::new(dir), key, options)?)
+}
+
+/// A new store in a directory that is there.
+pub(crate) fn create(dir: &Path, key: Arc<dyn Kms>, options: Options) -> Result<Keyring> {
+    let keyring = Keyring::create(DirectoryStorage::new(dir), key, options);
+    keyring.map_err(|error| at(dir, error))
+}
+
+/// The keyring's place in an existing directory. An opening must not leave a lock file in
+/// a directory that never was a store.
+fn storage(dir: &Path) -> Result<DirectoryStorage> {
     match dir.metadata() {
         Ok(metadata) if !metadata.is_dir() => {
             let what = "expected a directory, found a file";
             return Err(atrest::Error::new(ErrorKind::InvalidArgument, what).with_path(dir).into());
         }
         Ok(_) => {}
-        Err(source) => return Err(Failure::io("the store cannot be opened", dir, source)),
+        Err(source) => {
+            let is_missing = source.kind() == std::io::ErrorKind::NotFound;
+            let failure = Failure::io("the store cannot be opened", dir, source);
+            let better = "check the path; `atrest init DIR --cmek URI` creates a store";
+            return Err(if is_missing { failure.advise(better) } else { failure });
+        }
     }
     let storage = DirectoryStorage::new(dir);
-    Keyring::inspect(&storage).map_err(|error| with_dir(error, dir))?;
+    if let Err(source) = dir.join(KEYRING_FILE).symlink_metadata()
+        && source.kind() == std::io::ErrorKind::NotFound
+    {
+        // Says what is there instead.
+        KeyringInfo::read(&storage).map_err(|error| at(dir, error))?;
+    }
     Ok(storage)
 }
 
-fn with_dir(error: atrest::Error, dir: &Path) -> atrest::Error {
-    error.with_path(dir)
+/// An error of the store in `dir`. A lost keyring of which older images are left is none to
+/// create anew.
+fn at(dir: &Path, error: atrest::Error) -> Failure {
+    let is_lost = match error.kind() {
+        ErrorKind::KeyringMissing => true,
+        ErrorKind::KeyringExists => !dir.join(KEYRING_FILE).exists(),
+        _ => false,
+    };
+    let failure = Failure::from(error.with_path(dir));
+    if is_lost && DirectoryStorage::new(dir).kept().is_ok_and(|kept| !kept.is_empty()) {
+        let dir = dir.display();
+        return failure.advise(format!("see what they open: atrest recover {dir} --cmek URI"));
+    }
+    failure
 }
 
-/// The path of `name` in the store, refused if it is the keyring's or leads out of the
-/// store.
-pub(crate) fn resolve(dir: &Path, name: &str) -> Result<PathBuf> {
-    let refuse = |what: &str| {
-        Err(Failure::new(ErrorKind::InvalidArgument, format!("{name:?}: {what}"))
-            .advise("give a name relative to the store, such as report.pdf or db/000017.sst"))
-    };
-    let path = Path::new(name);
-    if name.is_empty() || name.ends_with('/') {
-        return refuse("expected the name of a file");
-    }
-    if name.chars().any(char::is_control) {
-        return refuse("expected a name without control characters");
-    }
-    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
-        return refuse("expected a name inside the store, found a path that leads out of it");
-    }
-    if is_keyring(path) {
-        return refuse("the name belongs to the keyring");
-    }
-    let full = dir.join(path);
-    let parent = full.parent().unwrap_or(dir);
-    match (parent.canonicalize(), dir.canonicalize()) {
-        (Ok(parent), Ok(dir)) if !parent.starts_with(&dir) => {
-            refuse("expected a name inside the store, found a link that leads out of it")
-        }
-        (Err(source), _) | (_, Err(source)) => {
-            Err(Failure::io("the directory of the file does not open", parent, source))
-        }
-        _ if full.is_symlink() => refuse("expected a file, found a symbolic link"),
-        _ => Ok(full),
+fn mirrored(dir: &Path, mirror: Option<&Path>) -> DirectoryStorage {
+    let storage = DirectoryStorage::new(dir);
+    match mirror {
+        Some(mirror) => storage.with_mirror(mirror),
+        None => storage,
     }
 }

@@ -1,6 +1,6 @@
 //! Tables and bars in text.
 
-use crate::output::Paint;
+use crate::paint::Paint;
 
 /// Where a column's text stands.
 #[derive(Clone, Copy)]
@@ -50,7 +50,7 @@ impl Table {
             widest.max(self.columns[column].0.chars().count())
         };
         let widths: Vec<_> = (0..self.columns.len()).map(width_of).collect();
-        let heads = self.columns.iter().map(|(head, _)| Cell::painted(*head, crate::output::DIM));
+        let heads = self.columns.iter().map(|(head, _)| Cell::painted(*head, crate::paint::DIM));
         let mut lines = vec![self.line(&heads.collect::<Vec<_>>(), &widths)];
         lines.extend(self.rows.iter().map(|row| self.line(row, &widths)));
         lines.join("\n")
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn columns_line_up_whatever_the_colours() {
         let mut table = Table::new(&[("name", Align::Left), ("bytes", Align::Right)]);
-        table.row([Cell::painted("a", crate::output::GREEN), "12345678".into()]);
+        table.row([Cell::painted("a", crate::paint::GREEN), "12345678".into()]);
         table.row(["longer".into(), "1".into()]);
         let plain = anstream::adapter::strip_str(&table.render()).to_string();
         assert_eq!(plain, "  name       bytes\n  a       12345678\n  longer         1");

@@ -20,8 +20,8 @@ pub(crate) fn integrity(what: impl Into<String>) -> KmsError {
 
 /// The unwrapped bytes as a store key. A success of another length is no proof of access,
 /// and no key.
-pub(crate) fn store_key(bytes: &[u8]) -> Result<atrest::StoreKey, KmsError> {
-    atrest::StoreKey::from_slice(bytes).ok_or_else(|| {
+pub(crate) fn slot_key(bytes: &[u8]) -> Result<atrest::kms::SlotKey, KmsError> {
+    atrest::kms::SlotKey::from_slice(bytes).ok_or_else(|| {
         integrity(format!("expected 32 bytes under the wrapping, found {}", bytes.len()))
     })
 }

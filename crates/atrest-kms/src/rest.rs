@@ -78,15 +78,23 @@ impl Rest {
         if let Some(path) = ca {
             tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates(path)?)));
         }
-        let remote = url
-            .strip_prefix("https://")
-            .and_then(|rest| HostPort::parse(rest.split('/').next()?, 443))
-            .is_some_and(|address| !address.is_loopback());
+        let remote = url.starts_with("https://") && !is_loopback(url);
         Ok(Self::with(|config| {
             let config = config.tls_config(tls.build());
             // Without TLS a proxy would read the token.
             if remote { config } else { config.proxy(None) }
         }))
+    }
+
+    /// A client for the token endpoint at `url`, which a long-lived credential is sent to.
+    /// The CA of a key URI is believed for the key service alone, since who edits a
+    /// keyring edits its URIs; on this machine there is no network to be read.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    #[cfg(any(feature = "azure", feature = "gcp"))]
+    pub(crate) fn for_tokens(url: &str, ca: Option<&str>) -> Result<Self, KmsError> {
+        Self::new(url, token_ca(url, ca))
     }
 
     /// A client for metadata services, which a proxy would not reach.
@@ -181,15 +189,24 @@ impl Answer {
         }
     }
 
-    /// What the status alone says, the same for every service.
+    /// What an answer says that is not in the service's own words: never that access is
+    /// denied, since a gateway in between, or another service behind the same address,
+    /// answers 401, 403 and 404 as well.
     pub(crate) fn kind_by_status(&self) -> KmsErrorKind {
         match self.status {
-            401 => KmsErrorKind::Unauthenticated,
-            403 => KmsErrorKind::AccessDenied,
-            404 => KmsErrorKind::NotFound,
             429 => KmsErrorKind::Throttled,
-            408 | 500..=599 => KmsErrorKind::Unreachable,
+            401 | 403 | 404 | 408 | 500..=599 => KmsErrorKind::Unreachable,
             _ => KmsErrorKind::Protocol,
+        }
+    }
+
+    /// What a failure of a machine's metadata service says: whatever its status, nothing
+    /// about the key.
+    #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+    pub(crate) fn kind_of_metadata(&self) -> KmsErrorKind {
+        match self.status {
+            429 => KmsErrorKind::Throttled,
+            _ => KmsErrorKind::Unreachable,
         }
     }
 }
@@ -223,6 +240,18 @@ fn no_answer(error: ureq::Error) -> KmsError {
     fail(kind, what).with_source(error)
 }
 
+/// Whether the URL's host can only be this machine.
+fn is_loopback(url: &str) -> bool {
+    let host = url.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+    let address = host.and_then(|host| HostPort::parse(host, 443));
+    address.is_some_and(|address| address.is_loopback())
+}
+
+#[cfg(any(feature = "azure", feature = "gcp"))]
+fn token_ca<'a>(url: &str, ca: Option<&'a str>) -> Option<&'a str> {
+    ca.filter(|_| is_loopback(url))
+}
+
 fn certificates(path: &str) -> Result<Vec<Certificate<'static>>, KmsError> {
     let cannot =
         |source| misconfigured(format!("the CA file {path} cannot be read")).with_source(source);
@@ -239,4 +268,37 @@ fn certificates(path: &str) -> Result<Vec<Certificate<'static>>, KmsError> {
         return Err(misconfigured(format!("expected certificates in {path}, found none")));
     }
     Ok(certificates)
+}
+
+#[cfg(all(test, feature = "all"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ca_of_a_key_uri_is_not_believed_for_token_endpoints() {
+        for url in [
+            "https://oauth2.googleapis.com/token",
+            "https://login.microsoftonline.com:443/tenant/oauth2/v2.0/token",
+            "https://127.0.0.1.example/token",
+        ] {
+            assert_eq!(token_ca(url, Some("/evil.pem")), None, "{url}");
+        }
+        assert_eq!(token_ca("https://127.0.0.1:1/token", Some("/ca.pem")), Some("/ca.pem"));
+        // Not even looked at: such a file would be refused.
+        Rest::for_tokens("https://oauth2.googleapis.com/token", Some("/nonexistent.pem"))
+            .expect("the web's roots");
+    }
+
+    #[test]
+    fn a_status_alone_never_denies() {
+        for status in 100..1000 {
+            let answer = Answer {
+                status,
+                retry_after: None,
+                body: Zeroizing::new(b"default backend - 404".to_vec()),
+                body_len: 21,
+            };
+            assert!(!answer.kind_by_status().denies_access(), "{status}");
+        }
+    }
 }

@@ -49,7 +49,7 @@ pub(crate) fn run(dir: &Path, uri: &str) -> Result<(), Box<dyn Error>> {
         last_success_ns: AtomicU64::new(0),
     });
     let weak = Arc::downgrade(&engine);
-    keyring.on_transition(move |transition| {
+    keyring.access().on_transition(move |transition| {
         say(&json!({"transition": transition}));
         if let Some(engine) = weak.upgrade() {
             engine.stopped.store(!transition.to.serves(), Ordering::SeqCst);
@@ -159,7 +159,7 @@ impl Engine {
 
     fn report(&self) -> Value {
         json!({
-            "access": self.keyring.access(),
+            "access": self.keyring.access().status(),
             "store_id": StoreId::to_string(&self.keyring.store_id()),
             "written": self.written.load(Ordering::SeqCst),
             "read": self.read.load(Ordering::SeqCst),

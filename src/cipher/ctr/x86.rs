@@ -20,7 +20,6 @@ use std::ptr;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Width;
-use crate::secret::{clear_128, clear_256, clear_512};
 use bulk::run_bulk;
 use kernels::{GROUP_BLOCKS, Job, Vector, run_limit, run_long};
 
@@ -194,7 +193,7 @@ pub(in crate::cipher) fn part_mask(from: usize, to: usize) -> u64 {
 macro_rules! width {
     (
         $module:ident: $lanes:literal x $type:ident in $register:ident, $features:literal,
-        holds_keys: $holds_keys:literal, clear: $clear:ident, splat: $splat:expr, load: $load:ident, store: $store:ident,
+        holds_keys: $holds_keys:literal, splat: $splat:expr, load: $load:ident, store: $store:ident,
         xor: $xor:ident, add: $add:ident, reverse: $reverse:expr,
         enc: $enc:ident, enc_last: $enc_last:ident, xor_part: $xor_part:expr $(,)?
     ) => {
@@ -265,8 +264,8 @@ macro_rules! width {
                 }
                 #[inline]
                 #[target_feature(enable = $features)]
-                unsafe fn xor_part(&mut self, src: *const u8, dst: *mut u8, from: usize, to: usize) {
-                    $xor_part(self, src, dst, from, to)
+                unsafe fn xor_part(self, src: *const u8, dst: *mut u8, from: usize, to: usize) {
+                    $xor_part(&self, src, dst, from, to)
                 }
                 #[inline(never)]
                 #[target_feature(enable = $features)]
@@ -310,14 +309,12 @@ macro_rules! width {
                 dst: *mut u8,
                 len: usize,
             ) {
-                // SAFETY: passed on to the caller; the features include those of `$clear`.
+                // SAFETY: passed on to the caller.
                 unsafe {
                     kernels::run::<$type>(
                         keys,
                         Job::new(block, skip, src, dst, len),
                     );
-                    // A thread that waits keeps its registers, and they held round keys.
-                    $clear();
                 }
             }
 
@@ -333,35 +330,32 @@ macro_rules! width {
 /// `xor_part` by way of memory, where there are no masked moves of bytes.
 macro_rules! xor_part_in_memory {
     () => {
-        |keystream: &mut Self, src: *const u8, dst: *mut u8, from: usize, to: usize| {
-            let at = ptr::from_mut(keystream);
+        |keystream: &Self, src: *const u8, dst: *mut u8, from: usize, to: usize| {
+            let at = ptr::from_ref(keystream);
             let (src, dst) = (src.wrapping_add(from), dst.wrapping_add(from));
             // SAFETY: the caller's pointers, and `from <= to <= BYTES`; `at` is this register.
-            unsafe {
-                xor_bytes(at.cast::<u8>().add(from), src, dst, to - from);
-                at.write_volatile(Self::splat(&0));
-            }
+            unsafe { xor_bytes(at.cast::<u8>().add(from), src, dst, to - from) }
         }
     };
 }
 
 width!(xmm: 1 x __m128i in xmm_reg, "aes,ssse3",
-    holds_keys: false, clear: clear_128, splat: |block| block, load: _mm_loadu_si128, store: _mm_storeu_si128,
+    holds_keys: false, splat: |block| block, load: _mm_loadu_si128, store: _mm_storeu_si128,
     xor: _mm_xor_si128, add: _mm_add_epi64, reverse: |a, b| _mm_shuffle_epi8(a, b),
     enc: _mm_aesenc_si128, enc_last: _mm_aesenclast_si128, xor_part: xor_part_in_memory!());
 
 width!(ymm: 2 x __m256i in ymm_reg, "aes,avx2,vaes",
-    holds_keys: false, clear: clear_256, splat: |block| _mm256_broadcastsi128_si256(block),
+    holds_keys: false, splat: |block| _mm256_broadcastsi128_si256(block),
     load: _mm256_loadu_si256, store: _mm256_storeu_si256,
     xor: _mm256_xor_si256, add: _mm256_add_epi64, reverse: |a, b| _mm256_shuffle_epi8(a, b),
     enc: _mm256_aesenc_epi128, enc_last: _mm256_aesenclast_epi128, xor_part: xor_part_in_memory!());
 
 width!(zmm: 4 x __m512i in zmm_reg, "aes,avx2,vaes,avx512f,avx512bw",
-holds_keys: true, clear: clear_512, splat: |block| _mm512_broadcast_i32x4(block),
+holds_keys: true, splat: |block| _mm512_broadcast_i32x4(block),
 load: _mm512_loadu_si512, store: _mm512_storeu_si512,
 xor: _mm512_xor_si512, add: _mm512_add_epi64, reverse: |a, b| _mm512_shuffle_epi8(a, b),
 enc: _mm512_aesenc_epi128, enc_last: _mm512_aesenclast_epi128,
-xor_part: |keystream: &mut Self, src: *const u8, dst: *mut u8, from: usize, to: usize| {
+xor_part: |keystream: &Self, src: *const u8, dst: *mut u8, from: usize, to: usize| {
     let mask = part_mask(from, to);
     // SAFETY: the caller's pointers; bytes outside of the mask are not touched.
     unsafe {

@@ -24,7 +24,6 @@ use zeroize::Zeroize;
 use crate::cipher::ctr::Width;
 use crate::cipher::ctr::x86::kernels::Vector;
 use crate::cipher::ctr::x86::{RoundKeys, part_mask};
-use crate::secret::{clear_256, clear_512};
 use run::{Run, run_batches, run_groups};
 
 /// Blocks in the table of powers: those of a batch of the widest registers, one for the block
@@ -216,7 +215,7 @@ pub(super) trait HashVector: Vector {
 
 macro_rules! width {
     (
-        $module:ident: $type:ident in $register:ident, $features:literal, clear: $clear:ident,
+        $module:ident: $type:ident in $register:ident, $features:literal,
         splat_first: $splat_first:expr, with_last_two: $with_last_two:expr,
         low: $low:expr, high: $high:expr, swap: $swap:expr, sum: $sum:expr, first: $first:expr,
         load_part: $load_part:expr, keep: $keep:expr, store_part: $store_part:expr $(,)?
@@ -315,10 +314,9 @@ macro_rules! width {
 
             #[target_feature(enable = $features)]
             pub(super) unsafe fn expand(keys: &RoundKeys, powers: &mut Powers) {
-                // SAFETY: passed on to the caller; the features include those of `$clear`.
+                // SAFETY: passed on to the caller.
                 unsafe {
                     hash::expand::<$type>(keys, powers);
-                    $clear();
                 }
             }
 
@@ -336,10 +334,7 @@ macro_rules! width {
             ) -> u128 {
                 // SAFETY: as above.
                 unsafe {
-                    let tag = kernels::seal::<$type>(keys, powers, message);
-                    // A thread that waits keeps its registers, and they held round keys.
-                    $clear();
-                    tag
+                    kernels::seal::<$type>(keys, powers, message)
                 }
             }
 
@@ -351,9 +346,7 @@ macro_rules! width {
             ) -> u128 {
                 // SAFETY: as above.
                 unsafe {
-                    let tag = kernels::open::<$type>(keys, powers, message);
-                    $clear();
-                    tag
+                    kernels::open::<$type>(keys, powers, message)
                 }
             }
         }
@@ -406,15 +399,13 @@ macro_rules! store_part_in_memory {
     };
 }
 
-width!(xmm: __m128i in xmm_reg, "aes,avx,pclmulqdq", clear: clear_256,
-    splat_first: |blocks| blocks, with_last_two: |_, other| other,
+width!(xmm: __m128i in xmm_reg, "aes,avx,pclmulqdq", splat_first: |blocks| blocks, with_last_two: |_, other| other,
     low: _mm_clmulepi64_si128::<0x00>, high: _mm_clmulepi64_si128::<0x11>,
     swap: _mm_shuffle_epi32::<0x4e>, sum: |blocks| blocks, first: |block| block,
     load_part: load_part_in_memory!(),
     keep: |part, len| _mm_and_si128(part, keep_mask!(len)), store_part: store_part_in_memory!());
 
-width!(ymm: __m256i in ymm_reg, "aes,avx2,vaes,pclmulqdq,vpclmulqdq", clear: clear_256,
-    splat_first: |blocks| _mm256_permute2x128_si256::<0>(blocks, blocks),
+width!(ymm: __m256i in ymm_reg, "aes,avx2,vaes,pclmulqdq,vpclmulqdq", splat_first: |blocks| _mm256_permute2x128_si256::<0>(blocks, blocks),
     with_last_two: |_, other| other,
     low: _mm256_clmulepi64_epi128::<0x00>, high: _mm256_clmulepi64_epi128::<0x11>,
     swap: _mm256_shuffle_epi32::<0x4e>,
@@ -424,7 +415,6 @@ width!(ymm: __m256i in ymm_reg, "aes,avx2,vaes,pclmulqdq,vpclmulqdq", clear: cle
     keep: |part, len| _mm256_and_si256(part, keep_mask!(len)), store_part: store_part_in_memory!());
 
 width!(zmm: __m512i in zmm_reg, "aes,avx2,vaes,avx512f,avx512bw,pclmulqdq,vpclmulqdq",
-clear: clear_512,
 splat_first: |blocks| _mm512_shuffle_i64x2::<0>(blocks, blocks),
 with_last_two: |blocks, other| _mm512_shuffle_i64x2::<0xe4>(blocks, other),
 low: _mm512_clmulepi64_epi128::<0x00>, high: _mm512_clmulepi64_epi128::<0x11>,

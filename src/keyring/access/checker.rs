@@ -9,9 +9,10 @@ use super::super::Inner;
 use super::super::audit::AuditKind;
 use super::super::body::Body;
 use super::super::format::Image;
-use super::super::unlock::{Refusal, Search};
-use super::machine::{Answer, Jitter};
-use super::{Hold, REVOKE_REQUEST, revocation_requested};
+use super::super::unlock::Refusal;
+use super::machine::{AccessState, Answer};
+use super::monitor::{RevokedBy, jitter};
+use super::withdrawal::{REVOKE_REQUEST, revocation_requested};
 use crate::error::{Error, ErrorKind, KmsErrorKind, Result};
 use crate::kms::{Deadline, KmsError};
 use crate::secret::StoreKey;
@@ -25,45 +26,45 @@ type Asked = Result<(Arc<StoreKey>, Body), Refusal>;
 
 impl Inner {
     /// Gives the keys up if their time is over, and checks if a check is due.
-    pub(in super::super) fn watch(&self, cancelled: &dyn Fn() -> bool) {
+    pub(in super::super) fn watch_access(&self, cancelled: &dyn Fn() -> bool) {
         let now = self.clock.since_boot();
         self.tick(now);
-        if self.monitor().machine.next_check() <= now
+        if self.watch.monitor().machine.next_check() <= now
             // Somebody else's check is as good.
-            && let Ok(_asking) = self.asking.try_lock()
+            && let Ok(_asking) = self.watch.asking.try_lock()
         {
             self.check_alone(cancelled);
         }
-        self.deliver();
+        self.watch.deliver();
     }
 
-    /// Until [`watch`](Self::watch) has something to do.
+    /// Until [`watch_access`](Self::watch_access) has something to do.
     pub(in super::super) fn until_watch(&self) -> Duration {
-        self.monitor().machine.next_wake().saturating_sub(self.clock.since_boot())
+        self.watch.monitor().machine.next_wake().saturating_sub(self.clock.since_boot())
     }
 
     /// Checks now.
     pub(super) fn check(&self) {
-        let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let asking = self.watch.asking.lock().unwrap_or_else(PoisonError::into_inner);
         self.tick(self.clock.since_boot());
         self.check_alone(&|| false);
         drop(asking);
-        self.deliver();
+        self.watch.deliver();
     }
 
     fn tick(&self, now: Duration) {
-        let mut monitor = self.monitor();
+        let mut monitor = self.watch.monitor();
         let change = monitor.machine.tick(now);
         if change.is_some() {
-            drop(self.withdraw_keys());
+            drop(self.vault.withdraw());
         }
         monitor.changed(change, self.clock.now_ns());
     }
 
     fn check_alone(&self, cancelled: &dyn Fn() -> bool) {
         self.heed_others();
-        let epoch = self.gate().epoch();
-        let snapshot = self.snapshot.load_full();
+        let epoch = self.vault.epoch();
+        let snapshot = self.vault.load_full();
         let serving = snapshot.unlocked.is_some();
         // A copy of the image in use; without keys, what is stored now.
         let image = if serving { Ok(snapshot.image.clone()) } else { self.load_newer(&snapshot) };
@@ -71,9 +72,9 @@ impl Inner {
             Ok(image) => image,
             Err(error) => return self.conclude(epoch, Refusal::from(error).answer(), None),
         };
-        let hold = self.monitor().hold;
+        let revoked_by = self.watch.monitor().revoked_by;
         let unchanged = image.stored == snapshot.image.stored;
-        if hold == Hold::Here || (hold == Hold::Store && unchanged) {
+        if revoked_by == RevokedBy::ThisProcess || (revoked_by == RevokedBy::Mark && unchanged) {
             // Nobody asked to restore: no key enters memory. Only counts as the next step.
             return self.conclude(epoch, Answer::Good, None);
         }
@@ -81,7 +82,7 @@ impl Inner {
         let started = self.clock.since_boot();
         let Some(asked) = self.ask(&image, cancelled) else { return };
         {
-            let mut monitor = self.monitor();
+            let mut monitor = self.watch.monitor();
             monitor.checks += 1;
             monitor.checks_failed += u64::from(asked.is_err());
             monitor.last_check_took = self.clock.since_boot().saturating_sub(started);
@@ -99,20 +100,20 @@ impl Inner {
 
     /// Asks in a thread of its own, so that a client which overstays its deadline or
     /// panics cannot keep the keys in memory. `None` if it was cancelled.
-    pub(super) fn ask(&self, image: &Image, cancelled: &dyn Fn() -> bool) -> Option<Asked> {
+    fn ask(&self, image: &Image, cancelled: &dyn Fn() -> bool) -> Option<Asked> {
         let unclear = |kind, what: &str| Some(Err(Error::from(KmsError::new(kind, what)).into()));
-        if self.outstanding.swap(true, Ordering::AcqRel) {
+        if self.watch.outstanding.swap(true, Ordering::AcqRel) {
             return unclear(KmsErrorKind::Unreachable, "an earlier call has not returned yet");
         }
-        let (image, kms) = (image.clone(), self.kms());
+        let (image, kms) = (image.clone(), self.customers.all());
         let (barrier, within) = {
-            let monitor = self.monitor();
+            let monitor = self.watch.monitor();
             (monitor.barrier.clone(), monitor.machine.policy().check_deadline)
         };
         // A little less for the client, so that its own words arrive before time is up.
         let deadline = Deadline::after(within - within / 20);
-        let search = Search { prefer: self.slot.clone(), barrier, strict: false, deadline };
-        let returned = Returned(self.outstanding.clone());
+        let search = self.customers.lenient_search(barrier, deadline);
+        let returned = Returned(self.watch.outstanding.clone());
         let (sender, receiver) = channel();
         let spawned = std::thread::Builder::new()
             .name("atrest-kms".into())
@@ -143,8 +144,8 @@ impl Inner {
     }
 
     fn conclude(&self, epoch: u64, answer: Answer, denied_slot: Option<String>) {
-        let mut monitor = self.monitor();
-        if self.gate().epoch() != epoch {
+        let mut monitor = self.watch.monitor();
+        if self.vault.epoch() != epoch {
             // Keys were withdrawn while the service was asked: an answer to an old
             // question.
             return;
@@ -156,7 +157,7 @@ impl Inner {
             monitor.barrier = denied_slot;
         }
         if change.is_some_and(|change| change.from.serves() && !change.to.serves()) {
-            drop(self.withdraw_keys());
+            drop(self.vault.withdraw());
         }
         monitor.changed(change, self.clock.now_ns());
     }
@@ -169,14 +170,14 @@ impl Inner {
                     self.conclude(epoch, Refusal::from(error).answer(), None);
                 }
             }
-            Ok(true) => drop(self.give_up(Hold::Store)),
+            Ok(true) => drop(self.give_up(RevokedBy::Mark)),
             Err(error) => self.conclude(epoch, Refusal::from(error).answer(), None),
         }
     }
 
     /// Heeds what others did to the store: a request to revoke, a mark, a rotation.
     fn heed_others(&self) {
-        if self.snapshot.load().unlocked.is_none() {
+        if self.vault.load().unlocked.is_none() {
             return;
         }
         // A storage that cannot be read says nothing about access: the check goes on.
@@ -184,23 +185,51 @@ impl Inner {
             drop(self.reload(&mut self.writer()));
             return;
         }
-        let old = self.give_up(Hold::Store);
+        let old = self.give_up(RevokedBy::Mark);
         if self.writable
             && self.mark(old, AuditKind::Revoked, "on another process's request").is_ok()
-            && self.snapshot.load().body.revoked_ns != 0
+            && self.vault.load().body.revoked_ns != 0
         {
             // The mark stands for it now. If it stays, the mark is made once more.
             drop(self.storage.remove_beside(REVOKE_REQUEST));
         }
     }
 
-    /// Commits the audit events that wait, if there are any and keys to do it with.
-    pub(super) fn commit_notes(&self) {
-        if !self.writable || self.monitor().notes().is_empty() {
-            return;
+    /// Makes sure, before a change of who has access, that it was not denied meanwhile: an
+    /// outage may be the reason for the change, a revocation must not be.
+    ///
+    /// # Errors
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`Kms`](ErrorKind::Kms) with a kind that
+    /// denies access.
+    pub(in super::super) fn check_not_denied(&self) -> Result<()> {
+        let image = {
+            let snapshot = self.vault.load();
+            snapshot.unlocked()?;
+            snapshot.image.clone()
+        };
+        if self.watch.monitor().machine.state() == AccessState::Suspect {
+            return self.check_may_rotate();
         }
-        // If it fails they wait for the next commit.
-        drop(self.commit(&mut self.writer(), |_| Ok(true)));
+        let _asking = self.watch.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.ask(&image, &|| false) {
+            Some(Err(refusal)) if refusal.denied_slot.is_some() => Err(refusal.error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether keys may rotate.
+    ///
+    /// # Errors
+    /// [`Kms`](ErrorKind::Kms) while it is unclear whether access is left.
+    pub(in super::super) fn check_may_rotate(&self) -> Result<()> {
+        let monitor = self.watch.monitor();
+        match (monitor.machine.state(), monitor.machine.last_kind()) {
+            (AccessState::Unreachable | AccessState::Suspect, Some(kind)) => {
+                let what = "keys do not rotate while access to the customer's key is unclear";
+                Err(Error::new(ErrorKind::Kms(kind), what))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -221,15 +250,5 @@ struct Returned(Arc<AtomicBool>);
 impl Drop for Returned {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
-    }
-}
-
-/// Spreads the checks of many processes. Not a secret: without randomness it is the
-/// middle.
-pub(super) fn jitter() -> Jitter {
-    let mut bytes = [0; 2];
-    match crate::random::fill(&mut bytes) {
-        Ok(()) => Jitter::from_le_bytes(bytes),
-        Err(_) => Jitter::MAX / 2,
     }
 }

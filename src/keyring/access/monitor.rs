@@ -1,16 +1,14 @@
 //! What one open keyring remembers of access, and whom it tells.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::super::Inner;
 use super::super::audit::AuditKind;
-use super::machine::{AccessState, Change, Machine};
-use super::{Access, AccessPolicy};
+use super::machine::{AccessState, Change, Jitter, Machine};
+use super::{AccessPolicy, AccessStatus};
 use crate::error::KmsErrorKind;
 
 /// Audit events that wait for a commit; more are dropped, the oldest first.
@@ -25,21 +23,21 @@ pub struct Transition {
     /// The state now.
     pub to: AccessState,
     /// What the key service said; `None` after a good check and on request.
-    #[serde(serialize_with = "super::kind_or_none")]
+    #[serde(serialize_with = "super::status::kind_or_none")]
     pub kms_error: Option<KmsErrorKind>,
     /// Nanoseconds since the Unix epoch.
     pub at_ns: u64,
 }
 
-/// Who holds a revocation on request.
+/// Who keeps a revocation on request.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hold {
+pub(super) enum RevokedBy {
     /// Nobody.
     None,
     /// The store's mark.
-    Store,
+    Mark,
     /// This process alone, which may not write to the store.
-    Here,
+    ThisProcess,
 }
 
 /// An audit event that waits for a commit.
@@ -54,7 +52,7 @@ type Hook = Arc<dyn Fn(&Transition) + Send + Sync>;
 
 pub(in super::super) struct Monitor {
     pub(super) machine: Machine,
-    pub(super) hold: Hold,
+    pub(super) revoked_by: RevokedBy,
     /// The slot whose key service denied access: no slot after it stands in for it.
     pub(super) barrier: Option<String>,
     pub(super) checks: u64,
@@ -62,16 +60,16 @@ pub(in super::super) struct Monitor {
     pub(super) last_check_took: Duration,
     pub(super) hooks: Vec<Hook>,
     notes: VecDeque<Note>,
-    untold: VecDeque<Transition>,
-    telling: bool,
+    pub(super) untold: VecDeque<Transition>,
+    pub(super) telling: bool,
 }
 
 impl Monitor {
     /// For a keyring that was unlocked at `now`.
     pub(in super::super) fn new(policy: AccessPolicy, now: Duration) -> Self {
         Self {
-            machine: Machine::new(policy, now, super::checker::jitter()),
-            hold: Hold::None,
+            machine: Machine::new(policy, now, jitter()),
+            revoked_by: RevokedBy::None,
             barrier: None,
             checks: 0,
             checks_failed: 0,
@@ -83,9 +81,9 @@ impl Monitor {
         }
     }
 
-    pub(super) fn access(&self, now: Duration) -> Access {
+    pub(super) fn status(&self, now: Duration) -> AccessStatus {
         let machine = &self.machine;
-        Access {
+        AccessStatus {
             state: machine.state(),
             in_state: now.saturating_sub(machine.since()),
             since_good_check: now.saturating_sub(machine.last_good()),
@@ -129,33 +127,12 @@ impl Monitor {
     }
 }
 
-impl Inner {
-    pub(in super::super) fn monitor(&self) -> MutexGuard<'_, Monitor> {
-        // Nothing that can panic runs while it is held.
-        self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells the hooks what they do not know yet. Every entry point calls it at its end,
-    /// when it holds no lock, since hooks call the keyring. If another thread, or a hook
-    /// further up in this one, is telling already, it goes on with these.
-    pub(in super::super) fn deliver(&self) {
-        if std::mem::replace(&mut self.monitor().telling, true) {
-            return;
-        }
-        loop {
-            let (transition, hooks) = {
-                let mut monitor = self.monitor();
-                let Some(transition) = monitor.untold.pop_front() else {
-                    monitor.telling = false;
-                    return;
-                };
-                (transition, monitor.hooks.clone())
-            };
-            for hook in hooks {
-                // A hook's panic must not end the thread that watches access. The panic
-                // itself was reported when it happened.
-                drop(catch_unwind(AssertUnwindSafe(|| hook(&transition))));
-            }
-        }
+/// Spreads the checks of many processes. Not a secret: without randomness it is the
+/// middle.
+pub(super) fn jitter() -> Jitter {
+    let mut bytes = [0; 2];
+    match crate::random::fill(&mut bytes) {
+        Ok(()) => Jitter::from_le_bytes(bytes),
+        Err(_) => Jitter::MAX / 2,
     }
 }

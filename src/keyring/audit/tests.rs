@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::keyring::{MemoryStorage, Options};
+use crate::keyring::{FilesBeside, Keyring, MemoryStorage, Options};
 use crate::kms::{KeyFile, Kms, generate_key_file};
 
 fn event(number: u64) -> Event {
@@ -96,16 +96,16 @@ fn rotations_of_an_open_keyring_are_in_its_audit() {
     let storage = Arc::new(MemoryStorage::new());
     let keyring = Keyring::create(storage.clone(), kms.clone(), Options::default()).unwrap();
     for _ in 0..300 {
-        keyring.rotate_data_key().unwrap();
+        keyring.keys().rotate().unwrap();
     }
-    keyring.rotate_store_key().unwrap();
+    keyring.keys().rotate_store_key().unwrap();
     drop(keyring);
     let keyring = Keyring::open(storage.clone(), kms, Options::default()).unwrap();
-    let audit = keyring.audit().unwrap();
+    let audit = keyring.audit().events().unwrap();
     assert_eq!(audit.len(), 303);
     assert_eq!(audit[0].what, AuditKind::Created);
     assert_eq!(audit[300].what, AuditKind::DataKeyRotated);
     assert_eq!((audit[302].what, audit[302].generation), (AuditKind::StoreKeyRotated, 302));
     storage.remove_beside(&archive_name(0)).unwrap();
-    assert_eq!(keyring.audit().unwrap_err().kind(), ErrorKind::Authentication);
+    assert_eq!(keyring.audit().events().unwrap_err().kind(), ErrorKind::Authentication);
 }

@@ -206,11 +206,11 @@ fn revoking_stops_and_restoring_resumes() {
     let reader = fs.open(&path).unwrap();
     let mut writer = fs.create_new(&half, chunked(C as u32)).unwrap();
     writer.append(&data[..P + 9]).unwrap();
-    fs.keyring().revoke().unwrap();
+    fs.keyring().access().revoke().unwrap();
     assert_eq!(refused(&reader, 0, data.len()), CmekRevoked);
     assert_eq!(writer.append(&data[P + 9..]).unwrap_err().kind(), CmekRevoked);
     assert_eq!(writer.position(), P as u64 + 9);
-    fs.keyring().restore().unwrap();
+    fs.keyring().access().restore().unwrap();
     assert_eq!(read_all(&reader).unwrap(), data);
     writer.append(&data[P + 9..]).unwrap();
     writer.finish().unwrap();

@@ -39,7 +39,7 @@ async fn a_store_shows_its_key_in_the_seed_systems_schema() {
                     "created_at": created,
                     "updated_at": key["updated_at"],
                     "spec": {
-                        "type": "KEY_FILE",
+                        "type": "FILE",
                         "uri": cmek.key_uri().as_str(),
                         "auth_principal": "",
                     },
@@ -57,7 +57,7 @@ async fn a_revoked_store_refuses_until_it_is_restored() {
     let body = act(&router, "REVOKE").await.shows("REVOKED");
     let message = &body["region_infos"][0]["key_infos"][0]["user_message"];
     assert_eq!(message, "revoked on request");
-    assert_eq!(keyring.active_data_key_id().unwrap_err().kind(), ErrorKind::CmekRevoked);
+    assert_eq!(keyring.keys().active_id().unwrap_err().kind(), ErrorKind::CmekRevoked);
     act(&router, "REVOKE").await.shows("REVOKED");
     assert_eq!(get(&router, "/healthz").await.status.as_u16(), 503);
     // Nothing but a restoration gives access back.
@@ -70,7 +70,7 @@ async fn a_revoked_store_refuses_until_it_is_restored() {
     get(&router, PATH).await.shows("REVOKED");
     cmek.fail(None);
     act(&router, "RESTORE").await.shows("ENABLED");
-    keyring.active_data_key_id().unwrap();
+    keyring.keys().active_id().unwrap();
     assert_eq!(get(&router, "/healthz").await.status.as_u16(), 200);
 }
 
@@ -85,7 +85,7 @@ async fn keys_are_replaced_and_wrapped_anew() {
     let spec_shown = &body["region_infos"][0]["key_infos"][0]["spec"];
     assert_eq!(spec_shown["uri"], second.key_uri().as_str());
     assert_eq!(spec_shown["auth_principal"], "arn:aws:iam::1:role/r");
-    assert_eq!(keyring.slots()[0].key_uri, second.key_uri().as_str());
+    assert_eq!(keyring.slots().list()[0].key_uri, second.key_uri().as_str());
 
     let before = keyring.status().info.generation;
     call(&router, "PUT", spec(&[("eu", &second)])).await.shows("ENABLED");
@@ -97,12 +97,12 @@ async fn keys_are_replaced_and_wrapped_anew() {
     let body = get(&router, PATH).await.shows("ROTATE_FAILED");
     let message = body["region_infos"][0]["key_infos"][0]["user_message"].as_str().unwrap();
     assert!(message.contains("key disabled"), "{message}");
-    assert_eq!(keyring.slots()[0].key_uri, second.key_uri().as_str());
+    assert_eq!(keyring.slots().list()[0].key_uri, second.key_uri().as_str());
     first.fail(Some(KmsErrorKind::Unreachable));
     call(&router, "PUT", spec(&[("eu", &first)])).await.refuses(503, 14);
     first.fail(None);
     call(&router, "PUT", spec(&[("eu", &first)])).await.shows("ENABLED");
-    assert_eq!(keyring.slots()[0].key_uri, first.key_uri().as_str());
+    assert_eq!(keyring.slots().list()[0].key_uri, first.key_uri().as_str());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +128,7 @@ async fn a_store_leaves_its_local_key_and_returns_to_it() {
     get(&router, PATH).await.shows("DISABLE_FAILED");
     cmek.fail(None);
     act(&router, "DISABLE").await.shows("DISABLED");
-    assert_eq!(keyring.slots()[0].key_uri, local.key_uri().as_str());
+    assert_eq!(keyring.slots().list()[0].key_uri, local.key_uri().as_str());
     call(&router, "PUT", spec(&[("eu", &cmek)])).await.shows("ENABLED");
 }
 
@@ -169,10 +169,10 @@ async fn an_operation_shows_while_it_runs_and_only_a_revocation_gets_past_it() {
         tokio::spawn(async move { act(&router, "REVOKE").await })
     };
     // The keys are gone though the other operation still waits for its key service.
-    while keyring.access().state != AccessState::Revoked {
+    while keyring.access().status().state != AccessState::Revoked {
         tokio::task::yield_now().await;
     }
-    assert!(keyring.active_data_key_id().is_err());
+    assert!(keyring.keys().active_id().is_err());
     get(&router, PATH).await.shows("REVOKING");
     call(&router, "PATCH", json!({ "action": "RESTORE" })).await.refuses(409, 10);
     drop(held);
@@ -200,7 +200,7 @@ async fn an_operation_that_takes_long_goes_on_after_its_answer() {
         tokio::task::yield_now().await;
     }
     get(&router, PATH).await.shows("ENABLED");
-    assert_eq!(keyring.slots()[0].key_uri, second.key_uri().as_str());
+    assert_eq!(keyring.slots().list()[0].key_uri, second.key_uri().as_str());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use atrest::FileKind;
 use atrest::kms::{Kms as _, KmsErrorKind};
-use atrest::{EncryptedFs, FileKind};
 use atrest_admin::{Store, router};
 use axum::http::header::CONTENT_TYPE;
 
@@ -68,12 +68,12 @@ async fn metrics_tell_keys_access_and_events() {
     let bench = Bench::new();
     let (first, second) = (bench.key("first"), bench.key("second"));
     let (router, keyring) = one(&bench, &first, &[&second]);
-    let fs = EncryptedFs::new(keyring.clone());
+    let fs = atrest::Store::over(keyring.clone()).unwrap().files().clone();
     let mut file = fs.create_new(bench.path("data/file"), FileKind::Table).unwrap();
     file.append(&[7; 5000]).unwrap();
     file.finish().unwrap();
-    let id = keyring.active_data_key_id().unwrap();
-    keyring.rotate_data_key().unwrap();
+    let id = keyring.keys().active_id().unwrap();
+    keyring.keys().rotate().unwrap();
     call(&router, "PUT", spec(&[("eu", &second)])).await.shows("ENABLED");
 
     let answer = get(&router, "/metrics").await;
@@ -87,7 +87,7 @@ async fn metrics_tell_keys_access_and_events() {
     assert_eq!(value("atrest_store_open", ""), 1.0);
     assert_eq!(value("atrest_access_state", ",state=\"active\""), 1.0);
     assert_eq!(value("atrest_access_state", ",state=\"revoked\""), 0.0);
-    let worst_case = keyring.access().worst_case.as_secs_f64();
+    let worst_case = keyring.access().status().worst_case.as_secs_f64();
     assert_eq!(value("atrest_access_revocation_worst_case_seconds", ""), worst_case);
     assert!(value("atrest_access_good_check_age_seconds", "") < 3600.0);
     assert_eq!(value("atrest_data_keys", ",state=\"active\""), 1.0);

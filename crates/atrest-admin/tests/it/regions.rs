@@ -1,13 +1,16 @@
 //! Several regions: as slots of one store, and as stores of their own; stores that a
 //! server opens itself.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use atrest::keyring::DirectoryStorage;
 use atrest::kms::{Kms as _, KmsErrorKind};
 use atrest::{ErrorKind, Keyring};
 use atrest_admin::{AdminState, Store, Token, router};
 use axum::Router;
 
-use crate::support::{Bench, PATH, TOKEN, act, call, get, keys, one, spec, state};
+use crate::support::{Bench, PATH, Scripted, TOKEN, act, call, get, keys, one, spec, state};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_region_is_added_to_a_store_in_use() {
@@ -18,7 +21,7 @@ async fn a_region_is_added_to_a_store_in_use() {
     let regions = body["region_infos"].as_array().unwrap();
     let names: Vec<_> = regions.iter().map(|info| info["region"].as_str().unwrap()).collect();
     assert_eq!(names, ["eu", "us"]);
-    assert_eq!(keyring.slots()[1].name, "us");
+    assert_eq!(keyring.slots().list()[1].name, "us");
     // One key cannot be two regions'.
     call(&router, "PUT", spec(&[("us", &eu)])).await.refuses(400, 3);
     let body = get(&router, PATH).await.json();
@@ -43,23 +46,23 @@ async fn each_store_of_a_cluster_is_a_region() {
     get(&router, PATH).await.shows("DISABLED");
 
     call(&router, "POST", spec(&[("eu", &eu), ("us", &us)])).await.shows("ENABLED");
-    assert_eq!(eu_ring.slots()[0].key_uri, eu.key_uri().as_str());
-    assert_eq!(us_ring.slots()[0].key_uri, us.key_uri().as_str());
+    assert_eq!(eu_ring.slots().list()[0].key_uri, eu.key_uri().as_str());
+    assert_eq!(us_ring.slots().list()[0].key_uri, us.key_uri().as_str());
 
     // One region's key service denies: the cluster shows the worst of its regions.
-    us_ring.revoke().unwrap();
+    us_ring.access().revoke().unwrap();
     let body = get(&router, PATH).await.json();
     assert_eq!(body["status"], "REVOKED");
     assert_eq!(body["region_infos"][0]["status"], "ENABLED");
     assert_eq!(body["region_infos"][1]["status"], "REVOKED");
     // A revocation reaches every store, and so does a restoration.
     act(&router, "REVOKE").await.shows("REVOKED");
-    assert!(eu_ring.active_data_key_id().is_err());
+    assert!(eu_ring.keys().active_id().is_err());
     act(&router, "RESTORE").await.shows("ENABLED");
     act(&router, "DISABLE").await.shows("DISABLED");
 }
 
-fn served(bench: &Bench, kms: &std::sync::Arc<crate::support::Scripted>) -> Router {
+fn served(bench: &Bench, kms: &Arc<Scripted>) -> Router {
     let store =
         Store::in_directory("eu", bench.path("data"), vec![kms.clone()], Bench::options()).unwrap();
     router(state(keys(&[kms]), vec![store]))
@@ -137,4 +140,80 @@ fn ids_and_regions_are_checked() {
         let opened = Store::in_directory("eu", bench.path(path), vec![], Bench::options());
         drop(opened.unwrap_err());
     }
+}
+
+/// A cluster of stores in directories, which the server opens itself.
+fn in_directories(
+    bench: &Bench,
+    stores: &[(&str, &Arc<Scripted>)],
+    recovery_interval: Duration,
+) -> Router {
+    let known: Vec<_> = stores.iter().map(|(_, kms)| *kms).collect();
+    let opened = stores.iter().map(|(name, kms)| {
+        let mut options = Bench::options();
+        options.access.recovery_interval = recovery_interval;
+        Store::in_directory(*name, bench.path(name), vec![(*kms).clone()], options).unwrap()
+    });
+    router(state(keys(&known), opened.collect()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_does_not_wait_for_a_restoration_that_hangs() {
+    let bench = Bench::new();
+    let (eu, us) = (bench.key("k1"), bench.key("k2"));
+    drop((bench.keyring("eu", &eu), bench.keyring("us", &us)));
+    eu.fail(Some(KmsErrorKind::AccessDenied));
+    let router = in_directories(&bench, &[("eu", &eu), ("us", &us)], Duration::from_secs(3600));
+    let status = |body: &serde_json::Value, at: usize| body["region_infos"][at]["status"].clone();
+    let body = get(&router, PATH).await.json();
+    assert_eq!((status(&body, 0), status(&body, 1)), ("REVOKED".into(), "ENABLED".into()));
+
+    // The first store's key service stops answering in the middle of its opening.
+    eu.fail(None);
+    let held = eu.hold();
+    let restoring = tokio::spawn({
+        let router = router.clone();
+        async move { act(&router, "RESTORE").await }
+    });
+    let waiting = eu.clone();
+    tokio::task::spawn_blocking(move || waiting.wait_for_call()).await.unwrap();
+    let revoked = tokio::time::timeout(Duration::from_secs(8), act(&router, "REVOKE"));
+    revoked.await.expect("an answer while the key service hangs");
+    let body = get(&router, PATH).await.json();
+    assert_eq!(status(&body, 1), "REVOKED", "{body}");
+
+    // The hanging one ends without keys.
+    drop(held);
+    drop(restoring.await.unwrap());
+    let body = get(&router, PATH).await.json();
+    assert_eq!(
+        (status(&body, 0), status(&body, 1)),
+        ("REVOKED".into(), "REVOKED".into()),
+        "{body}"
+    );
+    let storage = DirectoryStorage::new(bench.path("eu"));
+    drop(router);
+    let refused = Keyring::open_read_only(storage, eu.clone(), Bench::options()).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::CmekRevoked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_comes_back_with_its_key_service_but_not_after_a_revocation() {
+    let bench = Bench::new();
+    let cmek = bench.key("k");
+    drop(bench.keyring("eu", &cmek));
+    cmek.fail(Some(KmsErrorKind::Unreachable));
+    let router = in_directories(&bench, &[("eu", &cmek)], Duration::from_millis(20));
+    get(&router, PATH).await.shows("REVOKED");
+    cmek.fail(None);
+    for _ in 0..500 {
+        if get(&router, PATH).await.json()["status"] == "ENABLED" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    get(&router, PATH).await.shows("ENABLED");
+    act(&router, "REVOKE").await.shows("REVOKED");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    get(&router, PATH).await.shows("REVOKED");
 }

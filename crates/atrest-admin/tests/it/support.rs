@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 
 use atrest::keyring::DirectoryStorage;
+use atrest::kms::SlotKey;
 use atrest::kms::{
     Deadline, KeyFile, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey,
     generate_key_file,
 };
-use atrest::{Keyring, Options, StoreKey};
+use atrest::{Keyring, Options};
 use atrest_admin::{AdminState, Keys, Store, Token, router};
 use axum::Router;
 use axum::body::Body;
@@ -85,7 +86,7 @@ impl Kms for Scripted {
 
     fn wrap(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -98,7 +99,7 @@ impl Kms for Scripted {
         wrapped: &WrappedKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
+    ) -> Result<SlotKey, KmsError> {
         self.obey()?;
         self.inner.unwrap(wrapped, context, deadline)
     }
@@ -238,7 +239,7 @@ pub(crate) fn spec(regions: &[(&str, &Arc<Scripted>)]) -> Value {
             json!({
                 "region": region,
                 "key_spec": {
-                    "type": "KEY_FILE",
+                    "type": "FILE",
                     "uri": kms.key_uri().as_str(),
                     "auth_principal": "arn:aws:iam::1:role/r",
                 },

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use atrest::ErrorKind;
 use atrest_admin::{PlainHttp, Server, tls_config};
@@ -108,4 +109,52 @@ fn certificates_and_keys_belong_together() {
         let refused = open(certificate, key).unwrap_err();
         assert_eq!(refused, ErrorKind::InvalidArgument, "{certificate} {key}");
     }
+}
+
+/// A server on loopback, without TLS, and what stops it.
+async fn plain(router: axum::Router) -> (SocketAddr, oneshot::Sender<()>) {
+    let server = Server::bind(loopback(), None, PlainHttp::LoopbackOnly).await.unwrap();
+    let address = server.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    tokio::spawn(server.run(router, async { drop(stopped.await) }));
+    (address, stop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_do_nothing_keep_nobody_out() {
+    let bench = Bench::new();
+    let (router, _keyring) = one(&bench, &bench.key("cmek"), &[]);
+    let (address, _stop) = plain(router).await;
+    let mut stuck = Vec::new();
+    for at in 0..300 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Some begin a request, some a whole one whose answer they do not read.
+        let begun: &[u8] = match at % 3 {
+            0 => b"",
+            1 => b"GET /healthz HTTP/1.1\r\nhost:",
+            _ => b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        };
+        stream.write_all(begun).await.unwrap();
+        stuck.push(stream);
+    }
+    let stream = TcpStream::connect(address).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(5), exchange(stream)).await;
+    let answer = answer.expect("an answer beside 300 connections that do nothing");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(stuck);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_not_waited_for() {
+    let bench = Bench::new();
+    let (router, _keyring) = one(&bench, &bench.key("cmek"), &[]);
+    let (address, _stop) = plain(router).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(64);
+    // Until the answers fill every buffer on the way, and then for as long as the server
+    // waits: it closes, and the requests have nowhere to go.
+    let closed = tokio::time::timeout(Duration::from_secs(60), async {
+        while stream.write_all(&request).await.is_ok() {}
+    });
+    closed.await.expect("a closed connection");
 }

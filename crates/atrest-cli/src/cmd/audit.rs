@@ -1,16 +1,14 @@
 //! `atrest audit`: what happened to a store's keys.
 
-use std::path::PathBuf;
-
-use atrest::Keyring;
 use atrest::keyring::AuditEvent;
 use serde::Serialize;
 
 use crate::failure::Result;
-use crate::key::CmeksArg;
-use crate::output::{Out, clean};
+use crate::output::Out;
+use crate::paint::clean;
+use crate::store::StoreArgs;
 use crate::table::{Align, Table};
-use crate::{store, units};
+use crate::units;
 
 /// Show what happened to a store's keys, verified from the first event to the last.
 ///
@@ -25,10 +23,8 @@ Examples:
 JSON fields: events [number, at_ns, generation, what, store_key_id, detail]
 ")]
 pub(crate) struct Args {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmeksArg,
+    at: StoreArgs,
 }
 
 /// Field names are stable.
@@ -39,10 +35,7 @@ struct Report {
 
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        let storage = store::storage(&self.dir)?;
-        let events = Keyring::read_audit(&storage, self.cmek.open()?, &store::options())
-            .map_err(|error| error.with_path(&self.dir))?;
-        let report = Report { events };
+        let report = Report { events: self.at.audit()? };
         out.result(&report, || report.text())
     }
 }

@@ -34,6 +34,11 @@ pub(crate) struct Args {
 
 /// Where a destination in an object store has its settings from.
 const OBJECT_STORES_HELP: &str = "\
+Examples:
+  atrest backup create data /backup/data --cmek file:///etc/app/cmek.key
+  atrest backup incremental data /backup/data --cmek file:///etc/app/cmek.key
+  atrest backup restore /backup/data restored --cmek file:///etc/app/cmek.key
+
 Object stores:
   s3://BUCKET/PREFIX      AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
                           AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_ALLOW_HTTP
@@ -64,8 +69,8 @@ impl Args {
     }
 }
 
-fn open_read_only(place: &Place, kms: Arc<dyn Kms>) -> Result<Chain> {
-    Chain::open_read_only(place.existing()?, vec![kms]).map_err(|error| place.at(error))
+fn open_read_only(place: &Place, keys: Vec<Arc<dyn Kms>>) -> Result<Chain> {
+    Chain::open_read_only(place.existing()?, keys).map_err(|error| place.at(error))
 }
 
 /// A path as JSON and people see it.

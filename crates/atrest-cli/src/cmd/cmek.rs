@@ -11,6 +11,12 @@ mod switch;
 
 /// The customer's keys of a store: slots, switching on and off, revoking, restoring.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest cmek status data --cmek file:///etc/app/cmek.key
+  atrest cmek add data us-east --cmek file:///etc/app/eu.key --new-cmek file:///etc/app/us.key
+  atrest cmek revoke data --cmek file:///etc/app/cmek.key
+")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,

@@ -5,14 +5,15 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use atrest::{EncryptedFs, ErrorKind, Reader, Suite};
+use atrest::{ErrorKind, Reader, Suite};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::key::{self, CmekArg, Words};
-use crate::output::{BOLD, Out, clean, warn};
+use crate::output::Out;
+use crate::paint::{BOLD, clean};
 use crate::staged::Staged;
-use crate::{progress, store, units};
+use crate::store::StoreArgs;
+use crate::{progress, units};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,12 +36,10 @@ const PIECE_LEN: usize = 1 << 20;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The store's directory.
-    dir: PathBuf,
+    #[command(flatten)]
+    at: StoreArgs,
     /// The file's name in the store.
     name: String,
-    #[command(flatten)]
-    cmek: CmekArg,
     /// Where to put it instead of standard output; must not exist unless --force is given.
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
@@ -61,15 +60,13 @@ struct Report {
 
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        drop(store::storage(&self.dir)?);
-        let path = store::resolve(&self.dir, &self.name)?;
+        let path = self.at.resolve(&self.name)?;
         let output = self.output.as_deref().filter(|output| *output != Path::new("-"));
         let target = output.map(|output| Target::new(output, self.force)).transpose()?;
         // Before the passphrase is asked for: whether there is such a file.
         File::open(&path).map_err(|e| Failure::io("the file cannot be opened", &path, e))?;
-        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let fs = EncryptedFs::new(store::open_read_only(&self.dir, kms)?);
-        let reader = fs.open(&path)?;
+        let store = self.at.open_read_only()?;
+        let reader = store.files().open(&path)?;
         let bytes = match target {
             Some(target) => target.fill(&reader, self.force, out.is_json())?,
             None => {
@@ -82,7 +79,7 @@ impl Args {
         };
         if let Some(torn) = reader.torn() {
             let (frame, bytes) = (torn.frame, units::counted(torn.len_bytes, "byte"));
-            warn(&format!(
+            out.warn(&format!(
                 "the log ends inside frame {frame}: {bytes} on disk are no whole append"
             ));
         }
@@ -94,7 +91,7 @@ impl Args {
             output: output.map(|output| output.display().to_string()),
         };
         if output.is_none() {
-            out.result_aside(&report, String::new);
+            out.result_aside(&report);
             return Ok(());
         }
         out.result(&report, || {

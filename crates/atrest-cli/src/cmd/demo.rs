@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::output::{BOLD, DIM, GREEN, Out, RED, clean};
+use crate::output::Out;
+use crate::paint::{BOLD, DIM, GREEN, RED, clean};
 use crate::{key, units};
 use place::Place;
 use story::{Step, Story};
@@ -80,8 +81,8 @@ impl Args {
         let seconds = story.seconds();
         let (out, steps) = story.into_steps();
         let error = match &played {
-            Err(Failure::Error { error, .. }) => Some(clean(&error.to_string())),
-            _ => None,
+            Err(failure) => failure.report().map(|report| report.message),
+            Ok(()) => None,
         };
         let held = played.is_ok() && steps.iter().all(Step::held);
         let report = Report {

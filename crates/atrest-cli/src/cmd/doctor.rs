@@ -1,13 +1,13 @@
 //! `atrest doctor`: what is wrong with a store, and what to do about it.
 
-use std::path::PathBuf;
-
 use atrest::ErrorKind;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::key::{self, Words};
-use crate::output::{BOLD, DIM, GREEN, Out, YELLOW, clean, style};
+use crate::output::Out;
+use crate::paint::{BOLD, DIM, GREEN, RED, YELLOW, clean};
+
+use crate::store::StoreArgs;
 
 mod checks;
 
@@ -26,11 +26,8 @@ JSON fields: directory, healthy, findings [level (good, note, problem), check, w
 advice or null]
 ")]
 pub(crate) struct Args {
-    /// The store's directory.
-    dir: PathBuf,
-    /// The customer's key: file:///absolute/path, env:NAME, passphrase:, or a key service
-    #[arg(long, value_name = "URI", env = "ATREST_CMEK")]
-    cmek: Option<String>,
+    #[command(flatten)]
+    at: StoreArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -60,21 +57,19 @@ struct Report {
 
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        match self.dir.metadata() {
+        match self.at.dir.metadata() {
             Ok(metadata) if metadata.is_dir() => {}
             Ok(_) => {
                 let what = "expected a directory, found a file";
                 let error = atrest::Error::new(ErrorKind::InvalidArgument, what);
-                return Err(error.with_path(&self.dir).into());
+                return Err(error.with_path(&self.at.dir).into());
             }
-            Err(e) => return Err(Failure::io("the store cannot be opened", &self.dir, e)),
+            Err(e) => return Err(Failure::io("the store cannot be opened", &self.at.dir, e)),
         }
-        // An empty variable is as good as none.
-        let uri = self.cmek.as_deref().filter(|uri| !uri.is_empty());
-        let kms = uri.map(|uri| key::open(uri, Words::Known, key::PASSPHRASE_VARIABLE));
-        let findings = checks::all(&self.dir, kms.transpose()?, out.is_json())?;
+        let keys = self.at.cmek.open()?;
+        let findings = checks::all(&self.at, keys, out.is_json())?;
         let problems = findings.iter().filter(|finding| finding.level == Level::Problem).count();
-        let directory = self.dir.display().to_string();
+        let directory = self.at.dir.display().to_string();
         let report = Report { directory, healthy: problems == 0, findings };
         out.result(&report, || report.text())?;
         if problems == 0 {
@@ -88,14 +83,12 @@ impl Args {
 
 impl Report {
     fn text(&self) -> String {
-        let red =
-            style(anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into())));
         let mut lines = vec![BOLD.paint(&clean(&self.directory))];
         for finding in &self.findings {
             let mark = match finding.level {
                 Level::Good => GREEN.paint("✓"),
                 Level::Note => YELLOW.paint("•"),
-                Level::Problem => red.paint("✗"),
+                Level::Problem => RED.paint("✗"),
             };
             lines.push(format!("  {mark} {:<9} {}", finding.check, clean(&finding.what)));
             if let Some(advice) = finding.advice {

@@ -5,15 +5,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use atrest::keyring::{KeyspaceId, KeyspaceStatus};
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Header, Keyring, Suite};
+use atrest::{DataKeyId, ErrorKind, FileKind, FileSpec, Header, Keyring, Suite};
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::key::{self, CmekArg, Words};
-use crate::output::{BOLD, Out, clean};
+use crate::output::Out;
+use crate::paint::{BOLD, clean};
 use crate::staged::Staged;
-use crate::{progress, scan, store, units};
+use crate::store::StoreArgs;
+use crate::{progress, scan, units};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,14 +37,12 @@ const PIECE_LEN: usize = 256 << 10;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The store's directory.
-    dir: PathBuf,
+    #[command(flatten)]
+    at: StoreArgs,
     /// The file to encrypt; - for standard input.
     src: PathBuf,
     /// Its name in the store; must not exist unless --force is given.
     name: String,
-    #[command(flatten)]
-    cmek: CmekArg,
     /// What is in the file.
     #[arg(long, value_enum, default_value_t = Kind::Other)]
     kind: Kind,
@@ -122,22 +121,20 @@ struct Report {
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         // Before the passphrase is asked for: what is wrong with the names.
-        drop(store::storage(&self.dir)?);
-        let target = store::resolve(&self.dir, &self.name)?;
+        let target = self.at.resolve(&self.name)?;
         let (mut source, len) = open_source(&self.src)?;
         let staged = Staged::new(&target, self.force)?;
-        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let keyring = store::open(&self.dir, kms)?;
-        keyring.maintain()?;
-        let fs = EncryptedFs::new(keyring);
+        let store = self.at.open()?;
+        store.commit(|store| store.keyring().maintain())?;
         let mut spec = FileSpec::new(self.kind.into());
         if let Some(suite) = self.suite {
             spec = spec.suite(suite.into());
         }
         if let Some(name) = &self.keyspace {
-            spec = spec.keyspace(keyspace(fs.keyring(), name)?);
+            spec = spec.keyspace(keyspace(store.keyring(), name)?);
         }
-        let mut writer = fs.create_new(staged.path(), spec).map_err(|e| named(e, &target))?;
+        let writer = store.files().create_new(staged.path(), spec);
+        let mut writer = writer.map_err(|e| named(e, &target))?;
         let progress = progress::bytes("encrypting", len, out.is_json());
         let mut piece = vec![0; PIECE_LEN];
         loop {
@@ -161,7 +158,7 @@ impl Args {
         let suite = Header::parse(&start)?.suite;
         staged.publish(self.force)?;
         // Keeps the count of bytes under the data key.
-        fs.close()?;
+        store.close()?;
         let report = Report {
             name: self.name.clone(),
             bytes: sealed.len,
@@ -182,7 +179,7 @@ impl Args {
 }
 
 fn keyspace(keyring: &Keyring, name: &str) -> Result<KeyspaceId> {
-    let mut keyspaces = keyring.keyspaces().into_iter();
+    let mut keyspaces = keyring.keyspaces().list().into_iter();
     match keyspaces.find(|keyspace| keyspace.name == name) {
         Some(KeyspaceStatus { id, active: Some(_), .. }) => Ok(id),
         Some(_) => Err(Failure::new(

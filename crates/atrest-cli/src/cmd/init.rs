@@ -4,14 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use atrest::keyring::DirectoryStorage;
-use atrest::{DataKeyId, Keyring, PlaintextPolicy, StoreId, StoreKeyId, Suite};
+use atrest::{DataKeyId, Options, PlaintextPolicy, StoreId, StoreKeyId};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::key::{self, CmekArg, Words};
-use crate::output::{BOLD, Out, clean, warn};
-use crate::{scan, signal, store, units};
+use crate::output::Out;
+use crate::paint::{BOLD, clean};
+use crate::scan::{Scan, refuse_foreign, scan};
+use crate::store::StoreArgs;
+use crate::{signal, units};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +23,7 @@ Examples:
   atrest init old-data --cmek file:///etc/app/cmek.key --allow-plaintext
 
 JSON fields: directory, store_id, store_key_id, data_key_id, key_uri, rotation_period_s,
-rotation_bytes, plaintext, minimum_suite, plaintext_files
+rotation_bytes, plaintext, require_authenticated, plaintext_files
 ";
 
 /// Create a store: a directory with a keyring.
@@ -32,10 +33,8 @@ rotation_bytes, plaintext, minimum_suite, plaintext_files
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: StoreArgs,
     /// Age at which the data key rotates.
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = units::parse_duration)]
     rotation_period: Duration,
@@ -61,46 +60,61 @@ struct Report {
     rotation_period_s: u64,
     rotation_bytes: Option<u64>,
     plaintext: PlaintextPolicy,
-    minimum_suite: Suite,
+    require_authenticated: bool,
     plaintext_files: u64,
 }
 
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        let kms = key::open(&self.cmek.cmek, Words::New, key::PASSPHRASE_VARIABLE)?;
-        let mut options = store::options();
-        options.settings.rotation_period = self.rotation_period;
-        options.settings.rotation_bytes = self.rotation_bytes;
-        if self.allow_plaintext {
-            options.settings.plaintext = PlaintextPolicy::Allow;
-        }
-        if self.authenticated {
-            options.settings.minimum_suite = Suite::Aes256GcmChunks;
-        }
+        let key = self.at.cmek.new_key()?;
+        let found = self.look(out.is_json())?;
         let committing = signal::Committing::begin();
-        let made = make_directories(&self.dir)?;
-        let created = Keyring::create(DirectoryStorage::new(&self.dir), kms, options);
-        let keyring = created.map_err(|error| {
-            made.take_back(&self.dir);
-            Failure::from(error.with_path(&self.dir))
-        })?;
+        let made = make_directories(&self.at.dir)?;
+        let created = self.at.create(key, self.options());
+        let keyring = created.inspect_err(|_| made.take_back(&self.at.dir))?;
         drop(committing);
         let status = keyring.status();
-        let scan = scan::scan(&self.dir, None, out.is_json())?;
         let report = Report {
-            directory: self.dir.display().to_string(),
+            directory: self.at.dir.display().to_string(),
             store_id: keyring.store_id(),
             store_key_id: status.info.store_key_id,
-            data_key_id: keyring.active_data_key_id()?,
+            data_key_id: keyring.keys().active_id()?,
             key_uri: status.info.slots[0].key_uri.clone(),
             rotation_period_s: self.rotation_period.as_secs(),
             rotation_bytes: self.rotation_bytes,
             plaintext: status.settings.plaintext,
-            minimum_suite: status.settings.minimum_suite,
-            plaintext_files: scan.plaintext.files,
+            require_authenticated: status.settings.require_authenticated,
+            plaintext_files: found.plaintext.files,
         };
-        self.warn(&report);
+        self.warn(&report, out);
         out.result(&report, || self.text(&report))
+    }
+
+    fn options(&self) -> Options {
+        let mut options = self.at.options();
+        let settings = &mut options.settings;
+        settings.rotation_period = self.rotation_period;
+        settings.rotation_bytes = self.rotation_bytes;
+        if self.allow_plaintext {
+            settings.plaintext = PlaintextPolicy::Allow;
+        }
+        if self.authenticated {
+            settings.require_authenticated = true;
+        }
+        options
+    }
+
+    /// What lies in the directory. Where a store is, its creation says so better.
+    fn look(&self, json: bool) -> Result<Scan> {
+        let dir = &self.at.dir;
+        if !dir.is_dir() {
+            return Ok(Scan::default());
+        }
+        let found = scan(dir, None, json)?;
+        if !self.at.has_keyring()? {
+            refuse_foreign(&found, dir)?;
+        }
+        Ok(found)
     }
 
     fn text(&self, report: &Report) -> String {
@@ -120,9 +134,9 @@ impl Args {
     }
 
     /// What works, and is probably a mistake.
-    fn warn(&self, report: &Report) {
+    fn warn(&self, report: &Report, out: &mut Out) {
         if report.plaintext_files > 0 && !self.allow_plaintext {
-            warn(&format!(
+            out.warn(&format!(
                 "{} there not encrypted and will be refused; --allow-plaintext reads them",
                 match report.plaintext_files {
                     1 => "1 file is".to_owned(),
@@ -132,10 +146,10 @@ impl Args {
         }
         let key_file = report.key_uri.strip_prefix("file://").map(Path::new);
         let inside = |path: &Path| {
-            Some(path.canonicalize().ok()?.starts_with(self.dir.canonicalize().ok()?))
+            Some(path.canonicalize().ok()?.starts_with(self.at.dir.canonicalize().ok()?))
         };
         if key_file.and_then(inside) == Some(true) {
-            warn("the key file lies in the store itself: whoever takes the disk has both");
+            out.warn("the key file lies in the store itself: whoever takes the disk has both");
         }
     }
 }

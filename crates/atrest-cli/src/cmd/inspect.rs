@@ -8,7 +8,8 @@ use atrest::{
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::output::{BOLD, DIM, Out, clean};
+use crate::output::Out;
+use crate::paint::{BOLD, DIM, clean};
 use crate::{scan, units};
 
 const EXAMPLES: &str = "\

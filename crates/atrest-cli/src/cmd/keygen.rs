@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::key;
-use crate::output::{BOLD, Out, clean};
+use crate::output::Out;
+use crate::paint::{BOLD, clean};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,31 +1,36 @@
 //! `atrest keys`: what is under each data key, and the end of those nothing uses.
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::churn::{DestructionProof, KeyUsage, ScanProgress};
 use atrest::keyring::{KeyState, RetireOutcome, Retirement};
-use atrest::kms::Kms;
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, StoreId};
+use atrest::store::{KeyUsage, ScanProgress};
+use atrest::{ErrorKind, StoreId};
 use clap::Subcommand;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::key::{self, CmekArg, Words};
-use crate::output::{DIM, GREEN, Out, YELLOW, clean};
+use crate::output::Out;
+use crate::paint::{DIM, GREEN, YELLOW, clean};
+use crate::store::StoreArgs;
 use crate::table::{Align, Cell, Table, bar};
-use crate::{progress, signal, store, units};
+use crate::{progress, units};
 
 mod directories;
 mod holds;
 mod keyspaces;
+mod proof;
 
 /// Width of a data key's bar, in characters.
 const BAR_LEN: usize = 20;
 
 /// Data keys: what is under them, retiring them, proving it, holds, keyspaces.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest keys list data --cmek file:///etc/app/cmek.key
+  atrest keys retire data --cmek file:///etc/app/cmek.key
+  atrest keys proof data --cmek file:///etc/app/cmek.key
+")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
@@ -35,7 +40,7 @@ pub(crate) struct Args {
 enum What {
     List(List),
     Retire(Retire),
-    Proof(Proof),
+    Proof(proof::Proof),
     Holds(holds::Holds),
     #[command(name = "hold")]
     AddHold(holds::AddHold),
@@ -79,7 +84,7 @@ files, bytes]
 ")]
 struct List {
     #[command(flatten)]
-    at: Store,
+    at: StoreArgs,
 }
 
 /// Destroy the data keys that no file is under.
@@ -98,30 +103,10 @@ with retiring: until_ns]
 ")]
 struct Retire {
     #[command(flatten)]
-    at: Store,
+    at: StoreArgs,
     /// Time between finding no file and destroying the key.
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration, default_value = "7d")]
     grace: Duration,
-}
-
-/// Show that destroyed data keys are gone: their records, and that no file names them.
-#[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  atrest keys proof data
-  atrest keys proof data --key 0123456789abcdef0123456789abcdef --json
-
-JSON fields: proofs [id, keyspace, state, exposed, created_ns, retired_ns,
-retire_after_ns, destroyed_ns, encrypted_bytes (at least: more if a process was killed),
-files_read, keyring (store_id, generation, mac)]. It is an error if a file names a destroyed
-key.
-")]
-struct Proof {
-    #[command(flatten)]
-    at: Store,
-    /// One data key; the default is all that are destroyed.
-    #[arg(long, value_name = "ID")]
-    key: Option<DataKeyId>,
 }
 
 /// DESTROY all data keys of a keyspace or of the store, and so all that is under them.
@@ -139,7 +124,7 @@ JSON fields: shredded (a keyspace's name, or the store's id)
 #[command(group = clap::ArgGroup::new("which").required(true))]
 struct Shred {
     #[command(flatten)]
-    at: Store,
+    at: StoreArgs,
     /// One keyspace.
     #[arg(long, value_name = "NAME", group = "which")]
     keyspace: Option<String>,
@@ -149,30 +134,6 @@ struct Shred {
     /// The keyspace's name, or the store's id, once more.
     #[arg(long, value_name = "NAME")]
     confirm: String,
-}
-
-/// The store that a command is about.
-#[derive(clap::Args)]
-struct Store {
-    /// The store's directory.
-    dir: PathBuf,
-    #[command(flatten)]
-    cmek: CmekArg,
-}
-
-impl Store {
-    fn read_only(&self) -> Result<EncryptedFs> {
-        Ok(EncryptedFs::new(store::open_read_only(&self.dir, self.kms()?)?))
-    }
-
-    fn writable(&self) -> Result<EncryptedFs> {
-        Ok(EncryptedFs::new(store::open(&self.dir, self.kms()?)?))
-    }
-
-    fn kms(&self) -> Result<Arc<dyn Kms>> {
-        drop(store::storage(&self.dir)?);
-        key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)
-    }
 }
 
 /// Lets `work` show how many headers were read.
@@ -185,8 +146,8 @@ fn scanning<T>(json: bool, work: impl FnOnce(&(dyn Fn(ScanProgress) + Sync)) -> 
 
 impl List {
     fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = self.at.read_only()?;
-        let usage = scanning(out.is_json(), |on_scan| fs.scan_usage(on_scan))?;
+        let store = self.at.open_read_only()?;
+        let usage = scanning(out.is_json(), |on_scan| store.store().renewal().scan_usage(on_scan))?;
         out.result(&usage, || table(&usage.keys))
     }
 }
@@ -240,10 +201,10 @@ fn state(key: &KeyUsage) -> Cell {
 
 impl Retire {
     fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = self.at.writable()?;
-        let committing = signal::Committing::begin();
-        let retired = scanning(out.is_json(), |on_scan| fs.retire(None, self.grace, on_scan))?;
-        drop(committing);
+        let store = self.at.open()?;
+        let retired = scanning(out.is_json(), |on_scan| {
+            store.commit(|store| store.renewal().retire(None, self.grace, on_scan))
+        })?;
         out.result(&retired, || retired_text(&retired))
     }
 }
@@ -268,46 +229,14 @@ fn retired_text(retired: &Retirement) -> String {
 
 /// Field names are stable.
 #[derive(Serialize)]
-struct ProofReport {
-    proofs: Vec<DestructionProof>,
-}
-
-impl Proof {
-    fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = self.at.read_only()?;
-        let proofs = scanning(out.is_json(), |on_scan| match self.key {
-            Some(id) => fs.prove_destroyed(id, on_scan).map(|proof| vec![proof]),
-            None => fs.prove_all_destroyed(on_scan),
-        })?;
-        let report = ProofReport { proofs };
-        out.result(&report, || {
-            let Some(first) = report.proofs.first() else {
-                return "No data key was destroyed yet.".into();
-            };
-            let mut lines = vec![format!(
-                "None of {} names these keys; keyring generation {} says so under its MAC.",
-                units::counted(first.files_read, "file"),
-                first.keyring.generation
-            )];
-            lines.extend(report.proofs.iter().map(|proof| {
-                let key = &proof.key;
-                format!(
-                    "  {} created {}, destroyed {}, encrypted at least {}",
-                    key.id,
-                    units::time(key.created_ns),
-                    units::time(key.destroyed_ns.unwrap_or_default()),
-                    units::bytes(key.encrypted_bytes)
-                )
-            }));
-            lines.join("\n")
-        })
-    }
-}
-
-/// Field names are stable.
-#[derive(Serialize)]
 struct ShredReport<'a> {
     shredded: &'a str,
+}
+
+/// What is destroyed, once it was said twice.
+enum Shredded<'a> {
+    Keyspace(&'a str),
+    Store(StoreId),
 }
 
 impl Shred {
@@ -316,21 +245,22 @@ impl Shred {
             Err(Failure::new(ErrorKind::InvalidArgument, what)
                 .advise("repeat behind --confirm what is to be destroyed"))
         };
-        let fs = self.at.writable()?;
-        let committing = signal::Committing::begin();
-        match &self.keyspace {
-            Some(name) if *name == self.confirm => fs.keyring().danger_shred_keyspace(name)?,
+        let what = match &self.keyspace {
+            Some(name) if *name == self.confirm => Shredded::Keyspace(name),
             Some(name) => {
                 return refuse(format!("expected --confirm {name}, found {}", self.confirm));
             }
-            None => match self.confirm.parse::<StoreId>() {
-                Ok(id) => fs.keyring().danger_shred_store(id)?,
+            None => match self.confirm.parse() {
+                Ok(id) => Shredded::Store(id),
                 Err(_) => {
                     return refuse(format!("expected the store's id, found {}", self.confirm));
                 }
             },
-        }
-        drop(committing);
+        };
+        self.at.open()?.commit(|fs| match what {
+            Shredded::Keyspace(name) => fs.keyring().keyspaces().danger_shred(name),
+            Shredded::Store(id) => fs.keyring().keyspaces().danger_shred_store(id),
+        })?;
         let report = ShredReport { shredded: &self.confirm };
         out.result(&report, || format!("Destroyed the keys of {}.", clean(&self.confirm)))
     }

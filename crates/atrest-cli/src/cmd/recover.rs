@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use atrest::keyring::{DirectoryStorage, ImageInfo, ImagePlace, Recovery};
-use atrest::{DataKeyId, Error, ErrorKind, Keyring};
+use atrest::keyring::{ImageInfo, ImagePlace, Recovery};
+use atrest::kms::Kms;
+use atrest::{DataKeyId, Error, ErrorKind};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::key::{self, CmekArg, Words};
-use crate::output::{BOLD, GREEN, Out, YELLOW, clean};
+use crate::output::Out;
+use crate::paint::{BOLD, GREEN, YELLOW, clean};
 use crate::scan::{Usage, scan};
+use crate::store::StoreArgs;
 use crate::table::{Align, Cell, Table};
-use crate::{signal, store, units};
+use crate::units;
 
 /// Show the images of a store's keyring and what each would open, or put one back.
 ///
@@ -31,10 +34,8 @@ JSON fields: directory, images [place, info, data_keys, problem, files, files_lo
 bytes_lost], recovered [place, generation, kept_aside, data_key_id] or null
 ")]
 pub(crate) struct Args {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: StoreArgs,
     /// Put the kept image of this generation back.
     #[arg(long, value_name = "NUMBER", conflicts_with = "from_mirror")]
     generation: Option<u64>,
@@ -67,30 +68,23 @@ struct ImageReport {
 
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        self.dir.metadata().map_err(|e| Failure::io("the store cannot be opened", &self.dir, e))?;
-        let kms = vec![key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?];
-        let images = self.storage().images(&kms, &store::options())?;
+        let dir = &self.at.dir;
+        dir.metadata().map_err(|e| Failure::io("the store cannot be opened", dir, e))?;
+        let keys = self.at.cmek.some()?;
+        let images = self.at.images(self.mirror.as_deref(), &keys)?;
         if images.is_empty() {
             let what = "there is neither a keyring nor an older image of one";
-            let error = Error::new(ErrorKind::KeyringMissing, what).with_path(&self.dir);
+            let error = Error::new(ErrorKind::KeyringMissing, what).with_path(dir);
             return Err(Failure::from(error)
                 .advise("give the mirror's directory with --mirror, or restore a backup"));
         }
-        let files = scan(&self.dir, None, out.is_json())?;
+        let files = scan(dir, None, out.is_json())?;
         let images = images.into_iter().map(|image| ImageReport::new(image, &files.by_key));
         let images = images.collect();
-        let recovered = self.chosen().map(|place| self.recover(place, kms)).transpose()?;
-        let directory = self.dir.display().to_string();
+        let recovered = self.chosen().map(|place| self.recover(place, keys)).transpose()?;
+        let directory = dir.display().to_string();
         let report = Report { directory, images, recovered };
-        out.result(&report, || report.text(&self.dir))
-    }
-
-    fn storage(&self) -> DirectoryStorage {
-        let storage = DirectoryStorage::new(&self.dir);
-        match &self.mirror {
-            Some(mirror) => storage.with_mirror(mirror),
-            None => storage,
-        }
+        out.result(&report, || report.text(dir))
     }
 
     fn chosen(&self) -> Option<ImagePlace> {
@@ -100,24 +94,17 @@ impl Args {
         }
     }
 
-    fn recover(
-        &self,
-        place: ImagePlace,
-        kms: Vec<std::sync::Arc<dyn atrest::kms::Kms>>,
-    ) -> Result<Recovery> {
-        let _committing = signal::Committing::begin();
-        let recovered = Keyring::recover(self.storage(), place, kms, store::options());
-        let (_, recovery) = recovered.map_err(|error| {
-            let error = error.with_path(&self.dir);
-            match error.kind() {
-                ErrorKind::KeyringExists => Failure::from(error)
-                    .advise("use the store as it is: there is nothing to recover"),
-                ErrorKind::KeyringMissing => Failure::from(error)
-                    .advise("choose one of the images that `atrest recover DIR` shows"),
-                _ => error.into(),
+    fn recover(&self, place: ImagePlace, keys: Vec<Arc<dyn Kms>>) -> Result<Recovery> {
+        let recovered = self.at.recover(self.mirror.as_deref(), place, keys);
+        recovered.map_err(|failure| match failure.kind() {
+            Some(ErrorKind::KeyringExists) => {
+                failure.advise("use the store as it is: there is nothing to recover")
             }
-        })?;
-        Ok(recovery)
+            Some(ErrorKind::KeyringMissing) => {
+                failure.advise("choose one of the images that `atrest recover DIR` shows")
+            }
+            _ => failure,
+        })
     }
 }
 

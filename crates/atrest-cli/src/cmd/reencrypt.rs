@@ -1,17 +1,18 @@
 //! `atrest reencrypt`: rewriting cold files under the newest key.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use atrest::churn::{Reencrypt, ReencryptProgress, ReencryptReport, Skipped, StalePolicy};
-use atrest::{EncryptedFs, FileKind, FileSpec, Suite};
+use atrest::store::{Reencrypt, ReencryptProgress, ReencryptReport, Skipped, StalePolicy};
+use atrest::{FileKind, FileSpec};
 use serde::Serialize;
 
 use crate::advice::Verdict;
 use crate::failure::{Failure, Result};
-use crate::key::{self, CmekArg, Words};
-use crate::output::{Out, YELLOW, clean};
-use crate::{progress, store, units};
+use crate::output::Out;
+use crate::paint::{YELLOW, clean};
+use crate::store::StoreArgs;
+use crate::{progress, units};
 
 /// Files named to people; machines get all.
 const SHOWN_MAX: usize = 10;
@@ -35,10 +36,8 @@ JSON fields: files, bytes, leftovers_removed, skipped [path, why], failed [path,
 message]. The exit code is that of the first file that failed.
 ")]
 pub(crate) struct Args {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: StoreArgs,
     /// Files under data keys that were replaced and are at least this old, as in 90d.
     #[arg(long, value_name = "AGE", value_parser = units::parse_duration)]
     older_than: Option<Duration>,
@@ -93,11 +92,9 @@ struct FailedFile {
 
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        drop(store::storage(&self.dir)?);
-        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let fs = EncryptedFs::new(store::open(&self.dir, kms)?);
+        let store = self.at.open()?;
         let scanning = progress::files("Reading headers", out.is_json());
-        let on_scan = |p: atrest::churn::ScanProgress| scanning.set_position(p.files);
+        let on_scan = |p: atrest::store::ScanProgress| scanning.set_position(p.files);
         // The number of bytes is only known after the scan.
         let working = progress::bytes("Re-encrypting", Some(u64::MAX), out.is_json());
         let on_progress = |p: &ReencryptProgress| {
@@ -115,7 +112,7 @@ impl Args {
         if self.danger_to_plaintext {
             how = how.danger_to_plaintext();
         }
-        let report = fs.reencrypt(&how);
+        let report = store.store().renewal().reencrypt(&how);
         scanning.finish_and_clear();
         working.finish_and_clear();
         let mut done = report?;
@@ -130,7 +127,7 @@ impl Args {
     fn policy(&self) -> StalePolicy {
         let mut policy = StalePolicy::default();
         policy.key_age_max = if self.all { Some(Duration::ZERO) } else { self.older_than };
-        policy.minimum_suite = self.authenticated.then_some(Suite::Aes256GcmChunks);
+        policy.require_authenticated = self.authenticated;
         policy.plaintext = self.plaintext;
         policy
     }

@@ -1,20 +1,25 @@
 //! `atrest rotate`: new keys, at any level of the hierarchy.
 
-use std::path::PathBuf;
-
+use atrest::keyring::KeyringInfo;
 use atrest::{DataKeyId, StoreKeyId};
 use clap::Subcommand;
 use serde::Serialize;
 
 use crate::failure::Result;
-use crate::key::{self, CmekArg, Words};
+use crate::key::{self, Words};
 use crate::output::Out;
-use crate::{signal, store};
+use crate::store::StoreArgs;
 
 /// Start a new data key, store key or customer's key.
 ///
 /// Old files stay readable. New files are encrypted under the new data key.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest rotate data-key data --cmek file:///etc/app/cmek.key
+  atrest rotate store-key data --cmek file:///etc/app/cmek.key
+  atrest rotate cmek data --cmek file:///etc/app/2026.key --new-cmek file:///etc/app/2027.key
+")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
@@ -46,10 +51,8 @@ Examples:
 JSON fields: rotated (\"data-key\"), old_data_key_id, data_key_id, generation
 ")]
 struct DataKey {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: StoreArgs,
 }
 
 /// Replace the store key, wrap every data key by the new one, and start a new data key.
@@ -59,15 +62,16 @@ struct DataKey {
 #[command(after_help = "\
 Examples:
   atrest rotate store-key data --cmek file:///etc/app/cmek.key
+  atrest rotate store-key data --cmek file:///etc/app/eu.key --cmek file:///etc/app/us.key
+
+A store with several slots needs the key of each.
 
 JSON fields: rotated (\"store-key\"), old_store_key_id, store_key_id, old_data_key_id,
 data_key_id, generation
 ")]
 struct StoreKey {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: StoreArgs,
 }
 
 /// Replace the customer's key: the store key is wrapped by the new one.
@@ -87,10 +91,8 @@ ATREST_NEW_PASSPHRASE.
 JSON fields: rotated (\"cmek\"), old_key_uri, key_uri, generation
 ")]
 struct Cmek {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: StoreArgs,
     /// The new customer's key.
     #[arg(long, value_name = "URI")]
     new_cmek: String,
@@ -107,13 +109,10 @@ struct DataKeyReport {
 
 impl DataKey {
     fn run(&self, out: &mut Out) -> Result<()> {
-        drop(store::storage(&self.dir)?);
-        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let keyring = store::open(&self.dir, kms)?;
-        let old_data_key_id = keyring.active_data_key_id()?;
-        let committing = signal::Committing::begin();
-        let data_key_id = keyring.rotate_data_key()?;
-        drop(committing);
+        let store = self.at.open()?;
+        let keyring = store.keyring();
+        let old_data_key_id = keyring.keys().active_id()?;
+        let data_key_id = store.commit(|store| store.keyring().keys().rotate())?;
         let generation = keyring.status().info.generation;
         let report =
             DataKeyReport { rotated: "data-key", old_data_key_id, data_key_id, generation };
@@ -136,20 +135,17 @@ struct StoreKeyReport {
 
 impl StoreKey {
     fn run(&self, out: &mut Out) -> Result<()> {
-        drop(store::storage(&self.dir)?);
-        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let keyring = store::open(&self.dir, kms)?;
+        let store = self.at.open()?;
+        let keyring = store.keyring();
         let old_store_key_id = keyring.status().info.store_key_id;
-        let old_data_key_id = keyring.active_data_key_id()?;
-        let committing = signal::Committing::begin();
-        let store_key_id = keyring.rotate_store_key()?;
-        drop(committing);
+        let old_data_key_id = keyring.keys().active_id()?;
+        let store_key_id = store.commit(|store| store.keyring().keys().rotate_store_key())?;
         let report = StoreKeyReport {
             rotated: "store-key",
             old_store_key_id,
             store_key_id,
             old_data_key_id,
-            data_key_id: keyring.active_data_key_id()?,
+            data_key_id: keyring.keys().active_id()?,
             generation: keyring.status().info.generation,
         };
         out.result(&report, || {
@@ -173,16 +169,14 @@ struct CmekReport {
 
 impl Cmek {
     fn run(&self, out: &mut Out) -> Result<()> {
-        drop(store::storage(&self.dir)?);
-        let old = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
+        let store = self.at.open()?;
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
-        let old_key_uri = old.key_uri().to_string();
         let key_uri = new.key_uri().to_string();
-        let keyring = store::open(&self.dir, old)?;
-        let committing = signal::Committing::begin();
-        keyring.rotate_cmek(new)?;
-        drop(committing);
-        let generation = keyring.status().info.generation;
+        let before = store.keyring().slots().list();
+        store.commit(|store| store.keyring().slots().rotate(new))?;
+        let KeyringInfo { generation, slots, .. } = store.keyring().status().info;
+        let replaced = before.into_iter().find(|slot| !slots.contains(slot));
+        let old_key_uri = replaced.map_or_else(|| key_uri.clone(), |slot| slot.key_uri);
         let report = CmekReport { rotated: "cmek", old_key_uri, key_uri, generation };
         out.result(&report, || {
             format!(

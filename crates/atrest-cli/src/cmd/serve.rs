@@ -11,8 +11,9 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Failure, Result};
-use crate::key::{self, PASSPHRASE_VARIABLE, Words};
-use crate::output::{BOLD, Out};
+use crate::key::{self, CmekArgs, PASSPHRASE_VARIABLE, Words};
+use crate::output::Out;
+use crate::paint::BOLD;
 use crate::signal::Committing;
 
 /// Where the token may stand instead of a file.
@@ -43,16 +44,17 @@ the server listens.
 /// the router of the crate atrest-admin itself. A store that is revoked, or whose key
 /// service refuses, is served as revoked until it is restored. Ends on SIGTERM or Ctrl-C,
 /// after the operation that runs.
+///
+/// --cmek names the present key of each store, and any other that clients may put in its
+/// place.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The stores' directories, as REGION=DIR if there are several.
     #[arg(required = true, value_name = "DIR")]
     stores: Vec<String>,
-    /// A customer's key: the present one of each store, and any other that clients may
-    /// put in its place.
-    #[arg(long = "cmek", value_name = "URI", env = "ATREST_CMEK", required = true)]
-    cmek: Vec<String>,
+    #[command(flatten)]
+    cmek: CmekArgs,
     /// Let clients name keys that begin with this too, such as
     /// hcvault://vault.example.com:8200/transit/keys/
     #[arg(long = "allow-key", value_name = "PREFIX")]
@@ -112,8 +114,8 @@ impl Args {
             keys = keys.allow(prefix)?;
         }
         let mut kms = Vec::<Arc<dyn Kms>>::new();
-        for uri in &self.cmek {
-            let key = keys.meter(key::open(uri, Words::Known, PASSPHRASE_VARIABLE)?);
+        for key in self.cmek.some()? {
+            let key = keys.meter(key);
             kms.push(key.clone());
             keys = keys.with_key(key);
         }

@@ -1,20 +1,20 @@
 //! `atrest status`: what a store is made of.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use atrest::churn::churned_in;
 use atrest::keyring::{AuditEvent, DataKeyStatus, KeyState, KeyringInfo, KeyringStatus};
-use atrest::{Clock, DataKeyId, Keyring, PlaintextPolicy, Settings, SystemClock};
+use atrest::store::churned_in;
+use atrest::{Clock, DataKeyId, PlaintextPolicy, Settings, SystemClock};
 use serde::Serialize;
 
 use crate::failure::Result;
-use crate::key::{self, Words};
-use crate::output::{BOLD, DIM, GREEN, Out, YELLOW, clean};
+use crate::output::Out;
+use crate::paint::{BOLD, DIM, GREEN, YELLOW, clean};
 use crate::scan::{Scan, Usage, scan};
+use crate::store::StoreArgs;
 use crate::table::{Align, Cell, Table, bar};
-use crate::{store, units};
+use crate::units;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +24,7 @@ Examples:
 
 JSON fields: directory, authenticated, store_id, store_key_id, generation, written_ns,
 slots [name, key_uri, key_version, created_ns], settings [rotation_period_s,
-rotation_bytes, plaintext, minimum_suite], data_keys [id, files, bytes, and with a key
+rotation_bytes, plaintext, require_authenticated], data_keys [id, files, bytes, and with a key
 keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes
 (at least), rewritten_in_s (null if nothing can be said)], history [number, at_ns,
 generation, what, store_key_id, detail], files [encrypted, plaintext, empty and problem with
@@ -44,11 +44,8 @@ const PROBLEMS_SHOWN: usize = 10;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The store's directory.
-    dir: PathBuf,
-    /// The customer's key: file:///absolute/path, env:NAME, passphrase:, or a key service
-    #[arg(long, value_name = "URI", env = "ATREST_CMEK")]
-    cmek: Option<String>,
+    #[command(flatten)]
+    at: StoreArgs,
 }
 
 /// Field names are stable.
@@ -107,20 +104,16 @@ impl Known {
 
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        let storage = store::storage(&self.dir)?;
-        // An empty variable is as good as none.
-        let report = match self.cmek.as_deref().filter(|uri| !uri.is_empty()) {
-            Some(uri) => {
-                let kms = key::open(uri, Words::Known, key::PASSPHRASE_VARIABLE)?;
-                let keyring = store::open_read_only(&self.dir, kms)?;
-                let files = scan(&self.dir, Some(&keyring), out.is_json())?;
-                // After the scan, which reads the keyring again if a writer rotated.
-                Report::authenticated(self, keyring.status(), files)
-            }
-            None => {
-                let info = Keyring::inspect(&storage)?;
-                Report::without_keys(self, info, scan(&self.dir, None, out.is_json())?)
-            }
+        self.at.check()?;
+        let keys = self.at.cmek.open()?;
+        let report = if keys.is_empty() {
+            let info = self.at.inspect()?;
+            Report::without_keys(self, info, scan(&self.at.dir, None, out.is_json())?)
+        } else {
+            let store = self.at.read_only_with(keys)?;
+            let files = scan(&self.at.dir, Some(store.keyring()), out.is_json())?;
+            // After the scan, which reads the keyring again if a writer rotated.
+            Report::authenticated(self, store.keyring().status(), files)
         };
         out.result(&report, || report.text())
     }
@@ -135,7 +128,7 @@ impl Report {
             KeyReport { id: key.id, files, bytes, known: Some(Known::new(key, bytes, now_ns)) }
         });
         Self {
-            directory: args.dir.display().to_string(),
+            directory: args.at.dir.display().to_string(),
             authenticated: true,
             data_keys: data_keys.collect(),
             info: status.info,
@@ -154,7 +147,7 @@ impl Report {
             known: None,
         });
         Self {
-            directory: args.dir.display().to_string(),
+            directory: args.at.dir.display().to_string(),
             authenticated: false,
             data_keys: data_keys.collect(),
             info,
@@ -294,8 +287,7 @@ fn settings_line(settings: &Settings) -> String {
         PlaintextPolicy::Require => "refused",
         PlaintextPolicy::Allow => "allowed",
     };
-    let suites =
-        if settings.minimum_suite.is_authenticated() { "; authenticated files only" } else { "" };
+    let suites = if settings.require_authenticated { "; authenticated files only" } else { "" };
     format!(
         "  settings    data key rotates after {}{limit}; plaintext files {plaintext}{suites}",
         units::duration(settings.rotation_period)

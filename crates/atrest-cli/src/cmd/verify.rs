@@ -1,17 +1,17 @@
 //! `atrest verify`: whether every file of a store can be read and was not changed.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
+use atrest::Error;
 use atrest::verify::VerifyReport;
-use atrest::{EncryptedFs, Error};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::key::{self, CmekArg, Words};
-use crate::output::{BOLD, GREEN, Out, YELLOW, clean};
+use crate::output::Out;
+use crate::paint::{BOLD, GREEN, YELLOW, clean};
+use crate::store::StoreArgs;
 use crate::table::{Align, Table};
-use crate::{progress, signal, store, units};
+use crate::{progress, signal, units};
 
 /// Problem files shown to people; machines get all.
 const SHOWN_MAX: usize = 20;
@@ -32,10 +32,8 @@ unauthenticated_files, unauthenticated_bytes, plaintext_files, empty_files, torn
 problems [path, message], seconds
 ")]
 pub(crate) struct Args {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
+    at: StoreArgs,
 }
 
 /// Field names are stable.
@@ -50,17 +48,16 @@ struct Report {
 
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        drop(store::storage(&self.dir)?);
-        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
+        let store = self.at.open_read_only()?;
         let started = Instant::now();
-        let fs = EncryptedFs::new(store::open_read_only(&self.dir, kms)?);
         let bar = progress::work("verifying", out.is_json());
         let _stoppable = signal::Stoppable::begin();
-        let verified =
-            atrest::verify::verify(&fs, &self.dir, &|progress| progress::show(&bar, progress))?;
+        let show = |progress| progress::show(&bar, progress);
+        let verified = atrest::verify::verify(store.files(), &self.at.dir, &show);
         bar.finish_and_clear();
+        let verified = verified?;
         let report = Report {
-            directory: self.dir.display().to_string(),
+            directory: self.at.dir.display().to_string(),
             good: verified.problems.is_empty(),
             verified,
             seconds: started.elapsed().as_secs_f64(),

@@ -117,11 +117,11 @@ fn a_process_that_has_the_store_open_heeds_a_revocation() {
     let revoked = bench.json(&["cmek", "revoke", "data"]);
     assert_eq!(revoked["done"], "requested");
     bench.bad(3, "cmek-revoked", &["status", "data"]);
-    keyring.check_now();
+    keyring.access().check_now();
     let error = keyring.encryptor(atrest::FileKind::Table).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::CmekRevoked);
     bench.bad(9, "keyring-busy", &["cmek", "restore", "data"]);
-    keyring.restore().unwrap();
+    keyring.access().restore().unwrap();
     keyring.encryptor(atrest::FileKind::Table).unwrap();
     bench.good(&["status", "data"]);
 }

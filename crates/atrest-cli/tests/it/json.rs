@@ -32,7 +32,7 @@ fn keygen_and_init() {
     assert_fields(
         &init,
         "directory store_id store_key_id data_key_id key_uri rotation_period_s rotation_bytes
-         plaintext minimum_suite plaintext_files",
+         plaintext require_authenticated plaintext_files",
     );
     assert_eq!(init["rotation_period_s"], 7 * 86_400);
     assert_eq!(init["rotation_bytes"], 1 << 20);
@@ -115,7 +115,10 @@ fn status_with_and_without_a_key() {
     let status = bench.json(&["status", "data"]);
     assert_fields(&status, STATUS);
     assert_eq!(status["authenticated"], true);
-    assert_fields(&status["settings"], "rotation_period_s rotation_bytes plaintext minimum_suite");
+    assert_fields(
+        &status["settings"],
+        "rotation_period_s rotation_bytes plaintext require_authenticated",
+    );
     assert_fields(&status["slots"][0], "name key_uri key_version created_ns");
     let keys = status["data_keys"].as_array().unwrap();
     assert_fields(
@@ -147,4 +150,78 @@ fn status_with_and_without_a_key() {
     assert_eq!(bare["store_id"], status["store_id"]);
     assert_fields(&bare["data_keys"][0], "id files bytes");
     assert_eq!(bare["data_keys"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn wrong_usage_is_told_as_json() {
+    let bench = Bench::empty();
+    for args in [
+        &["--json"][..],
+        &["--json", "no-such-command"],
+        &["verfy", "data", "--json"],
+        &["encrypt", "data", "--json"],
+        &["init", "x", "--json", "--rotation-period", "soon"],
+        &["keys", "--json"],
+    ] {
+        let run = bench.run(args);
+        assert_eq!((run.code, run.stdout), (2, Vec::new()), "{args:?}");
+        let error = &serde_json::from_str::<Value>(&run.stderr).unwrap()["error"];
+        assert_fields(error, "kind message path causes advice exit_code");
+        assert_eq!((&error["kind"], &error["exit_code"]), (&"usage".into(), &2.into()));
+        assert!(!error["message"].as_str().unwrap().is_empty(), "{error}");
+        assert!(error["advice"].as_str().unwrap().contains("help"), "{error}");
+    }
+    let advice = |args: &[&str]| bench.run(args).stderr;
+    assert!(advice(&["verfy", "data", "--json"]).contains("'verify'"));
+    // Behind `--` it is the name of a file.
+    assert!(bench.run(&["inspect", "--", "--json"]).stderr.starts_with("error: "));
+}
+
+#[test]
+fn warnings_are_a_part_of_the_one_document() {
+    let bench = Bench::empty();
+    bench.good(&["keygen", "cmek.key"]);
+    std::fs::create_dir(bench.path("data")).unwrap();
+    bench.write("data/old", b"plain");
+    let run = bench.run(&["init", "data", "--json"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    let init: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(init["plaintext_files"], 1);
+    assert!(init["warnings"][0].as_str().unwrap().contains("1 file is there not encrypted"));
+    // With the data on standard output the document is on standard error.
+    bench.write("src", &[9; 300_000]);
+    bench.good(&["encrypt", "data", "src", "log", "--suite", "aes256-gcm-log"]);
+    let whole = bench.read("data/log");
+    bench.write("data/log", &whole[..whole.len() - 1]);
+    let run = bench.run(&["decrypt", "data", "log", "--json"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let decrypt: Value = serde_json::from_str(&run.stderr).unwrap();
+    assert_fields(&decrypt, "name bytes suite authenticated output warnings");
+    assert!(decrypt["warnings"][0].as_str().unwrap().contains("the log ends inside"));
+}
+
+#[test]
+fn a_store_is_not_made_where_another_ones_files_lie() {
+    let bench = Bench::new();
+    bench.write("src", b"words");
+    bench.good(&["encrypt", "data", "src", "f"]);
+    let remove = |name: &str| std::fs::remove_file(bench.path("data").join(name)).unwrap();
+    remove("KEYRING");
+    remove("KEYRING.lock");
+    // Older images are a way back.
+    for args in [&["init", "data"][..], &["status", "data"]] {
+        let run = bench.run(args);
+        assert!(run.stderr.contains("atrest recover data"), "{}", run.stderr);
+    }
+    remove("KEYRING.1");
+    remove("KEYRING.lock");
+    for args in [
+        &["init", "data"][..],
+        &["init", "data", "--allow-plaintext"],
+        &["cmek", "enable", "data", "--new-cmek", &bench.uri("cmek.key")],
+    ] {
+        let run = bench.bad(8, "keyring-exists", args);
+        assert!(run.stderr.contains("1 encrypted file and no keyring"), "{}", run.stderr);
+        assert_eq!(bench.names("data"), ["f"]);
+    }
 }

@@ -250,7 +250,7 @@ fn tokens_of_the_metadata_server() {
     let environment = Environment::fixed([("GCE_METADATA_HOST", format!("127.0.0.1:{port}"))]);
     let kms = open(&server.uri(&server.new_key()), &environment);
     let refused = kind(kms.wrap(&key(1), &context(1), soon()));
-    assert_eq!(refused, Some(KmsErrorKind::Unauthenticated), "no service account");
+    assert_eq!(refused, Some(KmsErrorKind::Unreachable), "no service account");
     metadata.set(&json!({"/computeMetadata/v1/instance/service-accounts/default/token":
         {"access_token": "metadata-token", "expires_in": 3000, "token_type": "Bearer"}}));
     let wrapped = kms.wrap(&key(1), &context(1), soon()).unwrap_or_else(|e| panic!("{e:?}"));

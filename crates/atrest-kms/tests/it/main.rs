@@ -10,12 +10,14 @@
 mod aws;
 mod azure;
 mod conformance;
+mod denials;
 mod encoding;
 mod gcp;
 mod kmip;
 mod local;
 mod outage;
 mod pkcs11;
+mod registry;
 mod secrecy;
 mod servers;
 mod uris;

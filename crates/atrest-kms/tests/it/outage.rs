@@ -125,7 +125,7 @@ fn answers_of_a_service_in_trouble() {
         ("429", http_answer("429 Too Many Requests", "retry-after: 0\r\n", ""), K::Throttled, 3),
         ("429, later", http_answer("429 No", "retry-after: 999999\r\n", ""), K::Throttled, 1),
         ("418", http_answer("418 Teapot", "", ""), K::Protocol, 1),
-        ("401", http_answer("401 No", "", &echo), K::Unauthenticated, 1),
+        ("401", http_answer("401 No", "retry-after: 0\r\n", &echo), K::Unreachable, 3),
         ("307", http_answer("307 Go", "location: http://127.0.0.1:1/\r\n", ""), K::Protocol, 1),
         ("not JSON", http_answer("200 OK", "", "<html>"), K::Protocol, 1),
         ("other JSON", http_answer("200 OK", "", "{\"data\":[]}"), K::Protocol, 1),

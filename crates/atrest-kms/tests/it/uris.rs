@@ -24,6 +24,9 @@ fn malformed_uris_are_refused_without_showing_them() {
         "hcvault://host/transit/keys/na%2fme",
         "hcvault://host:port/transit/keys/name",
         "hcvault://host/transit/keys/name?tls=no",
+        "hcvault://host/transit/keys/name?tls=false",
+        "hcvault://10.0.0.1/transit/keys/name?tls=false",
+        "hcvault://localhost.example/transit/keys/name?tls=false",
         "hcvault://host/transit/keys/name?token=hunter22",
         "hcvault://root:hunter22@host/transit/keys/name",
         "hcvault://host/transit/keys/name#hunter22",
@@ -55,14 +58,29 @@ fn malformed_uris_are_refused_without_showing_them() {
     }
 }
 
+#[test]
+fn without_tls_only_this_machine_unless_the_danger_is_said() {
+    for uri in [
+        "hcvault://127.0.0.1/transit/keys/k?tls=false",
+        "hcvault://[::1]:8200/transit/keys/k?tls=false",
+        "hcvault://localhost/transit/keys/k?tls=false",
+        "hcvault://10.0.0.1/transit/keys/k?tls=danger-off",
+    ] {
+        from_uri_with(uri, &Environment::process()).expect(uri);
+    }
+    let error = from_uri_with("hcvault://h/t/keys/k?tls=false", &Environment::process());
+    let error = error.expect_err("a key in clear").to_string();
+    assert!(error.contains("tls=danger-off"), "{error}");
+}
+
 proptest::proptest! {
     #[test]
     fn any_uri_is_opened_or_refused(
-        scheme in "(hcvault|aws-kms|gcp-kms|azure-kms|pkcs11|kmip|file|env)",
+        scheme in proptest::sample::select(atrest_kms::schemes()),
         rest in "(//)?[a-z0-9:/?&=;%@.\\[\\]-]{0,80}",
     ) {
         let none: [(&str, &str); 0] = [];
-        if let Err(error) = from_uri_with(&format!("{scheme}:{rest}"), &Environment::fixed(none)) {
+        if let Err(error) = from_uri_with(&format!("{}:{rest}", scheme.name()), &Environment::fixed(none)) {
             proptest::prop_assert_eq!(error.kind(), KmsErrorKind::Misconfigured);
         }
     }

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use atrest::keyring::{KeyringImage, KeyringStorage, MemoryStorage};
-use atrest::{Error, ErrorKind, Keyring, Result};
+use atrest::{Error, ErrorKind, Result};
 use object_store::path::Path;
 use object_store::{Error as StoreError, PutMode, UpdateVersion};
 
@@ -167,7 +167,10 @@ impl ObjectStoreKeyringStorage {
     pub(super) fn withdraw_kept(&self, previous: &KeyringImage, generation: u64) -> Result<()> {
         let image = MemoryStorage::new();
         image.commit(&previous.bytes, generation, None)?;
-        let (before, now) = (Keyring::inspect(&image)?, Keyring::inspect(self)?);
+        let (before, now) = (
+            atrest::keyring::KeyringInfo::read(&image)?,
+            atrest::keyring::KeyringInfo::read(self)?,
+        );
         if (before.store_key_id, before.slots) != (now.store_key_id, now.slots) {
             self.delete(&self.kept_path(generation))?;
         }

@@ -135,7 +135,7 @@ fn data_keys(headers: &HashMap<String, Header>) -> HashMap<DataKeyId, usize> {
 async fn slatedb_loads_rotates_compacts_and_reopens() {
     let engine = Engine::new();
     let keyring = engine.keyring().unwrap();
-    let first = keyring.active_data_key_id().unwrap();
+    let first = keyring.keys().active_id().unwrap();
     let db = engine.open(keyring.clone()).await.unwrap();
     for round in 0..4 {
         load(&db, round).await;
@@ -144,7 +144,7 @@ async fn slatedb_loads_rotates_compacts_and_reopens() {
     verify(&db, 3).await;
     assert_eq!(data_keys(&engine.headers()).into_keys().collect::<Vec<_>>(), [first]);
 
-    let second = keyring.rotate_data_key().unwrap();
+    let second = keyring.keys().rotate().unwrap();
     let before = engine.headers();
     for round in 4..12 {
         load(&db, round).await;
@@ -187,7 +187,7 @@ async fn without_the_customers_key_errors_are_clear_and_final() {
     verify(&db, 0).await;
 
     // Withdrawn while the engine runs: reads and writes end with the reason.
-    keyring.revoke().unwrap();
+    keyring.access().revoke().unwrap();
     let revoked = |error: &slatedb::Error| {
         let found = find_error(error).unwrap_or_else(|| panic!("{error:?}"));
         assert_eq!(found.kind(), ErrorKind::CmekRevoked, "{error:?}");
@@ -204,7 +204,7 @@ async fn without_the_customers_key_errors_are_clear_and_final() {
     drop(ends(db.close()).await);
     revoked(&ends(engine.open(keyring.clone())).await.map(drop).unwrap_err());
     // A revocation outlives the process until access is given back.
-    keyring.restore().unwrap();
+    keyring.access().restore().unwrap();
     drop((db, keyring));
 
     // The key file moves away: the store does not open, and says why.

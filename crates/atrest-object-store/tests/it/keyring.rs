@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::internals::keyring_storage_conformance;
-use atrest::keyring::{DirectoryStorage, KeyringStorage, MemoryStorage, Options};
+use atrest::keyring::{KeyringStorage, MemoryStorage, Options};
 use atrest::kms::{Kms, generate_key_file};
 use atrest::{ErrorKind, Expect, FileKind, Header, Keyring};
 use atrest_object_store::{EncryptedStore, ObjectStoreKeyringStorage};
+use atrest_testkit::keyring_storage_conformance;
 use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -42,17 +42,8 @@ fn names(store: &InMemory) -> Vec<String> {
 }
 
 #[test]
-fn every_storage_keeps_the_contract() {
-    keyring_storage_conformance(&|| Box::new(MemoryStorage::new()));
+fn the_storage_keeps_the_contract() {
     keyring_storage_conformance(&|| Box::new(storage(InMemory::new())));
-    let dir = tempfile::tempdir().unwrap();
-    let count = std::cell::Cell::new(0);
-    keyring_storage_conformance(&|| {
-        count.set(count.get() + 1);
-        let dir = dir.path().join(count.get().to_string());
-        std::fs::create_dir(&dir).unwrap();
-        Box::new(DirectoryStorage::new(dir))
-    });
 }
 
 fn lives_in(raw: &Arc<InMemory>, kms: &Arc<dyn Kms>) {
@@ -62,14 +53,14 @@ fn lives_in(raw: &Arc<InMemory>, kms: &Arc<dyn Kms>) {
     let reader = Keyring::open_read_only(storage(raw.clone()), kms.clone(), options()).unwrap();
     let first = keyring.encryptor(FileKind::Table).unwrap().header().to_vec();
     for _ in 0..4 {
-        keyring.rotate_data_key().unwrap();
+        keyring.keys().rotate().unwrap();
     }
     assert_eq!(
         names(raw),
         ["db/_atrest/KEYRING", "db/_atrest/KEYRING.3", "db/_atrest/KEYRING.4"],
         "the last two, and nothing of the proof that the store knows conditions"
     );
-    keyring.rotate_store_key().unwrap();
+    keyring.keys().rotate_store_key().unwrap();
     assert_eq!(names(raw), ["db/_atrest/KEYRING"], "no image has the old store key");
     let last = keyring.encryptor(FileKind::Table).unwrap().header().to_vec();
     drop(keyring);
@@ -105,7 +96,7 @@ fn the_store_of_the_objects_keeps_their_keyring_too() {
             let path = Path::from(format!("db/{n}"));
             writer.put(&path, pattern(100, n).into()).await.unwrap();
             assert_eq!(read(&reader, &path).await.unwrap(), pattern(100, n));
-            writer.keyring().rotate_data_key().unwrap();
+            writer.keyring().keys().rotate().unwrap();
         }
         let metas: Vec<_> = reader.list(None).try_collect().await.unwrap();
         assert_eq!(metas.len(), 5, "the keyring is not listed");
@@ -160,9 +151,9 @@ fn the_outcome_of_a_commit_is_found_out() {
         let timeout = Duration::from_millis(if hangs { 500 } else { 20_000 });
         let storage = storage(store.clone()).with_timeout(timeout);
         let keyring = Keyring::create(storage, kms.clone(), options()).unwrap();
-        let before = keyring.active_data_key_id().unwrap();
+        let before = keyring.keys().active_id().unwrap();
         store.puts_end(fates.iter().copied());
-        let outcome = keyring.rotate_data_key();
+        let outcome = keyring.keys().rotate();
         store.puts_end([]);
         let found = outcome.as_ref().map(drop).map_err(atrest::Error::kind);
         assert_eq!(found, *expected, "{fates:?}");
@@ -170,14 +161,14 @@ fn the_outcome_of_a_commit_is_found_out() {
         match outcome {
             Ok(id) => {
                 assert_ne!(id, before);
-                assert_eq!(fresh.active_data_key_id().unwrap(), id, "{fates:?}");
+                assert_eq!(fresh.keys().active_id().unwrap(), id, "{fates:?}");
                 assert_eq!(fresh.anchor(), keyring.anchor(), "one commit, known: {fates:?}");
             }
             Err(error) => {
-                assert_eq!(keyring.active_data_key_id().unwrap(), before);
-                assert_eq!(fresh.active_data_key_id().unwrap(), before);
+                assert_eq!(keyring.keys().active_id().unwrap(), before);
+                assert_eq!(fresh.keys().active_id().unwrap(), before);
                 // After a clear refusal the handle goes on; otherwise it must not.
-                let again = keyring.rotate_data_key().map(drop).map_err(|error| error.kind());
+                let again = keyring.keys().rotate().map(drop).map_err(|error| error.kind());
                 match error.kind() {
                     ErrorKind::Poisoned => assert_eq!(again, Err(ErrorKind::Poisoned)),
                     _ => assert_eq!(again, Ok(())),
@@ -195,7 +186,7 @@ fn a_commit_that_was_not_heard_is_not_done_twice() {
     for fate in [Fate::Unheard, Fate::Lost] {
         let generation = keyring.anchor().generation;
         store.puts_end([fate]);
-        keyring.rotate_store_key().unwrap();
+        keyring.keys().rotate_store_key().unwrap();
         assert_eq!(keyring.anchor().generation, generation + 1, "{fate:?}");
     }
 }
@@ -209,19 +200,19 @@ fn of_two_rotations_at_once_one_happens() {
         let meddle = Meddle::new(raw.clone());
         let one = Keyring::create(storage(meddle.clone()), kms.clone(), options()).unwrap();
         let other = Keyring::open(storage(raw.clone()), kms.clone(), options()).unwrap();
-        let before = one.active_data_key_id().unwrap();
+        let before = one.keys().active_id().unwrap();
         let second = other.clone();
         // In the midst of the first rotation a whole other one, before each of its requests.
-        meddle.before(request, move || _ = second.rotate_data_key().unwrap());
-        let new = one.rotate_data_key().unwrap();
+        meddle.before(request, move || _ = second.keys().rotate().unwrap());
+        let new = one.keys().rotate().unwrap();
         if !meddle.happened() {
             continue;
         }
         injected += 1;
         assert_ne!(new, before);
-        assert_eq!(other.active_data_key_id().unwrap(), new, "before request {request}");
+        assert_eq!(other.keys().active_id().unwrap(), new, "before request {request}");
         let fresh = Keyring::open(storage(raw), kms.clone(), options()).unwrap();
-        assert_eq!(fresh.active_data_key_id().unwrap(), new);
+        assert_eq!(fresh.keys().active_id().unwrap(), new);
         assert_eq!(fresh.anchor().generation, 2, "before request {request}");
         assert_eq!(fresh.status().data_keys.len(), 2);
     }
@@ -258,26 +249,26 @@ fn a_lost_race_leaves_no_image_with_a_replaced_key() {
         let raw = Arc::new(InMemory::new());
         let meddle = Meddle::new(raw.clone());
         let one = Keyring::create(storage(meddle.clone()), kms.clone(), options()).unwrap();
-        one.rotate_data_key().unwrap();
+        one.keys().rotate().unwrap();
         let other = Keyring::open(storage(raw.clone()), kms.clone(), options()).unwrap();
         let new = other_kms.clone();
         meddle.before(request, move || {
             if cmek {
-                other.rotate_cmek(new).unwrap();
+                other.slots().rotate(new).unwrap();
             } else {
-                other.rotate_store_key().unwrap();
+                other.keys().rotate_store_key().unwrap();
             }
         });
-        one.rotate_data_key().unwrap();
+        one.keys().rotate().unwrap();
         if !meddle.happened() {
             continue;
         }
         let storage = storage(raw);
-        let current = Keyring::inspect(&storage).unwrap();
+        let current = atrest::keyring::KeyringInfo::read(&storage).unwrap();
         for (generation, bytes) in storage.kept().unwrap() {
             let image = MemoryStorage::new();
             image.commit(&bytes, generation, None).unwrap();
-            let kept = Keyring::inspect(&image).unwrap();
+            let kept = atrest::keyring::KeyringInfo::read(&image).unwrap();
             let same = (kept.store_key_id, &kept.slots) == (current.store_key_id, &current.slots);
             assert!(same, "before request {request}, {cmek}: image {generation}");
         }
@@ -303,8 +294,8 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn apply(keyring: &Keyring, op: &Op) {
     match op {
-        Op::RotateDataKey => drop(keyring.rotate_data_key().unwrap()),
-        Op::RotateStoreKey => drop(keyring.rotate_store_key().unwrap()),
+        Op::RotateDataKey => drop(keyring.keys().rotate().unwrap()),
+        Op::RotateStoreKey => drop(keyring.keys().rotate_store_key().unwrap()),
         Op::Maintain => keyring.maintain().unwrap(),
         Op::Reload => keyring.reload().unwrap(),
     }

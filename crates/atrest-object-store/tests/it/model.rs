@@ -141,7 +141,7 @@ async fn run(keys: &Keys, ops: Vec<Op>) {
                 model.head(&at(path)).await.ok().map(|meta| meta.size)
             ),
             Op::List => assert_eq!(list(&store).await, list(&model).await),
-            Op::Rotate => drop(keys.keyring.rotate_data_key().unwrap()),
+            Op::Rotate => drop(keys.keyring.keys().rotate().unwrap()),
             Op::Forget => store = keys.store(raw.clone()),
         }
     }

@@ -83,11 +83,11 @@ async fn an_upload_that_lost_a_part_cannot_complete() {
     let (store, path) = (keys.store(raw.clone()), Path::from("a"));
     let mut upload = store.put_multipart(&path).await.unwrap();
     upload.put_part(pattern(100, 1).into()).await.unwrap();
-    keys.keyring.revoke().unwrap();
+    keys.keyring.access().revoke().unwrap();
     let error = upload.put_part(pattern(100, 2).into()).await.unwrap_err();
     assert!(matches!(error, Error::PermissionDenied { .. }), "{error}");
     assert_eq!(find_error(&error).unwrap().kind(), ErrorKind::CmekRevoked);
-    keys.keyring.restore().unwrap();
+    keys.keyring.access().restore().unwrap();
     upload.put_part(pattern(100, 3).into()).await.unwrap_err();
     upload.complete().await.unwrap_err();
     upload.abort().await.unwrap();
@@ -95,8 +95,8 @@ async fn an_upload_that_lost_a_part_cannot_complete() {
     // One that was not interrupted goes on where it was.
     let mut upload = store.put_multipart(&path).await.unwrap();
     upload.put_part(pattern(100, 1).into()).await.unwrap();
-    keys.keyring.revoke().unwrap();
-    keys.keyring.restore().unwrap();
+    keys.keyring.access().revoke().unwrap();
+    keys.keyring.access().restore().unwrap();
     upload.put_part(pattern(100, 1).into()).await.unwrap();
     upload.complete().await.unwrap();
     assert!(upload.complete().await.is_err() && upload.put_part("x".into()).await.is_err());

@@ -50,7 +50,7 @@ async fn plaintext_is_read_where_it_is_allowed_and_refused_where_not() {
     assert_eq!(read(&store, &old).await.unwrap(), "plain");
     let mut settings = keys.keyring.settings();
     settings.plaintext = PlaintextPolicy::Require;
-    keys.keyring.configure(&settings).unwrap();
+    keys.keyring.keys().configure(&settings).unwrap();
     let error = store.get(&old).await.unwrap_err();
     assert_eq!(find_error(&error).unwrap().kind(), ErrorKind::NotEncrypted);
     // An encrypted object stays readable, a raw object of 0 bytes has size 0 and no content.
@@ -106,9 +106,9 @@ async fn rotation_moves_new_objects_and_keeps_old_ones_readable() {
     for n in 0..4 {
         let path = Path::from(format!("{n}"));
         store.put(&path, pattern(100, n).into()).await.unwrap();
-        let expected = keys.keyring.active_data_key_id().unwrap();
+        let expected = keys.keyring.keys().active_id().unwrap();
         assert_eq!(header(&*raw, &path).await.data_key_id, expected);
-        keys.keyring.rotate_data_key().unwrap();
+        keys.keyring.keys().rotate().unwrap();
     }
     for store in [store, cold(&keys, &raw)] {
         for n in 0..4 {
@@ -128,7 +128,7 @@ fn an_unknown_data_key_is_looked_up_under_any_runtime() {
     let path = Path::from("a");
     let write = |n| async move { pattern(100, n) };
     let put = |data: Bytes| {
-        keys.keyring.rotate_data_key().unwrap();
+        keys.keyring.keys().rotate().unwrap();
         futures_executor::block_on(keys.store(raw.clone()).put(&path, data.into())).unwrap();
     };
     // No runtime at all.
@@ -166,7 +166,7 @@ async fn withdrawn_keys_end_every_operation_and_come_back() {
     let path = Path::from("a");
     store.put(&path, pattern(200_000, 1).into()).await.unwrap();
     let stream = store.get(&path).await.unwrap();
-    keys.keyring.revoke().unwrap();
+    keys.keyring.access().revoke().unwrap();
     let denied = |error: Error| {
         assert!(matches!(error, Error::PermissionDenied { .. }), "{error}");
         assert_eq!(find_error(&error).unwrap().kind(), ErrorKind::CmekRevoked);
@@ -178,7 +178,7 @@ async fn withdrawn_keys_end_every_operation_and_come_back() {
     denied(store.put_multipart(&path).await.unwrap_err());
     // Sizes and names need no key.
     assert_eq!(store.head(&path).await.unwrap().size, 200_000);
-    keys.keyring.restore().unwrap();
+    keys.keyring.access().restore().unwrap();
     assert_eq!(read(&store, &path).await.unwrap(), pattern(200_000, 1));
 }
 
@@ -193,10 +193,10 @@ async fn only_errors_that_may_pass_are_retried_by_slatedb() {
     assert!(!should_retry(&store.get(&Path::from("_atrest/x")).await.unwrap_err()));
     store.put(&path, "x".into()).await.unwrap();
     assert!(!should_retry(&read_range(&store, &path, 5..6).await.unwrap_err()));
-    keys.keyring.revoke().unwrap();
+    keys.keyring.access().revoke().unwrap();
     assert!(!should_retry(&read(&store, &path).await.unwrap_err()));
     // A fault of the store below is its own.
-    keys.keyring.restore().unwrap();
+    keys.keyring.access().restore().unwrap();
     let faulty = Error::Generic { store: "test", source: "timeout".into() };
     assert!(should_retry(&faulty));
 }

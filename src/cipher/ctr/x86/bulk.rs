@@ -48,8 +48,7 @@ pub(super) unsafe fn run_bulk<V: Vector, const TABLE: usize>(
         let step = V::splat(&(GROUP_BLOCKS as u128));
         let mut batch = group_batches;
         while batch < batches {
-            // Read anew for each group: held through the rows, these three would be spilled, and
-            // stay on the stack.
+            // Read anew for each group: held through the rows, these three would be spilled.
             let first = in_memory(keys);
             let group = counter.reverse().xor(V::splat(&first.keys[0]));
             let group = group.enc(V::splat(&first.keys[1])).enc(V::splat(&first.keys[2]));
@@ -66,11 +65,6 @@ pub(super) unsafe fn run_bulk<V: Vector, const TABLE: usize>(
                 finish(states, keys, job.src.add(at), job.dst.add(at));
             }
             batch += group_batches;
-        }
-        // What is left of the table would give round keys away.
-        let zero = V::splat(&0);
-        for i in 0..TABLE {
-            cached.add(i).write_volatile(zero);
         }
     }
 }

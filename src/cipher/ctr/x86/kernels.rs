@@ -9,6 +9,7 @@
 //! - Long runs leave two rounds of fourteen out: see [`super::bulk`].
 
 use std::arch::asm;
+use std::hint::black_box;
 use std::ptr;
 
 use super::{BLOCK_BYTES, ROUNDS, RoundKeys};
@@ -19,7 +20,7 @@ pub(in crate::cipher) const FLIGHT: usize = 8;
 const FLIGHT_SHORT: usize = 10;
 /// Blocks whose counters differ in the last byte only.
 pub(super) const GROUP_BLOCKS: usize = 256;
-/// Below this, filling and wiping the table of [`super::bulk`] costs more than it saves.
+/// Below this, filling the table of [`super::bulk`] and wiping it costs more than it saves.
 const BULK_BYTES_MIN: usize = 12 << 10;
 
 /// Lane numbers as 64-bit little-endian integers, to add, and as the last byte of a counter
@@ -110,9 +111,8 @@ pub(in crate::cipher) trait Vector: Copy {
     /// by side take the time of one, one after the other they do not.
     unsafe fn computed(self) -> Self;
     /// XORs the bytes `from..to` of the register with those of `src` into `dst`, and touches no
-    /// others. `src` and `dst` are where byte 0 would be. Wipes the register if it is in memory:
-    /// keystream is as secret as the plaintext.
-    unsafe fn xor_part(&mut self, src: *const u8, dst: *mut u8, from: usize, to: usize);
+    /// others. `src` and `dst` are where byte 0 would be.
+    unsafe fn xor_part(self, src: *const u8, dst: *mut u8, from: usize, to: usize);
     /// [`run_long`] and [`super::bulk`] as functions of their own: inlined, all three would share
     /// one register allocation, and short calls would pay for it. The parts of a [`Job`] go in
     /// one by one because a struct would be written to memory and read back in larger pieces,
@@ -129,7 +129,7 @@ pub(in crate::cipher) trait Vector: Copy {
 }
 
 /// Keeps the compiler from loading round keys earlier than after this call: where there are more
-/// of them than registers it would spill them to the stack, where nobody wipes them.
+/// of them than registers it would spill them, only to load them again from there.
 #[inline(always)]
 pub(in crate::cipher) fn in_memory(keys: &RoundKeys) -> &RoundKeys {
     let mut keys = ptr::from_ref(keys);
@@ -229,7 +229,7 @@ unsafe fn run_short<V: Vector, const N: usize>(
 }
 
 #[inline(always)]
-unsafe fn run_ends<V: Vector>(mut ends: Ends<V>, job: &Job, bytes: usize) {
+unsafe fn run_ends<V: Vector>(ends: Ends<V>, job: &Job, bytes: usize) {
     let (src, dst) = job.block_start();
     // SAFETY: as for `run_short`.
     unsafe {
@@ -351,7 +351,11 @@ pub(super) unsafe fn run_long<V: Vector>(keys: &RoundKeys, mut job: Job) {
             } else {
                 let same = ((1 << 40) - job.block % (1 << 40)) / batch_blocks as u64;
                 batches = batches.min(usize::try_from(same).unwrap_or(usize::MAX));
-                V::bulk(keys, job.block, job.src, job.dst, batches);
+                // Unknown to the compiler, which would inline it after all: a long stretch of
+                // the frame that only some calls write to could hide from the wipe what is
+                // below it.
+                let bulk = black_box(V::bulk as unsafe fn(_, _, _, _, _));
+                bulk(keys, job.block, job.src, job.dst, batches);
             }
             job.advance(batches * batch_bytes);
         }

@@ -227,10 +227,6 @@ pub(super) unsafe fn run_groups<V: HashVector, const ENCRYPT: bool, const TABLE:
         local.counter =
             local.counter.add(V::splat(&(((batches - group_batches) * FLIGHT * V::LANES) as u128)));
         *run = local;
-        // What is left of the table would give round keys away.
-        for i in 0..TABLE {
-            cached.add(i).write_volatile(zero);
-        }
     }
 }
 

@@ -6,7 +6,6 @@ use std::mem::ManuallyDrop;
 use super::*;
 use crate::cipher::ctr::tests::Random;
 use crate::cipher::ctr::x86::tests::Emulated;
-use crate::secret::contents_512;
 
 impl HashVector for Emulated {
     unsafe fn multiply<const HIGH: bool>(self, other: Self) -> Self {
@@ -146,39 +145,5 @@ fn powers_are_wiped_on_drop() {
         ManuallyDrop::drop(&mut powers);
         assert_eq!((&raw const (*at).powers).read_volatile(), [0; POWERS]);
         assert_eq!((&raw const (*at).halves).read_volatile(), [0; POWERS]);
-    }
-}
-
-/// The registers above the 15th are used by nothing else here.
-#[test]
-fn the_512_bit_kernels_leave_no_key_in_registers() {
-    #[target_feature(enable = "aes,avx2,vaes,avx512f,avx512bw,pclmulqdq,vpclmulqdq")]
-    unsafe fn left(
-        keys: &RoundKeys,
-        powers: &Powers,
-        message: &Message<'_>,
-    ) -> [[[u64; 8]; 32]; 2] {
-        // SAFETY: the features are the caller's duty; the pointers are good for the length.
-        unsafe {
-            zmm::seal(keys, powers, message);
-            let sealed = contents_512();
-            zmm::open(keys, powers, message);
-            [sealed, contents_512()]
-        }
-    }
-    let keys = RoundKeys::new(b"an AES-256 key of 32 bytes, here", 7, Width::Vaes512);
-    let Some((keys, powers)) =
-        keys.and_then(|keys| Powers::new(&keys).map(|powers| (keys, powers)))
-    else {
-        return println!("skipped: this machine does not multiply in 512 bits");
-    };
-    for len in [1, 16, 64, 700, 5000, 70_000] {
-        let mut data = vec![0_u8; len];
-        let dst = data.as_mut_ptr();
-        let message = Message { block: 1, aad: b"", src: dst, len, dst, from: 0, to: len };
-        // SAFETY: the width was found available.
-        for left in unsafe { left(&keys, &powers, &message) } {
-            assert_eq!(left[16..], [[0; 8]; 16], "after {len} bytes");
-        }
     }
 }

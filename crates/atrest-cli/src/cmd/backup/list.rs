@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::{Dest, open_read_only, shown};
 use crate::failure::Result;
-use crate::key::{self, CmekArg, Words};
-use crate::output::{BOLD, DIM, Out, clean};
+use crate::key::CmekArgs;
+use crate::output::Out;
+use crate::paint::{BOLD, DIM, clean};
 use crate::table::{Align, Table};
 use crate::units;
 
@@ -26,7 +27,7 @@ pub(super) struct Args {
     #[command(flatten)]
     dest: Dest,
     #[command(flatten)]
-    cmek: CmekArg,
+    cmek: CmekArgs,
 }
 
 /// Field names are stable.
@@ -40,8 +41,7 @@ struct Report {
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let place = self.dest.place()?;
-        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let chain = open_read_only(&place, kms)?;
+        let chain = open_read_only(&place, self.cmek.some()?)?;
         let backups = chain.list().map_err(|error| place.explain(error))?;
         let directory = shown(place.path());
         let report = Report { directory, chain_id: chain.id(), backups };

@@ -4,19 +4,21 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use atrest::backup::{BackupReport, Chain, Snapshot};
-use atrest::{EncryptedFs, Error, ErrorKind};
+use atrest::{Error, ErrorKind};
 use serde::Serialize;
 
 use super::place::Place;
 use super::shown;
 use crate::failure::{Failure, Result};
-use crate::key::{self, CmekArg, Words};
-use crate::output::{BOLD, Out, YELLOW, clean, note};
-use crate::{progress, signal, store, units};
+use crate::output::Out;
+use crate::paint::{BOLD, clean};
+use crate::store::StoreArgs;
+use crate::{progress, signal, units};
 
 /// Make a full backup in a new directory.
 ///
-/// Run again after it was interrupted, it goes on where it was.
+/// Run again after it was interrupted, it goes on where it was. Of several keys the first
+/// one opens the backups.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -51,13 +53,11 @@ pub(super) struct Incremental {
 
 #[derive(clap::Args)]
 struct Make {
-    /// The store's directory.
-    dir: PathBuf,
+    #[command(flatten)]
+    at: StoreArgs,
     /// The directory of backups, outside of the store, or a URI: s3://BUCKET/PREFIX, gs://…,
     /// az://…, file:///…
     dest: PathBuf,
-    #[command(flatten)]
-    cmek: CmekArg,
 }
 
 /// Field names are stable.
@@ -83,16 +83,16 @@ impl Incremental {
 
 impl Make {
     fn run(&self, out: &mut Out, create: bool) -> Result<()> {
-        drop(store::storage(&self.dir)?);
+        self.at.check()?;
         let place = Place::parse(&self.dest)?;
-        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let target = if create { place.prepared(&self.dir)? } else { place.existing()? };
+        let keys = self.at.keys()?;
+        let target = if create { place.prepared(&self.at.dir)? } else { place.existing()? };
         let started = Instant::now();
-        let fs = EncryptedFs::new(store::open_read_only(&self.dir, kms.clone())?);
+        let store = self.at.read_only_with(keys.clone())?;
         let chain = if create {
-            Chain::open_or_create(target, kms)
+            Chain::open_or_create(target, keys[0].clone())
         } else {
-            Chain::open(target, vec![kms])
+            Chain::open(target, keys)
         };
         let chain = chain.map_err(|error| place.at(error))?;
         let count = chain.list().map_err(|error| place.explain(error))?.len();
@@ -113,27 +113,29 @@ impl Make {
         }
         let bar = progress::work("copying", out.is_json());
         let _stoppable = signal::Stoppable::begin();
-        let snapshot = Snapshot::take(&fs, &self.dir)?;
-        let backup = chain.back_up(&fs, &snapshot, &|progress| progress::show(&bar, progress));
+        let snapshot = Snapshot::take(store.store(), &self.at.dir)?;
+        let backup =
+            chain.back_up(store.store(), &snapshot, &|progress| progress::show(&bar, progress));
         drop(snapshot);
         bar.finish_and_clear();
         let backup = backup.map_err(|error| place.explain(error))?;
-        warn(&backup);
+        warn(&backup, out);
         let seconds = started.elapsed().as_secs_f64();
         let report = Report { destination: shown(place.path()), backup, seconds };
         out.result(&report, || report.text())
     }
 }
 
-fn warn(backup: &BackupReport) {
-    let warn = |text: &str| note(&format!("{}{text}", YELLOW.paint("warning: ")));
+fn warn(backup: &BackupReport, out: &mut Out) {
     for path in &backup.info.unfinished {
         let path = clean(&shown(path));
-        warn(&format!("{path} is not in the backup: it was not finished, no reader would open it"));
+        out.warn(&format!(
+            "{path} is not in the backup: it was not finished, no reader would open it"
+        ));
     }
     if backup.others > 0 {
         let count = units::counted(backup.others, "symbolic link or special file");
-        warn(&format!("not in the backup: {count}"));
+        out.warn(&format!("not in the backup: {count}"));
     }
 }
 

@@ -9,9 +9,10 @@ use serde::Serialize;
 
 use super::{Dest, open_read_only, shown};
 use crate::failure::{Failure, Result};
-use crate::key::{self, CmekArg, Words};
-use crate::output::{BOLD, Out, clean};
-use crate::{progress, signal, store, units};
+use crate::key::{self, CmekArgs, Words};
+use crate::output::Out;
+use crate::paint::{BOLD, clean};
+use crate::{progress, signal, units};
 
 /// Restore a backup as a new store, under new keys.
 ///
@@ -36,8 +37,8 @@ pub(super) struct Args {
     /// The new store's directory: new or empty.
     newdir: PathBuf,
     #[command(flatten)]
-    cmek: CmekArg,
-    /// The customer's key of the new store; without it, that of the backup.
+    cmek: CmekArgs,
+    /// The customer's key of the new store; without it, the first one of the backup.
     #[arg(long, value_name = "URI")]
     new_cmek: Option<String>,
     /// The backup's number, as `atrest backup list` shows it; without it, the last one.
@@ -61,17 +62,18 @@ struct Report {
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let place = self.dest.place()?;
-        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let new_kms = match &self.new_cmek {
+        let keys = self.cmek.some()?;
+        let new_key = match &self.new_cmek {
             Some(uri) => key::open(uri, Words::New, key::NEW_PASSPHRASE_VARIABLE)?,
-            None => kms.clone(),
+            None => keys[0].clone(),
         };
         let started = Instant::now();
-        let chain = open_read_only(&place, kms)?;
-        let mut spec = RestoreSpec::new(&self.newdir, new_kms.clone());
+        let chain = open_read_only(&place, keys)?;
+        let mut spec = RestoreSpec::new(&self.newdir, new_key.clone());
         spec.number = self.number;
         spec.manifest_sha256 = self.manifest_sha256.clone();
-        spec.options = store::options();
+        // No thread: the process ends with the restore.
+        spec.options.background = false;
         let bar = progress::work("restoring", out.is_json());
         let _stoppable = signal::Stoppable::begin();
         let restored = chain.restore(&spec, &|progress| progress::show(&bar, progress));
@@ -85,7 +87,7 @@ impl Args {
         let report = Report {
             directory: shown(&self.newdir),
             restore,
-            key_uri: new_kms.key_uri().to_string(),
+            key_uri: new_key.key_uri().to_string(),
             seconds: started.elapsed().as_secs_f64(),
         };
         out.result(&report, || report.text())

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::{Dest, open_read_only, shown};
 use crate::failure::{Failure, Result};
-use crate::key::{self, CmekArg, Words};
-use crate::output::{BOLD, GREEN, Out, YELLOW, clean};
+use crate::key::CmekArgs;
+use crate::output::Out;
+use crate::paint::{BOLD, GREEN, YELLOW, clean};
 use crate::{progress, signal, units};
 
 /// Copies that are named; more are only counted.
@@ -30,7 +31,7 @@ pub(super) struct Args {
     #[command(flatten)]
     dest: Dest,
     #[command(flatten)]
-    cmek: CmekArg,
+    cmek: CmekArgs,
 }
 
 /// Field names are stable.
@@ -45,8 +46,7 @@ struct Report {
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let place = self.dest.place()?;
-        let kms = key::open(&self.cmek.cmek, Words::Known, key::PASSPHRASE_VARIABLE)?;
-        let chain = open_read_only(&place, kms)?;
+        let chain = open_read_only(&place, self.cmek.some()?)?;
         let bar = progress::work("verifying", out.is_json());
         let _stoppable = signal::Stoppable::begin();
         let check = chain.verify(&|progress| progress::show(&bar, progress));

@@ -1,17 +1,19 @@
 //! Withdrawing access to a store, giving it back, and looking at it.
 
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use atrest::ErrorKind;
 use atrest::keyring::{AccessPolicy, KeyringInfo};
-use atrest::{ErrorKind, Keyring};
+use atrest::kms::Kms;
 use serde::Serialize;
 
 use crate::advice::Verdict;
 use crate::failure::Result;
-use crate::key::{self, CmeksArg, Words};
-use crate::output::{GREEN, Out, YELLOW, clean};
+use crate::output::Out;
+use crate::paint::{GREEN, YELLOW, clean};
+use crate::store::StoreArgs;
 use crate::table::{Align, Cell, Table};
-use crate::{signal, store, units};
+use crate::{signal, units};
 
 /// Withdraw access to a store: nothing opens it until `cmek restore`.
 ///
@@ -31,11 +33,8 @@ Examples:
 JSON fields: done (\"marked\", \"requested\" or \"already\")
 ")]
 pub(crate) struct Revoke {
-    /// The store's directory.
-    dir: PathBuf,
-    /// The customer's key.
-    #[arg(long, value_name = "URI", env = "ATREST_CMEK")]
-    cmek: Option<String>,
+    #[command(flatten)]
+    at: StoreArgs,
 }
 
 /// Field names are stable.
@@ -46,33 +45,8 @@ struct Done {
 
 impl Revoke {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        let storage = store::storage(&self.dir)?;
-        let committing = signal::Committing::begin();
-        let opened = match self.cmek.as_deref().filter(|uri| !uri.is_empty()) {
-            Some(uri) => {
-                let kms = key::open(uri, Words::Known, key::PASSPHRASE_VARIABLE)?;
-                let keyring = Keyring::open(store::storage(&self.dir)?, kms, store::options());
-                Some(keyring.map_err(|error| error.with_path(&self.dir)))
-            }
-            None => None,
-        };
-        let done = match opened {
-            Some(Ok(keyring)) => {
-                keyring.revoke()?;
-                "marked"
-            }
-            Some(Err(error)) if error.kind() == ErrorKind::CmekRevoked => "already",
-            Some(Err(error))
-                if !matches!(error.kind(), ErrorKind::KeyringBusy | ErrorKind::Kms(_)) =>
-            {
-                return Err(error.into());
-            }
-            Some(Err(_)) | None => {
-                Keyring::request_revocation(&storage)?;
-                "requested"
-            }
-        };
-        drop(committing);
+        let _committing = signal::Committing::begin();
+        let done = self.withdraw()?;
         out.result(&Done { done }, || {
             let text = match done {
                 "marked" => "Access is withdrawn: the store is marked, and opens only after `cmek restore`.",
@@ -82,6 +56,27 @@ impl Revoke {
             };
             text.into()
         })
+    }
+
+    fn withdraw(&self) -> Result<&'static str> {
+        self.at.check()?;
+        let keys = self.at.cmek.open()?;
+        if !keys.is_empty() {
+            match self.at.open_with(keys) {
+                Ok(store) => {
+                    store.commit(|store| store.keyring().access().revoke())?;
+                    return Ok("marked");
+                }
+                Err(failure) => match failure.kind() {
+                    Some(ErrorKind::CmekRevoked) => return Ok("already"),
+                    // Whoever has it open, or a key given back later, finds the request.
+                    Some(ErrorKind::KeyringBusy | ErrorKind::Kms(_)) => {}
+                    _ => return Err(failure),
+                },
+            }
+        }
+        self.at.request_revocation()?;
+        Ok("requested")
     }
 }
 
@@ -97,19 +92,14 @@ Examples:
 JSON fields: done (\"restored\")
 ")]
 pub(crate) struct Restore {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmeksArg,
+    at: StoreArgs,
 }
 
 impl Restore {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        let storage = store::storage(&self.dir)?;
-        let kms = self.cmek.open()?;
         let committing = signal::Committing::begin();
-        let keyring = Keyring::open_and_restore(storage, kms, store::options());
-        drop(keyring.map_err(|error| error.with_path(&self.dir))?);
+        drop(self.at.open_and_restore()?);
         drop(committing);
         out.result(&Done { done: "restored" }, || "Access is given back.".into())
     }
@@ -131,11 +121,8 @@ answer (\"good\" or an error kind)], worst_case_s, worst_case_unreachable_s: fro
 revocation at the key service to refusal, with the default checks
 ")]
 pub(crate) struct Status {
-    /// The store's directory.
-    dir: PathBuf,
-    /// The customer's keys to try; may be given several times.
-    #[arg(long, value_name = "URI", env = "ATREST_CMEK")]
-    cmek: Vec<String>,
+    #[command(flatten)]
+    at: StoreArgs,
 }
 
 /// Field names are stable.
@@ -159,18 +146,17 @@ struct KeyReport {
 
 impl Status {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        let storage = store::storage(&self.dir)?;
+        self.at.check()?;
         let (mut keys, mut kinds) = (Vec::new(), Vec::new());
-        for uri in self.cmek.iter().filter(|uri| !uri.is_empty()) {
-            let kms = key::open(uri, Words::Known, key::PASSPHRASE_VARIABLE)?;
-            let key_uri = kms.key_uri().to_string();
-            let kind = try_key(&self.dir, kms)?;
+        for key in self.at.cmek.open()? {
+            let key_uri = key.key_uri().to_string();
+            let kind = self.try_key(key)?;
             let answer = kind.map_or("good", |kind| Verdict::of(kind).name);
             keys.push(KeyReport { key_uri, answer });
             kinds.push(kind);
         }
         let policy = AccessPolicy::default();
-        let requested = Keyring::is_revocation_requested(&storage)?;
+        let requested = self.at.is_revocation_requested()?;
         let report = StatusReport {
             state: match kinds.as_slice() {
                 _ if requested || kinds.contains(&Some(ErrorKind::CmekRevoked)) => "revoked",
@@ -179,26 +165,26 @@ impl Status {
                 _ => "unavailable",
             },
             revocation_requested: requested,
-            info: Keyring::inspect(&storage)?,
+            info: self.at.inspect()?,
             keys,
             worst_case_s: policy.worst_case().as_secs(),
             worst_case_unreachable_s: policy.worst_case_unreachable().map(|time| time.as_secs()),
         };
         out.result(&report, || report.text())
     }
-}
 
-/// Whether the store opens with this key; `None` if it does. Other failures than of keys
-/// fail the command.
-fn try_key(dir: &Path, kms: std::sync::Arc<dyn atrest::kms::Kms>) -> Result<Option<ErrorKind>> {
-    match Keyring::open_read_only(store::storage(dir)?, kms, store::options()) {
-        Ok(_) => Ok(None),
-        Err(error) => match error.kind() {
-            kind @ (ErrorKind::Kms(_) | ErrorKind::CmekRevoked | ErrorKind::WrongStoreKey) => {
-                Ok(Some(kind))
-            }
-            _ => Err(error.with_path(dir).into()),
-        },
+    /// Whether the store opens with this key; `None` if it does. Other failures than of
+    /// keys fail the command.
+    fn try_key(&self, key: Arc<dyn Kms>) -> Result<Option<ErrorKind>> {
+        match self.at.read_only_with(vec![key]) {
+            Ok(_) => Ok(None),
+            Err(failure) => match failure.kind() {
+                Some(
+                    kind @ (ErrorKind::Kms(_) | ErrorKind::CmekRevoked | ErrorKind::WrongStoreKey),
+                ) => Ok(Some(kind)),
+                _ => Err(failure),
+            },
+        }
     }
 }
 

@@ -1,16 +1,18 @@
 //! The CMEK slots of a store: which keys open it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use atrest::Keyring;
 use atrest::keyring::{KeyringInfo, SlotInfo};
+use atrest::{ErrorKind, Keyring};
 use serde::Serialize;
 
 use crate::failure::Result;
-use crate::key::{self, CmeksArg, Words};
-use crate::output::{Out, clean};
+use crate::key::{self, Words};
+use crate::output::Out;
+use crate::paint::clean;
+use crate::store::StoreArgs;
 use crate::table::{Align, Table};
-use crate::{signal, store, units};
+use crate::{store, units};
 
 /// What every command about slots reports. Field names are stable.
 #[derive(Serialize)]
@@ -46,19 +48,25 @@ fn table(slots: &[SlotInfo]) -> String {
 
 /// Opens the store, changes it, and reports the slots.
 fn change(
-    dir: &Path,
-    cmek: &CmeksArg,
+    at: &StoreArgs,
     done: &'static str,
     out: &mut Out,
     headline: &str,
-    change: impl FnOnce(&Keyring) -> Result<()>,
+    change: impl FnOnce(&Keyring) -> atrest::Result<()>,
 ) -> Result<()> {
-    let keyring = store::open(dir, cmek.open()?)?;
-    let committing = signal::Committing::begin();
-    change(&keyring)?;
-    drop(committing);
-    let report = Report::new(done, keyring.status().info);
+    let store = at.open()?;
+    store.commit(|fs| change(fs.keyring())).map_err(|failure| match failure.kind() {
+        Some(ErrorKind::InvalidArgument) => failure.advise(present(store.keyring())),
+        _ => failure,
+    })?;
+    let report = Report::new(done, store.keyring().status().info);
     out.result(&report, || report.text(headline))
+}
+
+fn present(keyring: &Keyring) -> String {
+    let slots = keyring.slots().list();
+    let names: Vec<_> = slots.iter().map(|slot| clean(&slot.name)).collect();
+    format!("the store has the slots {}", names.join(", "))
 }
 
 /// List the slots: the customer's keys that open the store, each by itself.
@@ -79,8 +87,7 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        let storage = store::storage(&self.dir)?;
-        let report = Report::new("listed", Keyring::inspect(&storage)?);
+        let report = Report::new("listed", store::inspect(&self.dir)?);
         out.result(&report, || table(&report.slots))
     }
 }
@@ -96,12 +103,10 @@ Examples:
 JSON fields: done (\"added\"), generation, slots [name, key_uri, key_version, created_ns]
 ")]
 pub(crate) struct Add {
-    /// The store's directory.
-    dir: PathBuf,
+    #[command(flatten)]
+    at: StoreArgs,
     /// The slot's name: a region or a purpose.
     name: String,
-    #[command(flatten)]
-    cmek: CmeksArg,
     /// The customer's key for the new slot.
     #[arg(long, value_name = "URI")]
     new_cmek: String,
@@ -109,12 +114,10 @@ pub(crate) struct Add {
 
 impl Add {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        drop(store::storage(&self.dir)?);
+        self.at.check()?;
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let headline = "Added the slot; an unwrap proved it.";
-        change(&self.dir, &self.cmek, "added", out, headline, |keyring| {
-            Ok(keyring.add_slot(&self.name, new)?)
-        })
+        change(&self.at, "added", out, headline, |keyring| keyring.slots().add(&self.name, new))
     }
 }
 
@@ -130,19 +133,16 @@ Examples:
 JSON fields: done (\"removed\"), generation, slots [name, key_uri, key_version, created_ns]
 ")]
 pub(crate) struct Remove {
-    /// The store's directory.
-    dir: PathBuf,
+    #[command(flatten)]
+    at: StoreArgs,
     /// The slot's name.
     name: String,
-    #[command(flatten)]
-    cmek: CmeksArg,
 }
 
 impl Remove {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        drop(store::storage(&self.dir)?);
-        change(&self.dir, &self.cmek, "removed", out, "Removed the slot.", |keyring| {
-            Ok(keyring.remove_slot(&self.name)?)
+        change(&self.at, "removed", out, "Removed the slot.", |keyring| {
+            keyring.slots().remove(&self.name)
         })
     }
 }
@@ -160,21 +160,17 @@ Examples:
 JSON fields: done (\"rewrapped\"), generation, slots [name, key_uri, key_version, created_ns]
 ")]
 pub(crate) struct Rewrap {
-    /// The store's directory.
-    dir: PathBuf,
+    #[command(flatten)]
+    at: StoreArgs,
     /// The slot's name; without it all slots.
     name: Option<String>,
-    #[command(flatten)]
-    cmek: CmeksArg,
 }
 
 impl Rewrap {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        drop(store::storage(&self.dir)?);
         let headline = "Wrapped the store key anew; an unwrap proved it.";
-        change(&self.dir, &self.cmek, "rewrapped", out, headline, |keyring| {
-            keyring.rewrap(self.name.as_deref())?;
-            Ok(())
+        change(&self.at, "rewrapped", out, headline, |keyring| {
+            keyring.slots().rewrap(self.name.as_deref()).map(drop)
         })
     }
 }
@@ -194,10 +190,8 @@ Examples:
 JSON fields: done (\"rotated\"), generation, slots [name, key_uri, key_version, created_ns]
 ")]
 pub(crate) struct Rotate {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmeksArg,
+    at: StoreArgs,
     /// The slot; without it the one named `default`, or the only one.
     #[arg(long, value_name = "NAME")]
     slot: Option<String>,
@@ -208,22 +202,17 @@ pub(crate) struct Rotate {
 
 impl Rotate {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        drop(store::storage(&self.dir)?);
         let Some(uri) = &self.new_cmek else {
             let headline = "Wrapped the store key by the key's newest version.";
-            return change(&self.dir, &self.cmek, "rotated", out, headline, |keyring| {
-                keyring.rewrap(self.slot.as_deref())?;
-                Ok(())
+            return change(&self.at, "rotated", out, headline, |keyring| {
+                keyring.slots().rewrap(self.slot.as_deref()).map(drop)
             });
         };
         let new = key::open(uri, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let headline = "Replaced the customer's key; an unwrap proved the new one.";
-        change(&self.dir, &self.cmek, "rotated", out, headline, |keyring| {
-            match &self.slot {
-                Some(slot) => keyring.replace_cmek(slot, new)?,
-                None => keyring.rotate_cmek(new)?,
-            }
-            Ok(())
+        change(&self.at, "rotated", out, headline, |keyring| match &self.slot {
+            Some(slot) => keyring.slots().replace(slot, new),
+            None => keyring.slots().rotate(new),
         })
     }
 }

@@ -1,15 +1,15 @@
 //! Putting a store under a customer's key, and taking it back.
 
-use std::path::PathBuf;
-
-use atrest::keyring::DirectoryStorage;
-use atrest::{Keyring, StoreKeyId};
+use atrest::{ErrorKind, Keyring, StoreKeyId};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::key::{self, CmeksArg, Words};
-use crate::output::{Out, clean};
-use crate::{signal, store};
+use crate::key::{self, Words};
+use crate::output::Out;
+use crate::paint::clean;
+use crate::scan::{refuse_foreign, scan};
+use crate::signal;
+use crate::store::StoreArgs;
 
 /// Field names are stable.
 #[derive(Serialize)]
@@ -55,11 +55,8 @@ Examples:
 JSON fields: done (\"enabled\"), key_uri, store_key_id, generation
 ")]
 pub(crate) struct Enable {
-    /// The directory.
-    dir: PathBuf,
-    /// The present, local key of a store that has one.
-    #[arg(long, value_name = "URI", env = "ATREST_CMEK")]
-    cmek: Option<String>,
+    #[command(flatten)]
+    at: StoreArgs,
     /// The customer's key.
     #[arg(long, value_name = "URI")]
     new_cmek: String,
@@ -68,29 +65,20 @@ pub(crate) struct Enable {
 impl Enable {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
-        if !self.dir.is_dir() {
+        if !self.at.dir.is_dir() {
             let what = "expected the directory of a store in use";
-            let failure = Failure::new(atrest::ErrorKind::InvalidArgument, what);
+            let failure = Failure::new(ErrorKind::InvalidArgument, what);
             return Err(failure.advise("create a new store with `atrest init DIR --cmek URI`"));
         }
-        let has_keyring = match Keyring::inspect(&DirectoryStorage::new(&self.dir)) {
-            Ok(_) => true,
-            Err(error) if error.kind() == atrest::ErrorKind::KeyringMissing => false,
-            Err(error) => return Err(error.with_path(&self.dir).into()),
-        };
-        let committing = signal::Committing::begin();
-        let keyring = if has_keyring {
-            let uri = self.cmek.as_deref().unwrap_or_default();
-            let present = key::open(uri, Words::Known, key::PASSPHRASE_VARIABLE)?;
-            let keyring = store::open(&self.dir, present)?;
-            keyring.enable_cmek(new)?;
-            keyring
+        let keyring = if self.at.has_keyring()? {
+            let store = self.at.open()?;
+            store.commit(|store| store.keyring().slots().enable_cmek(new))?;
+            store.keyring().clone()
         } else {
-            let storage = DirectoryStorage::new(&self.dir);
-            Keyring::enable(storage, new, store::options())
-                .map_err(|error| error.with_path(&self.dir))?
+            refuse_foreign(&scan(&self.at.dir, None, out.is_json())?, &self.at.dir)?;
+            let _committing = signal::Committing::begin();
+            self.at.enable(new)?
         };
-        drop(committing);
         let report = Report::new("enabled", &keyring);
         out.result(&report, || report.text("The store is under the customer's key."))
     }
@@ -108,10 +96,8 @@ Examples:
 JSON fields: done (\"disabled\"), key_uri, store_key_id, generation
 ")]
 pub(crate) struct Disable {
-    /// The store's directory.
-    dir: PathBuf,
     #[command(flatten)]
-    cmek: CmeksArg,
+    at: StoreArgs,
     /// The local key.
     #[arg(long, value_name = "URI")]
     new_cmek: String,
@@ -119,13 +105,10 @@ pub(crate) struct Disable {
 
 impl Disable {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        drop(store::storage(&self.dir)?);
+        let store = self.at.open()?;
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
-        let keyring = store::open(&self.dir, self.cmek.open()?)?;
-        let committing = signal::Committing::begin();
-        keyring.disable_cmek(new)?;
-        drop(committing);
-        let report = Report::new("disabled", &keyring);
+        store.commit(|store| store.keyring().slots().disable_cmek(new))?;
+        let report = Report::new("disabled", store.keyring());
         out.result(&report, || report.text("The store is under a local key."))
     }
 }

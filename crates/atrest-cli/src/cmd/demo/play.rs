@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use atrest::error::KmsErrorKind;
-use atrest::keyring::DirectoryStorage;
 use atrest::kms::{KeyFile, generate_key_file};
 use atrest::{ErrorKind, Keyring, Options};
 use atrest_object_store::{EncryptedStore, slatedb_file_kind};
@@ -18,8 +17,8 @@ use super::story::Story;
 use super::usage::{Usage, logs, short, tables};
 use super::{rate, search};
 use crate::failure::{Failure, Result};
-use crate::output::DIM;
-use crate::{progress, signal, units};
+use crate::paint::DIM;
+use crate::{progress, signal, store, units};
 
 /// Months that pass, each with a new data key.
 const MONTHS: u64 = 3;
@@ -74,7 +73,7 @@ impl Scene<'_> {
 
     fn open_keyring(&self) -> Result<Keyring> {
         let kms = Arc::new(KeyFile::new(self.place.key_file())?);
-        Ok(Keyring::open(DirectoryStorage::new(self.place.store()), kms, self.options())?)
+        store::open(&self.place.store(), kms, self.options())
     }
 
     fn encrypted(&self, keyring: &Keyring) -> Result<Arc<dyn ObjectStore>> {
@@ -87,13 +86,12 @@ impl Scene<'_> {
         story.step("create", "A key and a store")?;
         generate_key_file(self.place.key_file())?;
         let kms = Arc::new(KeyFile::new(self.place.key_file())?);
-        let storage = DirectoryStorage::new(self.place.store());
         let committing = signal::Committing::begin();
-        let keyring = Keyring::create(storage, kms, self.options())?;
+        let keyring = store::create(&self.place.store(), kms, self.options())?;
         drop(committing);
         story.check(true, "customer's key made, outside of the store")?;
         let period = units::duration(keyring.settings().rotation_period);
-        let id = keyring.active_data_key_id()?;
+        let id = keyring.keys().active_id()?;
         story
             .check(true, format!("store created; data key {} rotates after {period}", short(id)))?;
         Ok(keyring)
@@ -144,13 +142,13 @@ impl Scene<'_> {
     ) -> Result<()> {
         story.step("rotate", "Months pass, and the data key rotates by its age")?;
         for month in 1..=MONTHS {
-            let old = keyring.active_data_key_id()?;
+            let old = keyring.keys().active_id()?;
             self.clock.pass_days(DAYS_IN_MONTH - 1);
             keyring.maintain()?;
-            let stayed = keyring.active_data_key_id()? == old;
+            let stayed = keyring.keys().active_id()? == old;
             self.clock.pass_days(1);
             keyring.maintain()?;
-            let new = keyring.active_data_key_id()?;
+            let new = keyring.keys().active_id()?;
             let what = format!(
                 "month {month}: {} at 29 days, then {} -> {}",
                 if stayed { "kept" } else { "not kept" },
@@ -307,9 +305,9 @@ impl Scene<'_> {
         let opened = self.open_keyring();
         let refused = match &opened {
             Err(failure) => {
-                story.show(&failure.indented("     "))?;
-                matches!(failure, Failure::Error { error, .. }
-                    if error.kind() == ErrorKind::Kms(KmsErrorKind::NotFound))
+                let told = failure.report().map_or(String::new(), |report| report.text());
+                story.show(&format!("     {}", told.replace('\n', "\n     ")))?;
+                failure.kind() == Some(ErrorKind::Kms(KmsErrorKind::NotFound))
             }
             Ok(_) => false,
         };

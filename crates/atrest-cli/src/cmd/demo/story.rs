@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::failure::Result;
-use crate::output::{BOLD, GREEN, Out, RED};
+use crate::output::Out;
+use crate::paint::{BOLD, GREEN, RED};
 
 /// One step. Field names are stable.
 #[derive(Serialize)]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::engine;
 use crate::failure::Result;
-use crate::output::{DIM, GREEN};
+use crate::paint::{DIM, GREEN};
 use crate::scan::{Scan, scan};
 use crate::table::{Align, Cell, Table, bar};
 use crate::units;

@@ -6,14 +6,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use atrest::keyring::{DirectoryStorage, KEYRING_FILE, KeyState, KeyringInfo, KeyringStatus};
+use atrest::keyring::{KeyState, KeyringInfo, KeyringStatus};
 use atrest::kms::Kms;
-use atrest::{Clock, Keyring, PlaintextPolicy, SystemClock};
+use atrest::names::{NameKind, is_keyring_name, kind_of};
+use atrest::{Clock, ErrorKind, PlaintextPolicy, SystemClock};
 
 use super::{Finding, Level};
+use crate::advice::Verdict;
 use crate::failure::{Failure, Result};
 use crate::scan::{Scan, scan};
-use crate::{store, units};
+use crate::store::{Opened, StoreArgs};
+use crate::units;
 
 /// Times this far in the future come from a wrong clock.
 const CLOCK_TOLERANCE_NS: u64 = 5 * 60 * 1_000_000_000;
@@ -39,26 +42,31 @@ impl Findings {
 }
 
 /// All checks, those first whose problems explain the others.
-pub(super) fn all(dir: &Path, kms: Option<Arc<dyn Kms>>, json: bool) -> Result<Vec<Finding>> {
+pub(super) fn all(at: &StoreArgs, keys: Vec<Arc<dyn Kms>>, json: bool) -> Result<Vec<Finding>> {
     let mut to = Findings::default();
+    let dir = &at.dir;
     let names = names(dir)?;
     restore(&names, &mut to);
-    let info = keyring(dir, &names, &mut to);
-    let keyring = match (&info, kms) {
-        (Some(_), Some(kms)) => unlock(dir, kms, &mut to),
-        (Some(_), None) => {
-            to.note("keys", "not tried", "give the customer's key with --cmek to look further");
-            None
-        }
-        (None, _) => None,
+    let opened = (!keys.is_empty()).then(|| at.read_only_with(keys));
+    let status = match &opened {
+        Some(Ok(store)) => Some(store.keyring().status()),
+        _ => None,
     };
-    let status = keyring.as_ref().map(Keyring::status);
+    let info = match &status {
+        Some(status) => Ok(status.info.clone()),
+        None => at.inspect(),
+    };
+    let info = keyring(info, &names, &mut to);
+    if info.is_some() {
+        unlocked(&opened, &mut to);
+    }
     lock(dir, &mut to);
     leftovers(&names, &mut to);
     modes(dir, &names, &mut to);
     clock(info.as_ref(), status.as_ref(), &mut to);
     rotation(status.as_ref(), &mut to);
-    let found = scan(dir, keyring.as_ref(), json)?;
+    let store = opened.as_ref().and_then(|opened| opened.as_ref().ok());
+    let found = scan(dir, store.map(Opened::keyring), json)?;
     files(&found, status.as_ref(), &mut to);
     Ok(to.0)
 }
@@ -85,10 +93,13 @@ fn restore(names: &[(String, PathBuf)], to: &mut Findings) {
     }
 }
 
-fn keyring(dir: &Path, names: &[(String, PathBuf)], to: &mut Findings) -> Option<KeyringInfo> {
-    let storage = DirectoryStorage::new(dir);
+fn keyring(
+    info: Result<KeyringInfo>,
+    names: &[(String, PathBuf)],
+    to: &mut Findings,
+) -> Option<KeyringInfo> {
     let kept = names.iter().filter(|(name, _)| generation(name).is_some()).count();
-    match Keyring::inspect(&storage) {
+    match info {
         Ok(info) => {
             let slots = units::counted(info.slots.len() as u64, "CMEK slot");
             to.good("keyring", format!("generation {}, {slots}", info.generation));
@@ -101,39 +112,48 @@ fn keyring(dir: &Path, names: &[(String, PathBuf)], to: &mut Findings) -> Option
             }
             Some(info)
         }
-        Err(error) => {
+        Err(failure) => {
+            let denied = ErrorKind::Io(io::ErrorKind::PermissionDenied);
             let advice = match kept {
+                _ if failure.kind() == Some(denied) => "run as the user who owns the store",
                 0 => {
                     "restore the keyring from a mirror or the store from a backup; do not create a new one here"
                 }
                 _ => "see what the kept images open with `atrest recover DIR --cmek URI`",
             };
-            to.problem("keyring", error.to_string(), advice);
+            to.problem("keyring", told(&failure), advice);
             None
         }
     }
 }
 
 fn generation(name: &str) -> Option<u64> {
-    name.strip_prefix("KEYRING.")?.parse().ok()
+    match kind_of(name.as_bytes()) {
+        Some(NameKind::Older(generation)) => Some(generation),
+        _ => None,
+    }
 }
 
-fn unlock(dir: &Path, kms: Arc<dyn Kms>, to: &mut Findings) -> Option<Keyring> {
-    match store::open_read_only(dir, kms) {
-        Ok(keyring) => {
-            let status = keyring.status();
-            let keys = units::counted(status.data_keys.len() as u64, "data key");
+fn unlocked(opened: &Option<Result<Opened>>, to: &mut Findings) {
+    match opened {
+        None => to.note("keys", "not tried", "give the customer's key with --cmek to look further"),
+        Some(Ok(store)) => {
+            let keys = units::counted(store.keyring().status().data_keys.len() as u64, "data key");
             to.good("keys", format!("the customer's key opens the keyring: {keys}"));
-            Some(keyring)
         }
-        Err(Failure::Error { error, .. }) => {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            let what = cause.map_or(error.to_string(), |cause| format!("{error}: {cause}"));
-            let advice = crate::advice::Verdict::of(error.kind()).advice;
-            to.problem("keys", what, advice);
-            None
+        Some(Err(failure)) => {
+            let kind = failure.kind().unwrap_or(ErrorKind::Poisoned);
+            to.problem("keys", told(failure), Verdict::of(kind).advice);
         }
-        Err(_) => None,
+    }
+}
+
+/// A failure and its nearest cause.
+fn told(failure: &Failure) -> String {
+    let Some(report) = failure.report() else { return String::new() };
+    match report.causes.first() {
+        Some(cause) => format!("{}: {cause}", report.message),
+        None => report.message,
     }
 }
 
@@ -179,6 +199,11 @@ fn leftovers(names: &[(String, PathBuf)], to: &mut Findings) {
                 "a keyring that a recovery kept aside",
                 "keep it while files are unreadable; then delete it",
             ))
+        } else if name.starts_with(".atrest-reencrypt-") {
+            Some((
+                "a copy that an interrupted re-encryption was writing",
+                "nothing to do: the next `atrest reencrypt` removes it",
+            ))
         } else if name.starts_with('.') && name.ends_with(".tmp") {
             Some(("a file that a killed command was writing", "delete it"))
         } else {
@@ -195,7 +220,7 @@ fn leftovers(names: &[(String, PathBuf)], to: &mut Findings) {
 }
 
 fn is_reserved(name: &str) -> bool {
-    name == KEYRING_FILE || name.starts_with("KEYRING.")
+    is_keyring_name(name.as_bytes())
 }
 
 fn modes(dir: &Path, names: &[(String, PathBuf)], to: &mut Findings) {

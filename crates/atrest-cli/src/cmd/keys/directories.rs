@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use atrest::ErrorKind;
 use serde::Serialize;
 
-use super::Store;
 use crate::failure::{Failure, Result};
-use crate::output::{Out, YELLOW, clean};
-use crate::signal;
+use crate::output::Out;
+use crate::paint::{YELLOW, clean};
+use crate::store::StoreArgs;
 
 /// List the directories that hold the store's files: its own, and those registered when
 /// a file was first created in them.
@@ -22,7 +22,7 @@ JSON fields: directories [path, registered (false for the store's own), exists]
 ")]
 pub(super) struct Directories {
     #[command(flatten)]
-    at: Store,
+    at: StoreArgs,
 }
 
 /// Forget a registered directory that is gone, so that `keys retire` does not look for it.
@@ -38,7 +38,7 @@ JSON fields: forgotten
 ")]
 pub(super) struct ForgetDirectory {
     #[command(flatten)]
-    at: Store,
+    at: StoreArgs,
     /// The directory, as `keys directories` shows it.
     path: PathBuf,
 }
@@ -69,14 +69,14 @@ fn exists(path: &Path) -> bool {
 
 impl Directories {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = self.at.read_only()?;
+        let store = self.at.open_read_only()?;
         let own = self.at.dir.canonicalize().unwrap_or_else(|_| self.at.dir.clone());
         let entry = |path: PathBuf| Entry {
             path: path.to_string_lossy().into_owned(),
             registered: path != own,
             exists: exists(&path),
         };
-        let directories = fs.keyring().directories().into_iter().map(entry).collect();
+        let directories = store.store().directories().list().into_iter().map(entry).collect();
         let report = Report { directories };
         out.result(&report, || {
             let line = |entry: &Entry| match entry.exists {
@@ -90,16 +90,14 @@ impl Directories {
 
 impl ForgetDirectory {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = self.at.writable()?;
+        let store = self.at.open()?;
         if exists(&self.path) {
             let what =
                 format!("{}: expected a directory that is gone, found one", self.path.display());
             return Err(Failure::new(ErrorKind::InvalidArgument, what)
                 .advise("move its files below another of the store's directories and remove it"));
         }
-        let committing = signal::Committing::begin();
-        fs.keyring().unregister_directory(&self.path)?;
-        drop(committing);
+        store.commit(|store| store.directories().unregister(&self.path))?;
         let report = ForgottenReport { forgotten: self.path.to_string_lossy().into_owned() };
         out.result(&report, || format!("Forgot the directory {}.", clean(&report.forgotten)))
     }

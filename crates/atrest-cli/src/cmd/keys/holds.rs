@@ -4,10 +4,11 @@ use atrest::DataKeyId;
 use atrest::keyring::Hold;
 use serde::Serialize;
 
-use super::Store;
 use crate::failure::Result;
-use crate::output::{Out, clean};
-use crate::{signal, units};
+use crate::output::Out;
+use crate::paint::clean;
+use crate::store::StoreArgs;
+use crate::units;
 
 /// List the holds: what outside of the store keeps data keys from being destroyed.
 #[derive(clap::Args)]
@@ -20,7 +21,7 @@ JSON fields: holds [name, created_ns, keys]
 ")]
 pub(super) struct Holds {
     #[command(flatten)]
-    at: Store,
+    at: StoreArgs,
 }
 
 /// Keep data keys from being destroyed: for a copy of files or hard links that are not
@@ -38,7 +39,7 @@ JSON fields: hold [name, created_ns, keys]
 ")]
 pub(super) struct AddHold {
     #[command(flatten)]
-    at: Store,
+    at: StoreArgs,
     /// The data keys, as `keys list` shows them.
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<DataKeyId>,
@@ -57,7 +58,7 @@ JSON fields: released
 ")]
 pub(super) struct Release {
     #[command(flatten)]
-    at: Store,
+    at: StoreArgs,
     /// The hold's name.
     name: String,
 }
@@ -88,7 +89,7 @@ fn text(hold: &Hold) -> String {
 
 impl Holds {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let report = HoldsReport { holds: self.at.read_only()?.keyring().holds() };
+        let report = HoldsReport { holds: self.at.open_read_only()?.keyring().holds().list() };
         out.result(&report, || match &report.holds[..] {
             [] => "Nothing holds data keys.".into(),
             holds => holds.iter().map(text).collect::<Vec<_>>().join("\n"),
@@ -98,11 +99,9 @@ impl Holds {
 
 impl AddHold {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = self.at.writable()?;
-        let committing = signal::Committing::begin();
-        fs.keyring().register_hold(&self.name, &self.keys)?;
-        drop(committing);
-        let mut holds = fs.keyring().holds().into_iter();
+        let store = self.at.open()?;
+        store.commit(|store| store.keyring().holds().register(&self.name, &self.keys))?;
+        let mut holds = store.keyring().holds().list().into_iter();
         // OK because the hold is in the keyring since the call above.
         let hold = holds.find(|hold| hold.name == self.name).expect("registered");
         let report = HoldReport { hold };
@@ -112,10 +111,8 @@ impl AddHold {
 
 impl Release {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = self.at.writable()?;
-        let committing = signal::Committing::begin();
-        fs.keyring().release_hold(&self.name)?;
-        drop(committing);
+        let store = self.at.open()?;
+        store.commit(|store| store.keyring().holds().release(&self.name))?;
         let report = ReleaseReport { released: &self.name };
         out.result(&report, || format!("Released the hold {}.", clean(&self.name)))
     }

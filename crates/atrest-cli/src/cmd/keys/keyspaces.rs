@@ -3,10 +3,10 @@
 use atrest::keyring::{KeyspaceId, KeyspaceStatus};
 use serde::Serialize;
 
-use super::Store;
 use crate::failure::Result;
-use crate::output::{DIM, Out, clean};
-use crate::signal;
+use crate::output::Out;
+use crate::paint::{DIM, clean};
+use crate::store::StoreArgs;
 use crate::table::{Align, Cell, Table};
 
 /// List the keyspaces, shredded ones too.
@@ -20,7 +20,7 @@ JSON fields: keyspaces [id, name, active (the data key; null if it was shredded)
 ")]
 pub(super) struct Keyspaces {
     #[command(flatten)]
-    at: Store,
+    at: StoreArgs,
 }
 
 /// Add a keyspace: a line of data keys of its own, as for one tenant.
@@ -34,7 +34,7 @@ JSON fields: keyspace, id
 ")]
 pub(super) struct AddKeyspace {
     #[command(flatten)]
-    at: Store,
+    at: StoreArgs,
     /// Its name.
     name: String,
 }
@@ -54,7 +54,7 @@ struct KeyspaceReport<'a> {
 
 impl Keyspaces {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let keyspaces = self.at.read_only()?.keyring().keyspaces();
+        let keyspaces = self.at.open_read_only()?.keyring().keyspaces().list();
         let report = KeyspacesReport { keyspaces };
         out.result(&report, || {
             let mut table = Table::new(&[("keyspace", Align::Left), ("data key", Align::Left)]);
@@ -72,10 +72,8 @@ impl Keyspaces {
 
 impl AddKeyspace {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let fs = self.at.writable()?;
-        let committing = signal::Committing::begin();
-        let id = fs.keyring().create_keyspace(&self.name)?;
-        drop(committing);
+        let store = self.at.open()?;
+        let id = store.commit(|store| store.keyring().keyspaces().create(&self.name))?;
         let report = KeyspaceReport { keyspace: &self.name, id };
         out.result(&report, || format!("Added the keyspace {}.", clean(&self.name)))
     }

@@ -1,0 +1,127 @@
+//! What uses of a key leave on the stack and in registers, in every width and for every kind
+//! of call.
+
+#![allow(unsafe_code)]
+
+use std::hint::black_box;
+use std::process::Command;
+
+use super::*;
+use crate::cipher::ctr::Width;
+use crate::derive::{Purpose, derive};
+use crate::secret::{Left, SCRUBBED_BYTES_MAX, contents_512};
+
+/// On both sides of every boundary of the kernels.
+const LENS: [usize; 20] = [
+    1, 15, 16, 17, 63, 64, 100, 129, 256, 300, 640, 641, 700, 1100, 4096, 5000, 12_400, 16_384,
+    70_000, 200_000,
+];
+
+/// Room that must be left below the deepest call: for the frame in which the kernel keeps all
+/// registers when a signal comes.
+const SIGNAL_BYTES: usize = 4 << 10;
+
+type Use = Box<dyn FnMut()>;
+
+fn derived() -> Derived {
+    derive(&[7; 32], Purpose::File, &[])
+}
+
+/// Each kind of call that touches a key, for messages of one length.
+fn uses(len: usize) -> Vec<(&'static str, Use)> {
+    let derived = Arc::new(derived());
+    let ctr = Arc::new(CtrKey::new(derived.key(), [3; 8]));
+    let gcm = Arc::new(GcmKey::new(&derived));
+    let (src, mut dst) = (vec![1; len], vec![0; len]);
+    let mut sealed = vec![0; len];
+    let tag = gcm.seal(9, b"head", &src, &mut sealed);
+    let mut uses: Vec<(&str, Use)> = Vec::new();
+    for skip in [0, 5, 16 * 100 + 3, 16 * 300] {
+        let (key, mut buf) = (Arc::clone(&ctr), src.clone());
+        uses.push(("CTR in place", Box::new(move || key.apply_in_place(skip, &mut buf))));
+        let (key, src, mut dst) = (Arc::clone(&ctr), src.clone(), dst.clone());
+        uses.push(("CTR", Box::new(move || key.apply(skip, &src, &mut dst))));
+        let (key, sealed, mut part) = (Arc::clone(&gcm), sealed.clone(), vec![0; len / 2]);
+        let open = move || {
+            assert!(key.open(9, b"head", &sealed, &tag, len / 3, &mut part));
+        };
+        uses.push(("GCM open", Box::new(open)));
+    }
+    let seal = move || {
+        black_box(gcm.seal(10, &[], &src, &mut dst));
+    };
+    uses.push(("GCM seal", Box::new(seal)));
+    let (for_ctr, for_gcm) = (Arc::clone(&derived), derived);
+    let new = move || drop(black_box(Box::new(CtrKey::new(for_ctr.key(), [3; 8]))));
+    uses.push(("new CTR key", Box::new(new)));
+    uses.push(("new GCM key", Box::new(move || drop(black_box(Box::new(GcmKey::new(&for_gcm)))))));
+    uses
+}
+
+/// Run by the test below, once for each width.
+#[test]
+#[cfg_attr(debug_assertions, ignore = "code that is not optimised needs more stack")]
+fn no_use_of_a_key_leaves_anything_below_it() {
+    let (mut deepest, mut leaving) = ((0, ""), 0);
+    let key = CtrKey::new(&[7; 32], [3; 8]);
+    for len in LENS {
+        for (name, mut use_key) in uses(len) {
+            let bare = Left::after(|| black_box(&mut use_key)());
+            deepest = deepest.max((bare.depth(), name));
+            leaving += usize::from(bare.residue().is_some());
+            let scrubbed = Left::after(|| key.scrubbed(|| black_box(&mut use_key)()));
+            assert_eq!(scrubbed.residue(), None, "{name}, {len} bytes: residue at these depths");
+        }
+    }
+    println!("deepest in {}: {} bytes, {}", Width::chosen().name(), deepest.0, deepest.1);
+    assert!(leaving > 100, "what is left without the wipe is not seen");
+    assert!(deepest.0 + SIGNAL_BYTES <= SCRUBBED_BYTES_MAX, "{deepest:?}");
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "code that is not optimised needs more stack")]
+fn a_derivation_leaves_nothing_below_it() {
+    assert_eq!(Left::after(|| drop(black_box(derived()))).residue(), None);
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "code that is not optimised needs more stack")]
+fn no_width_leaves_anything_below_a_use_of_a_key() {
+    let this = module_path!().split_once("::").expect("a crate").1;
+    for width in Width::available() {
+        let output = Command::new(std::env::current_exe().expect("a path"))
+            .args(["--exact", "--nocapture", "--include-ignored"])
+            .arg(format!("{this}::no_use_of_a_key_leaves_anything_below_it"))
+            .env("ATREST_CTR_WIDTH", width.name())
+            .output()
+            .expect("the test's own program");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        let line = said.lines().find(|line| line.contains("deepest in"));
+        println!("{}", line.expect("the test ran"));
+        assert!(said.contains(&format!("deepest in {}", width.name())));
+    }
+}
+
+/// The registers above the 15th are used by nothing but the widest kernel.
+#[test]
+fn no_use_of_a_key_leaves_anything_in_registers() {
+    #[target_feature(enable = "avx512f")]
+    unsafe fn left(work: impl FnOnce()) -> [[u64; 8]; 32] {
+        work();
+        // SAFETY: the feature is the caller's duty.
+        unsafe { contents_512() }
+    }
+    let Some(key) = CtrKey::with_width(&[7; 32], [3; 8], Width::Vaes512) else {
+        return println!("skipped: this machine has no vaes512");
+    };
+    for len in LENS {
+        let mut buf = vec![0; len];
+        // SAFETY: the width was found available, and implies the feature.
+        let bare = unsafe { left(|| key.apply_in_place(0, &mut buf)) };
+        assert!(len < 700 || bare[16..] != [[0; 8]; 16], "{len} bytes");
+        // SAFETY: as above.
+        let scrubbed = unsafe { left(|| scrubbed(|| key.apply_in_place(0, &mut buf))) };
+        assert_eq!(scrubbed[16..], [[0; 8]; 16], "after {len} bytes");
+    }
+}

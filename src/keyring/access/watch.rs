@@ -1,0 +1,58 @@
+//! The watch over access to the customer's key: what it knows, and who is asking.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::alarm::Alarm;
+use super::monitor::Monitor;
+
+pub(in super::super) struct Watch {
+    monitor: Mutex<Monitor>,
+    /// Serialises checks.
+    pub(super) asking: Mutex<()>,
+    /// Whether a check's call has not returned, be it long after its deadline.
+    pub(super) outstanding: Arc<AtomicBool>,
+    /// Wakes the thread that checks and rotates.
+    pub(in super::super) alarm: Arc<Alarm>,
+}
+
+impl Watch {
+    pub(in super::super) fn new(monitor: Monitor) -> Self {
+        Self {
+            monitor: Mutex::new(monitor),
+            asking: Mutex::new(()),
+            outstanding: Arc::default(),
+            alarm: Arc::default(),
+        }
+    }
+
+    pub(in super::super) fn monitor(&self) -> MutexGuard<'_, Monitor> {
+        // Nothing that can panic runs while it is held.
+        self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the hooks what they do not know yet. Every entry point calls it at its end,
+    /// when it holds no lock, since hooks call the keyring. If another thread, or a hook
+    /// further up in this one, is telling already, it goes on with these.
+    pub(in super::super) fn deliver(&self) {
+        if std::mem::replace(&mut self.monitor().telling, true) {
+            return;
+        }
+        loop {
+            let (transition, hooks) = {
+                let mut monitor = self.monitor();
+                let Some(transition) = monitor.untold.pop_front() else {
+                    monitor.telling = false;
+                    return;
+                };
+                (transition, monitor.hooks.clone())
+            };
+            for hook in hooks {
+                // A hook's panic must not end the thread that watches access. The panic
+                // itself was reported when it happened.
+                drop(catch_unwind(AssertUnwindSafe(|| hook(&transition))));
+            }
+        }
+    }
+}

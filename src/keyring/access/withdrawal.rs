@@ -1,0 +1,157 @@
+//! Withdrawing all keys on request, the store's mark of it, and bringing them back.
+
+use std::sync::Arc;
+
+use super::super::audit::AuditKind;
+use super::super::body::Body;
+use super::super::format::Image;
+use super::super::snapshot::{Snapshot, Unlocked};
+use super::super::{Inner, KeyringStorage};
+use super::monitor::{RevokedBy, jitter};
+use crate::cipher::revoked;
+use crate::error::Result;
+use crate::secret::StoreKey;
+
+/// Asks the store's processes to give their keys up. Not authenticated: whoever can write
+/// it can destroy the store too.
+pub(super) const REVOKE_REQUEST: &str = "revoke";
+
+/// Whether somebody asked for the keys to be given up.
+pub(in super::super) fn revocation_requested(storage: &dyn KeyringStorage) -> Result<bool> {
+    Ok(storage.load_beside(REVOKE_REQUEST)?.is_some())
+}
+
+impl Inner {
+    pub(super) fn revoke(&self, what: AuditKind, detail: &str) -> Result<()> {
+        let old = self.give_up(RevokedBy::ThisProcess);
+        let marked = if self.writable { self.mark(old, what, detail) } else { Ok(()) };
+        self.watch.deliver();
+        marked
+    }
+
+    /// Takes the keys away at once, until a request restores them. Returns the last
+    /// generation that may have had some.
+    pub(super) fn give_up(&self, by: RevokedBy) -> Arc<Snapshot> {
+        let mut monitor = self.watch.monitor();
+        let change = monitor.machine.revoke(self.clock.since_boot());
+        monitor.revoked_by = by;
+        let old = self.vault.withdraw();
+        monitor.changed(change, self.clock.now_ns());
+        old
+    }
+
+    /// Marks the store as revoked, with the last use of the keys that were withdrawn,
+    /// which end here.
+    pub(super) fn mark(&self, old: Arc<Snapshot>, what: AuditKind, detail: &str) -> Result<()> {
+        let mut marked = Err(revoked());
+        if let Some(unlocked) = &old.unlocked {
+            let mut writer = self.writer();
+            marked = self.commit_with(&mut writer, Some(unlocked), |draft| {
+                draft.body.revoked_ns = draft.now_ns.max(1);
+                draft.record(what, detail);
+                Ok(true)
+            });
+        }
+        drop(old);
+        if let Err(error) = marked {
+            // No key to authenticate a mark with: the request stands for it.
+            self.watch.monitor().note(self.clock.now_ns(), what, detail);
+            if !self.storage.put_beside(REVOKE_REQUEST, b"")? {
+                return Err(error);
+            }
+        }
+        self.watch.monitor().revoked_by = RevokedBy::Mark;
+        Ok(())
+    }
+
+    /// Whether the store says that access was withdrawn on request.
+    pub(super) fn is_marked(&self, body: &Body) -> Result<bool> {
+        Ok(body.revoked_ns != 0 || revocation_requested(&*self.storage)?)
+    }
+
+    /// Removes what keeps the store from opening.
+    pub(super) fn remove_marks(&self) -> Result<()> {
+        let mut writer = self.writer();
+        let requested = revocation_requested(&*self.storage)?;
+        self.commit(&mut writer, |draft| {
+            let marked = draft.body.revoked_ns != 0 || requested;
+            draft.body.revoked_ns = 0;
+            if marked {
+                draft.record(AuditKind::Restored, "on request");
+            }
+            Ok(marked)
+        })?;
+        // Last, so that a crash before it leaves the store refusing.
+        if requested { self.storage.remove_beside(REVOKE_REQUEST) } else { Ok(()) }
+    }
+
+    pub(super) fn restore(&self) -> Result<()> {
+        // The image that can be read now may be gone after a crash.
+        self.writer().check()?;
+        let epoch = self.vault.epoch();
+        let old = self.vault.load_full();
+        if old.unlocked.is_some() {
+            return Ok(());
+        }
+        let image = self.load_newer(&old)?;
+        let search = self.customers.search(self.watch.monitor().barrier.clone());
+        let (store_key, body) = search.unlock(&image, &self.customers.all())?;
+        let marked = self.is_marked(&body)?;
+        if marked && !self.writable {
+            return Err(revoked());
+        }
+        self.adopt(epoch, image, store_key, body)?;
+        if marked && let Err(error) = self.remove_marks() {
+            drop(self.give_up(RevokedBy::Mark));
+            self.watch.deliver();
+            return Err(error);
+        }
+        self.commit_notes();
+        self.watch.deliver();
+        Ok(())
+    }
+
+    /// Lets the keys of a generation in that were unwrapped since withdrawal `epoch`, and
+    /// gives open files theirs back.
+    pub(super) fn adopt(
+        &self,
+        epoch: u64,
+        image: Image,
+        store_key: Arc<StoreKey>,
+        mut body: Body,
+    ) -> Result<()> {
+        let writer = self.writer();
+        writer.check()?;
+        let counted = &self.vault.load_full().body;
+        for record in &mut body.keys {
+            if let Some(counted) = counted.keys.iter().find(|counted| counted.id == record.id) {
+                record.encrypted_bytes = record.encrypted_bytes.max(counted.encrypted_bytes);
+            }
+        }
+        let unlocked = Unlocked::new(store_key, &image, &body, None, &self.vault.counts())?;
+        let jitter = jitter();
+        let mut monitor = self.watch.monitor();
+        self.vault.let_in(epoch, Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) })?;
+        let change = monitor.machine.restored(self.clock.since_boot(), jitter);
+        monitor.revoked_by = RevokedBy::None;
+        monitor.barrier = None;
+        monitor.changed(change, self.clock.now_ns());
+        Ok(())
+    }
+
+    /// Gives the keys up because another process marked the store as revoked.
+    pub(in super::super) fn heed_mark(&self) {
+        drop(self.give_up(RevokedBy::Mark));
+        // Its thread tells the hooks: here a lock is held.
+        self.watch.alarm.ring();
+    }
+
+    /// Commits the audit events that wait, if there are any and keys to do it with.
+    pub(super) fn commit_notes(&self) {
+        if !self.writable || self.watch.monitor().notes().is_empty() {
+            return;
+        }
+        // If it fails they wait for the next commit.
+        drop(self.commit(&mut self.writer(), |_| Ok(true)));
+    }
+}

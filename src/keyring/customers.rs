@@ -1,0 +1,78 @@
+//! The customer's keys that this process was given.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::unlock::Search;
+use crate::error::Result;
+use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind};
+
+pub(super) struct CustomerKeys {
+    given: Mutex<Vec<Arc<dyn Kms>>>,
+    /// For all calls of one operation.
+    longest: Duration,
+    /// The slot to ask first.
+    slot: Option<String>,
+}
+
+impl CustomerKeys {
+    pub(super) fn new(given: Vec<Arc<dyn Kms>>, longest: Duration, slot: Option<String>) -> Self {
+        Self { given: Mutex::new(given), longest, slot }
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<dyn Kms>> {
+        self.given().clone()
+    }
+
+    /// The end of an operation that begins now.
+    pub(super) fn deadline(&self) -> Deadline {
+        Deadline::after(self.longest)
+    }
+
+    /// A patient search for the store key that ends at the first mistake.
+    pub(super) fn search(&self, barrier: Option<String>) -> Search {
+        Search { prefer: self.slot.clone(), barrier, strict: true, deadline: self.deadline() }
+    }
+
+    /// A search that passes over mistakes, for a store that is open already.
+    pub(super) fn lenient_search(&self, barrier: Option<String>, deadline: Deadline) -> Search {
+        Search { prefer: self.slot.clone(), barrier, strict: false, deadline }
+    }
+
+    /// The key of this URI.
+    ///
+    /// # Errors
+    /// [`Kms`](crate::ErrorKind::Kms) of `Misconfigured` if it was not given.
+    pub(super) fn of_uri(&self, key_uri: &str) -> Result<Arc<dyn Kms>> {
+        let found = self.given().iter().find(|kms| kms.key_uri().as_str() == key_uri).cloned();
+        found.ok_or_else(|| {
+            KmsError::new(
+                KmsErrorKind::Misconfigured,
+                format!("the keyring has a slot for {key_uri}, and no such key was given"),
+            )
+            .into()
+        })
+    }
+
+    /// Takes a new key in, in the place of an old one of its URI: two passphrases have one
+    /// URI.
+    pub(super) fn take(&self, new: Arc<dyn Kms>) {
+        let mut given = self.given();
+        match given.iter_mut().find(|old| old.key_uri() == new.key_uri()) {
+            Some(old) => *old = new,
+            None => given.push(new),
+        }
+    }
+
+    pub(super) fn drop_uri(&self, key_uri: &str) {
+        self.given().retain(|kms| kms.key_uri().as_str() != key_uri);
+    }
+
+    pub(super) fn replace_all(&self, only: Arc<dyn Kms>) {
+        *self.given() = vec![only];
+    }
+
+    fn given(&self) -> MutexGuard<'_, Vec<Arc<dyn Kms>>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,121 @@
+//! The keys that are in memory: the present generation, and the keys of open files.
+//!
+//! Every new generation is published here, so that a rotation which ends after a
+//! revocation cannot bring keys back. Taking keys away waits for nothing but other changes
+//! made here.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::handles::Handles;
+use super::snapshot::{Counts, Snapshot};
+use crate::cipher::{KeySlot, revoked};
+use crate::derive::{Purpose, derive};
+use crate::error::Result;
+use crate::ids::DataKeyId;
+
+pub(super) struct Vault {
+    snapshot: ArcSwap<Snapshot>,
+    gate: Mutex<Gate>,
+    /// The keys of open files.
+    pub(super) handles: Handles,
+}
+
+/// Whether keys may be in memory.
+#[derive(Default)]
+struct Gate {
+    closed: bool,
+    /// Withdrawals so far: what was unwrapped before the last one is not let in.
+    epoch: u64,
+    /// Where files that are open for writing count, while the keys are away.
+    counts: Counts,
+}
+
+impl Vault {
+    pub(super) fn new(snapshot: Snapshot) -> Self {
+        let snapshot = ArcSwap::from_pointee(snapshot);
+        Self { snapshot, gate: Mutex::default(), handles: Handles::default() }
+    }
+
+    pub(super) fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    pub(super) fn load_full(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Withdrawals so far.
+    pub(super) fn epoch(&self) -> u64 {
+        self.gate().epoch
+    }
+
+    /// The byte counts of the keys that were taken away.
+    pub(super) fn counts(&self) -> Counts {
+        self.gate().counts.clone()
+    }
+
+    /// Makes a generation the present one, without its keys if they were withdrawn while
+    /// it was made.
+    pub(super) fn publish(&self, mut snapshot: Snapshot) {
+        let gate = self.gate();
+        if gate.closed {
+            snapshot.unlocked = None;
+        }
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Takes all keys away. Returns the last generation that may have had some; the
+    /// caller drops it as soon as it can.
+    pub(super) fn withdraw(&self) -> Arc<Snapshot> {
+        let mut gate = self.gate();
+        gate.closed = true;
+        gate.epoch += 1;
+        let old = self.snapshot.load_full();
+        let mut body = old.body.clone();
+        if let Some(unlocked) = &old.unlocked {
+            // The byte counts outlive the keys.
+            for record in &mut body.keys {
+                let id = DataKeyId::from_bytes(record.id);
+                if let Some(entry) = unlocked.keys.get(&id) {
+                    record.encrypted_bytes = entry.count.get();
+                    gate.counts.insert(id, entry.count.clone());
+                }
+            }
+        }
+        self.snapshot.store(Arc::new(Snapshot { image: old.image.clone(), body, unlocked: None }));
+        self.handles.withdraw();
+        old
+    }
+
+    /// Lets a generation in whose keys were unwrapped since withdrawal `epoch`, and gives
+    /// open files theirs back.
+    ///
+    /// # Errors
+    /// [`CmekRevoked`](crate::ErrorKind::CmekRevoked) if there was a withdrawal since.
+    pub(super) fn let_in(&self, epoch: u64, snapshot: Snapshot) -> Result<()> {
+        let mut gate = self.gate();
+        if gate.epoch != epoch {
+            return Err(revoked());
+        }
+        gate.closed = false;
+        gate.counts.clear();
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.store(snapshot.clone());
+        self.handles.give_back(|slot| give_back(&snapshot, slot));
+        Ok(())
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        // No panic can leave it half changed.
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn give_back(snapshot: &Snapshot, slot: &KeySlot) {
+    let entry = snapshot.unlocked.as_ref().and_then(|u| u.keys.get(&slot.data_key_id()));
+    if let Some(entry) = entry {
+        slot.give_back(&derive(entry.key.expose(), Purpose::File, &[&slot.prefix]));
+    }
+}

@@ -1,0 +1,66 @@
+//! What the tests of the cipher do not show: signals and panics while a key is in use.
+
+#![allow(unsafe_code)]
+
+use std::arch::asm;
+use std::arch::x86_64::{__m128i, _mm_set1_epi8};
+use std::hint::black_box;
+
+use super::*;
+use crate::secret::Left;
+
+unsafe extern "C" {
+    fn signal(number: i32, handler: extern "C" fn(i32)) -> usize;
+}
+
+extern "C" fn handle(_: i32) {}
+
+const SIGUSR1: i32 = 10;
+
+/// Has a signal delivered while a register holds something, below a frame of that many bytes.
+#[inline(never)]
+fn interrupted<const BYTES: usize>() {
+    let mut frame = [0x11_u8; BYTES];
+    black_box(&mut frame);
+    // SAFETY: getpid, gettid and tgkill take no memory; the handler does nothing.
+    unsafe {
+        let key: __m128i = _mm_set1_epi8(0x77);
+        asm!(
+            "mov eax, 39", "syscall", "mov edi, eax",
+            "mov eax, 186", "syscall", "mov esi, eax",
+            "mov eax, 234", "syscall",
+            in("xmm7") key, in("edx") SIGUSR1,
+            out("rax") _, out("rcx") _, out("r11") _, out("rdi") _, out("rsi") _,
+        );
+    }
+    black_box(&mut frame);
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "code that is not optimised needs more stack")]
+fn a_signal_leaves_no_register_below_a_call() {
+    // SAFETY: the handler touches nothing.
+    unsafe { signal(SIGUSR1, handle) };
+    let depths = [interrupted::<1>, interrupted::<700>, interrupted::<1500>, interrupted::<4000>];
+    for (i, work) in depths.into_iter().enumerate() {
+        let bare = Left::after(|| black_box(work)());
+        assert!(bare.depth() > 1000 && bare.residue().is_some(), "no signal came");
+        let left = Left::after(|| scrubbed_lightly(black_box(work)));
+        assert_eq!(left.residue(), None, "depth {i}, {} bytes bare", bare.depth());
+    }
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "code that is not optimised needs more stack")]
+fn a_panic_goes_on_above_an_empty_stack() {
+    let fail = || {
+        let mut key = [0x77_u8; 100];
+        black_box(&mut key);
+        resume_unwind(Box::new(7));
+    };
+    let left = Left::after(|| {
+        let caught = catch_unwind(|| scrubbed_lightly(fail));
+        assert_eq!(caught.unwrap_err().downcast_ref(), Some(&7));
+    });
+    assert!(!left.contains(&[0x77; 16]));
+}
