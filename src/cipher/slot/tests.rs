@@ -69,7 +69,11 @@ fn no_use_of_a_key_leaves_anything_below_it() {
             let bare = Left::after(|| black_box(&mut use_key)());
             deepest = deepest.max((bare.depth(), name));
             leaving += usize::from(bare.residue().is_some());
-            let scrubbed = Left::after(|| key.scrubbed(|| black_box(&mut use_key)()));
+            let scrubbed = if name.contains("GCM") {
+                Left::after(|| scrubbed(|| black_box(&mut use_key)()))
+            } else {
+                Left::after(|| key.scrubbed(|| black_box(&mut use_key)()))
+            };
             assert_eq!(scrubbed.residue(), None, "{name}, {len} bytes: residue at these depths");
         }
     }
