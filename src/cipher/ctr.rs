@@ -106,6 +106,9 @@ enum Schedule {
         cipher: Box<Aes256Enc>,
         /// The 8 fixed bytes of the counter block, as a big-endian number.
         nonce: u64,
+        /// Where the other variant has its keys. Left alone, these bytes would be what the
+        /// stack held when the key was made, round keys among it, and go to the heap with it.
+        zeros: [u128; 14],
     },
 }
 
@@ -129,7 +132,7 @@ impl CtrKey {
 
     fn portable(key: &[u8; 32], nonce: [u8; 8]) -> Self {
         let cipher = Box::new(Aes256Enc::new(key.into()));
-        Self(Schedule::Portable { cipher, nonce: u64::from_be_bytes(nonce) })
+        Self(Schedule::Portable { cipher, nonce: u64::from_be_bytes(nonce), zeros: [0; 14] })
     }
 
     /// The round keys, where the kernels of `x86` do the work.
@@ -178,7 +181,7 @@ impl CtrKey {
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
             Schedule::X86(keys) => keys.apply(block, skip, src, dst),
-            Schedule::Portable { cipher, nonce } => {
+            Schedule::Portable { cipher, nonce, .. } => {
                 let Ok(inout) = InOutBuf::new(src, dst) else {
                     unreachable!("lengths compared above")
                 };
@@ -192,7 +195,7 @@ impl CtrKey {
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
             Schedule::X86(keys) => keys.apply_in_place(block, skip, buf),
-            Schedule::Portable { cipher, nonce } => {
+            Schedule::Portable { cipher, nonce, .. } => {
                 apply_portable(cipher, *nonce, block, skip, buf.into());
             }
         }
