@@ -15,6 +15,7 @@ use self::chunks::{ChunkLen, ChunkWriter};
 use self::log::FrameWriter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{HEADER_LEN, Header, Suite};
+use crate::process::Process;
 
 pub(crate) mod chunks;
 pub(crate) mod ctr;
@@ -115,7 +116,7 @@ pub struct Encryptor {
     count: Arc<ByteCount>,
     /// The process that may write: a forked child shares the file and would reuse the
     /// keystream.
-    process: u32,
+    process: Process,
 }
 
 impl Encryptor {
@@ -125,7 +126,7 @@ impl Encryptor {
         slot: Arc<KeySlot>,
         count: Arc<ByteCount>,
     ) -> Self {
-        let process = crate::process::id();
+        let process = Process::current();
         let progress = match suite {
             Suite::Aes256Ctr => Progress::Stream,
             Suite::Aes256GcmChunks => Progress::Chunks(ChunkWriter::new(header[13])),
@@ -284,11 +285,7 @@ impl Encryptor {
 
     /// Refuses in a forked child, which must not go on writing its parent's file.
     pub(crate) fn check_process(&self) -> Result<()> {
-        if crate::process::id() == self.process {
-            return Ok(());
-        }
-        let what = "a forked child cannot go on writing its parent's file";
-        Err(Error::new(ErrorKind::Poisoned, what))
+        self.process.check("a forked child cannot go on writing its parent's file")
     }
 
     fn reserve(&self, len: usize) -> Result<u64> {

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId, StoreKeyId};
 use crate::ledger::Ledger;
 use crate::moves::Moves;
+use crate::process::Process;
 use crate::secret::StoreKey;
 use access::Watch;
 use body::{Body, KeyRecord, Keyspace};
@@ -74,7 +75,8 @@ pub use storage::{KeyringStorage, MemoryStorage, StoredImage as KeyringImage};
 pub const DEFAULT_SLOT: &str = "default";
 
 /// An open keyring. A clone is another handle on the same one: a rotation in one is seen
-/// by all. An engine that stops calls [`close`](Self::close).
+/// by all. An engine that stops calls [`close`](Self::close). A forked child reads with its
+/// parent's; to write it opens one of its own, once the parent's is closed.
 ///
 /// Nothing on the path of a file takes a lock, writes the keyring or calls the key
 /// service; the first file under a data key this process has not seen reads the keyring
@@ -91,8 +93,8 @@ struct Inner {
     storage: Box<dyn KeyringStorage>,
     clock: Arc<dyn Clock>,
     writable: bool,
-    /// The process that opened it: a forked child commits nothing when it ends.
-    process: u32,
+    /// The process that opened it, which alone may write.
+    process: Process,
     /// Serialises commits.
     writer: Mutex<WriterState>,
     vault: Vault,
@@ -146,11 +148,9 @@ impl Keyring {
     /// Keeps other re-encryptions out.
     ///
     /// # Errors
-    /// [`ReadOnly`](ErrorKind::ReadOnly), [`KeyringBusy`](ErrorKind::KeyringBusy).
+    /// Those of `check_may_write`, [`KeyringBusy`](ErrorKind::KeyringBusy).
     pub(crate) fn reencrypting(&self) -> Result<std::sync::MutexGuard<'_, ()>> {
-        if !self.inner.writable {
-            return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
-        }
+        self.inner.check_may_write()?;
         self.inner.reencrypting.try_lock().map_err(|_| {
             Error::new(ErrorKind::KeyringBusy, "another thread is re-encrypting the store")
         })

@@ -7,6 +7,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
+use crate::process::Process;
+
 /// A file system. Paths are used as given.
 pub trait Vfs: Send + Sync + Debug {
     /// Creates a file that must not exist, for appending; `mode` is its Unix mode before
@@ -16,7 +20,8 @@ pub trait Vfs: Send + Sync + Debug {
     /// `AlreadyExists` among others.
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>>;
 
-    /// Opens a file for reading at offsets.
+    /// Opens a file for reading at offsets. Waits for nobody: a pipe is refused, and so is
+    /// all else that is no regular file.
     ///
     /// # Errors
     /// `NotFound` among others.
@@ -193,7 +198,8 @@ pub trait ReadFile: Send + Sync + Debug {
     fn will_need(&self, _offset: u64, _len: u64) {}
 }
 
-/// A file open for appending.
+/// A file open for appending. Those of the operating system take nothing from a forked
+/// child of the process that created them, which shares their place in the file.
 pub trait WriteFile: Send + Sync + Debug {
     /// Appends all of `buf`.
     ///
@@ -216,8 +222,12 @@ pub trait WriteFile: Send + Sync + Debug {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod direct;
+#[cfg(test)]
+mod tests;
 
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 pub use direct::DirectVfs;
 
 /// The operating system's files, through the page cache.
@@ -227,11 +237,11 @@ pub struct OsVfs;
 impl Vfs for OsVfs {
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        Ok(Box::new(OsFile(file)))
+        Ok(Box::new(OsWriter { file, process: Process::current() }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        Ok(Box::new(OsFile(File::open(path)?)))
+        Ok(Box::new(OsFile(open(path, OFlags::empty())?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -269,8 +279,11 @@ impl Vfs for OsVfs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        // Not to hang on a pipe, nor to create a file elsewhere.
+        options.custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
+        let file = regular(options.open(path)?)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
@@ -356,6 +369,24 @@ impl From<&fs::Metadata> for FileStat {
     }
 }
 
+/// Opens a regular file for reading, with `flags`.
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    // Not to hang on a pipe.
+    let flags = (flags | OFlags::NONBLOCK).bits().cast_signed();
+    regular(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
+}
+
+/// Refuses what is no regular file.
+pub(crate) fn regular(file: File) -> io::Result<File> {
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        return Ok(file);
+    }
+    let kind =
+        if kind.is_dir() { io::ErrorKind::IsADirectory } else { io::ErrorKind::InvalidInput };
+    Err(io::Error::new(kind, "expected a regular file"))
+}
+
 #[derive(Debug)]
 struct OsFile(File);
 
@@ -392,12 +423,27 @@ impl ReadFile for OsFile {
     }
 }
 
-impl WriteFile for OsFile {
+#[derive(Debug)]
+struct OsWriter {
+    file: File,
+    process: Process,
+}
+
+/// What a file's writer says in a forked child.
+const FORKED: &str = "a forked child cannot go on writing its parent's file";
+
+impl WriteFile for OsWriter {
     fn append(&mut self, buf: &[u8]) -> io::Result<()> {
-        io::Write::write_all(&mut self.0, buf)
+        self.process.check(FORKED)?;
+        io::Write::write_all(&mut self.file, buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(self.process.check(FORKED)?)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_data()
+        self.process.check(FORKED)?;
+        self.file.sync_data()
     }
 }

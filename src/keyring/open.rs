@@ -22,6 +22,7 @@ use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::{Deadline, Kms};
 use crate::ledger::Ledger;
 use crate::moves::Moves;
+use crate::process::Process;
 use crate::secret::{DataKey, StoreKey};
 
 impl Keyring {
@@ -229,7 +230,7 @@ impl Keyring {
             storage,
             clock: options.clock,
             writable,
-            process: crate::process::id(),
+            process: Process::current(),
             writer: Mutex::new(WriterState::default()),
             vault: Vault::new(snapshot),
             customers: CustomerKeys::new(kms, options.kms_deadline, options.slot),

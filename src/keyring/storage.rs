@@ -82,6 +82,14 @@ pub trait KeyringStorage: Send + Sync + Debug {
         Ok(None)
     }
 
+    /// Whether something is there under this name, be it readable or not.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    fn exists_beside(&self, name: &str) -> Result<bool> {
+        Ok(self.load_beside(name)?.is_some())
+    }
+
     /// Durably removes it, if it is there.
     ///
     /// # Errors
@@ -216,6 +224,10 @@ impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
 
     fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
         (**self).load_beside(name)
+    }
+
+    fn exists_beside(&self, name: &str) -> Result<bool> {
+        (**self).exists_beside(name)
     }
 
     fn remove_beside(&self, name: &str) -> Result<()> {
