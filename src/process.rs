@@ -154,7 +154,7 @@ pub(crate) mod tests {
         // SAFETY: no memory is passed.
         let namespace = |flags| unsafe { unshare(flags) } == 0;
         let both = CLONE_NEWUSER | CLONE_NEWPID;
-        if !in_forked_child(|| namespace(both) && namespace(CLONE_NEWPID)) {
+        if !in_forked_child(|| namespace(both)) {
             eprintln!("no PID namespaces here: not tried");
             return;
         }
