@@ -10,13 +10,12 @@
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, sync::Arc};
-//! use atrest::backup::{Chain, DirectoryTarget, RestoreSpec, Snapshot};
-//! use atrest::{EncryptedFs, kms::Kms};
+//! use atrest::backup::{Chain, DirectoryTarget, RestoreSpec};
+//! use atrest::{Store, kms::Kms};
 //!
-//! # fn example(fs: EncryptedFs, kms: Arc<dyn Kms>, new_kms: Arc<dyn Kms>) -> atrest::Result<()> {
+//! # fn example(store: Store, kms: Arc<dyn Kms>, new_kms: Arc<dyn Kms>) -> atrest::Result<()> {
 //! let chain = Chain::open_or_create(DirectoryTarget::new("/backup/db"), kms)?;
-//! let snapshot = Snapshot::take(&fs, "/var/lib/db")?;
-//! chain.back_up(&fs, &snapshot, &|_| ControlFlow::Continue(()))?;
+//! store.backups().add(&chain, "/var/lib/db", &|_| ControlFlow::Continue(()))?;
 //!
 //! let spec = RestoreSpec::new("/var/lib/db2", new_kms);
 //! chain.restore(&spec, &|_| ControlFlow::Continue(()))?;
@@ -34,15 +33,20 @@ use crate::ids::StoreId;
 use crate::keyring::{Keyring, Options};
 use crate::kms::Kms;
 
+mod backups;
 mod check;
 mod copy;
 mod manifest;
+mod object;
 mod objects;
 mod restore;
+mod sequence;
+mod settings;
 mod snapshot;
 mod staging;
 mod target;
 
+pub use backups::Backups;
 pub use check::{BackupProblem, CheckReport};
 pub use copy::BackupReport;
 pub use restore::{RestoreReport, RestoreSpec};
@@ -149,7 +153,7 @@ impl Chain {
         writable: bool,
     ) -> Result<Self> {
         if !is_labelled(&*target)? {
-            return Err(manifest::broken("there are no backups: the file BACKUP is missing"));
+            return Err(object::broken("there are no backups: the file BACKUP is missing"));
         }
         let storage = target.keyring()?;
         if writable {
@@ -188,7 +192,7 @@ impl Chain {
 fn options() -> Options {
     let mut options = Options { background: false, ..Options::default() };
     options.settings.rotation_period = Duration::MAX;
-    options.settings.minimum_suite = crate::Suite::Aes256GcmChunks;
+    options.settings.require_authenticated = true;
     options
 }
 

@@ -18,7 +18,11 @@ pub(crate) enum Purpose {
     Wrap,
     /// Authenticates the keyring, from the store key.
     Ring,
-    /// Wraps the store key in the local key providers, from their key material.
+    /// Wraps the store key for one slot, from its slot key.
+    Slot,
+    /// Wraps a slot key for the store that is open, from the store key.
+    Keep,
+    /// Wraps a slot key in the local key providers, from their key material.
     Cmek,
 }
 
@@ -28,6 +32,8 @@ impl Purpose {
             Self::File => b"atrest.v1.file\0\0",
             Self::Wrap => b"atrest.v1.wrap\0\0",
             Self::Ring => b"atrest.v1.ring\0\0",
+            Self::Slot => b"atrest.v1.slot\0\0",
+            Self::Keep => b"atrest.v1.keep\0\0",
             Self::Cmek => b"atrest.v1.cmek\0\0",
         }
     }

@@ -44,8 +44,8 @@ pub enum ErrorKind {
     /// A good file, but not the one asked for: another store's, or another file id or
     /// kind. Alert.
     IdentityMismatch,
-    /// The file's suite is weaker than the store's minimum. Re-encrypt it, or lower the
-    /// minimum knowingly.
+    /// The file's suite does not authenticate, and the store requires it. Re-encrypt it, or
+    /// change the store's settings knowingly.
     SuiteTooWeak,
     /// Ciphertext failed its authentication tag. Alert; restore the file.
     Authentication,

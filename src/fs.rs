@@ -5,27 +5,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::cipher::chunks::ChunkLen;
+use crate::classify::begins_plaintext;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{CHUNK_LOG2_RANGE, HEADER_LEN, Header, KEYRING_MAGIC, Suite, begins_encrypted};
+use crate::header::{HEADER_LEN, Header, LAYOUT_LEN, begins_encrypted, claimed_layout};
 use crate::keyring::{Expect, FileSpec, Keyring, PlaintextPolicy};
-use crate::vfs::{OsVfs, ReadFile, Vfs};
+use crate::names::{is_reserved_path, kind_of};
+use crate::store::places::Places;
+use crate::suite::source::Scratch;
+use crate::vfs::{EntryKind, Links, ReadFile, Rename, Vfs};
 
 mod buffer;
-mod chunks;
-mod frame_index;
 #[cfg(any(test, feature = "danger-internals"))]
 pub(crate) mod fuzz;
-mod log;
-mod places;
+pub(crate) mod pieces;
 mod reader;
-mod scratch;
+mod source;
+mod torn;
 mod writer;
 
-pub use log::Torn;
-pub(crate) use places::Places;
+pub use crate::suite::log::{Torn, TornReason};
 pub use reader::Reader;
-use scratch::Scratch;
+use source::FileBody;
+pub use torn::TornFile;
 pub use writer::{Sealed, Writer};
 
 /// Most bytes behind the header that are read together with it.
@@ -79,16 +80,21 @@ pub struct FileEntry {
 }
 
 impl EncryptedFs {
-    /// Encrypted files of the operating system.
-    pub fn new(keyring: Keyring) -> Self {
-        Self::with_vfs(keyring, Arc::new(OsVfs))
+    pub(crate) fn of_store(places: &Arc<Places>) -> Self {
+        Self {
+            keyring: places.keyring().clone(),
+            vfs: places.vfs().clone(),
+            write_buffer_len: WRITE_BUFFER_LEN,
+            counts: Arc::default(),
+            places: places.clone(),
+        }
     }
 
-    /// The same over another file system.
-    pub fn with_vfs(keyring: Keyring, vfs: Arc<dyn Vfs>) -> Self {
-        let places = Arc::new(Places::new(keyring.clone(), vfs.clone()));
-        let counts = Arc::default();
-        Self { keyring, vfs, write_buffer_len: WRITE_BUFFER_LEN, counts, places }
+    /// The same files through other calls of the operating system, such as those of
+    /// [`DirectVfs`](crate::vfs::DirectVfs). The report begins anew.
+    #[must_use]
+    pub fn through(&self, vfs: Arc<dyn Vfs>) -> Self {
+        Self { vfs, counts: Arc::default(), ..self.clone() }
     }
 
     /// Sets the size of writers' buffers in bytes; at least 4096.
@@ -103,15 +109,6 @@ impl EncryptedFs {
         &self.keyring
     }
 
-    /// [`Keyring::close`] for an engine that stops. Its writers are finished or dropped
-    /// before.
-    ///
-    /// # Errors
-    /// Those of [`Keyring::close`].
-    pub fn close(self) -> Result<()> {
-        self.keyring.close()
-    }
-
     pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {
         &self.vfs
     }
@@ -122,18 +119,23 @@ impl EncryptedFs {
 
     /// Creates a file that must not exist, under a fresh key. The first file in a directory
     /// that is not below the keyring's
-    /// [registers](Keyring::register_directory) it. Nothing is written before
+    /// [registers](crate::store::Directories::register) it. Nothing is written before
     /// the buffer is full, or [`sync`](Writer::sync) or [`finish`](Writer::finish) is
     /// called: the header goes out with the first bytes.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io), `AlreadyExists` among others; those of
-    /// [`Keyring::encryptor`] and [`Keyring::register_directory`];
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
-    /// of the keyring's.
+    /// [`Keyring::encryptor`] and [`Directories::register`](crate::store::Directories::register);
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a
+    /// [reserved name](crate::names).
     pub fn create_new(&self, path: impl AsRef<Path>, spec: impl Into<FileSpec>) -> Result<Writer> {
         let path = path.as_ref();
-        not_keyring(path)?;
+        self.check_name(path)?;
+        self.create_own(path, spec)
+    }
+
+    /// The same under any name: one of the library's, say.
+    pub(crate) fn create_own(&self, path: &Path, spec: impl Into<FileSpec>) -> Result<Writer> {
         self.places.cover(path).map_err(|e| e.with_path(path))?;
         let encryptor = self.keyring.encryptor(spec).map_err(|e| e.with_path(path))?;
         let file = self
@@ -210,7 +212,7 @@ impl EncryptedFs {
     }
 
     fn open_raw(&self, path: &Path) -> Result<Box<dyn ReadFile>> {
-        let opened = self.vfs.open(path);
+        let opened = self.vfs.open(path, Links::Follow);
         opened.map_err(|e| Error::io("the file cannot be opened", e).with_path(path))
     }
 
@@ -233,10 +235,8 @@ impl EncryptedFs {
         expect: &Expect,
         start: &[u8],
     ) -> Result<Reader> {
-        let plain = !start.is_empty()
-            && !begins_encrypted(start)
-            && !start.starts_with(&KEYRING_MAGIC)
-            && self.keyring.settings().plaintext == PlaintextPolicy::Allow;
+        let plain =
+            begins_plaintext(start) && self.keyring.settings().plaintext == PlaintextPolicy::Allow;
         if plain {
             let access = self.keyring.access_flag();
             access.check()?;
@@ -253,18 +253,18 @@ impl EncryptedFs {
     /// Renames over whatever is at `to`.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
-    /// of the keyring's.
+    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a
+    /// [reserved name](crate::names).
     pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
-        not_keyring(from)?;
-        not_keyring(to)?;
+        self.check_name(from)?;
+        self.check_name(to)?;
         self.places.cover(to).map_err(|e| e.with_path(to))?;
-        let moves = self.keyring.moves();
+        let moves = self.places.moves();
         let _shared = moves.shared();
         moves.note(to);
         self.vfs
-            .rename(from, to)
+            .rename(from, to, Rename::Replace)
             .map_err(|e| Error::io("the file cannot be renamed", e).with_path(from))?;
         self.places.renamed(from, to);
         Ok(())
@@ -273,14 +273,14 @@ impl EncryptedFs {
     /// Makes a hard link; `to` must not exist.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
-    /// of the keyring's.
+    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a
+    /// [reserved name](crate::names).
     pub fn hard_link(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
-        not_keyring(from)?;
-        not_keyring(to)?;
+        self.check_name(from)?;
+        self.check_name(to)?;
         self.places.cover(to).map_err(|e| e.with_path(to))?;
-        let moves = self.keyring.moves();
+        let moves = self.places.moves();
         let _shared = moves.shared();
         moves.note(to);
         self.vfs
@@ -293,12 +293,17 @@ impl EncryptedFs {
     /// Removes a file.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a name
-    /// of the keyring's.
+    /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a
+    /// [reserved name](crate::names).
     pub fn remove(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        not_keyring(path)?;
-        let _shared = self.keyring.moves().shared();
+        self.check_name(path)?;
+        self.remove_own(path)
+    }
+
+    /// The same under any name.
+    pub(crate) fn remove_own(&self, path: &Path) -> Result<()> {
+        let _shared = self.places.moves().shared();
         self.vfs
             .remove(path)
             .map_err(|e| Error::io("the file cannot be removed", e).with_path(path))?;
@@ -307,8 +312,9 @@ impl EncryptedFs {
     }
 
     /// The files of a directory with their logical lengths, in no order, without the
-    /// keyring's own and those a re-encryption works on. Opens each file and reads its first 16 bytes, which name the suite;
-    /// a log of suite 3 is read through for the lengths of its frames. Nothing is verified:
+    /// keyring's own and those a re-encryption works on. Opens each file and reads its first
+    /// 16 bytes, which name the suite; a log of suite 3 is read through for the lengths of its
+    /// frames. Nothing is verified:
     /// a length is a hint until the file is opened.
     ///
     /// # Errors
@@ -320,7 +326,10 @@ impl EncryptedFs {
             .list(dir)
             .map_err(|e| Error::io("the directory cannot be listed", e).with_path(dir))?;
         let mut files = Vec::with_capacity(entries.len());
-        for entry in entries.into_iter().filter(|entry| entry.is_file && !is_ours(&entry.path)) {
+        for entry in entries
+            .into_iter()
+            .filter(|entry| entry.kind == EntryKind::File && !is_ours(&entry.path))
+        {
             match self.claimed_len(&entry.path, entry.len) {
                 Ok(len) => {
                     files.push(FileEntry { len, physical_len: entry.len, path: entry.path });
@@ -336,23 +345,17 @@ impl EncryptedFs {
     /// The plaintext length that a file's first bytes and its length on disk claim.
     fn claimed_len(&self, path: &Path, physical_len: u64) -> Result<u64> {
         let fail = |error| Error::io("the file cannot be read", error);
-        let file = self.vfs.open(path).map_err(fail)?;
-        let mut start = [0; 16];
+        let file = self.vfs.open(path, Links::Follow).map_err(fail)?;
+        let mut start = [0; LAYOUT_LEN];
         let read = file.read_at(&mut start, 0).map_err(fail)?;
         let encrypted = begins_encrypted(&start[..read]);
         if !encrypted && self.keyring.settings().plaintext == PlaintextPolicy::Allow {
             return Ok(physical_len);
         }
         let body_len = physical_len.saturating_sub(HEADER_LEN as u64);
-        match Suite::from_number(start[12]).filter(|_| encrypted) {
-            Some(Suite::Aes256GcmChunks) if CHUNK_LOG2_RANGE.contains(&start[13]) => {
-                let chunk = ChunkLen::from_log2(start[13]);
-                // Without its last chunk the file is not finished.
-                let full = body_len / chunk.sealed() as u64 * chunk.plain() as u64;
-                Ok(chunk.file_len(body_len).unwrap_or(full))
-            }
-            Some(Suite::Aes256GcmLog) => log::claimed_len(&*file),
-            _ => Ok(body_len),
+        match claimed_layout(&start[..read]) {
+            Some(layout) => layout.claimed_len(body_len, &FileBody(&*file)),
+            None => Ok(body_len),
         }
     }
 
@@ -365,6 +368,22 @@ impl EncryptedFs {
         self.vfs
             .sync_dir(dir)
             .map_err(|e| Error::io("the directory cannot be synced", e).with_path(dir))
+    }
+
+    /// Refuses what is the library's: an engine that clears its directory must not lose
+    /// every key with it, and what it puts in a directory of ours would be swept away.
+    fn check_name(&self, path: &Path) -> Result<()> {
+        if !is_reserved_path(path) {
+            return Ok(());
+        }
+        // A whole store may lie below such a name: the copy of one in another's.
+        let roots = self.places.directories().list();
+        let inside = roots.iter().filter_map(|root| path.strip_prefix(root).ok());
+        if inside.min_by_key(|path| path.as_os_str().len()).is_some_and(|p| !is_reserved_path(p)) {
+            return Ok(());
+        }
+        let what = "expected an engine's file, found a name that is reserved";
+        Err(Error::new(ErrorKind::InvalidArgument, what).with_path(path))
     }
 
     /// What went through this file system so far.
@@ -381,21 +400,6 @@ fn read_start(file: &dyn ReadFile, start: &mut [u8]) -> Result<usize> {
     file.read_at(start, 0).map_err(|e| Error::io("the header cannot be read", e))
 }
 
-/// An engine that clears its directory must not lose every key with it.
-fn not_keyring(path: &Path) -> Result<()> {
-    if !is_keyring(path) {
-        return Ok(());
-    }
-    let what = "expected an engine's file, found a name of the keyring's";
-    Err(Error::new(ErrorKind::InvalidArgument, what).with_path(path))
-}
-
 fn is_ours(path: &Path) -> bool {
-    let temporary = |name: &std::ffi::OsStr| crate::scan::is_temporary(name.as_encoded_bytes());
-    is_keyring(path) || path.file_name().is_some_and(temporary)
-}
-
-/// Whether a path is one of the keyring's own files.
-pub fn is_keyring(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| crate::scan::is_reserved(name.as_encoded_bytes()))
+    path.file_name().is_some_and(|name| kind_of(name.as_encoded_bytes()).is_some())
 }

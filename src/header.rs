@@ -14,6 +14,8 @@
 //!  24    8  created, ns since the Unix epoch     integers are little-endian
 //! ```
 
+use std::mem::offset_of;
+
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -23,6 +25,8 @@ use crate::derive::{Derived, Purpose, derive};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, FileId, StoreId};
 use crate::secret::DataKey;
+use crate::suite::Suite;
+use crate::suite::layout::Layout;
 
 #[cfg(test)]
 mod tests;
@@ -44,52 +48,6 @@ const RAW_LEN: usize = 176;
 const CHECKED_LEN: usize = 160;
 /// Incompatible features this version knows: none yet.
 const INCOMPATIBLE_KNOWN: u32 = 0;
-/// Log2 of the smallest and largest chunk of suite 2.
-pub(crate) const CHUNK_LOG2_RANGE: std::ops::RangeInclusive<u8> = 12..=20;
-
-/// How the body is encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[non_exhaustive]
-#[serde(rename_all = "kebab-case")]
-pub enum Suite {
-    /// 1: AES-256-CTR. Length-preserving, at the speed of the processor; **no integrity**.
-    Aes256Ctr,
-    /// 2: AES-256-GCM chunks: authenticated, random reads.
-    Aes256GcmChunks,
-    /// 3: AES-256-GCM log frames: authenticated append-only logs.
-    Aes256GcmLog,
-}
-
-impl Suite {
-    /// The number on disk.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Aes256Ctr => 1,
-            Self::Aes256GcmChunks => 2,
-            Self::Aes256GcmLog => 3,
-        }
-    }
-
-    pub(crate) const fn from_number(number: u8) -> Option<Self> {
-        Some(match number {
-            1 => Self::Aes256Ctr,
-            2 => Self::Aes256GcmChunks,
-            3 => Self::Aes256GcmLog,
-            _ => return None,
-        })
-    }
-
-    /// Whether a changed body is refused.
-    pub const fn is_authenticated(self) -> bool {
-        !matches!(self, Self::Aes256Ctr)
-    }
-
-    /// Whether this suite satisfies `minimum`: an authenticated minimum asks for an
-    /// authenticated suite.
-    pub const fn satisfies(self, minimum: Self) -> bool {
-        self.is_authenticated() || !minimum.is_authenticated()
-    }
-}
 
 /// What the engine keeps in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -109,6 +67,14 @@ pub enum FileKind {
 }
 
 impl FileKind {
+    /// Whether such a file is synced and read while it grows.
+    pub(crate) const fn grows(self) -> bool {
+        match self {
+            Self::Log | Self::Manifest => true,
+            Self::Table | Self::Blob | Self::Other => false,
+        }
+    }
+
     /// The number on disk.
     pub const fn number(self) -> u8 {
         match self {
@@ -139,7 +105,7 @@ struct RawHeader {
     version: U16,
     header_len: U16,
     suite: u8,
-    chunk_log2: u8,
+    parameter: u8,
     kind: u8,
     zero_15: u8,
     incompatible: U32,
@@ -159,7 +125,7 @@ struct RawHeader {
 pub struct Header {
     /// How the body is encrypted.
     pub suite: Suite,
-    /// Length of a ciphertext chunk in bytes, for [`Suite::Aes256GcmChunks`].
+    /// Length of a ciphertext chunk in bytes, where the suite has chunks.
     pub chunk_len: Option<u32>,
     /// What the engine keeps in the file.
     pub kind: FileKind,
@@ -173,6 +139,7 @@ pub struct Header {
     pub data_key_id: DataKeyId,
     /// The engine's id of the file, zero if it gave none.
     pub file_id: FileId,
+    pub(crate) layout: Layout,
     pub(crate) prefix: [u8; PREFIX_LEN],
     commitment: [u8; 32],
 }
@@ -180,9 +147,7 @@ pub struct Header {
 /// What a new header says besides its random salt.
 #[derive(Clone, Copy)]
 pub(crate) struct NewHeader {
-    pub(crate) suite: Suite,
-    /// Log2 of the chunk for suite 2, otherwise 0.
-    pub(crate) chunk_log2: u8,
+    pub(crate) layout: Layout,
     pub(crate) kind: FileKind,
     pub(crate) created_ns: u64,
     pub(crate) store_id: StoreId,
@@ -197,8 +162,8 @@ impl NewHeader {
             magic: MAGIC,
             version: FORMAT_VERSION.into(),
             header_len: (HEADER_LEN as u16).into(),
-            suite: self.suite.number(),
-            chunk_log2: self.chunk_log2,
+            suite: self.layout.suite().number(),
+            parameter: self.layout.parameter(),
             kind: self.kind.number(),
             zero_15: 0,
             incompatible: 0.into(),
@@ -311,19 +276,7 @@ impl Header {
                 format!("the file needs unknown features, bits {unknown:#x}"),
             );
         }
-        let Some(suite) = Suite::from_number(raw.suite) else {
-            return fail(
-                ErrorKind::UnsupportedFeature,
-                format!("expected suite 1, 2 or 3, found {}", raw.suite),
-            );
-        };
-        let chunk_len = match suite {
-            Suite::Aes256GcmChunks if CHUNK_LOG2_RANGE.contains(&raw.chunk_log2) => {
-                Some(1 << raw.chunk_log2)
-            }
-            Suite::Aes256Ctr | Suite::Aes256GcmLog if raw.chunk_log2 == 0 => None,
-            _ => return Err(corrupt("the chunk size does not fit the suite")),
-        };
+        let layout = Layout::parse(raw.suite, raw.parameter)?;
         let Some(kind) = FileKind::from_number(raw.kind) else {
             return fail(
                 ErrorKind::UnsupportedFeature,
@@ -333,14 +286,15 @@ impl Header {
         let mut prefix = [0; PREFIX_LEN];
         prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
         Ok(Self {
-            suite,
-            chunk_len,
+            suite: layout.suite(),
+            chunk_len: layout.chunk_len(),
             kind,
             compatible_features: raw.compatible.get(),
             created_ns: raw.created_ns.get(),
             store_id: StoreId::from_bytes(raw.store_id),
             data_key_id: DataKeyId::from_bytes(raw.data_key_id),
             file_id: FileId::from_bytes(raw.file_id),
+            layout,
             prefix,
             commitment: raw.commitment,
         })
@@ -357,6 +311,43 @@ impl Header {
             format!("data key {} does not fit the header", self.data_key_id),
         ))
     }
+}
+
+// Single fields, for those who have the bytes of a header and need no whole `Header`.
+fn field<const N: usize>(start: &[u8], offset: usize) -> Option<[u8; N]> {
+    start.get(offset..)?.first_chunk().copied()
+}
+
+/// The suite that a prefix says.
+pub(crate) fn suite(prefix: &[u8; PREFIX_LEN]) -> Option<Suite> {
+    Suite::from_number(prefix[offset_of!(RawHeader, suite)])
+}
+
+/// What the commitment of a whole header covers.
+pub(crate) fn prefix(header: &[u8; HEADER_LEN]) -> &[u8; PREFIX_LEN] {
+    // OK because a header is longer.
+    header.first_chunk().expect("a prefix")
+}
+
+/// The data key of a prefix.
+pub(crate) fn data_key_id(prefix: &[u8; PREFIX_LEN]) -> DataKeyId {
+    DataKeyId::from_bytes(field(prefix, offset_of!(RawHeader, data_key_id)).unwrap_or_default())
+}
+
+/// When the file of a whole header was created, and the commitment that names it.
+pub(crate) fn created_and_commitment(header: &[u8; HEADER_LEN]) -> (u64, [u8; 32]) {
+    let created = field(header, offset_of!(RawHeader, created_ns)).unwrap_or_default();
+    let commitment = field(header, offset_of!(RawHeader, commitment)).unwrap_or_default();
+    (u64::from_le_bytes(created), commitment)
+}
+
+/// The bytes of a header that tell a file's layout.
+pub(crate) const LAYOUT_LEN: usize = 16;
+
+/// The layout that the first 16 bytes of a file claim; `None` if they are no header's.
+pub(crate) fn claimed_layout(start: &[u8]) -> Option<Layout> {
+    let [suite, parameter] = field(start, offset_of!(RawHeader, suite))?;
+    begins_encrypted(start).then(|| Layout::parse(suite, parameter).ok()).flatten()
 }
 
 /// Whether `file`, as far as it goes, begins like an encrypted file. A short file that

@@ -70,6 +70,10 @@ id! {
     StoreKeyId
 }
 id! {
+    /// Names the key of one CMEK slot.
+    SlotKeyId
+}
+id! {
     /// Names one data key (DEK).
     DataKeyId
 }
@@ -90,7 +94,7 @@ macro_rules! random_id {
         }
     )*};
 }
-random_id!(StoreId, StoreKeyId, DataKeyId);
+random_id!(StoreId, StoreKeyId, SlotKeyId, DataKeyId);
 
 impl From<u64> for FileId {
     /// The file number in little-endian order, padded with zeros.

@@ -1,18 +1,17 @@
-//! The key hierarchy: the customer's key wraps the store key, the store key wraps the
-//! data keys, and each file's own key is derived from the data key that was active when
-//! the file was created.
+//! The key hierarchy: the customer's key wraps its slot's key, the slot's key wraps the store
+//! key, the store key wraps the data keys, and each file's own key is derived from the data
+//! key that was active when the file was created.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId, StoreKeyId};
-use crate::ledger::Ledger;
-use crate::moves::Moves;
 use crate::process::Process;
 use crate::secret::StoreKey;
 use access::Watch;
-use body::{Body, KeyRecord, Keyspace};
+use body::{Body, KeptSlotKey, KeyRecord, Keyspace};
+use claim::StoreFiles;
 use commit::WriterState;
 use customers::CustomerKeys;
 use format::{Fixed, Image, Slot};
@@ -27,18 +26,19 @@ mod alarm;
 mod audit;
 mod background;
 mod body;
+mod claim;
+mod codec;
 mod commit;
-#[cfg(feature = "danger-internals")]
-pub(crate) mod conformance;
 mod customers;
-mod directories;
 mod directory;
 mod files;
 mod format;
 #[cfg(any(test, feature = "danger-internals"))]
 pub(crate) mod fuzz;
 mod handles;
+mod history;
 mod holds;
+mod key_state;
 mod keys;
 mod keyspaces;
 mod mirror;
@@ -53,15 +53,18 @@ mod status;
 mod storage;
 mod unlock;
 mod vault;
+mod wrap;
 
+pub use crate::names::KEYRING_FILE;
 pub use access::{Access, AccessPolicy, AccessState, AccessStatus, Grace, Transition};
-pub use audit::{Audit, AuditEvent, AuditKind};
-pub(crate) use body::RawSettings;
-pub use body::{KeyState, PlaintextPolicy, Settings};
-pub use directory::{DirectoryStorage, KEYRING_FILE};
+pub use audit::{AuditEvent, AuditKind};
+pub use body::{PlaintextPolicy, Settings};
+pub use directory::DirectoryStorage;
 pub use files::{Expect, FileSpec};
 pub(crate) use handles::AccessFlag;
+pub use history::Audit;
 pub use holds::{Hold, Holds};
+pub use key_state::KeyState;
 pub use keys::Keys;
 pub use keyspaces::{KeyspaceId, KeyspaceStatus, Keyspaces};
 pub use options::{Anchor, KmsSet, Options};
@@ -69,7 +72,9 @@ pub use recover::{ImageInfo, ImagePlace, Recovery};
 pub use retire::{LiveKeys, RETIRE_GRACE, ReplacedKey, RetireOutcome, Retirement};
 pub use slots::Slots;
 pub use status::{DataKeyStatus, KeyringInfo, KeyringStatus, SlotInfo};
-pub use storage::{KeyringStorage, MemoryStorage, StoredImage as KeyringImage};
+pub use storage::{
+    FilesBeside, KEPT_IMAGES, KeyringStorage, Location, MemoryStorage, StoredImage as KeyringImage,
+};
 
 /// Name of the slot that a new keyring has.
 pub const DEFAULT_SLOT: &str = "default";
@@ -100,12 +105,8 @@ struct Inner {
     vault: Vault,
     customers: CustomerKeys,
     watch: Watch,
-    /// Which files are under which key.
-    ledger: Ledger,
-    moves: Moves,
-    directories_serial: directories::Serial,
-    /// Held by the one re-encryption under way.
-    reencrypting: Mutex<()>,
+    /// Those of the store over it.
+    files: Mutex<Option<Weak<StoreFiles>>>,
 }
 
 /// What opening does with a store that is marked as revoked.
@@ -135,33 +136,6 @@ impl Keyring {
             generation: snapshot.image.fixed.generation,
             mac: *snapshot.image.mac(),
         }
-    }
-
-    pub(crate) fn ledger(&self) -> &Ledger {
-        &self.inner.ledger
-    }
-
-    pub(crate) fn moves(&self) -> &Moves {
-        &self.inner.moves
-    }
-
-    /// Keeps other re-encryptions out.
-    ///
-    /// # Errors
-    /// Those of `check_may_write`, [`KeyringBusy`](ErrorKind::KeyringBusy).
-    pub(crate) fn reencrypting(&self) -> Result<std::sync::MutexGuard<'_, ()>> {
-        self.inner.check_may_write()?;
-        self.inner.reencrypting.try_lock().map_err(|_| {
-            Error::new(ErrorKind::KeyringBusy, "another thread is re-encrypting the store")
-        })
-    }
-
-    pub(crate) fn is_being_written(&self, header: &crate::Header) -> bool {
-        self.inner.vault.handles.is_being_written(&header.prefix)
-    }
-
-    pub(crate) fn now_ns(&self) -> u64 {
-        self.inner.clock.now_ns()
     }
 
     /// The present state.

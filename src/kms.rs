@@ -1,7 +1,7 @@
 //! Key services: the trait they implement, their errors, and the local providers.
 //!
 //! A [`Kms`] holds the customer's key (CMEK) and does two things with it: wrap and unwrap
-//! the 32-byte store key. It is called when a store is opened, when keys rotate, and by
+//! the 32-byte key of its slot. It is called when a store is opened, when keys rotate, and by
 //! one background checker; never on the path of a file.
 
 use std::fmt;
@@ -11,10 +11,8 @@ use std::time::{Duration, Instant};
 
 pub use crate::error::KmsErrorKind;
 use crate::error::{Error, ErrorKind, Result, Source};
-use crate::ids::{StoreId, StoreKeyId};
-/// The 32 bytes that a [`Kms`] wraps for a CMEK slot.
-pub use crate::secret::StoreKey as SlotKey;
-use crate::secret::StoreKey;
+use crate::ids::{SlotKeyId, StoreId};
+pub use crate::secret::SlotKey;
 
 mod env;
 mod key_file;
@@ -43,7 +41,7 @@ pub trait Kms: Send + Sync + fmt::Debug {
     /// wrap with a disabled key.
     fn wrap(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         deadline: Deadline,
     ) -> Result<WrappedKey, KmsError>;
@@ -59,9 +57,9 @@ pub trait Kms: Send + Sync + fmt::Debug {
         wrapped: &WrappedKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> Result<StoreKey, KmsError>;
+    ) -> Result<SlotKey, KmsError>;
 
-    /// Wraps the same store key again, under the newest version of this key. Services
+    /// Wraps the same slot key again, under the newest version of this key. Services
     /// that can do so without showing the key override this.
     ///
     /// # Errors
@@ -76,7 +74,7 @@ pub trait Kms: Send + Sync + fmt::Debug {
     }
 }
 
-/// A store key as its key service wrapped it, with what is needed to unwrap it.
+/// A slot key as its key service wrapped it, with what is needed to unwrap it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WrappedKey {
     /// The version of the customer's key that wrapped it, where the service tells;
@@ -86,24 +84,28 @@ pub struct WrappedKey {
     pub blob: Vec<u8>,
 }
 
-/// What a wrapped store key belongs to. Bound as AAD or encryption context.
+/// What a wrapped slot key belongs to. Bound as AAD or encryption context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WrapContext {
     /// The store.
     pub store_id: StoreId,
-    /// The wrapped store key.
-    pub store_key_id: StoreKeyId,
-    /// The keyring's format version.
-    pub format_version: u16,
+    /// The wrapped slot key.
+    pub slot_key_id: SlotKeyId,
+    /// The version of the context itself, which its slot remembers: the keyring's format
+    /// may change, and what was wrapped must go on to unwrap.
+    pub version: u16,
 }
 
 impl WrapContext {
-    /// Store id, store key id and format version (little-endian): 34 bytes of AAD.
+    /// The version that new slots are bound with.
+    pub const VERSION: u16 = 2;
+
+    /// Store id, slot key id and version (little-endian): 34 bytes of AAD.
     pub fn to_bytes(&self) -> [u8; 34] {
         let mut bytes = [0; 34];
         bytes[..16].copy_from_slice(self.store_id.as_bytes());
-        bytes[16..32].copy_from_slice(self.store_key_id.as_bytes());
-        bytes[32..].copy_from_slice(&self.format_version.to_le_bytes());
+        bytes[16..32].copy_from_slice(self.slot_key_id.as_bytes());
+        bytes[32..].copy_from_slice(&self.version.to_le_bytes());
         bytes
     }
 }

@@ -2,8 +2,8 @@
 //! every byte on disk is encrypted under keys that rotate by themselves and that the
 //! customer can take away.
 //!
-//! The customer's key (CMEK) stays in a key service and wraps the store key (KEK); the
-//! store key wraps data keys (DEK), which rotate every 30 days; each file's own key is
+//! The customer's key (CMEK) stays in a key service and wraps the key of its slot, which
+//! wraps the store key (KEK); the store key wraps data keys (DEK), which rotate every 30 days; each file's own key is
 //! derived from the data key that was active when the file was created.
 //!
 //! **Not protected:** [`Suite::Aes256Ctr`], the default, does not notice a changed body;
@@ -14,11 +14,12 @@
 //!
 //! | job | type |
 //! |---|---|
-//! | open or create a store, rotate its keys, withdraw access | [`Keyring`] |
+//! | open or create a store, rotate its keys, withdraw access | [`Store`] |
 //! | write and read files | [`EncryptedFs`], [`Writer`], [`Reader`] |
+//! | keys alone, without files | [`Keyring`] |
 //! | encrypt what an engine writes by itself | [`Encryptor`], [`Decryptor`], [`Header`] |
 //! | copy a store while it is in use, and bring it back | [`backup::Chain`] |
-//! | wrap the store key in a key service | [`kms::Kms`] |
+//! | wrap a slot key in a key service | [`kms::Kms`] |
 //! | keep a keyring elsewhere | [`keyring::KeyringStorage`] |
 //!
 //! # Example
@@ -31,8 +32,8 @@
 //! - `danger-internals`: raw kernels, for benchmarks and fuzzing only.
 
 pub mod backup;
-pub mod churn;
 mod cipher;
+pub mod classify;
 mod clock;
 mod derive;
 pub mod error;
@@ -44,27 +45,34 @@ mod hex;
 mod ids;
 pub mod keyring;
 pub mod kms;
-mod ledger;
-mod moves;
+pub mod names;
 mod parallel;
 mod process;
 pub mod progress;
 mod random;
 mod scan;
 mod secret;
+pub mod store;
+mod suite;
+mod tags;
 #[cfg(test)]
 mod vectors;
 pub mod verify;
 pub mod vfs;
+pub mod walk;
 
-pub use cipher::{BODY_LEN_MAX, Decryptor, Encryptor, FRAME_LEN_MAX};
+pub use cipher::{Decryptor, Encryptor};
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use fs::{EncryptedFs, Reader, Writer};
-pub use header::{FORMAT_VERSION, FileKind, HEADER_LEN, Header, Suite};
-pub use ids::{DataKeyId, FileId, StoreId, StoreKeyId};
+pub use header::{FORMAT_VERSION, FileKind, HEADER_LEN, Header};
+pub use ids::{DataKeyId, FileId, SlotKeyId, StoreId, StoreKeyId};
 pub use keyring::{Expect, FileSpec, Keyring, KeyspaceId, Options, PlaintextPolicy, Settings};
-pub use secret::{DataKey, KEY_LEN, StoreKey};
+pub use secret::{DataKey, KEY_LEN};
+pub use store::Store;
+pub use suite::Suite;
+pub use suite::limits::BODY_LEN_MAX;
+pub use suite::log::FRAME_LEN_MAX;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -75,8 +83,6 @@ struct Readme;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::cipher::ctr::{CtrKey, Width, limit};
-    pub use crate::keyring::conformance::keyring_storage_conformance;
-
     pub use crate::keyring::fuzz::many_keys;
 
     /// What the fuzz targets call.

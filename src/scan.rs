@@ -1,21 +1,26 @@
 //! Finding the files of a store by their headers: what each is, and under which key.
 //!
-//! One `pread` of 4096 bytes a file, by several threads. Directories are walked
-//! recursively, symbolic links are not followed, the keyring's own files are skipped. A
-//! file that disappears meanwhile is skipped; a directory that cannot be read fails the
-//! scan, and a file that cannot is reported as such, since nobody knows what is in it.
+//! One `pread` of 4096 bytes a file, by several threads, over what [`walk`] meets. A file
+//! that disappears meanwhile is skipped; a directory that cannot be read fails the scan, and
+//! a file that cannot is reported as such, since nobody knows what is in it.
 
+use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, begins_encrypted};
-use crate::vfs::{EntryKind, FileStat, Vfs};
+use crate::names::{NameKind, kind_of};
+use crate::vfs::{DirectVfs, EntryKind, FileStat, Links, OsVfs, Vfs};
+use crate::walk::{Met, walk};
 
+mod links;
 mod os;
 mod queue;
+
+pub(crate) use crate::classify::Contents as What;
+pub(crate) use links::look_through;
 
 /// One file that a scan found.
 pub(crate) struct Found<'a> {
@@ -30,34 +35,6 @@ impl Found<'_> {
     pub(crate) fn path(&self) -> PathBuf {
         use std::os::unix::ffi::OsStrExt;
         self.dir.join(std::ffi::OsStr::from_bytes(self.name))
-    }
-}
-
-/// What a file's first bytes say.
-pub(crate) enum What {
-    /// A well-formed header; not proven by its key.
-    Encrypted(Box<Header>),
-    Plaintext,
-    /// 0 bytes, or fewer than a header: nothing was ever readable in it.
-    Torn,
-    /// An encrypted file whose key nobody can tell, or a file that cannot be read.
-    Unreadable(#[allow(dead_code, reason = "for messages")] ErrorKind),
-}
-
-impl What {
-    /// Judges the first bytes of a file, at most 4096.
-    pub(crate) fn of(start: &[u8]) -> Self {
-        if start.is_empty() {
-            return Self::Torn;
-        }
-        if !begins_encrypted(start) {
-            return Self::Plaintext;
-        }
-        match Header::parse(start) {
-            Ok(header) => Self::Encrypted(Box::new(header)),
-            Err(error) if error.kind() == ErrorKind::TruncatedHeader => Self::Torn,
-            Err(error) => Self::Unreadable(error.kind()),
-        }
     }
 }
 
@@ -76,7 +53,18 @@ pub type OnScan<'a> = &'a (dyn Fn(ScanProgress) + Sync);
 
 /// What one thread of a scan does with what it finds.
 pub(crate) trait Visitor: Send {
+    /// A file of the store.
     fn file(&mut self, found: &Found<'_>);
+
+    /// A file that a running backup keeps by a link of its own, and the engine may have
+    /// removed.
+    fn staged(&mut self, found: &Found<'_>);
+
+    /// A symbolic link; nothing behind it is scanned.
+    fn link(&mut self, path: &Path);
+
+    /// A directory with a keyring of its own; nothing in it is scanned.
+    fn nested(&mut self, dir: &Path);
 
     /// A good moment to pass on what was gathered.
     fn flush(&mut self) {}
@@ -119,12 +107,12 @@ pub(crate) fn scan<V: Visitor>(
         on_scan,
         error: Mutex::new(None),
     };
-    let visitors = if vfs.is_os() {
+    let visitors = if is_os(&**vfs) {
         os::scan(roots, &shared, &visitor)
     } else {
         let mut one = visitor();
         for root in roots {
-            if let Err(error) = walk(&**vfs, root, &shared, &mut one) {
+            if let Err(error) = scan_by_walk(&**vfs, root, &shared, &mut one) {
                 shared.fail(error);
             }
         }
@@ -142,28 +130,67 @@ pub(crate) fn thread_count() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(8)
 }
 
-/// The walk over a file system that is not the operating system's.
-fn walk(vfs: &dyn Vfs, dir: &Path, shared: &Shared<'_>, to: &mut dyn Visitor) -> Result<()> {
-    let fail = |e| Error::io("the directory cannot be listed", e).with_path(dir);
-    for entry in vfs.list(dir).map_err(fail)? {
-        let Some(name) = entry.path.file_name() else { continue };
-        if !entry.is_file {
-            match vfs.stat(&entry.path) {
-                Ok(stat) if stat.kind == EntryKind::Directory => {
-                    walk(vfs, &entry.path, shared, to)?;
-                }
-                _ => {}
+/// The scan of a file system that is not the operating system's.
+fn scan_by_walk<V: Visitor>(
+    vfs: &dyn Vfs,
+    root: &Path,
+    shared: &Shared<'_>,
+    to: &mut V,
+) -> Result<()> {
+    walk(vfs, root, &mut |met, entry| {
+        let Some(name) = entry.path.file_name() else { return Ok(()) };
+        match met {
+            Met::File => tell(vfs, &entry.path, shared, &mut |found| to.file(found))?,
+            Met::Link => to.link(&entry.path),
+            Met::NestedStore => to.nested(&entry.path),
+            Met::Own if is_staging(name.as_encoded_bytes()) => {
+                scan_staged(vfs, &entry.path, shared, to)?;
             }
-            continue;
+            _ => {}
         }
-        if is_reserved(name.as_encoded_bytes()) {
-            continue;
-        }
-        let Some((stat, what)) = look(vfs, &entry.path)? else { continue };
-        to.file(&Found { dir, name: name.as_encoded_bytes(), stat, what });
-        shared.add(1, stat.len);
+        Ok(())
+    })
+}
+
+/// Looks at the links of a running backup, which go at any time.
+fn scan_staged<V: Visitor>(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    shared: &Shared<'_>,
+    to: &mut V,
+) -> Result<()> {
+    let walked = walk(vfs, dir, &mut |met, entry| match met {
+        Met::File => tell(vfs, &entry.path, shared, &mut |found| to.staged(found)),
+        _ => Ok(()),
+    });
+    match walked {
+        Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => Ok(()),
+        other => other,
     }
+}
+
+fn tell(
+    vfs: &dyn Vfs,
+    path: &Path,
+    shared: &Shared<'_>,
+    to: &mut dyn FnMut(&Found<'_>),
+) -> Result<()> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let Some((stat, what)) = look(vfs, path)? else { return Ok(()) };
+    to(&Found { dir, name: name.as_encoded_bytes(), stat, what });
+    shared.add(1, stat.len);
     Ok(())
+}
+
+/// Whether paths are the operating system's, so that a scan may open files by itself. No
+/// other implementation is passed by: its own `open` may do more.
+fn is_os(vfs: &dyn Vfs) -> bool {
+    let vfs: &dyn Any = vfs;
+    vfs.is::<OsVfs>() || vfs.is::<DirectVfs>()
+}
+
+fn is_staging(name: &[u8]) -> bool {
+    kind_of(name) == Some(NameKind::Staging)
 }
 
 /// Reads the header of one file through `vfs`; `None` if it is not there, or is no
@@ -182,33 +209,9 @@ pub(crate) fn look(vfs: &dyn Vfs, path: &Path) -> Result<Option<(FileStat, What)
         }
     };
     let mut start = [0; crate::header::HEADER_LEN];
-    match vfs.open(path).and_then(|file| file.read_at(&mut start, 0)) {
+    match vfs.open(path, Links::Refuse).and_then(|file| file.read_at(&mut start, 0)) {
         Ok(read) => Ok(Some((stat, What::of(&start[..read])))),
         Err(error) if missing(&error) => Ok(None),
         Err(error) => Ok(Some((stat, What::Unreadable(ErrorKind::Io(error.kind()))))),
     }
-}
-
-/// Begins the names of files that a re-encryption works on.
-const TEMPORARY: &[u8] = b".atrest-reencrypt-";
-
-/// The name under which a file's successor is written.
-pub(crate) fn temporary_name(name: &[u8]) -> String {
-    use sha2::{Digest, Sha256};
-    let mut text = String::from(".atrest-reencrypt-");
-    // Names may have the greatest length there is, so theirs cannot be a part of it.
-    for byte in &Sha256::digest(name)[..16] {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
-}
-
-/// Whether a name is one of those.
-pub(crate) fn is_temporary(name: &[u8]) -> bool {
-    name.starts_with(TEMPORARY)
-}
-
-/// Whether a name is one of the keyring's own files.
-pub(crate) fn is_reserved(name: &[u8]) -> bool {
-    name == b"KEYRING" || name.starts_with(b"KEYRING.")
 }

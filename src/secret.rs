@@ -60,22 +60,26 @@ macro_rules! key {
 }
 
 key! {
-    /// The store key (KEK): wraps the data keys, and is stored only wrapped by the
-    /// customer's key.
+    /// The key of one CMEK slot: wraps the store key, and is stored only wrapped by the
+    /// customer's key, and by the store key itself.
     ///
     /// ```compile_fail
     /// fn shown<T: std::fmt::Debug>() {}
-    /// shown::<atrest::StoreKey>();
+    /// shown::<atrest::kms::SlotKey>();
     /// ```
     /// ```compile_fail
     /// fn copied<T: Clone>() {}
-    /// copied::<atrest::StoreKey>();
+    /// copied::<atrest::kms::SlotKey>();
     /// ```
     /// ```compile_fail
     /// fn compared<T: PartialEq>() {}
-    /// compared::<atrest::StoreKey>();
+    /// compared::<atrest::kms::SlotKey>();
     /// ```
-    pub StoreKey
+    pub SlotKey
+}
+key! {
+    /// The store key (KEK): wraps the data keys, and is stored only wrapped by slot keys.
+    pub(crate) StoreKey
 }
 key! {
     /// A data key (DEK): the parent of the keys of all files created while it was active.
@@ -86,7 +90,7 @@ key! {
     pub(crate) CmekParent
 }
 
-impl StoreKey {
+impl SlotKey {
     /// Takes the 32 bytes a key service returned; `None` for another length. The caller
     /// **MUST** zeroize its copy.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
@@ -98,6 +102,12 @@ impl StoreKey {
     /// The key bytes, for a [`Kms`](crate::kms::Kms) to wrap. They **MUST NOT** be
     /// logged, kept or sent anywhere but to the key service.
     pub fn expose(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+}
+
+impl StoreKey {
+    pub(crate) fn expose(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
 }

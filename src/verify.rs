@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::EncryptedFs;
+use crate::fs::{EncryptedFs, Torn, TornFile};
 use crate::header::HEADER_LEN;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
-use crate::vfs::{EntryKind, Vfs};
+use crate::walk::{Met, walk};
 
 /// Bytes read and verified at once.
 const PIECE_LEN: usize = 256 << 10;
@@ -32,10 +32,14 @@ pub struct VerifyReport {
     pub plaintext_files: u64,
     /// Files of 0 bytes, as a crash leaves them.
     pub empty_files: u64,
-    /// Logs whose last append is cut off, as a crash leaves them.
+    /// How many logs end before their file does.
     pub torn_logs: u64,
+    /// These logs. What is in front of their ends is good, and counts as authenticated.
+    pub torn: Vec<TornFile>,
     /// Files that a reader would refuse.
     pub problems: Vec<FileProblem>,
+    /// Directories that have a keyring of their own. Nothing in them was verified.
+    pub nested_stores: Vec<PathBuf>,
 }
 
 /// A file that a reader would refuse.
@@ -71,14 +75,22 @@ pub fn verify(
     root: impl AsRef<Path>,
     on: OnProgress<'_>,
 ) -> Result<VerifyReport> {
-    let mut files = Vec::new();
-    collect(&**fs.vfs(), root.as_ref(), &mut files)?;
+    let (mut files, mut nested_stores) = (Vec::new(), Vec::new());
+    walk(&**fs.vfs(), root.as_ref(), &mut |met, entry| {
+        match met {
+            Met::File => files.push((entry.path.clone(), entry.len)),
+            Met::NestedStore => nested_stores.push(entry.path.clone()),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    nested_stores.sort_unstable();
     files.sort_unstable();
     let bytes = files.iter().map(|(_, len)| len).sum();
     let meter = Meter::new(on, files.len() as u64, bytes);
     let judged = parallel::each(&files, |(path, len)| {
         let mut cancelled = None;
-        let mut torn = false;
+        let mut torn = None;
         let judged = judge(fs, path, *len, &mut torn, &mut |bytes| {
             let added = meter.add(0, bytes);
             added.map_err(|error| {
@@ -93,9 +105,12 @@ pub fn verify(
         meter.add(1, 0)?;
         Ok((judged, torn))
     })?;
-    let mut report = VerifyReport::default();
+    let mut report = VerifyReport { nested_stores, ..VerifyReport::default() };
     for ((path, _), (judged, torn)) in files.into_iter().zip(judged) {
-        report.torn_logs += u64::from(torn);
+        if let Some(torn) = torn {
+            report.torn_logs += 1;
+            report.torn.push(TornFile::new(path.clone(), &torn));
+        }
         match judged {
             Ok(Verdict::Authenticated(len)) => {
                 report.authenticated_files += 1;
@@ -121,7 +136,7 @@ fn judge(
     fs: &EncryptedFs,
     path: &Path,
     len: u64,
-    torn: &mut bool,
+    torn: &mut Option<Torn>,
     done: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Verdict> {
     let reader = match fs.open(path) {
@@ -146,36 +161,18 @@ fn judge(
         }
         Some(_) => {}
     }
-    *torn = reader.torn().is_some();
     let mut piece = vec![0; PIECE_LEN];
     let mut at = 0;
     loop {
         let read = reader.read_at(&mut piece, at)?;
         if read == 0 {
             done(len.saturating_sub(at).min(HEADER_LEN as u64))?;
-            return Ok(Verdict::Authenticated(len));
+            *torn = reader.torn();
+            return Ok(Verdict::Authenticated(
+                len - torn.map_or(0, |torn| torn.len_bytes.min(len)),
+            ));
         }
         at += read as u64;
         done(read as u64)?;
     }
-}
-
-/// All regular files but the keyring's own, with their lengths.
-fn collect(vfs: &dyn Vfs, dir: &Path, files: &mut Vec<(PathBuf, u64)>) -> Result<()> {
-    let fail = |e| Error::io("the directory cannot be listed", e).with_path(dir);
-    for entry in vfs.list(dir).map_err(fail)? {
-        if crate::fs::is_keyring(&entry.path) {
-            continue;
-        }
-        if entry.is_file {
-            files.push((entry.path, entry.len));
-        } else if vfs.stat(&entry.path).is_ok_and(|stat| stat.kind == EntryKind::Directory) {
-            match collect(vfs, &entry.path, files) {
-                // Removed since its parent was listed.
-                Err(error) if error.kind() == ErrorKind::Io(std::io::ErrorKind::NotFound) => {}
-                other => other?,
-            }
-        }
-    }
-    Ok(())
 }

@@ -1,55 +1,87 @@
 //! The few file operations the library needs, as a trait, so that tests can stop it
 //! between any two of them.
 
+use std::any::Any;
 use std::fmt::Debug;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+mod direct;
+mod os;
+#[cfg(test)]
+mod tests;
 
-use crate::process::Process;
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+pub use direct::DirectVfs;
+pub use os::OsVfs;
+pub(crate) use os::regular;
 
 /// A file system. Paths are used as given.
-pub trait Vfs: Send + Sync + Debug {
+///
+/// Nothing here has a default: a wrapper that forgets a method does not compile. What a file
+/// system cannot do it answers with [`Unsupported`](io::ErrorKind::Unsupported), never with
+/// a success. `atrest-testkit` holds an implementation to all of this.
+pub trait Vfs: Any + Send + Sync + Debug {
     /// Creates a file that must not exist, for appending; `mode` is its Unix mode before
     /// the umask.
     ///
     /// # Errors
-    /// `AlreadyExists` among others.
+    /// `AlreadyExists`, for whatever is at `path`; `NotFound` without its directory.
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>>;
 
     /// Opens a file for reading at offsets. Waits for nobody: a pipe is refused, and so is
     /// all else that is no regular file.
     ///
     /// # Errors
-    /// `NotFound` among others.
-    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>>;
+    /// `NotFound` among others; any kind for a symbolic link that is [refused](Links).
+    fn open(&self, path: &Path, links: Links) -> io::Result<Box<dyn ReadFile>>;
 
-    /// Renames over whatever is at `to`.
-    ///
-    /// # Errors
-    /// Whatever the system says.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-
-    /// Makes a hard link; `to` must not exist.
-    ///
-    /// # Errors
-    /// `AlreadyExists` among others.
-    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
-
-    /// Removes a file.
+    /// What is at `path`, symbolic links not followed.
     ///
     /// # Errors
     /// `NotFound` among others.
-    fn remove(&self, path: &Path) -> io::Result<()>;
+    fn stat(&self, path: &Path) -> io::Result<FileStat>;
 
-    /// The entries of a directory, in no order.
+    /// The entries of a directory, in no order, without `.` and `..`.
     ///
     /// # Errors
     /// `NotFound` among others.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+
+    /// Gives what is at `from` the name `to`, atomically.
+    ///
+    /// # Errors
+    /// `NotFound` among others; `Unsupported` for a [way](Rename) that there is not here.
+    fn rename(&self, from: &Path, to: &Path, how: Rename) -> io::Result<()>;
+
+    /// Makes a hard link; `to` must not exist.
+    ///
+    /// # Errors
+    /// `AlreadyExists` among others; `Unsupported` where files have one name.
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file, a symbolic link or an empty directory.
+    ///
+    /// # Errors
+    /// `NotFound`, `DirectoryNotEmpty` among others.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Creates a directory whose parent exists; one that is there already is fine. A file
+    /// system whose directories need no creation has nothing to do.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where something else is; `NotFound` without the parent.
+    fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()>;
+
+    /// Changes those attributes of a file that are given. Symbolic links are not followed.
+    ///
+    /// # Errors
+    /// `Unsupported` where files have none, which callers take for done; `PermissionDenied`
+    /// among others.
+    fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()>;
 
     /// Makes creations, renames and removals in `dir` durable.
     ///
@@ -64,87 +96,45 @@ pub trait Vfs: Send + Sync + Debug {
     /// `WouldBlock` if somebody else holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 
-    /// What is at `path`, symbolic links not followed. The default knows what a listing of
-    /// the parent says.
+    /// The one absolute name, through all symbolic links, of what may be named in several
+    /// ways.
     ///
     /// # Errors
     /// `NotFound` among others.
-    fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        let parent = path.parent().ok_or(io::ErrorKind::NotFound)?;
-        let mut entries = self.list(parent)?.into_iter();
-        let entry = entries.find(|entry| entry.path.file_name() == path.file_name());
-        let entry = entry.ok_or(io::ErrorKind::NotFound)?;
-        let kind = if entry.is_file { EntryKind::File } else { EntryKind::Other };
-        Ok(FileStat { kind, len: entry.len, links: 1, ..FileStat::default() })
-    }
+    fn canonical(&self, path: &Path) -> io::Result<PathBuf>;
+}
 
-    /// Swaps two files that must both exist, atomically.
-    ///
-    /// # Errors
-    /// `Unsupported`, which is the default, where there is no such operation; `NotFound`
-    /// among others.
-    fn exchange(&self, _one: &Path, _other: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+/// What opening does with a symbolic link in a path's last place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// Opens what it leads to.
+    Follow,
+    /// Fails.
+    Refuse,
+}
 
-    /// Gives `to` the owner, group and mode of `from`. The default does nothing.
-    ///
-    /// # Errors
-    /// Whatever the system says.
-    fn copy_owner_and_mode(&self, _from: &Path, _to: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Creates a directory whose parent exists; one that is there already is fine. The
-    /// default, for file systems whose directories need no creation, does nothing.
-    ///
-    /// # Errors
-    /// Whatever the system says.
-    fn create_dir(&self, _dir: &Path, _mode: u32) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Removes an empty directory. The default does nothing.
-    ///
-    /// # Errors
-    /// `DirectoryNotEmpty`, `NotFound` among others.
-    fn remove_dir(&self, _dir: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Gives a file the Unix mode and time of modification (nanoseconds since the Unix
-    /// epoch) of the one it is a copy of. The default does nothing.
-    ///
-    /// # Errors
-    /// Whatever the system says.
-    fn set_mode_and_modified(&self, _path: &Path, _mode: u32, _ns: i64) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// One name for a directory that may be named in several ways. The default makes the
-    /// path absolute.
-    ///
-    /// # Errors
-    /// `NotFound` among others.
-    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
-        std::path::absolute(dir)
-    }
-
-    /// Whether paths are the operating system's, so that a scan may open files by itself.
-    fn is_os(&self) -> bool {
-        false
-    }
+/// What a rename does with what is at the new name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rename {
+    /// Replaces it, if it is there.
+    Replace,
+    /// Gives it the old name; it must be there.
+    Exchange,
 }
 
 /// What a path leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EntryKind {
     /// A regular file.
     #[default]
     File,
     /// A directory.
     Directory,
-    /// A symbolic link, socket, device or pipe.
+    /// A symbolic link.
+    Link,
+    /// A socket, device or pipe.
     Other,
 }
 
@@ -166,6 +156,39 @@ pub struct FileStat {
     pub modified_ns: i64,
     /// Unix mode.
     pub mode: u32,
+    /// User and group, where files have them.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// Attributes to give to a file: those that are `None` stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// User and group.
+    pub owner: Option<(u32, u32)>,
+    /// Unix mode: its lowest twelve bits.
+    pub mode: Option<u32>,
+    /// Last modification, nanoseconds since the Unix epoch.
+    pub modified_ns: Option<i64>,
+}
+
+impl Attributes {
+    /// Who may use a file, and how.
+    #[must_use]
+    pub fn access_of(stat: &FileStat) -> Self {
+        Self { owner: stat.owner, mode: Some(stat.mode), modified_ns: None }
+    }
+}
+
+/// Gives attributes to a file, if files have some here.
+pub(crate) fn keep_attributes(
+    vfs: &dyn Vfs,
+    path: &Path,
+    attributes: &Attributes,
+) -> io::Result<()> {
+    match vfs.set_attributes(path, attributes) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+        other => other,
+    }
 }
 
 /// One entry of a directory.
@@ -175,8 +198,8 @@ pub struct DirEntry {
     pub path: PathBuf,
     /// Physical length in bytes.
     pub len: u64,
-    /// Whether it is a regular file.
-    pub is_file: bool,
+    /// What it is, symbolic links not followed.
+    pub kind: EntryKind,
 }
 
 /// A file open for reading.
@@ -207,13 +230,12 @@ pub trait WriteFile: Send + Sync + Debug {
     /// `StorageFull` among others; a part of `buf` may then be in the file.
     fn append(&mut self, buf: &[u8]) -> io::Result<()>;
 
-    /// Hands to the system what the file kept back, if it keeps anything back.
+    /// Hands to the system what the file kept back. One that keeps nothing back has nothing
+    /// to do.
     ///
     /// # Errors
     /// Those of [`append`](Self::append).
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    fn flush(&mut self) -> io::Result<()>;
 
     /// Makes content and length durable. **MUST NOT** be called again after it failed.
     ///
@@ -222,228 +244,29 @@ pub trait WriteFile: Send + Sync + Debug {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-mod direct;
-#[cfg(test)]
-mod tests;
-
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-pub use direct::DirectVfs;
-
-/// The operating system's files, through the page cache.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OsVfs;
-
-impl Vfs for OsVfs {
-    fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        Ok(Box::new(OsWriter { file, process: Process::current() }))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        Ok(Box::new(OsFile(open(path, OFlags::empty())?)))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
-    }
-
-    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::hard_link(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            match entry.metadata() {
-                Ok(metadata) => entries.push(DirEntry {
-                    path: entry.path(),
-                    len: metadata.len(),
-                    is_file: metadata.is_file(),
-                }),
-                // Removed since the directory was read.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+impl From<fs::FileType> for EntryKind {
+    fn from(kind: fs::FileType) -> Self {
+        match kind {
+            kind if kind.is_file() => Self::File,
+            kind if kind.is_dir() => Self::Directory,
+            kind if kind.is_symlink() => Self::Link,
+            _ => Self::Other,
         }
-        Ok(entries)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        // Not to hang on a pipe, nor to create a file elsewhere.
-        options.custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
-        let file = regular(options.open(path)?)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
-            Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(fs::TryLockError::Error(error)) => Err(error),
-        }
-    }
-
-    fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        Ok(FileStat::from(&fs::symlink_metadata(path)?))
-    }
-
-    #[cfg(target_os = "linux")]
-    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
-        use rustix::fs::{CWD, RenameFlags, renameat_with};
-        match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
-            // File systems without it say `INVAL`, kernels without it `NOSYS`.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                Err(io::ErrorKind::Unsupported.into())
-            }
-            other => Ok(other?),
-        }
-    }
-
-    fn copy_owner_and_mode(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let (old, new) = (fs::symlink_metadata(from)?, fs::symlink_metadata(to)?);
-        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
-            std::os::unix::fs::lchown(to, Some(old.uid()), Some(old.gid()))?;
-        }
-        fs::set_permissions(to, old.permissions())
-    }
-
-    fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {
-        use std::os::unix::fs::DirBuilderExt;
-        match fs::DirBuilder::new().mode(mode).create(dir) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-            other => other,
-        }
-    }
-
-    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::remove_dir(dir)
-    }
-
-    fn set_mode_and_modified(&self, path: &Path, mode: u32, ns: i64) -> io::Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        let file = File::open(path)?;
-        let second = 1_000_000_000;
-        let time = rustix::fs::Timespec {
-            tv_sec: ns.div_euclid(second),
-            tv_nsec: ns.rem_euclid(second) as _,
-        };
-        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
-        rustix::fs::futimens(&file, &times)?;
-        file.set_permissions(fs::Permissions::from_mode(mode & 0o7777))
-    }
-
-    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
-        fs::canonicalize(dir)
-    }
-
-    fn is_os(&self) -> bool {
-        true
     }
 }
 
 impl From<&fs::Metadata> for FileStat {
     fn from(metadata: &fs::Metadata) -> Self {
-        let kind = match metadata.file_type() {
-            kind if kind.is_file() => EntryKind::File,
-            kind if kind.is_dir() => EntryKind::Directory,
-            _ => EntryKind::Other,
-        };
         let modified_ns = metadata.mtime().saturating_mul(1_000_000_000);
         Self {
-            kind,
+            kind: metadata.file_type().into(),
             len: metadata.len(),
             device: metadata.dev(),
             inode: metadata.ino(),
             links: metadata.nlink(),
             modified_ns: modified_ns.saturating_add(metadata.mtime_nsec()),
             mode: metadata.mode(),
+            owner: Some((metadata.uid(), metadata.gid())),
         }
-    }
-}
-
-/// Opens a regular file for reading, with `flags`.
-fn open(path: &Path, flags: OFlags) -> io::Result<File> {
-    // Not to hang on a pipe.
-    let flags = (flags | OFlags::NONBLOCK).bits().cast_signed();
-    regular(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
-}
-
-/// Refuses what is no regular file.
-pub(crate) fn regular(file: File) -> io::Result<File> {
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() {
-        return Ok(file);
-    }
-    let kind =
-        if kind.is_dir() { io::ErrorKind::IsADirectory } else { io::ErrorKind::InvalidInput };
-    Err(io::Error::new(kind, "expected a regular file"))
-}
-
-#[derive(Debug)]
-struct OsFile(File);
-
-impl ReadFile for OsFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buf.len() {
-            // The system call itself: the C library's would also make it a cancellation
-            // point, which no Rust thread needs and a short read feels.
-            match rustix::io::pread(&self.0, &mut buf[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(done)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
-    }
-
-    fn will_need(&self, offset: u64, len: u64) {
-        #[cfg(target_os = "linux")]
-        {
-            let len = std::num::NonZeroU64::new(len);
-            let advice = rustix::fs::Advice::WillNeed;
-            // A hint: the read that follows reports whatever is wrong.
-            let _ = rustix::fs::fadvise(&self.0, offset, len, advice);
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (offset, len);
-    }
-}
-
-#[derive(Debug)]
-struct OsWriter {
-    file: File,
-    process: Process,
-}
-
-/// What a file's writer says in a forked child.
-const FORKED: &str = "a forked child cannot go on writing its parent's file";
-
-impl WriteFile for OsWriter {
-    fn append(&mut self, buf: &[u8]) -> io::Result<()> {
-        self.process.check(FORKED)?;
-        io::Write::write_all(&mut self.file, buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(self.process.check(FORKED)?)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.process.check(FORKED)?;
-        self.file.sync_data()
     }
 }

@@ -57,6 +57,9 @@ class Fields:
     def u8(self):
         return self.raw(1)[0]
 
+    def u16(self):
+        return int.from_bytes(self.raw(2), "little")
+
     def u32(self):
         return int.from_bytes(self.raw(4), "little")
 
@@ -78,13 +81,45 @@ class Fields:
         refuse(self.at == len(self.data), "keyring corrupt: bytes are left over")
 
 
+# Section 6, tagged entries.
+def tags(f, *known):
+    entries = f.list(lambda f: (f.u16(), f.u8(), f.bytes()))
+    numbers = [number for number, _, _ in entries]
+    refuse(len(entries) <= 256 and numbers == sorted(set(numbers)), "keyring corrupt: order of tags")
+    refuse(all(flags <= 1 and len(value) <= 1 << 20 for _, flags, value in entries), "keyring corrupt: a tag")
+    for number, flags, _ in entries:
+        refuse(flags == 0 or number in known, f"unsupported feature: tag {number}")
+    return {number: value for number, _, value in entries}
+
+
+def wrap(f):
+    return {"salt": f.raw(32), "commitment": f.raw(32), "sealed": f.raw(48)}
+
+
+# Section 6, wrapping a key.
+def unwrap(label, parent, store_id, key_id, by_id, created, wrapped):
+    info = store_id + key_id + by_id + struct.pack("<QB", created, 1) + bytes(23) + wrapped["salt"]
+    key, nonce, commitment = derive(parent, label, info)
+    if not hmac.compare_digest(commitment, wrapped["commitment"]):
+        return None
+    try:
+        return AESGCM(key).decrypt(nonce, wrapped["sealed"], info)
+    except InvalidTag:
+        return None
+
+
 def slot(f):
-    names = ("name", "uri", "version", "created", "blob")
-    return dict(zip(names, (f.string(), f.string(), f.string(), f.u64(), f.bytes())))
+    names = ("name", "uri", "version", "created", "context", "key_id", "blob", "store_key", "tags")
+    head = (f.string(), f.string(), f.string(), f.u64(), f.u16(), f.raw(16), f.bytes())
+    return dict(zip(names, head + (wrap(f), tags(f))))
+
+
+def kept_slot_key(f):
+    return {"id": f.raw(16), "wrap": wrap(f)}
 
 
 def keyspace(f):
-    return {"name": f.string(), "active": f.raw(16), "rebased": f.u64()}
+    return {"name": f.string(), "active": f.raw(16), "rebased": f.u64(), "tags": tags(f)}
 
 
 def data_key(f):
@@ -99,9 +134,7 @@ def data_key(f):
         "retire_after": f.u64(),
         "destroyed": f.u64(),
         "bytes": f.u64(),
-        "salt": f.raw(32),
-        "commitment": f.raw(32),
-        "wrapped": f.raw(48),
+        "wrap": wrap(f),
     }
 
 
@@ -115,9 +148,12 @@ def event(f):
 
 def body_of(data):
     f = Fields(data)
-    body = {"period": f.u64(), "limit": f.u64(), "plaintext": f.u8(), "minimum": f.u8()}
-    refuse(body["period"] > 0 and body["plaintext"] <= 1 and 1 <= body["minimum"] <= 3, "keyring corrupt: settings")
-    body.update(location=f.raw(16), revoked=f.u64(), keyspaces=f.list(keyspace), keys=f.list(data_key))
+    settings = tags(f, 1, 2, 3, 4)
+    numbers = [settings.get(tag, bytes(8)) for tag in (1, 2)]
+    refuse(all(len(number) == 8 for number in numbers) and settings.get(1) != bytes(8), "keyring corrupt: settings")
+    refuse(not settings.get(3) and not settings.get(4), "keyring corrupt: settings")
+    body = {"settings": settings, "location": f.raw(16), "revoked": f.u64(), "slot_keys": f.list(kept_slot_key)}
+    body.update(keyspaces=f.list(keyspace), keys=f.list(data_key))
     body.update(directories=f.list(Fields.bytes), holds=f.list(hold))
     body.update(archived=f.u64(), chain=f.raw(32), events=f.list(event))
     f.end()
@@ -127,8 +163,9 @@ def body_of(data):
         refuse(key["keyspace"] < len(body["keyspaces"]), "keyring corrupt: no such keyspace")
         active = body["keyspaces"][key["keyspace"]]["active"]
         refuse(key["state"] in (1, 2, 3, 4) and (key["state"] == 1) == (active == key["id"]), "keyring corrupt: state")
+        refuse(key["exposed"] <= 1, "keyring corrupt: exposed")
         refuse((key["state"] == 4) == (key["retire_after"] != 0), "keyring corrupt: grace")
-        refuse((key["state"] == 3) == (key["wrapped"] == bytes(48)), "keyring corrupt: wrapped key")
+        refuse((key["state"] == 3) == (key["wrap"]["sealed"] == bytes(48)), "keyring corrupt: wrapped key")
     names = [hold["name"] for hold in body["holds"]]
     refuse(len(set(names)) == len(names) and all(1 <= len(name) <= 256 for name in names), "keyring corrupt: hold")
     refuse(all(path[:1] == b"/" for path in body["directories"]), "keyring corrupt: directory")
@@ -136,18 +173,18 @@ def body_of(data):
 
 
 # Section 7.
-def unwrap_with_key_file(path, store_id, store_key_id, blob):
+def unwrap_with_key_file(path, context, blob):
     refuse(os.stat(path).st_mode & 0o077 == 0, "others may read the key file")
     key_file = Path(path).read_bytes()
     refuse(len(key_file) in (48, 56, 64), "a key file has 48, 56 or 64 bytes")
-    refuse(len(blob) == 80, "a wrapped store key has 80 bytes")
+    refuse(len(blob) == 80, "a wrapped slot key has 80 bytes")
     parent = hmac.digest(key_file[:32], key_file[32:], "sha256")
-    info = store_id + store_key_id + struct.pack("<H", 1) + blob[:32]
+    info = context + blob[:32]
     key, nonce, _ = derive(parent, b"atrest.v1.cmek", info)
     try:
         return AESGCM(key).decrypt(nonce, blob[32:], info)
     except InvalidTag:
-        raise Refused("another key wrapped this store key") from None
+        raise Refused("another key wrapped this slot key") from None
 
 
 class Keyring:
@@ -155,8 +192,8 @@ class Keyring:
         refuse(len(data) >= 192, "keyring truncated")
         refuse(data[:8] == KEYRING_MAGIC, "keyring corrupt: magic")
         version, header_len, slots_len, body_len, incompatible, _, zero = struct.unpack_from("<HHIIIII", data, 8)
-        refuse(version == 1, f"unsupported version {version}")
-        refuse(slots_len <= 1 << 20, "keyring corrupt: slots are too long")
+        refuse(version == 2, f"unsupported version {version}")
+        refuse(slots_len <= 1 << 21, "keyring corrupt: slots are too long")
         end = 128 + slots_len + body_len
         refuse(len(data) >= end + 64, "keyring truncated")
         refuse(len(data) == end + 64, "keyring corrupt: bytes follow")
@@ -164,6 +201,7 @@ class Keyring:
         refuse(header_len == 128 and zero == 0 and data[112:128] == bytes(16), "keyring corrupt: reserved bytes")
         refuse(incompatible == 0, f"unsupported feature {incompatible:#x}")
         self.generation, self.written = struct.unpack_from("<QQ", data, 32)
+        refuse(0 < self.generation < (1 << 64) - 1, "keyring corrupt: generation")
         self.store_id, self.store_key_id = data[48:64], data[64:80]
         f = Fields(data[128 : 128 + slots_len])
         self.slots = f.list(slot)
@@ -174,27 +212,39 @@ class Keyring:
         mac = hmac.digest(mac_key, data[:end], "sha256")
         refuse(hmac.compare_digest(mac, data[end : end + 32]), "wrong store key")
         self.body = body_of(data[128 + slots_len : end])
+        kept = [key["id"] for key in self.body["slot_keys"]]
+        refuse(kept == [slot["key_id"] for slot in self.slots], "keyring corrupt: slot keys")
         self.keys = {key["id"]: self.unwrap(store_key, key) for key in self.body["keys"] if key["state"] != 3}
+        for candidate, key in zip(self.slots, self.body["slot_keys"]):
+            self.check_slot(store_key, candidate, key["wrap"])
 
     def unlock(self, key_file):
         error = Refused("no slot is a key file's")
         for candidate in self.slots:
             if candidate["uri"].startswith("file:"):
                 try:
-                    return unwrap_with_key_file(key_file, self.store_id, self.store_key_id, candidate["blob"])
+                    context = self.store_id + candidate["key_id"] + struct.pack("<H", candidate["context"])
+                    slot_key = unwrap_with_key_file(key_file, context, candidate["blob"])
+                    store_key = self.store_key(slot_key, candidate)
+                    refuse(store_key is not None, "wrong store key")
+                    return store_key
                 except Refused as refused:
                     error = refused
         raise error
 
+    def store_key(self, slot_key, of):
+        return unwrap(b"atrest.v1.slot", slot_key, self.store_id, self.store_key_id, of["key_id"], 0, of["store_key"])
+
+    def check_slot(self, store_key, of, wrapped):
+        key = unwrap(b"atrest.v1.keep", store_key, self.store_id, of["key_id"], self.store_key_id, 0, wrapped)
+        refuse(key is not None, "keyring corrupt: a slot key does not unwrap")
+        refuse(self.store_key(key, of) == store_key, "keyring corrupt: a slot leads to another store key")
+
     def unwrap(self, store_key, record):
-        info = self.store_id + record["id"] + record["store_key_id"] + struct.pack("<QB", record["created"], 1)
-        info += bytes(23) + record["salt"]
-        key, nonce, commitment = derive(store_key, b"atrest.v1.wrap", info)
-        refuse(hmac.compare_digest(commitment, record["commitment"]), "keyring corrupt: commitment")
-        try:
-            return AESGCM(key).decrypt(nonce, record["wrapped"], info)
-        except InvalidTag:
-            raise Refused("keyring corrupt: a data key does not unwrap") from None
+        by_id, created = record["store_key_id"], record["created"]
+        key = unwrap(b"atrest.v1.wrap", store_key, self.store_id, record["id"], by_id, created, record["wrap"])
+        refuse(key is not None, "keyring corrupt: a data key does not unwrap")
+        return key
 
 
 # Sections 2 to 5.
@@ -237,20 +287,28 @@ def chunks(body, aead, nonce, chunk_len):
 
 
 def frames(body, aead, nonce, _):
-    plain, at, index = b"", 0, 0
-    while at + 4 <= len(body):
+    plain, at, index, torn = b"", 0, 0, None
+    while at < len(body):
         length = int.from_bytes(body[at : at + 4], "big")
-        refuse(1 <= length <= 1 << 24, f"authentication failed: length of frame {index}")
         end = at + 4 + length + 16
-        if end > len(body):
+        if at + 4 > len(body):
+            torn = "cut"
+        elif not any(body[at : at + 20]):
+            torn = "zeros"
+        elif not 1 <= length <= 1 << 24:
+            torn = "length"
+        elif end > len(body):
+            torn = "cut"
+        if torn:
             break
         try:
             plain += aead.decrypt(message_nonce(nonce, index), body[at + 4 : end], body[at : at + 4])
         except InvalidTag:
-            raise Refused(f"authentication failed: frame {index}") from None
+            torn = "authentication"
+            break
         at, index = end, index + 1
-    if at < len(body):
-        print(f"the log ends inside frame {index}", file=sys.stderr)
+    if torn:
+        print(f"torn at frame {index}, offset {len(plain)}: {torn}", file=sys.stderr)
     return plain
 
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Chain;
-use super::manifest::Object;
-use super::objects::{ObjectId, ObjectReader};
+use super::object::{Object, ObjectId};
+use super::objects::ObjectReader;
 use super::target::FILES;
 use crate::error::{ErrorKind, Result};
 use crate::parallel;

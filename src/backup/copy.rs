@@ -7,19 +7,21 @@ use std::os::unix::ffi::OsStrExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::manifest::{DirectoryEntry, Entry, Manifest, Object, What};
-use super::objects::{self, ObjectId, ObjectReader, ObjectWriter};
+use super::manifest::{DirectoryEntry, Entry, Manifest, What};
+use super::object::{Object, ObjectId};
+use super::objects::{self, ObjectReader, ObjectWriter};
+use super::settings::ManifestSettings;
 use super::snapshot::{self, SnapFile};
 use super::target::{FILES, TMP};
 use super::{BackupInfo, Chain, Snapshot};
-use crate::cipher::chunks::ChunkLen;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::EncryptedFs;
-use crate::header::{HEADER_LEN, Suite};
+use crate::fs::{EncryptedFs, Torn, TornFile, TornReason};
+use crate::header::HEADER_LEN;
 use crate::ids::DataKeyId;
-use crate::keyring::{Expect, RawSettings};
+use crate::keyring::Expect;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
+use crate::store::Store;
 
 /// A plaintext file changed so shortly before a backup may have changed again within the
 /// same tick of its file system's clock.
@@ -38,6 +40,10 @@ pub struct BackupReport {
     pub resumed_files: u64,
     /// Symbolic links, sockets and the like, which are not in the backup.
     pub others: u64,
+    /// Logs that are in the backup up to their first frame that is not good, and no further.
+    /// One that is being written through this keyring, and whose last append was under way, is
+    /// not one of them.
+    pub torn: Vec<TornFile>,
 }
 
 /// How a file gets into the backup.
@@ -64,7 +70,7 @@ impl Chain {
     /// was cancelled or killed is continued by the next call: whole copies are not made
     /// twice.
     ///
-    /// `fs` is the store the snapshot was taken of; its keys may rotate meanwhile.
+    /// `store` is that the snapshot was taken of; its keys may rotate meanwhile.
     ///
     /// # Errors
     /// [`IdentityMismatch`](ErrorKind::IdentityMismatch) if the chain is that of another
@@ -74,10 +80,11 @@ impl Chain {
     /// cancelled.
     pub fn back_up(
         &self,
-        fs: &EncryptedFs,
+        store: &Store,
         snapshot: &Snapshot,
         on: OnProgress<'_>,
     ) -> Result<BackupReport> {
+        let fs = store.files();
         if !self.writable {
             return Err(Error::new(ErrorKind::ReadOnly, "the backups were opened read-only"));
         }
@@ -95,11 +102,12 @@ impl Chain {
         let spaces = Spaces::of(fs);
         let mut resumed_files = 0;
         let mut files = Vec::with_capacity(plans.len());
+        let mut torn = Vec::new();
         for (file, plan) in plans {
-            let object = match plan {
-                Plan::Have(object) => object,
+            let (object, end) = match plan {
+                Plan::Have(object) => (object, None),
                 Plan::Copy(index) => match copied[index] {
-                    Some(object) => object,
+                    Some(copied) => copied,
                     None => {
                         unfinished.push(file.path.as_os_str().as_bytes().to_vec());
                         continue;
@@ -109,6 +117,7 @@ impl Chain {
             if object.held_by == number && leftovers.remove(&object.identity).is_some() {
                 resumed_files += 1;
             }
+            torn.extend(torn_file(fs, file, &object, end));
             files.push(entry(file, object, &spaces));
         }
         let directories = snapshot.directories.iter().map(|(path, mode)| DirectoryEntry {
@@ -122,7 +131,7 @@ impl Chain {
             created_ns: snapshot.taken_ns,
             source_store_id: *snapshot.store_id.as_bytes(),
             source_generation: snapshot.generation,
-            settings: RawSettings::from(&fs.keyring().settings()),
+            settings: ManifestSettings::from(&fs.keyring().settings()),
             keyspaces: spaces.names,
             directories: directories.collect(),
             files,
@@ -139,7 +148,8 @@ impl Chain {
             drop(self.discard(&objects::name(&left.id)));
         }
         let info = BackupInfo::new(&manifest, hash, physical_len);
-        Ok(BackupReport { chain_id: self.id(), info, resumed_files, others: snapshot.others() })
+        let others = snapshot.others();
+        Ok(BackupReport { chain_id: self.id(), info, resumed_files, others, torn })
     }
 
     fn last(&self) -> Result<Last> {
@@ -215,7 +225,7 @@ impl Chain {
         file: &SnapFile,
         number: u64,
         meter: &Meter<'_>,
-    ) -> Result<Option<Object>> {
+    ) -> Result<Option<(Object, Option<Torn>)>> {
         let opened = snapshot::open_capped(fs.vfs(), file)?;
         let reader = match fs.open_file(&file.path, opened, &Expect::default()) {
             // It was caught in the middle of a write, whose part looked like a last chunk.
@@ -229,19 +239,39 @@ impl Chain {
             return Err(Error::new(ErrorKind::IdentityMismatch, what));
         }
         let mut writer = ObjectWriter::create(self)?;
-        let len = objects::stream_of(&reader, |piece| {
+        let copied = objects::stream_of(&reader, |piece| {
             writer.append(piece)?;
             meter.add(0, piece.len() as u64)
         })?;
-        let object = writer.finish(len, identity(file), number)?;
+        let object = writer.finish(copied.len, identity(file), number)?;
         meter.add(1, 0)?;
-        Ok(Some(object))
+        Ok(Some((object, copied.torn)))
     }
 }
 
-/// Whether a file of suite 2 was longer later: then it was not finished.
+/// What of a file is not in its copy.
+fn torn_file(
+    fs: &EncryptedFs,
+    file: &SnapFile,
+    object: &Object,
+    end: Option<Torn>,
+) -> Option<TornFile> {
+    let header = file.header.as_ref()?;
+    let appends = objects::appends_of(object, header.suite);
+    let copied = HEADER_LEN as u64 + header.layout.body_len(object.len, appends);
+    let lost_bytes = file.stat.len.checked_sub(copied).filter(|lost| *lost > 0)?;
+    let reason = end.map(|torn| torn.reason);
+    if reason.is_some_and(TornReason::is_usual_while_writing)
+        && fs.keyring().is_being_written(header)
+    {
+        return None;
+    }
+    Some(TornFile { path: file.path.clone(), reason, kept_bytes: object.len, lost_bytes })
+}
+
+/// Whether a file that has an end was longer later: then it was not finished.
 fn has_grown(fs: &EncryptedFs, file: &SnapFile) -> bool {
-    file.header.as_ref().is_some_and(|header| header.suite == Suite::Aes256GcmChunks)
+    file.header.as_ref().is_some_and(|header| header.suite.has_end())
         && fs.vfs().stat(&file.link).is_ok_and(|stat| stat.len > file.stat.len)
 }
 
@@ -303,12 +333,10 @@ fn plan<'a>(
     (plans, copies, unfinished)
 }
 
-/// Whether a file of suite 2 lacks its last chunk.
+/// Whether a file lacks the end that its suite gives it.
 fn is_unfinished(file: &SnapFile) -> bool {
     let Some(header) = &file.header else { return false };
-    let Some(chunk_len) = header.chunk_len else { return false };
-    let chunk = ChunkLen::from_log2(chunk_len.trailing_zeros() as u8);
-    chunk.file_len(file.stat.len.saturating_sub(HEADER_LEN as u64)).is_none()
+    !header.layout.can_end_at(file.stat.len.saturating_sub(HEADER_LEN as u64))
 }
 
 fn is_unchanged(file: &SnapFile, same: &Entry, created_ns: u64) -> bool {
@@ -336,7 +364,7 @@ fn entry(file: &SnapFile, object: Object, spaces: &Spaces) -> Entry {
         _ if file.empty => (What::Empty, [0; 16]),
         None => (What::Plaintext, [0; 16]),
         Some(header) => {
-            let chunk_log2 = header.chunk_len.map_or(0, |len| len.trailing_zeros() as u8);
+            let chunk_log2 = header.layout.parameter();
             let what = What::Encrypted { suite: header.suite, chunk_log2, kind: header.kind };
             (what, *header.file_id.as_bytes())
         }

@@ -1,27 +1,27 @@
-//! What a backup holds: its manifest, and the chain of manifests. `docs/FORMAT.md`
-//! section 13.
+//! What a backup holds: the bytes of its manifest. `docs/FORMAT.md` section 13.
 //!
-//! A manifest is a file of suite 2 under the chain's data key, kind manifest, with the
-//! backup's number as file id. Its plaintext is `MAGIC` and then the bincode format of
-//! [`Manifest`]; its hash, which the next one names, is the SHA-256 of that plaintext.
+//! The plaintext of a manifest is magic, version, and then the bincode format of
+//! [`Manifest`].
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, PathBuf};
 
-use sha2::{Digest, Sha256};
 use wincode::config::Configuration;
 use wincode::{SchemaRead, SchemaWrite};
 
-use super::objects::{self, ObjectId};
+use super::object::{Object, broken};
+use super::settings::ManifestSettings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{CHUNK_LOG2_RANGE, FileKind, Suite};
-use crate::keyring::RawSettings;
+use crate::header::FileKind;
+use crate::suite::Suite;
+use crate::suite::layout::Layout;
+use crate::tags::Refused;
 
-/// Begins a manifest's plaintext; the last byte is its version.
-const MAGIC: [u8; 8] = *b"ATRBACK\x01";
+/// Begins a manifest's plaintext; the version, one byte, follows.
+const MAGIC: [u8; 7] = *b"ATRBACK";
+/// The version of manifests that this library writes, and the only one it reads.
+const MANIFEST_VERSION: u8 = 2;
 /// Longest manifest, 2 GiB: some ten million files.
 pub(super) const MANIFEST_LEN_MAX: usize = 2 << 30;
-/// Begins a manifest's name; then its number.
-const NAME: &str = "backup.";
 
 /// What a file was, and so how it is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,23 +55,6 @@ pub(super) struct Entry {
     pub(super) object: Object,
 }
 
-/// The copy of a file's content. All zero for an empty file.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
-pub(super) struct Object {
-    pub(super) id: ObjectId,
-    /// Bytes in the target.
-    pub(super) physical_len: u64,
-    /// Plaintext bytes of the file.
-    pub(super) len: u64,
-    /// Bytes of the stream, and their SHA-256.
-    pub(super) stream_len: u64,
-    pub(super) sha256: [u8; 32],
-    /// Which content of which file it is a copy of; zero if nothing tells.
-    pub(super) identity: [u8; 32],
-    /// The backup that wrote it.
-    pub(super) held_by: u64,
-}
-
 #[derive(Clone, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
 pub(super) struct DirectoryEntry {
     pub(super) path: Vec<u8>,
@@ -89,7 +72,7 @@ pub(super) struct Manifest {
     pub(super) created_ns: u64,
     pub(super) source_store_id: [u8; 16],
     pub(super) source_generation: u64,
-    pub(super) settings: RawSettings,
+    pub(super) settings: ManifestSettings,
     /// The names of the source's keyspaces, first the one that every store has.
     pub(super) keyspaces: Vec<String>,
     /// Parents first.
@@ -150,39 +133,45 @@ pub(super) fn relative(path: &[u8]) -> PathBuf {
 
 impl Manifest {
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
-        self.check().map_err(|what| Error::new(ErrorKind::InvalidArgument, what))?;
+        self.check().map_err(|refused| refused.or(ErrorKind::InvalidArgument))?;
         let config = Configuration::default().with_preallocation_size_limit::<MANIFEST_LEN_MAX>();
         let body = wincode::config::serialize(self, config).map_err(|error| {
             let what = "the manifest cannot be encoded";
             Error::new(ErrorKind::InvalidArgument, what).with_source(error)
         })?;
-        Ok([&MAGIC[..], &body].concat())
+        Ok([&MAGIC[..], &[MANIFEST_VERSION], &body].concat())
     }
 
     /// Decodes authenticated bytes.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
-        let Some(body) = bytes.strip_prefix(&MAGIC[..7]) else {
+        let Some((version, body)) = bytes.strip_prefix(&MAGIC).and_then(<[u8]>::split_first) else {
             return Err(broken("the manifest does not begin with its magic bytes"));
         };
-        let Some((version, body)) = body.split_first().filter(|(version, _)| **version == 1) else {
-            let version = body.first().copied().unwrap_or(0);
-            let what = format!("expected manifest version 1, found {version}");
+        if *version != MANIFEST_VERSION {
+            let what = format!("expected manifest version {MANIFEST_VERSION}, found {version}");
             return Err(Error::new(ErrorKind::UnsupportedVersion, what));
-        };
-        debug_assert_eq!(*version, MAGIC[7]);
+        }
         let config = Configuration::default().with_preallocation_size_limit::<MANIFEST_LEN_MAX>();
         let manifest: Self = wincode::config::deserialize_exact(body, config)
             .map_err(|error| broken("the manifest cannot be decoded").with_source(error))?;
-        manifest.check().map_err(broken)?;
+        manifest.check().map_err(|refused| refused.or(ErrorKind::BrokenBackup))?;
         Ok(manifest)
     }
 
     /// Authenticated or not: what is written where its paths say must stay inside.
-    fn check(&self) -> Result<(), &'static str> {
+    fn check(&self) -> Result<(), Refused> {
         if self.number == 0 || (self.number == 1) != (self.previous == [0; 32]) {
-            return Err("the manifest's number and predecessor do not fit");
+            return Err("the manifest's number and predecessor do not fit".into());
         }
-        crate::Settings::try_from(&self.settings)?;
+        self.settings.check()?;
+        self.check_paths()?;
+        if self.keyspaces.is_empty() {
+            return Err("the manifest has no keyspace".into());
+        }
+        Ok(self.files.iter().try_for_each(|file| self.check_file(file))?)
+    }
+
+    fn check_paths(&self) -> Result<(), &'static str> {
         let ordered = self.directories.windows(2).all(|pair| pair[0].path < pair[1].path)
             && self.files.windows(2).all(|pair| pair[0].path < pair[1].path);
         if !ordered {
@@ -193,26 +182,24 @@ impl Manifest {
         {
             return Err("a path of the manifest leads out of the store");
         }
-        if self.keyspaces.is_empty() {
-            return Err("the manifest has no keyspace");
+        Ok(())
+    }
+
+    fn check_file(&self, file: &Entry) -> Result<(), &'static str> {
+        if file.keyspace as usize >= self.keyspaces.len() {
+            return Err("a file of the manifest belongs to no keyspace");
         }
-        for file in &self.files {
-            if file.keyspace as usize >= self.keyspaces.len() {
-                return Err("a file of the manifest belongs to no keyspace");
+        let empty = file.object == Object::default();
+        let good = match file.what() {
+            Some(What::Empty) => empty,
+            Some(What::Plaintext) => !empty,
+            Some(What::Encrypted { suite, chunk_log2, .. }) => {
+                !empty && Layout::parse(suite.number(), chunk_log2).is_ok()
             }
-            let empty = file.object == Object::default();
-            let good = match file.what() {
-                Some(What::Empty) => empty,
-                Some(What::Plaintext) => !empty,
-                Some(What::Encrypted { suite: Suite::Aes256GcmChunks, chunk_log2, .. }) => {
-                    !empty && CHUNK_LOG2_RANGE.contains(&chunk_log2)
-                }
-                Some(What::Encrypted { chunk_log2, .. }) => !empty && chunk_log2 == 0,
-                None => false,
-            };
-            if !good || file.object.held_by > self.number || (!empty && file.object.held_by == 0) {
-                return Err("a file of the manifest is described wrongly");
-            }
+            None => false,
+        };
+        if !good || file.object.held_by > self.number || (!empty && file.object.held_by == 0) {
+            return Err("a file of the manifest is described wrongly");
         }
         Ok(())
     }
@@ -226,93 +213,8 @@ fn is_inside(path: &[u8]) -> bool {
         && !path.as_os_str().is_empty()
         && again.as_os_str() == path.as_os_str()
         && !path.as_os_str().as_encoded_bytes().contains(&0)
-        && !path.iter().any(|part| crate::fs::is_keyring(Path::new(part)))
+        && !crate::names::is_reserved_path(path)
 }
 
-pub(super) fn broken(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::BrokenBackup, what)
-}
-
-pub(super) fn name(number: u64) -> String {
-    format!("{NAME}{number:06}")
-}
-
-/// The number of a manifest's name.
-pub(super) fn number(name_: &str) -> Option<u64> {
-    let number = name_.strip_prefix(NAME)?.parse().ok()?;
-    (name(number) == name_).then_some(number)
-}
-
-pub(super) fn hash(plaintext: &[u8]) -> [u8; 32] {
-    Sha256::digest(plaintext).into()
-}
-
-impl super::Chain {
-    /// How many backups there are; every one from 1 on must be there.
-    pub(super) fn count(&self) -> Result<u64> {
-        let names = self.target.list("")?;
-        let mut numbers: Vec<u64> = names.iter().filter_map(|(name, _)| number(name)).collect();
-        numbers.sort_unstable();
-        for (expected, found) in (1..).zip(&numbers) {
-            if expected != *found {
-                let what = format!("backup {expected} is missing, later ones are there");
-                return Err(broken(what));
-            }
-        }
-        Ok(numbers.len() as u64)
-    }
-
-    /// Reads the manifests from 1 to `last` and proves that each follows the one before.
-    pub(super) fn walk(
-        &self,
-        last: u64,
-        mut each: impl FnMut(Manifest, [u8; 32], u64) -> Result<()>,
-    ) -> Result<()> {
-        let mut previous = [0; 32];
-        for number in 1..=last {
-            let (manifest, hash, physical_len) = self.manifest(number)?;
-            if manifest.previous != previous {
-                return Err(broken(format!("backup {number} does not follow the one before it")));
-            }
-            previous = hash;
-            each(manifest, hash, physical_len)?;
-        }
-        Ok(())
-    }
-
-    fn manifest(&self, number: u64) -> Result<(Manifest, [u8; 32], u64)> {
-        let name = name(number);
-        let read = || {
-            let file = self.target.open(&name)?;
-            let physical_len = file.len().map_err(|e| Error::io("the length is unknown", e))?;
-            let mut id = [0; 16];
-            id[..8].copy_from_slice(&number.to_le_bytes());
-            let reader = objects::open_as(self, &name, file, id, FileKind::Manifest)?;
-            let len = usize::try_from(reader.len()?).unwrap_or(usize::MAX);
-            if len > MANIFEST_LEN_MAX {
-                return Err(broken(format!("expected at most 2 GiB of manifest, found {len}")));
-            }
-            let mut bytes = vec![0; len];
-            reader.read_exact_at(&mut bytes, 0)?;
-            let manifest = Manifest::decode(&bytes)?;
-            if manifest.chain_id != *self.id().as_bytes() || manifest.number != number {
-                return Err(broken("the manifest is that of another backup"));
-            }
-            Ok((manifest, hash(&bytes), physical_len))
-        };
-        read().map_err(|error: Error| match error.kind() {
-            ErrorKind::Io(std::io::ErrorKind::NotFound) => {
-                broken(format!("backup {number} is missing")).with_source(error)
-            }
-            _ => error.with_path(&name),
-        })
-    }
-
-    /// Writes the manifest, which makes the backup.
-    pub(super) fn write_manifest(&self, manifest: &Manifest) -> Result<([u8; 32], u64)> {
-        let bytes = manifest.encode()?;
-        let physical_len =
-            objects::write_whole(self, &name(manifest.number), manifest.number, &bytes)?;
-        Ok((hash(&bytes), physical_len))
-    }
-}
+#[cfg(test)]
+mod tests;

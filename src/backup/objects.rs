@@ -13,18 +13,17 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::Chain;
-use super::manifest::{Object, broken};
+use super::object::{Object, ObjectId, broken};
 use super::target::{FILES, PutFile};
 use crate::cipher::Encryptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Reader;
-use crate::header::{FileKind, HEADER_LEN, Header, Suite};
+use crate::fs::pieces::Copied;
+use crate::header::{FileKind, HEADER_LEN, Header};
 use crate::ids::FileId;
 use crate::keyring::{Expect, FileSpec};
+use crate::suite::Suite;
 use crate::vfs::ReadFile;
-
-/// The name of a copy; zero for none.
-pub(super) type ObjectId = [u8; 16];
 
 const FOOTER_MAGIC: [u8; 8] = *b"ATRCOPY\x01";
 const FOOTER_LEN: usize = 88;
@@ -52,7 +51,7 @@ impl ObjectWriter {
         let mut id = [0; 16];
         crate::random::fill(&mut id)?;
         let spec = FileSpec::new(FileKind::Other);
-        let spec = spec.file_id(FileId::from_bytes(id)).suite(Suite::Aes256GcmChunks);
+        let spec = spec.file_id(FileId::from_bytes(id)).suite(Suite::FOR_BACKUPS);
         let encryptor = chain.keyring.encryptor(spec.chunk_len(CHUNK_LEN))?;
         let mut put = chain.target.put(&name(&id))?;
         put.append(encryptor.header())?;
@@ -93,7 +92,7 @@ impl ObjectWriter {
 
 /// Writes a whole manifest.
 pub(super) fn write_whole(chain: &Chain, name: &str, number: u64, bytes: &[u8]) -> Result<u64> {
-    let spec = FileSpec::new(FileKind::Manifest).file_id(number).suite(Suite::Aes256GcmChunks);
+    let spec = FileSpec::new(FileKind::Manifest).file_id(number).suite(Suite::FOR_BACKUPS);
     let mut encryptor = chain.keyring.encryptor(spec)?;
     let mut put = chain.target.put(name)?;
     put.append(encryptor.header())?;
@@ -124,8 +123,9 @@ pub(super) fn open_as(
     let header = Header::parse(&start[..read])?;
     let expect = Expect { kind: Some(kind), file_id: Some(FileId::from_bytes(id)) };
     let decryptor = chain.keyring.decryptor(&header, &expect)?;
-    if header.suite != Suite::Aes256GcmChunks {
-        let what = format!("expected suite 2 in a backup, found {:?}", header.suite);
+    if header.suite != Suite::FOR_BACKUPS {
+        let expected = Suite::FOR_BACKUPS;
+        let what = format!("expected {expected:?} in a backup, found {:?}", header.suite);
         return Err(Error::new(ErrorKind::SuiteTooWeak, what));
     }
     Reader::encrypted(Path::new(name).into(), file, decryptor)
@@ -198,29 +198,26 @@ impl ObjectReader {
     }
 }
 
-/// Gives the stream of a store's file to `each` in pieces. Returns its plaintext bytes.
-pub(super) fn stream_of(reader: &Reader, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
-    let mut len = 0;
-    if reader.suite() == Some(Suite::Aes256GcmLog) {
-        let mut frame = Vec::new();
-        for number in 0.. {
-            if !reader.read_frame(number, &mut frame)? {
-                break;
-            }
-            // OK because a frame has at most 2^24 bytes.
-            each(&u32::try_from(frame.len()).expect("a short frame").to_le_bytes())?;
-            each(&frame)?;
-            len += frame.len() as u64;
+/// Gives the stream of a store's file to `each` in pieces.
+pub(super) fn stream_of(
+    reader: &Reader,
+    mut each: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<Copied> {
+    let with_lengths = reader.keeps_appends();
+    reader.pieces(true, &mut |piece| {
+        if with_lengths {
+            // OK because an append to such a file has at most 2^24 bytes.
+            each(&u32::try_from(piece.len()).expect("a short append").to_le_bytes())?;
         }
-        return Ok(len);
-    }
-    let mut piece = vec![0; PIECE_LEN];
-    loop {
-        let read = reader.read_at(&mut piece, len)?;
-        if read == 0 {
-            return Ok(len);
-        }
-        each(&piece[..read])?;
-        len += read as u64;
+        each(piece)
+    })
+}
+
+/// How many appends the file had that a copy was made of, where its suite keeps them.
+pub(super) fn appends_of(object: &Object, suite: Suite) -> u64 {
+    if suite.keeps_appends() {
+        (object.stream_len - object.len.min(object.stream_len)) / 4
+    } else {
+        0
     }
 }

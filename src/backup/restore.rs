@@ -15,24 +15,28 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Chain;
-use super::manifest::{self, Entry, Manifest, What, broken};
+use super::manifest::{self, Entry, Manifest, What};
+use super::object::broken;
 use super::objects::{ObjectReader, stream_of};
 use super::snapshot::Listing;
+use crate::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::EncryptedFs;
 use crate::header::FileKind;
 use crate::ids::{DataKeyId, FileId, StoreId};
 use crate::keyring::{
-    DirectoryStorage, FileSpec, KEYRING_FILE, Keyring, KeyringStorage, KeyspaceId, Options,
+    DirectoryStorage, FileSpec, FilesBeside, KEYRING_FILE, Keyring, KeyspaceId, Options,
 };
 use crate::kms::Kms;
+use crate::names::RESTORE_DIR;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
-use crate::vfs::{OsVfs, Vfs};
-use crate::{Settings, Suite};
+use crate::store::{Store, StorePlace};
+use crate::suite::Suite;
+use crate::suite::layout::Layout;
+use crate::vfs::{Attributes, Links, OsVfs, Rename, Vfs, keep_attributes};
 
 /// Where the new keyring waits.
-const WAITING: &str = "KEYRING.restore";
 /// Which backup is being restored: `KEYRING.from` in it.
 const FROM: &str = "from";
 
@@ -124,9 +128,10 @@ impl Chain {
             waiting.clear()?;
             return Ok(report);
         }
-        let keyring = Keyring::open_or_create(waiting.storage(), spec.kms.clone(), options)?;
-        let spaces = keyspaces(&keyring, &manifest)?;
-        let fs = EncryptedFs::with_vfs(keyring, vfs.clone());
+        let place = StorePlace::new(waiting.storage(), vfs.clone());
+        let store = Store::open_or_create(place, spec.kms.clone(), options)?;
+        let spaces = keyspaces(store.keyring(), &manifest)?;
+        let fs = store.files();
         for directory in &manifest.directories {
             let path = dir.join(manifest::relative(&directory.path));
             let made = vfs.create_dir(&path, directory.mode & 0o7777 | 0o700);
@@ -138,7 +143,7 @@ impl Chain {
         let resumed = parallel::each(&manifest.files, |entry| {
             let path = dir.join(entry.relative());
             let keyspace = spaces[entry.keyspace as usize];
-            self.restore_file(&fs, &path, entry, keyspace, &meter)
+            self.restore_file(fs, &path, entry, keyspace, &meter)
                 .map_err(|error| error.with_path(&path))
         })?;
         let directories = manifest.directories.iter();
@@ -148,7 +153,7 @@ impl Chain {
         }
         let resumed = resumed.into_iter().filter(|resumed| *resumed).count() as u64;
         let report = self.report(&manifest, fs.keyring(), resumed)?;
-        drop(fs);
+        drop(store);
         waiting.publish()?;
         waiting.clear()?;
         Ok(report)
@@ -236,9 +241,9 @@ impl Chain {
             }
             What::Encrypted { suite, chunk_log2, kind } => {
                 let reader = open()?;
-                let spec = spec_of(entry, suite, chunk_log2, kind).keyspace(keyspace);
+                let spec = spec_of(entry, suite, chunk_log2, kind)?.keyspace(keyspace);
                 let mut writer = fs.create_new(path, spec)?;
-                let mut frames = (suite == Suite::Aes256GcmLog).then(Frames::default);
+                let mut frames = suite.keeps_appends().then(Frames::default);
                 reader.stream(|piece| {
                     match &mut frames {
                         Some(frames) => frames.take(piece, |frame| writer.append(frame))?,
@@ -246,13 +251,17 @@ impl Chain {
                     }
                     meter.add(0, piece.len() as u64)
                 })?;
+                if frames.is_some_and(|frames| !frames.0.is_empty()) {
+                    return Err(broken("the copied log ends inside a frame"));
+                }
                 if writer.position() != entry.object.len {
                     return Err(broken("the copy holds another number of bytes than it says"));
                 }
                 writer.finish()?;
             }
         }
-        vfs.set_mode_and_modified(path, entry.mode, entry.modified_ns)
+        let (mode, modified_ns) = (Some(entry.mode), Some(entry.modified_ns));
+        keep_attributes(&**vfs, path, &Attributes { owner: None, mode, modified_ns })
             .map_err(|e| Error::io("mode and time of the file cannot be set", e))?;
         meter.add(1, 0)?;
         Ok(false)
@@ -274,9 +283,10 @@ fn keyspaces(keyring: &Keyring, manifest: &Manifest) -> Result<Vec<KeyspaceId>> 
     Ok(ids)
 }
 
-fn spec_of(entry: &Entry, suite: Suite, chunk_log2: u8, kind: FileKind) -> FileSpec {
+fn spec_of(entry: &Entry, suite: Suite, chunk_log2: u8, kind: FileKind) -> Result<FileSpec> {
     let spec = FileSpec::new(kind).suite(suite).file_id(FileId::from_bytes(entry.file_id));
-    if suite == Suite::Aes256GcmChunks { spec.chunk_len(1 << chunk_log2) } else { spec }
+    let layout = Layout::parse(suite.number(), chunk_log2)?;
+    Ok(layout.chunk_len().map_or(spec, |len| spec.chunk_len(len)))
 }
 
 /// Whether a killed restore wrote this file wholly: its content has the right hash.
@@ -295,7 +305,7 @@ fn is_restored(fs: &EncryptedFs, path: &Path, entry: &Entry, what: What) -> bool
         Ok(())
     });
     reader.suite() == suite
-        && streamed.is_ok_and(|len| len == entry.object.len)
+        && streamed.is_ok_and(|copied| copied.len == entry.object.len)
         && hash.finalize()[..] == entry.object.sha256
 }
 
@@ -350,11 +360,11 @@ impl<'a> Waiting<'a> {
         note: &[u8],
         manifest: &Manifest,
     ) -> Result<Self> {
-        let path = dir.join(WAITING);
+        let path = dir.join(RESTORE_DIR);
         let mut waiting = Self { vfs, dir, path, is_published: false };
         let fail = |e| Error::io("the directory cannot be used", e).with_path(dir);
         let noted = waiting.storage().load_beside(FROM)?;
-        let is_there = |path: &Path| vfs.open(path).is_ok();
+        let is_there = |path: &Path| vfs.open(path, Links::Follow).is_ok();
         let has_keyring = is_there(&dir.join(KEYRING_FILE));
         match noted {
             Some(noted) if noted != note => {
@@ -407,7 +417,7 @@ impl<'a> Waiting<'a> {
     /// Makes the directory a store.
     fn publish(&self) -> Result<()> {
         let to = self.dir.join(KEYRING_FILE);
-        let moved = self.vfs.rename(&self.path.join(KEYRING_FILE), &to);
+        let moved = self.vfs.rename(&self.path.join(KEYRING_FILE), &to, Rename::Replace);
         moved
             .and_then(|()| self.vfs.sync_dir(self.dir))
             .map_err(|e| Error::io("the keyring cannot be put in place", e).with_path(&to))
@@ -421,7 +431,7 @@ impl<'a> Waiting<'a> {
         for entry in entries {
             self.vfs.remove(&entry.path).map_err(fail)?;
         }
-        self.vfs.remove_dir(&self.path).map_err(fail)?;
+        self.vfs.remove(&self.path).map_err(fail)?;
         self.vfs.sync_dir(self.dir).map_err(fail)
     }
 }

@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use super::staging::{self, Staging};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::{EncryptedFs, is_keyring};
 use crate::header::{FileKind, Header};
 use crate::ids::StoreId;
+use crate::names::is_temporary;
 use crate::scan::{self, What};
-use crate::vfs::{EntryKind, FileStat, ReadFile, Vfs};
+use crate::store::Store;
+use crate::vfs::{EntryKind, FileStat, Links, ReadFile, Vfs};
+use crate::walk::{Met, nested, walk};
 
 /// Times that the files are linked before a store that never holds still is given up.
 const ATTEMPTS_MAX: usize = 100;
@@ -63,19 +65,20 @@ struct Linked {
 impl Snapshot {
     /// Links the files below `root`, the store's directory.
     ///
-    /// Renames, links and removals through `fs` wait meanwhile.
+    /// Renames, links and removals through the store wait meanwhile.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io), with `ResourceBusy` for a store whose files never stay for
     /// as long as it takes to link them; [`InvalidArgument`](ErrorKind::InvalidArgument)
     /// if another store or a backup lies inside.
-    pub fn take(fs: &EncryptedFs, root: impl AsRef<Path>) -> Result<Self> {
+    pub fn take(store: &Store, root: impl AsRef<Path>) -> Result<Self> {
+        let fs = store.files();
         let (vfs, root) = (fs.vfs(), root.as_ref());
         staging::sweep(&**vfs, root)?;
         let staging = Staging::create(vfs.clone(), root)?;
         let mut linked: HashMap<PathBuf, Linked> = HashMap::new();
         for _ in 0..ATTEMPTS_MAX {
-            let alone = fs.keyring().moves().alone();
+            let alone = fs.places().moves().alone();
             let taken_ns = fs.keyring().now_ns();
             let before = Listing::read(&**vfs, root)?;
             if !link_all(&**vfs, root, &staging, &before, &mut linked)? {
@@ -112,7 +115,7 @@ impl SnapFile {
     fn new(path: PathBuf, stat: FileStat, linked: &mut HashMap<PathBuf, Linked>) -> Self {
         // OK because every file of the listing was linked.
         let Linked { link, what, .. } = linked.remove(&path).expect("a linked file");
-        let empty = matches!(what, What::Torn);
+        let empty = matches!(what, What::Empty | What::Torn);
         let header = if let What::Encrypted(header) = what { Some(header) } else { None };
         Self { path, link, stat, header, empty }
     }
@@ -130,49 +133,37 @@ pub(super) struct Listing {
 impl Listing {
     pub(super) fn read(vfs: &dyn Vfs, root: &Path) -> Result<Self> {
         let mut listing = Self { files: BTreeMap::new(), directories: BTreeMap::new(), others: 0 };
-        listing.walk(vfs, root, Path::new(""))?;
+        walk(vfs, root, &mut |met, entry| listing.add(vfs, root, met, &entry.path))?;
         Ok(listing)
     }
 
-    fn walk(&mut self, vfs: &dyn Vfs, root: &Path, below: &Path) -> Result<()> {
-        let dir = root.join(below);
-        let entries = match vfs.list(&dir) {
-            // Removed since its parent was listed: the second listing tells.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && below != Path::new("") => {
-                return Ok(());
-            }
-            other => {
-                other.map_err(|e| Error::io("the directory cannot be listed", e).with_path(&dir))?
-            }
-        };
-        for entry in entries {
-            let Some(name) = entry.path.file_name() else { continue };
-            let path = below.join(name);
-            if is_keyring(&path) {
-                if name == crate::keyring::KEYRING_FILE && below != Path::new("") {
-                    let what = "expected one store, found a store or a backup inside of it";
-                    return Err(Error::new(ErrorKind::InvalidArgument, what).with_path(&dir));
-                }
-                continue;
-            }
-            let stat = match vfs.stat(&entry.path) {
+    fn add(&mut self, vfs: &dyn Vfs, root: &Path, met: Met, path: &Path) -> Result<()> {
+        let stat = match met {
+            Met::File | Met::Directory => match vfs.stat(path) {
                 Ok(stat) => stat,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // Removed since: the second listing tells.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(error) => {
                     let what = "the file's attributes are unknown";
-                    return Err(Error::io(what, error).with_path(&entry.path));
+                    return Err(Error::io(what, error).with_path(path));
                 }
-            };
-            match stat.kind {
-                EntryKind::File => {
-                    self.files.insert(path, stat);
-                }
-                EntryKind::Directory => {
-                    self.walk(vfs, root, &path)?;
-                    self.directories.insert(path, stat.mode);
-                }
-                EntryKind::Other => self.others += 1,
+            },
+            Met::NestedStore => return Err(nested(path)),
+            Met::Link | Met::Other => {
+                self.others += 1;
+                return Ok(());
             }
+            Met::Own => return Ok(()),
+        };
+        if path.file_name().is_some_and(|name| is_temporary(name.as_encoded_bytes())) {
+            return Ok(());
+        }
+        // OK because a walk names what is below its root.
+        let below = path.strip_prefix(root).expect("a path below the root").to_owned();
+        match stat.kind {
+            EntryKind::File => drop(self.files.insert(below, stat)),
+            EntryKind::Directory => drop(self.directories.insert(below, stat.mode)),
+            _ => self.others += 1,
         }
         Ok(())
     }
@@ -258,7 +249,7 @@ fn lengths(
         let stat = vfs.stat(&found.link).map_err(|e| {
             Error::io("the file's attributes are unknown", e).with_path(&found.link)
         })?;
-        if matches!(found.what, What::Torn) && stat.len >= crate::HEADER_LEN as u64 {
+        if matches!(found.what, What::Empty | What::Torn) && stat.len >= crate::HEADER_LEN as u64 {
             let gone = linked.remove(paths[index].as_path());
             drop(gone.map(|gone| vfs.remove(&gone.link)));
             return Ok(None);
@@ -275,6 +266,7 @@ pub(super) struct Capped {
     pub(super) len: u64,
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl ReadFile for Capped {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let rest = self.len.saturating_sub(offset);
@@ -294,7 +286,7 @@ impl ReadFile for Capped {
 
 /// Opens the file of a snapshot.
 pub(super) fn open_capped(vfs: &Arc<dyn Vfs>, file: &SnapFile) -> Result<Box<dyn ReadFile>> {
-    let opened = vfs.open(&file.link);
+    let opened = vfs.open(&file.link, Links::Follow);
     let opened = opened.map_err(|e| Error::io("the file cannot be opened", e))?;
     Ok(Box::new(Capped { file: opened, len: file.stat.len }))
 }

@@ -6,12 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
-use crate::vfs::Vfs;
-
-/// Begins its name; a random part follows.
-const PREFIX: &str = "KEYRING.staging.";
-/// Locked while its process lives.
-const LOCK: &str = "KEYRING.lock";
+use crate::names::{LOCK_FILE, STAGING_PREFIX};
+use crate::vfs::{EntryKind, Vfs};
 
 pub(super) struct Staging {
     vfs: Arc<dyn Vfs>,
@@ -30,10 +26,10 @@ impl Staging {
     pub(super) fn create(vfs: Arc<dyn Vfs>, root: &Path) -> Result<Self> {
         let mut random = [0; 8];
         crate::random::fill(&mut random)?;
-        let dir = root.join(format!("{PREFIX}{}", crate::hex::encode(&random)));
+        let dir = root.join(format!("{STAGING_PREFIX}{}", crate::hex::encode(&random)));
         let fail = |e| Error::io("the directory of links cannot be created", e).with_path(&dir);
         vfs.create_dir(&dir, 0o700).map_err(fail)?;
-        let lock = Some(vfs.lock(&dir.join(LOCK)).map_err(fail)?);
+        let lock = Some(vfs.lock(&dir.join(LOCK_FILE)).map_err(fail)?);
         Ok(Self { vfs, dir, next: AtomicU64::new(0), lock })
     }
 
@@ -63,10 +59,12 @@ pub(super) fn sweep(vfs: &dyn Vfs, root: &Path) -> Result<()> {
     let fail = |e| Error::io("the directory cannot be listed", e).with_path(root);
     for entry in vfs.list(root).map_err(fail)? {
         let named = entry.path.file_name().and_then(|name| name.to_str());
-        if entry.is_file || !named.is_some_and(|name| name.starts_with(PREFIX)) {
+        if entry.kind != EntryKind::Directory
+            || !named.is_some_and(|name| name.starts_with(STAGING_PREFIX))
+        {
             continue;
         }
-        let lock = match vfs.lock(&entry.path.join(LOCK)) {
+        let lock = match vfs.lock(&entry.path.join(LOCK_FILE)) {
             Ok(lock) => lock,
             // Its process lives; or it is being removed.
             Err(error)
@@ -87,14 +85,14 @@ pub(super) fn sweep(vfs: &dyn Vfs, root: &Path) -> Result<()> {
 fn clear(vfs: &dyn Vfs, dir: &Path, lock: Option<Box<dyn Send + Sync>>) -> Result<()> {
     let fail = |e: io::Error| Error::io("a link cannot be removed", e).with_path(dir);
     for entry in vfs.list(dir).map_err(fail)? {
-        if entry.path.file_name().is_some_and(|name| name != LOCK) {
+        if entry.path.file_name().is_some_and(|name| name != LOCK_FILE) {
             vfs.remove(&entry.path).map_err(fail)?;
         }
     }
     // The lock last, so that nobody else clears beside us.
-    vfs.remove(&dir.join(LOCK)).map_err(fail)?;
+    vfs.remove(&dir.join(LOCK_FILE)).map_err(fail)?;
     drop(lock);
-    match vfs.remove_dir(dir) {
+    match vfs.remove(dir) {
         // Another process looked for its lock, and made one.
         Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(fail(error)),
         _ => Ok(()),

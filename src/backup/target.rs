@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::{DirectoryStorage, KeyringStorage};
-use crate::vfs::{OsVfs, ReadFile, Vfs, WriteFile};
+use crate::names::is_keyring_name;
+use crate::vfs::{DirEntry, EntryKind, Links, OsVfs, ReadFile, Rename, Vfs, WriteFile};
 
 /// A place for one chain of backups. Names are relative, with at most one `/`; each is
 /// written once, as a whole, and never changed.
@@ -148,6 +149,12 @@ impl DirectoryTarget {
     }
 }
 
+/// Whether an entry is the chain's keyring's.
+fn is_own(entry: &DirEntry) -> bool {
+    let name = entry.path.file_name();
+    name.is_some_and(|name| is_keyring_name(name.as_encoded_bytes()))
+}
+
 fn fail<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
     move |source| Error::io(what, source).with_path(path)
 }
@@ -178,7 +185,7 @@ impl BackupTarget for DirectoryTarget {
 
     fn open(&self, name: &str) -> Result<Box<dyn ReadFile>> {
         let path = self.path(name);
-        self.vfs.open(&path).map_err(fail("the file cannot be opened", &path))
+        self.vfs.open(&path, Links::Follow).map_err(fail("the file cannot be opened", &path))
     }
 
     fn list(&self, folder: &str) -> Result<Vec<(String, u64)>> {
@@ -190,9 +197,8 @@ impl BackupTarget for DirectoryTarget {
             }
             Err(error) => return Err(fail("the directory cannot be listed", &dir)(error)),
         };
-        let named = entries
-            .into_iter()
-            .filter(|entry| entry.is_file && !crate::fs::is_keyring(&entry.path));
+        let named =
+            entries.into_iter().filter(|entry| entry.kind == EntryKind::File && !is_own(entry));
         Ok(named
             .filter_map(|entry| Some((entry.path.file_name()?.to_str()?.to_owned(), entry.len)))
             .collect())
@@ -209,8 +215,9 @@ impl BackupTarget for DirectoryTarget {
         Ok(entries.iter().all(|entry| {
             let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             // Every new ext file system has a lost+found.
-            let is_ours = [TMP, FILES, "lost+found"].contains(&name) && !entry.is_file;
-            is_ours || crate::fs::is_keyring(&entry.path)
+            let is_ours =
+                [TMP, FILES, "lost+found"].contains(&name) && entry.kind == EntryKind::Directory;
+            is_ours || is_own(entry)
         }))
     }
 
@@ -254,11 +261,15 @@ impl PutFile for PutLocal {
             // The drop removes the other name.
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(fail(error)),
-            // A file system without links, such as that of a memory stick.
-            Err(_) if self.vfs.open(&self.path).is_err() => {
-                self.vfs.rename(&self.temporary, &self.path).map_err(fail)
-            }
-            Err(error) => Err(fail(error)),
+            Err(error) => match self.vfs.stat(&self.path) {
+                Ok(_) => Err(fail(io::ErrorKind::AlreadyExists.into())),
+                // A file system without links, such as that of a memory stick.
+                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                    let renamed = self.vfs.rename(&self.temporary, &self.path, Rename::Replace);
+                    renamed.map_err(fail)
+                }
+                Err(_) => Err(fail(error)),
+            },
         }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct GcmKey {
 }
 
 /// A message whose tag was verified: the only thing that decrypts.
-pub(super) struct Verified<'a> {
+pub(crate) struct Verified<'a> {
     key: &'a GcmKey,
     index: u32,
     ciphertext: &'a [u8],
@@ -62,7 +62,7 @@ impl GcmKey {
     ///
     /// # Panics
     /// When the lengths differ.
-    pub(super) fn seal(
+    pub(crate) fn seal(
         &self,
         index: u32,
         aad: &[u8],
@@ -74,7 +74,7 @@ impl GcmKey {
     }
 
     /// Compares the tag in constant time; `None` if it is wrong.
-    pub(super) fn verify<'a>(
+    pub(crate) fn verify<'a>(
         &'a self,
         index: u32,
         aad: &[u8],
@@ -110,7 +110,7 @@ impl Verified<'_> {
     ///
     /// # Panics
     /// Beyond the end of the message.
-    pub(super) fn decrypt(&self, skip: usize, plaintext: &mut [u8]) {
+    pub(crate) fn decrypt(&self, skip: usize, plaintext: &mut [u8]) {
         let ciphertext = &self.ciphertext[skip..skip + plaintext.len()];
         let block = self.key.block(self.index, 2) + skip as u64 / 16;
         self.key.ctr.apply_at_block(block, skip % 16, ciphertext, plaintext);

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
+use super::Decryptor;
 use super::ctr::CtrKey;
 use super::gcm::GcmKey;
-use super::{Decryptor, not_length_preserving, wrong_suite};
 use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{PREFIX_LEN, Suite};
+use crate::header::{self, PREFIX_LEN};
 use crate::ids::DataKeyId;
 use crate::secret::scrubbed;
+use crate::suite::limits::{changes_lengths, lacks_authentication};
+use crate::suite::{Cipher, Suite};
 
 /// The key material of one open file.
 #[allow(clippy::large_enum_variant, reason = "suite 1 is to need no second allocation")]
@@ -29,8 +31,7 @@ const _: () =
 impl FileKey {
     /// The key of the suite that the header's prefix names.
     fn new(prefix: &[u8; PREFIX_LEN], derived: &Derived) -> Arc<Self> {
-        let suite = Suite::from_number(prefix[12]);
-        if suite.is_some_and(Suite::is_authenticated) {
+        if header::suite(prefix).map(Suite::cipher) == Some(Cipher::Gcm) {
             // Scrubbed before the enum is made: moving that copies the bytes of the larger
             // variant too, be they what the stack held.
             let key = scrubbed(|| Box::new(GcmKey::new(derived)));
@@ -70,9 +71,7 @@ impl KeySlot {
 
     /// The data key that the file's own key is derived from.
     pub(crate) fn data_key_id(&self) -> DataKeyId {
-        let mut id = [0; 16];
-        id.copy_from_slice(&self.prefix[48..64]);
-        DataKeyId::from_bytes(id)
+        header::data_key_id(&self.prefix)
     }
 
     /// Drops the key; it is zeroized when the operation in flight, if any, ends.
@@ -91,21 +90,21 @@ impl KeySlot {
         if self.key.load().is_some() { Ok(()) } else { Err(revoked()) }
     }
 
-    pub(super) fn with_ctr(&self, use_key: impl FnOnce(&CtrKey)) -> Result<()> {
+    pub(crate) fn with_ctr(&self, use_key: impl FnOnce(&CtrKey)) -> Result<()> {
         match self.key.load().as_deref() {
             Some(FileKey::Ctr(key)) => {
                 key.scrubbed(|| use_key(key));
                 Ok(())
             }
-            Some(FileKey::Gcm(_)) => Err(not_length_preserving()),
+            Some(FileKey::Gcm(_)) => Err(changes_lengths()),
             None => Err(revoked()),
         }
     }
 
-    pub(super) fn with_gcm(&self, use_key: impl FnOnce(&GcmKey) -> Result<()>) -> Result<()> {
+    pub(crate) fn with_gcm(&self, use_key: impl FnOnce(&GcmKey) -> Result<()>) -> Result<()> {
         match self.key.load().as_deref() {
             Some(FileKey::Gcm(key)) => key.scrubbed(|| use_key(key)),
-            Some(FileKey::Ctr(_)) => Err(wrong_suite(Suite::Aes256Ctr, "authentication")),
+            Some(FileKey::Ctr(_)) => Err(lacks_authentication()),
             None => Err(revoked()),
         }
     }

@@ -4,12 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::START_LEN_MAX;
-use super::chunks::Chunks;
-use super::log::{Log, Torn};
+use super::source::FileBody;
 use crate::cipher::Decryptor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{HEADER_LEN, Suite};
+use crate::header::HEADER_LEN;
 use crate::keyring::AccessFlag;
+use crate::suite::Suite;
+use crate::suite::log::Torn;
+use crate::suite::unsealer::Unsealer;
 use crate::vfs::ReadFile;
 
 /// A file open for reading. Offsets and lengths are those of the plaintext.
@@ -22,8 +24,9 @@ use crate::vfs::ReadFile;
 ///   brings the whole chunks that it touches into a buffer of the thread's (256 KiB, or one
 ///   chunk if that is longer), verifies each, and decrypts what was asked for into the
 ///   caller's buffer.
-/// - Suite 3: opening reads and verifies the whole log, and remembers where each frame ends
-///   (8 to 16 bytes a frame). A read verifies again the frames that it touches, through the
+/// - Suite 3: opening reads and verifies the log up to the first frame that is not good, and
+///   remembers where each frame ends (8 to 16 bytes a frame); what ended it is told by
+///   [`torn`](Self::torn). A read verifies again the frames that it touches, through the
 ///   same buffer or one as long as a frame. A log that is still being written can be read:
 ///   [`len`](Self::len), and reads beyond the known end, look for what was added.
 ///
@@ -32,22 +35,20 @@ use crate::vfs::ReadFile;
 pub struct Reader {
     path: PathBuf,
     file: Box<dyn ReadFile>,
-    body: Body,
+    content: Content,
 }
 
 #[derive(Debug)]
-enum Body {
+enum Content {
     /// A plaintext file, which the store's policy allowed. It stops together with the
     /// encrypted ones.
     Plain(AccessFlag),
-    Stream(Decryptor),
-    Chunks(Chunks),
-    Log(Box<Log>),
+    Encrypted(Unsealer),
 }
 
 impl Reader {
     pub(super) fn plain(path: PathBuf, file: Box<dyn ReadFile>, access: AccessFlag) -> Self {
-        Self { path, file, body: Body::Plain(access) }
+        Self { path, file, content: Content::Plain(access) }
     }
 
     pub(crate) fn encrypted(
@@ -55,12 +56,9 @@ impl Reader {
         file: Box<dyn ReadFile>,
         decryptor: Decryptor,
     ) -> Result<Self> {
-        let body = match decryptor.suite() {
-            Suite::Aes256Ctr => Body::Stream(decryptor),
-            Suite::Aes256GcmChunks => Body::Chunks(Chunks::open(&*file, decryptor)?),
-            Suite::Aes256GcmLog => Body::Log(Box::new(Log::open(&*file, decryptor)?)),
-        };
-        Ok(Self { path, file, body })
+        let (layout, slot) = decryptor.into_parts();
+        let content = Content::Encrypted(Unsealer::open(layout, slot, &FileBody(&*file))?);
+        Ok(Self { path, file, content })
     }
 
     /// The path it was opened at.
@@ -70,37 +68,46 @@ impl Reader {
 
     /// The suite; `None` for a plaintext file.
     pub fn suite(&self) -> Option<Suite> {
-        let decryptor = match &self.body {
-            Body::Plain(_) => return None,
-            Body::Stream(decryptor) => decryptor,
-            Body::Chunks(chunks) => chunks.decryptor(),
-            Body::Log(log) => log.decryptor(),
-        };
-        Some(decryptor.suite())
+        match &self.content {
+            Content::Plain(_) => None,
+            Content::Encrypted(unsealer) => Some(unsealer.suite()),
+        }
+    }
+
+    /// The body and what is known of it; an error for plaintext, which `wanted` does not fit.
+    fn unsealer(&self, wanted: &str) -> Result<(&Unsealer, FileBody<'_>)> {
+        match &self.content {
+            Content::Encrypted(unsealer) => Ok((unsealer, FileBody(&*self.file))),
+            Content::Plain(_) => {
+                let what = format!("expected {wanted}, found a plaintext file");
+                Err(Error::new(ErrorKind::UnsupportedFeature, what))
+            }
+        }
     }
 
     /// Plaintext length in bytes: asked of the file system anew in suite 1, that of the
     /// whole frames there are now in suite 3, the one verified at opening in suite 2.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io); in suite 3 [`Authentication`](ErrorKind::Authentication) and
-    /// [`CmekRevoked`](ErrorKind::CmekRevoked) too.
+    /// [`Io`](ErrorKind::Io); in suite 3 [`CmekRevoked`](ErrorKind::CmekRevoked) too, and
+    /// [`Authentication`](ErrorKind::Authentication) for a log that became shorter.
     pub fn len(&self) -> Result<u64> {
-        match &self.body {
-            Body::Plain(_) => self.physical_len(),
-            Body::Stream(_) => Ok(self.physical_len()?.saturating_sub(HEADER_LEN as u64)),
-            Body::Chunks(chunks) => Ok(chunks.len()),
-            Body::Log(log) => self.at_path(log.len(&*self.file)),
-        }
+        self.at_path(match &self.content {
+            Content::Plain(_) => {
+                self.file.len().map_err(|e| Error::io("the file's length is unknown", e))
+            }
+            Content::Encrypted(unsealer) => unsealer.len(&FileBody(&*self.file)),
+        })
     }
 
-    /// Where a log of suite 3 ends inside a frame, as of opening or of the last look behind
-    /// its end: the append that a crash cut off, or one that is being written. `None` for a
-    /// log that ends with a whole frame, and for other suites.
+    /// Where a log of suite 3 ends before its file does, and why, as of opening or of the
+    /// last look behind its end: an append that a crash cut off, or that is being written, or
+    /// damage. From there on nothing is read. `None` for a log that ends with a whole frame,
+    /// and for other suites.
     pub fn torn(&self) -> Option<Torn> {
-        match &self.body {
-            Body::Log(log) => log.torn(),
-            _ => None,
+        match &self.content {
+            Content::Plain(_) => None,
+            Content::Encrypted(unsealer) => unsealer.torn(),
         }
     }
 
@@ -110,7 +117,8 @@ impl Reader {
     /// Those of [`len`](Self::len);
     /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) in other suites.
     pub fn frame_count(&self) -> Result<u64> {
-        self.at_path(self.log().and_then(|log| log.frame_count(&*self.file)))
+        let found = self.unsealer("a suite with frames");
+        self.at_path(found.and_then(|(unsealer, body)| unsealer.append_count(&body)))
     }
 
     /// Puts what append number `frame` wrote, counted from 0, in place of what is in
@@ -122,21 +130,17 @@ impl Reader {
     /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) in other suites. `plaintext` is
     /// then empty.
     pub fn read_frame(&self, frame: u64, plaintext: &mut Vec<u8>) -> Result<bool> {
-        let read = self.log().and_then(|log| log.read_frame(&*self.file, frame, plaintext));
+        let found = self.unsealer("a suite with frames");
+        let read = found.and_then(|(unsealer, body)| unsealer.read_append(&body, frame, plaintext));
         if read.is_err() {
             plaintext.clear();
         }
         self.at_path(read)
     }
 
-    fn log(&self) -> Result<&Log> {
-        match &self.body {
-            Body::Log(log) => Ok(log),
-            _ => Err(Error::new(
-                ErrorKind::UnsupportedFeature,
-                format!("expected suite {:?}, found {:?}", Suite::Aes256GcmLog, self.suite()),
-            )),
-        }
+    /// The plaintext offset behind an append that was counted.
+    pub(super) fn known_append_end(&self, number: u64) -> Option<u64> {
+        self.unsealer("appends").ok()?.0.append_end(number)
     }
 
     /// Whether the plaintext is empty.
@@ -186,63 +190,47 @@ impl Reader {
     /// Fills `buf` from the file's beginning, of which the ciphertext `start` was read
     /// together with the header.
     pub(super) fn read_from_start(&self, start: &[u8], buf: &mut [u8]) -> Result<usize> {
-        match &self.body {
-            // Less than asked for: either the end of the file, or of what is read ahead.
-            Body::Stream(decryptor) if start.len() == buf.len() || start.len() < START_LEN_MAX => {
-                let buf = &mut buf[..start.len()];
-                self.at_path(decryptor.decrypt(0, start, buf)).map(|()| start.len())
+        // Less than asked for: either the end of the file, or of what is read ahead.
+        let is_all = start.len() == buf.len() || start.len() < START_LEN_MAX;
+        let opened = match &self.content {
+            Content::Encrypted(unsealer) if is_all => {
+                unsealer.read_start(start, &mut buf[..start.len()])
             }
-            _ => self.read_at(buf, 0),
+            _ => None,
+        };
+        match opened {
+            Some(opened) => self.at_path(opened).map(|()| start.len()),
+            None => self.read_at(buf, 0),
         }
     }
 
     #[inline]
     fn read_inner(&self, buf: &mut [u8], offset_bytes: u64) -> Result<usize> {
-        match &self.body {
-            Body::Plain(access) => {
-                self.at_path(access.check())?;
-                self.read_file(buf, offset_bytes, 0)
+        self.at_path(match &self.content {
+            Content::Encrypted(unsealer) => {
+                unsealer.read_at(&FileBody(&*self.file), buf, offset_bytes)
             }
-            Body::Stream(decryptor) => {
-                let read = self.read_file(buf, offset_bytes, HEADER_LEN as u64)?;
-                self.at_path(decryptor.decrypt_in_place(offset_bytes, &mut buf[..read]))?;
-                Ok(read)
-            }
-            Body::Chunks(chunks) => self.at_path(chunks.read_at(&*self.file, buf, offset_bytes)),
-            Body::Log(log) => self.at_path(log.read_at(&*self.file, buf, offset_bytes)),
-        }
-    }
-
-    #[inline]
-    fn read_file(&self, buf: &mut [u8], offset_bytes: u64, header_len: u64) -> Result<usize> {
-        let physical = offset_bytes.checked_add(header_len).ok_or_else(|| {
-            Error::new(ErrorKind::InvalidArgument, "the offset overflows").with_path(&self.path)
-        })?;
-        self.file.read_at(buf, physical).map_err(|e| self.fail("the file cannot be read", e))
+            Content::Plain(access) => access.check().and_then(|()| {
+                let read = self.file.read_at(buf, offset_bytes);
+                read.map_err(|e| Error::io("the file cannot be read", e))
+            }),
+        })
     }
 
     /// Tells the system which bytes will be read soon. A hint.
     pub fn will_need(&self, offset_bytes: u64, len: u64) {
-        let physical = |offset: u64| match &self.body {
-            Body::Plain(_) => offset,
-            Body::Stream(_) => offset.saturating_add(HEADER_LEN as u64),
-            Body::Chunks(chunks) => chunks.physical(offset),
-            Body::Log(log) => log.physical_at(offset),
+        let physical = |offset: u64| match &self.content {
+            Content::Plain(_) => offset,
+            Content::Encrypted(unsealer) => {
+                unsealer.physical(offset).saturating_add(HEADER_LEN as u64)
+            }
         };
         let start = physical(offset_bytes);
         let end = physical(offset_bytes.saturating_add(len));
         self.file.will_need(start, end.saturating_sub(start));
     }
 
-    fn physical_len(&self) -> Result<u64> {
-        self.file.len().map_err(|e| self.fail("the file's length is unknown", e))
-    }
-
     fn at_path<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| error.with_path(&self.path))
-    }
-
-    fn fail(&self, what: &str, source: io::Error) -> Error {
-        Error::io(what, source).with_path(&self.path)
     }
 }

@@ -4,14 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Places;
 use super::buffer::Buffer;
-use crate::cipher::log::FRAME_EXTRA;
-use crate::cipher::{Encryptor, FRAME_LEN_MAX};
+use crate::cipher::Encryptor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::Suite;
+use crate::header;
 use crate::ids::DataKeyId;
-use crate::ledger::{FileRecord, Owner, Token};
+use crate::store::ledger::{FileRecord, Owner, Token};
+use crate::store::places::Places;
+use crate::suite::sealer::Intake;
 use crate::vfs::WriteFile;
 
 #[cfg(test)]
@@ -79,6 +79,11 @@ impl Writer {
         &self.path
     }
 
+    /// Whether a reader will tell each append from the next one.
+    pub(crate) fn keeps_appends(&self) -> bool {
+        self.encryptor.suite().keeps_appends()
+    }
+
     /// Plaintext bytes appended so far: the offset of the next one.
     pub fn position(&self) -> u64 {
         self.encryptor.position()
@@ -96,14 +101,14 @@ impl Writer {
     /// which then none was taken.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.check()?;
-        match self.encryptor.suite() {
-            Suite::Aes256Ctr => self.append_stream(bytes),
-            Suite::Aes256GcmChunks => self.append_chunks(bytes),
-            Suite::Aes256GcmLog => self.append_frame(bytes),
+        match self.encryptor.intake() {
+            Intake::InPlace => self.append_in_place(bytes),
+            Intake::Pieces(first_len) => self.append_pieces(bytes, first_len),
+            Intake::Whole { extra, len_max } => self.append_whole(bytes, extra, len_max),
         }
     }
 
-    fn append_stream(&mut self, mut bytes: &[u8]) -> Result<()> {
+    fn append_in_place(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             if self.buffer.is_full() {
                 self.write_out()?;
@@ -118,25 +123,27 @@ impl Writer {
         Ok(())
     }
 
-    /// Whole chunks go into the buffer, past its end by less than one.
-    fn append_chunks(&mut self, mut bytes: &[u8]) -> Result<()> {
+    /// What comes of a piece goes into the buffer, past its end if it has to.
+    fn append_pieces(&mut self, mut bytes: &[u8], mut piece_len: usize) -> Result<()> {
         while !bytes.is_empty() {
             if self.buffer.is_full() {
                 self.write_out()?;
             }
-            let room = self.encryptor.chunk_room().unwrap_or(bytes.len());
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            let (now, later) = bytes.split_at(piece_len.min(bytes.len()));
             self.encrypt(now)?;
             bytes = later;
+            if let Intake::Pieces(len) = self.encryptor.intake() {
+                piece_len = len;
+            }
         }
         Ok(())
     }
 
-    fn append_frame(&mut self, bytes: &[u8]) -> Result<()> {
-        let len = bytes.len().saturating_add(FRAME_EXTRA);
-        if bytes.len() <= FRAME_LEN_MAX && !self.buffer.fits(len) {
+    fn append_whole(&mut self, bytes: &[u8], extra: usize, len_max: usize) -> Result<()> {
+        let len = bytes.len().saturating_add(extra);
+        if bytes.len() <= len_max && !self.buffer.fits(len) {
             self.write_out()?;
-            // A long frame does not leave its room behind for good.
+            // A long append does not leave its room behind for good.
             self.buffer.shrink();
         }
         self.encrypt(bytes)
@@ -230,23 +237,18 @@ impl Writer {
 
     fn sealed(&self) -> Sealed {
         let header = self.encryptor.header();
-        let mut data_key_id = [0; 16];
-        data_key_id.copy_from_slice(&header[48..64]);
-        let mut commitment = [0; 32];
-        commitment.copy_from_slice(&header[128..160]);
+        let (_, commitment) = header::created_and_commitment(header);
         Sealed {
             len: self.encryptor.position(),
             physical_len: self.encryptor.physical_len(),
-            data_key_id: DataKeyId::from_bytes(data_key_id),
+            data_key_id: header::data_key_id(header::prefix(header)),
             commitment,
         }
     }
 
     /// From now on the file counts for its data key.
     fn account(&self, sealed: Sealed) -> Sealed {
-        let mut created_ns = [0; 8];
-        created_ns.copy_from_slice(&self.encryptor.header()[24..32]);
-        let created_ns = u64::from_le_bytes(created_ns);
+        let (created_ns, _) = header::created_and_commitment(self.encryptor.header());
         let owner = Owner::Key(sealed.data_key_id);
         let record = FileRecord { owner, bytes: sealed.physical_len, created_ns };
         self.places.finished(self.token, record);

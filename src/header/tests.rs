@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::cipher::{BODY_LEN_MAX, ByteCount, Decryptor, Encryptor, KeySlot};
+use crate::cipher::{ByteCount, Decryptor, Encryptor, KeySlot};
+use crate::suite::limits::BODY_LEN_MAX;
 use crate::vectors::{array, bytes, vectors};
 
 fn data_key() -> DataKey {
@@ -12,8 +13,7 @@ fn data_key() -> DataKey {
 
 fn new_header(suite: Suite, chunk_log2: u8, kind: FileKind) -> NewHeader {
     NewHeader {
-        suite,
-        chunk_log2,
+        layout: Layout::parse(suite.number(), chunk_log2).unwrap(),
         kind,
         created_ns: 1_700_000_000_000_000_000,
         store_id: StoreId::from_bytes(array("/inputs/store_id")),
@@ -62,7 +62,7 @@ fn a_known_file_of_suite_1() {
     let mut prefix = [0; PREFIX_LEN];
     prefix.copy_from_slice(&file[..PREFIX_LEN]);
     let slot = KeySlot::new(&prefix, &derived);
-    let mut encryptor = Encryptor::new(file, Suite::Aes256Ctr, slot, ByteCount::new(0));
+    let mut encryptor = Encryptor::new(file, Layout::Stream, slot, ByteCount::new(0));
     let mut whole = encryptor.header().to_vec();
     let mut body: Vec<u8> = (0..10_000_u32).map(|i| (131 * i + 7) as u8).collect();
     let (first, second) = body.split_at_mut(3333);
@@ -174,24 +174,49 @@ fn each_reserved_byte_is_checked_behind_a_right_checksum() {
     }
 }
 
+/// A header whose layout no writer chooses, under the right key.
+fn with_layout(suite: u8, parameter: u8) -> [u8; HEADER_LEN] {
+    let mut file = header();
+    [file[12], file[13]] = [suite, parameter];
+    let prefix = *file.first_chunk().unwrap();
+    reseal(&mut file, &prefix, &data_key());
+    file
+}
+
 #[test]
-fn chunk_sizes_of_suite_2_are_bounded() {
+fn the_chunk_byte_has_to_fit_the_suite() {
     for log2 in 0..=255_u8 {
-        let new = new_header(Suite::Aes256GcmChunks, log2, FileKind::Table);
-        let (file, _) = new.seal(&data_key(), [1; 32]);
-        match Header::parse(&file[..]) {
+        let fits = (12..=20).contains(&log2);
+        match Header::parse(&with_layout(2, log2)) {
             Ok(header) => {
-                assert!((12..=20).contains(&log2), "{log2}");
+                assert!(fits, "{log2}");
                 assert_eq!(header.chunk_len, Some(1 << log2));
+                assert_eq!(header.layout.parameter(), log2);
+                assert!(header.unseal(&data_key()).is_ok());
             }
             Err(error) => {
-                assert!(!(12..=20).contains(&log2), "{log2}");
+                assert!(!fits, "{log2}");
                 assert_eq!(error.kind(), ErrorKind::CorruptHeader);
             }
         }
+        for suite in [1, 3] {
+            assert_eq!(Header::parse(&with_layout(suite, log2)).is_ok(), log2 == 0);
+        }
     }
-    let log = new_header(Suite::Aes256GcmLog, 12, FileKind::Log).seal(&data_key(), [1; 32]).0;
-    assert_eq!(kind_of(&log[..]), ErrorKind::CorruptHeader);
+    assert_eq!(kind_of(&with_layout(3, 12)), ErrorKind::CorruptHeader);
+    assert_eq!(kind_of(&with_layout(4, 12)), ErrorKind::UnsupportedFeature);
+}
+
+#[test]
+fn single_fields_are_those_of_the_header() {
+    let file = header();
+    let parsed = Header::parse(&file).unwrap();
+    assert_eq!(suite(prefix(&file)), Some(parsed.suite));
+    assert_eq!(data_key_id(prefix(&file)), parsed.data_key_id);
+    assert_eq!(created_and_commitment(&file), (parsed.created_ns, parsed.commitment));
+    assert_eq!(claimed_layout(&file[..LAYOUT_LEN]), Some(parsed.layout));
+    assert_eq!(claimed_layout(&file[..LAYOUT_LEN - 3]), None);
+    assert_eq!(claimed_layout(&[0; LAYOUT_LEN]), None);
 }
 
 #[test]

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
+use super::DEFAULT_SLOT;
 use super::audit::AuditKind;
 use super::slots::{Slots, describe};
-use super::{DEFAULT_SLOT, unlock};
 use crate::error::Result;
-use crate::ids::StoreKeyId;
 use crate::kms::Kms;
-use crate::secret::StoreKey;
 
 impl Slots<'_> {
     /// Puts a store with a locally managed key under a customer's key, which gets the only
@@ -41,14 +39,10 @@ impl Slots<'_> {
         let deadline = self.0.inner.customers.deadline();
         let mut writer = self.0.inner.writer();
         self.0.inner.commit(&mut writer, |draft| {
-            let (id, key) = (StoreKeyId::random()?, StoreKey::random()?);
-            let context = unlock::context(self.0.inner.store_id, id);
-            let now_ns = draft.now_ns;
-            let slot = unlock::wrap_slot(&*kms, DEFAULT_SLOT, &key, &context, now_ns, deadline)?;
-            draft.replace_store_key(id, key)?;
+            draft.slots = vec![draft.wrapped_by(&*kms, DEFAULT_SLOT, deadline)?];
+            draft.replace_store_key()?;
             draft.rotate_all_data_keys()?;
-            draft.record(what, describe(&slot));
-            draft.slots = vec![slot];
+            draft.record(what, describe(&draft.slots[0]));
             Ok(true)
         })?;
         self.0.inner.customers.replace_all(kms);

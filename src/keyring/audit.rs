@@ -12,12 +12,10 @@ use sha2::{Digest, Sha256};
 use wincode::config::Configuration;
 use wincode::{SchemaRead, SchemaWrite};
 
-use super::format::{KEYRING_LEN_MAX, decode_error, encode_error};
-use super::unlock::Search;
-use super::{Keyring, KeyringStorage, KmsSet, Options, load};
+use super::codec::{KEYRING_LEN_MAX, decode_error, encode_error};
+use super::storage::KeyringStorage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{StoreId, StoreKeyId};
-use crate::kms::Deadline;
 
 /// Events after which the oldest leave the keyring.
 const TAIL_MAX: usize = 256;
@@ -218,7 +216,11 @@ impl Trail {
     }
 
     /// All events, oldest first, the archived ones verified.
-    fn all(&self, storage: &dyn KeyringStorage, store_id: StoreId) -> Result<Vec<AuditEvent>> {
+    pub(super) fn all(
+        &self,
+        storage: &dyn KeyringStorage,
+        store_id: StoreId,
+    ) -> Result<Vec<AuditEvent>> {
         let mut events = Vec::new();
         let (mut number, mut hash) = (0, [0; 32]);
         while number < self.archived {
@@ -250,44 +252,6 @@ impl Trail {
         }
         events.extend(self.recent());
         Ok(events)
-    }
-}
-
-/// The audit trail of an open keyring.
-#[derive(Clone, Copy, Debug)]
-pub struct Audit<'a>(pub(super) &'a Keyring);
-
-impl Audit<'_> {
-    /// All that happened to the store's keys, oldest first, verified: what the keyring
-    /// holds by its MAC, older events by the hash of their chain in it.
-    ///
-    /// # Errors
-    /// [`Authentication`](ErrorKind::Authentication) if an archive is missing or was
-    /// changed, [`Io`](ErrorKind::Io).
-    pub fn events(&self) -> Result<Vec<AuditEvent>> {
-        let inner = &self.0.inner;
-        inner.vault.load().body.audit.all(&*inner.storage, inner.store_id)
-    }
-
-    /// [`events`](Self::events) of a store that is not opened otherwise: of one that was
-    /// revoked on request, too.
-    ///
-    /// # Errors
-    /// Those of [`events`](Self::events) and [`Keyring::open`], `CmekRevoked` apart.
-    pub fn read(
-        storage: &dyn KeyringStorage,
-        kms: impl Into<KmsSet>,
-        options: &Options,
-    ) -> Result<Vec<AuditEvent>> {
-        let image = load(storage)?;
-        let search = Search {
-            prefer: options.slot.clone(),
-            barrier: None,
-            strict: true,
-            deadline: Deadline::after(options.kms_deadline),
-        };
-        let (_, body) = search.unlock(&image, &kms.into().0)?;
-        body.audit.all(storage, image.fixed.store_id)
     }
 }
 

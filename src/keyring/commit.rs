@@ -6,10 +6,11 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::audit::{AuditKind, Event};
 use super::{
-    Body, Counts, DataKeyId, Fixed, Image, Inner, KeyEntry, KeyRecord, Slot, Snapshot, StoreKey,
-    StoreKeyId, StoredImage, Unlocked, active_keys, format, load, withdrawn,
+    Body, Counts, DataKeyId, Fixed, Image, Inner, KeptSlotKey, KeyEntry, KeyRecord, KeyState, Slot,
+    Snapshot, StoreKey, StoreKeyId, StoredImage, Unlocked, active_keys, format, load, withdrawn,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::ids::SlotKeyId;
 use crate::secret::DataKey;
 
 /// Conflicts with other writers before a commit gives up: each means that somebody else
@@ -65,8 +66,8 @@ impl Draft {
         let store_key = (self.store_key_id, &*self.store_key);
         let record = KeyRecord::new(&key, index, self.now_ns, self.store_id, store_key)?;
         for old in &mut self.body.keys {
-            if old.keyspace == index && old.state == 1 {
-                old.state = 2;
+            if old.keyspace == index && old.state == KeyState::Active {
+                old.state = KeyState::DecryptOnly;
                 old.retired_ns = self.now_ns;
             }
         }
@@ -85,10 +86,7 @@ impl Draft {
     /// replace, so that no older image can bring the key back.
     pub(super) fn destroy_data_key(&mut self, index: usize) {
         let record = &mut self.body.keys[index];
-        record.state = 3;
-        record.retire_after_ns = 0;
-        record.destroyed_ns = self.now_ns;
-        (record.wrapped, record.wrap_salt, record.wrap_commitment) = ([0; 48], [0; 32], [0; 32]);
+        record.destroy(self.now_ns);
         let id = DataKeyId::from_bytes(record.id);
         let name = &self.body.keyspaces[record.keyspace as usize].name;
         let detail = format!("{name} {id}");
@@ -106,12 +104,20 @@ impl Draft {
         Ok(())
     }
 
-    /// Replaces the store key and wraps every data key by the new one. The slots are the
-    /// caller's to wrap.
-    pub(super) fn replace_store_key(&mut self, id: StoreKeyId, key: StoreKey) -> Result<()> {
-        self.store_key_id = id;
-        self.store_key = Arc::new(key);
-        for record in self.body.keys.iter_mut().filter(|record| record.state != 3) {
+    /// Replaces the store key and wraps every data key by the new one, and the new one by
+    /// every slot key.
+    pub(super) fn replace_store_key(&mut self) -> Result<()> {
+        let slot_keys: Vec<_> =
+            self.slots.iter().map(|slot| self.slot_key(slot)).collect::<Result<_>>()?;
+        let (id, key) = (StoreKeyId::random()?, Arc::new(StoreKey::random()?));
+        self.body.slot_keys.clear();
+        for (slot, slot_key) in self.slots.iter_mut().zip(&slot_keys) {
+            slot.wrap_store_key(slot_key, self.store_id, (id, &key))?;
+            let slot_key = (SlotKeyId::from_bytes(slot.slot_key_id), slot_key);
+            self.body.slot_keys.push(KeptSlotKey::new(slot_key, self.store_id, (id, &key))?);
+        }
+        (self.store_key_id, self.store_key) = (id, key);
+        for record in self.body.keys.iter_mut().filter(|key| key.state != KeyState::Destroyed) {
             let data_key = self.keys.get(&DataKeyId::from_bytes(record.id)).ok_or_else(|| {
                 Error::new(ErrorKind::UnknownKey, "a data key of the keyring is not in memory")
             })?;
@@ -138,7 +144,8 @@ impl Draft {
     /// Encodes the draft as the generation after `previous`, decodes it again and unwraps
     /// every record that is not, byte for byte, wrapped as in `previous`: what cannot be
     /// read back is never written.
-    pub(super) fn prove(self, previous: &Snapshot) -> Result<Snapshot> {
+    pub(super) fn prove(mut self, previous: &Snapshot) -> Result<Snapshot> {
+        self.body.keep_keys_of(self.slots.iter().map(|slot| &slot.slot_key_id));
         let fixed = Fixed {
             generation: self.generation,
             written_ns: self.now_ns,
@@ -152,10 +159,11 @@ impl Draft {
         }
         let image = Image::parse(StoredImage { bytes, version: String::new() })?;
         let body = image.authenticate(&self.store_key)?;
+        self.prove_slots(&image, &body)?;
         // A draft under another store key than it thinks must not slip through.
         let carried = previous.image.is_under(&self.store_key);
         let mut before = previous.body.keys.iter();
-        for record in body.keys.iter().filter(|record| record.state != 3) {
+        for record in body.keys.iter().filter(|key| key.state != KeyState::Destroyed) {
             // Records keep their order, so one pass over both finds each old one.
             let old = before.find(|old| old.id == record.id);
             if carried && old.is_some_and(|old| old.same_wrap(record)) {
@@ -164,16 +172,34 @@ impl Draft {
             let key = record.unwrap(self.store_id, &self.store_key)?;
             let known = self.keys.get(&DataKeyId::from_bytes(record.id));
             if !known.is_some_and(|known| known.key.same(&key)) {
-                return Err(Error::new(
-                    ErrorKind::KeyringCorrupt,
-                    "the new keyring does not read back as it was written",
-                ));
+                return Err(reads_otherwise());
             }
         }
         let active = active_keys(&body, &self.keys);
         let unlocked = Unlocked { store_key: self.store_key, keys: self.keys, active };
         Ok(Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) })
     }
+}
+
+impl Draft {
+    /// Follows both wraps of every slot, as they were encoded: from the store key to the
+    /// slot key and back.
+    fn prove_slots(&self, image: &Image, body: &Body) -> Result<()> {
+        for slot in &image.slots {
+            let store_key = (self.store_key_id, &*self.store_key);
+            let slot_key = body.slot_key(&slot.slot_key_id, self.store_id, store_key)?;
+            let found = slot.unwrap_store_key(&slot_key, self.store_id, self.store_key_id)?;
+            if !found.same(&self.store_key) {
+                return Err(reads_otherwise());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn reads_otherwise() -> Error {
+    let what = "the new keyring does not read back as it was written";
+    Error::new(ErrorKind::KeyringCorrupt, what)
 }
 
 impl Inner {
@@ -211,7 +237,7 @@ impl Inner {
             if !edit(&mut draft)? {
                 return Ok(());
             }
-            draft.body.location = self.storage.location();
+            draft.body.location = self.storage.location().id;
             draft.body.audit.archive(&*self.storage, self.store_id)?;
             let mut new = draft.prove(&old)?;
             let stored = &new.image.stored.bytes;
@@ -320,7 +346,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let local = self.storage.directory().is_some();
+        let local = self.storage.location().directory.is_some();
         if local && !std::thread::panicking() {
             // Best effort: whoever wants to know calls `close`. A panic of the storage must
             // not become one of the drop.

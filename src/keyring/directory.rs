@@ -13,16 +13,13 @@ use std::time::UNIX_EPOCH;
 use sha2::{Digest, Sha256};
 
 use super::format::KEYRING_LEN_MAX;
-use super::storage::{KEPT_IMAGES, KeyringStorage, StoredImage};
+use super::storage::{FilesBeside, KEPT_IMAGES, KeyringStorage, Location, StoredImage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::vfs::{OsVfs, Vfs};
+use crate::names::{KEYRING_FILE, LOCK_FILE, NEW_FILE, NameKind, kind_of};
+use crate::vfs::{Links, OsVfs, Rename, Vfs};
 
-/// File name of the current keyring.
-pub const KEYRING_FILE: &str = "KEYRING";
-pub(super) const NEW_FILE: &str = "KEYRING.new";
 /// Behind the name of an older image that is being copied.
 const COPY_SUFFIX: &str = ".new";
-const LOCK_FILE: &str = "KEYRING.lock";
 
 /// The keyring in a directory.
 pub struct DirectoryStorage {
@@ -49,13 +46,17 @@ impl DirectoryStorage {
         Self { dir: dir.into(), vfs, mirror: None, lock: Mutex::new(None) }
     }
 
+    pub(crate) fn file_system(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
         let fail = |source| Error::io("the keyring cannot be read", source).with_path(path);
-        let file = match self.vfs.open(path) {
+        let file = match self.vfs.open(path, Links::Follow) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(fail(error)),
@@ -86,7 +87,10 @@ impl DirectoryStorage {
             .iter()
             .filter_map(|entry| {
                 let name = entry.path.file_name()?.to_str()?;
-                name.strip_prefix("KEYRING.")?.strip_suffix(suffix)?.parse().ok()
+                match kind_of(name.strip_suffix(suffix)?.as_bytes()) {
+                    Some(NameKind::Older(generation)) => Some(generation),
+                    _ => None,
+                }
             })
             .collect();
         generations.sort_unstable();
@@ -118,7 +122,9 @@ impl DirectoryStorage {
                 let copy = PathBuf::from(copy);
                 self.write_new(&copy, &image.bytes)?;
                 // The first error is the one to tell.
-                self.vfs.rename(&copy, old).inspect_err(|_| drop(self.vfs.remove(&copy)))
+                self.vfs
+                    .rename(&copy, old, Rename::Replace)
+                    .inspect_err(|_| drop(self.vfs.remove(&copy)))
             }
             other => other,
         }
@@ -209,7 +215,7 @@ impl KeyringStorage for DirectoryStorage {
             if let Some(previous) = previous {
                 self.keep(&current, &old, previous)?;
             }
-            self.vfs.rename(&new, &current)
+            self.vfs.rename(&new, &current, Rename::Replace)
         })();
         if let Err(source) = replaced {
             // The first error is the one to tell. The link is the current image's.
@@ -256,11 +262,18 @@ impl KeyringStorage for DirectoryStorage {
         self.settle()
     }
 
+    fn location(&self) -> Location {
+        let directory = self.vfs.canonical(&self.dir).unwrap_or_else(|_| self.dir.clone());
+        Location { id: self.place(), directory: Some(directory) }
+    }
+}
+
+impl FilesBeside for DirectoryStorage {
     fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
         let path = self.path(&format!("{KEYRING_FILE}.{name}"));
         let new = self.path(&format!("{KEYRING_FILE}.{name}.new"));
         let written = self.write_new(&new, bytes).and_then(|()| {
-            self.vfs.rename(&new, &path)?;
+            self.vfs.rename(&new, &path, Rename::Replace)?;
             self.vfs.sync_dir(&self.dir)
         });
         written
@@ -287,11 +300,13 @@ impl KeyringStorage for DirectoryStorage {
             .and_then(|()| self.vfs.sync_dir(&self.dir))
             .map_err(|e| Error::io("the file cannot be removed", e).with_path(&path))
     }
+}
 
+impl DirectoryStorage {
     /// The directory's inode, time of birth and canonical path: a copy has another inode,
     /// a restored backup another birth even if it got the freed inode, a store moved to
     /// another machine another path. Each starts a new data key, which is harmless.
-    fn location(&self) -> [u8; 16] {
+    fn place(&self) -> [u8; 16] {
         use std::os::unix::fs::MetadataExt;
         let mut hash = Sha256::new();
         let (Ok(path), Ok(metadata)) = (self.dir.canonicalize(), self.dir.metadata()) else {
@@ -305,9 +320,5 @@ impl KeyringStorage for DirectoryStorage {
         let mut location = [0; 16];
         location.copy_from_slice(&hash.finalize()[..16]);
         location
-    }
-
-    fn directory(&self) -> Option<PathBuf> {
-        Some(self.vfs.canonical(&self.dir).unwrap_or_else(|_| self.dir.clone()))
     }
 }

@@ -7,8 +7,10 @@ use super::{Keyring, KeyspaceId};
 use crate::cipher::{Decryptor, Encryptor, KeySlot, revoked};
 use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{CHUNK_LOG2_RANGE, FileKind, Header, NewHeader, PREFIX_LEN, Suite};
+use crate::header::{FileKind, Header, NewHeader, PREFIX_LEN};
 use crate::ids::{DataKeyId, FileId};
+use crate::suite::Suite;
+use crate::suite::layout::Layout;
 
 /// What a new file is.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +21,8 @@ pub struct FileSpec {
     /// The engine's id of it; zero for none.
     pub file_id: FileId,
     /// How it is encrypted. `None`, the default, follows the store's
-    /// [`minimum_suite`](crate::Settings::minimum_suite): suite 1 where that is allowed;
-    /// otherwise suite 3 for logs and manifests, whose every append must be durable after
+    /// [`require_authenticated`](crate::Settings::require_authenticated): suite 1 where that
+    /// is allowed; otherwise suite 3 for logs and manifests, whose every append must be durable after
     /// a sync, and suite 2 for all else.
     pub suite: Option<Suite>,
     /// Bytes of a ciphertext chunk, in suite 2 only: a power of two from 4096 to 1 MiB.
@@ -69,31 +71,9 @@ impl FileSpec {
         self
     }
 
-    pub(crate) fn suite_under(&self, minimum: Suite) -> Suite {
-        match (self.suite, self.kind) {
-            (Some(suite), _) => suite,
-            (None, _) if !minimum.is_authenticated() => Suite::Aes256Ctr,
-            (None, FileKind::Log | FileKind::Manifest) => Suite::Aes256GcmLog,
-            (None, FileKind::Table | FileKind::Blob | FileKind::Other) => Suite::Aes256GcmChunks,
-        }
-    }
-
-    /// The chunk field of the header.
-    fn chunk_log2(&self, suite: Suite) -> Result<u8> {
-        let log2 = self.chunk_len.trailing_zeros() as u8;
-        if suite != Suite::Aes256GcmChunks {
-            return Ok(0);
-        }
-        if self.chunk_len.is_power_of_two() && CHUNK_LOG2_RANGE.contains(&log2) {
-            return Ok(log2);
-        }
-        Err(Error::new(
-            ErrorKind::InvalidArgument,
-            format!(
-                "expected a power of two from 4096 to 1048576 as chunk length, found {}",
-                self.chunk_len
-            ),
-        ))
+    pub(crate) fn suite_under(&self, require_authenticated: bool) -> Suite {
+        let choose = || Suite::default_for(require_authenticated, self.kind.grows());
+        self.suite.unwrap_or_else(choose)
     }
 }
 
@@ -121,7 +101,7 @@ impl Keyring {
     /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`ReadOnly`](ErrorKind::ReadOnly),
     /// [`Poisoned`](ErrorKind::Poisoned) in a forked child,
     /// [`UnknownKey`](ErrorKind::UnknownKey) for a keyspace that is unknown or shredded,
-    /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) for a suite below the store's minimum,
+    /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) where the store requires a better suite,
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a chunk length out of range,
     /// [`Io`](ErrorKind::Io) if the system has no randomness.
     pub fn encryptor(&self, spec: impl Into<FileSpec>) -> Result<Encryptor> {
@@ -185,17 +165,16 @@ impl Keyring {
         self.inner.check_may_write()?;
         let snapshot = self.inner.vault.load();
         let settings = snapshot.body.settings();
-        let suite = spec.suite_under(settings.minimum_suite);
-        check_minimum(suite, settings.minimum_suite)?;
-        let chunk_log2 = spec.chunk_log2(suite)?;
+        let suite = spec.suite_under(settings.require_authenticated);
+        check_suite(suite, settings.require_authenticated)?;
+        let layout = Layout::choose(suite, spec.chunk_len)?;
         let active = snapshot.active(spec.keyspace.0 as usize)?;
         let now_ns = self.inner.clock.now_ns();
         if active.is_due(now_ns, &settings) || active.is_uncounted(&settings) {
             self.inner.watch.alarm.ring();
         }
         let header = NewHeader {
-            suite,
-            chunk_log2,
+            layout,
             kind: spec.kind,
             created_ns: now_ns,
             store_id: self.inner.store_id,
@@ -208,7 +187,7 @@ impl Keyring {
         let mut prefix = [0; PREFIX_LEN];
         prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
         let slot = self.key_slot(&prefix, &derived, true)?;
-        Ok(Encryptor::new(bytes, suite, slot, active.entry.count.clone()))
+        Ok(Encryptor::new(bytes, layout, slot, active.entry.count.clone()))
     }
 
     /// Compares a proven header with what the caller and the store expect.
@@ -229,7 +208,7 @@ impl Keyring {
                 format!("expected file id {file_id}, found {}", header.file_id),
             ));
         }
-        check_minimum(header.suite, self.inner.vault.load().body.settings().minimum_suite)?;
+        check_suite(header.suite, self.inner.vault.load().body.settings().require_authenticated)?;
         Ok(Decryptor::new(header, self.key_slot(&header.prefix, derived, false)?))
     }
 
@@ -277,8 +256,8 @@ impl Keyring {
     }
 }
 
-fn check_minimum(suite: Suite, minimum: Suite) -> Result<()> {
-    if suite.satisfies(minimum) {
+fn check_suite(suite: Suite, require_authenticated: bool) -> Result<()> {
+    if suite.is_authenticated() || !require_authenticated {
         return Ok(());
     }
     Err(Error::new(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::body::KeyRecord;
 use super::format::{Fixed, Image, assemble, decode_slots, encode};
 use super::storage::{MemoryStorage, StoredImage};
-use super::{Keyring, Options};
+use super::{KeyState, Keyring, Options};
 use crate::error::Result;
 use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::Kms;
@@ -13,8 +13,9 @@ use crate::secret::{DataKey, StoreKey};
 
 /// The store key of the known answers.
 pub(crate) fn store_key() -> StoreKey {
-    // OK because 32 bytes are the right length.
-    StoreKey::from_slice(&[0x55; 32]).expect("32 bytes")
+    let mut key = StoreKey::zeroed();
+    key.bytes_mut().fill(0x55);
+    key
 }
 
 /// Decodes slots; good ones are encoded to the same bytes again.
@@ -36,7 +37,11 @@ pub(crate) fn open(bytes: &[u8]) -> Result<()> {
     if bytes[compatible.clone()] == [0; 4] {
         assert_eq!(again, bytes);
     }
-    for record in body.keys.iter().filter(|record| record.state != 3) {
+    for slot in &image.slots {
+        let top = (image.fixed.store_key_id, &store_key());
+        drop(body.slot_key(&slot.slot_key_id, image.fixed.store_id, top)?);
+    }
+    for record in body.keys.iter().filter(|record| record.state != KeyState::Destroyed) {
         drop(record.unwrap(image.fixed.store_id, &store_key())?);
     }
     Ok(())
@@ -61,7 +66,7 @@ pub fn many_keys(kms: Arc<dyn Kms>, count: usize) -> Result<Vec<u8>> {
     for created_ns in 1..count as u64 {
         let key = DataKey::random()?;
         let mut record = KeyRecord::new(&key, 0, created_ns, store_id, (store_key_id, store_key))?;
-        (record.state, record.retired_ns) = (2, created_ns + 1);
+        (record.state, record.retired_ns) = (KeyState::DecryptOnly, created_ns + 1);
         body.keys.push(record);
     }
     encode(&image.fixed, &image.slots, &body, store_key)

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::key_state::KeyState;
 use super::{Keyring, body};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::DataKeyId;
@@ -48,7 +49,9 @@ impl Holds<'_> {
         let mut writer = self.0.inner.writer();
         self.0.inner.commit(&mut writer, |draft| {
             for id in keys {
-                let usable = |key: &body::KeyRecord| key.id == *id.as_bytes() && key.state != 3;
+                let usable = |key: &body::KeyRecord| {
+                    key.id == *id.as_bytes() && key.state != KeyState::Destroyed
+                };
                 if !draft.body.keys.iter().any(usable) {
                     let what = format!("data key {id} is destroyed or not in the keyring");
                     return Err(Error::new(ErrorKind::UnknownKey, what));
@@ -88,7 +91,7 @@ impl Holds<'_> {
 
 /// A name that people give to a part of the keyring.
 pub(super) fn check_name(name: &str) -> Result<()> {
-    let good = (1..=super::format::NAME_LEN_MAX).contains(&name.len())
+    let good = (1..=super::codec::NAME_LEN_MAX).contains(&name.len())
         && !name.chars().any(char::is_control);
     if good {
         return Ok(());

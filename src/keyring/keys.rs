@@ -1,7 +1,7 @@
 //! The store's own keys: rotating them by hand, and how they rotate by themselves.
 
 use super::audit::AuditKind;
-use super::{Keyring, RawSettings, Settings};
+use super::{Keyring, Settings};
 use crate::error::Result;
 use crate::ids::{DataKeyId, StoreKeyId};
 
@@ -41,12 +41,13 @@ impl Keys<'_> {
         self.active_id()
     }
 
-    /// Replaces the store key, wraps every data key by the new one, and starts new data
-    /// keys. Older images of the keyring, which hold the old store key, are removed.
+    /// Replaces the store key and every slot key, wraps every data key by the new store key,
+    /// and starts new data keys: what somebody kept of the old keys opens nothing written from
+    /// then on. Older images of the keyring, which hold the old keys, are removed.
     ///
     /// # Errors
     /// Those of [`rotate`](Self::rotate), and
-    /// [`Kms`](crate::ErrorKind::Kms): every slot's key service has to wrap the new key. The old
+    /// [`Kms`](crate::ErrorKind::Kms): every slot's key service has to wrap a new slot key. The old
     /// store key then stays. If only the removal of the older images failed, the error is
     /// [`Io`](crate::ErrorKind::Io) and the new key is in place; the next opening for writing
     /// tries the removal again.
@@ -56,7 +57,8 @@ impl Keys<'_> {
         let mut writer = inner.writer();
         let deadline = inner.customers.deadline();
         inner.commit(&mut writer, |draft| {
-            draft.renew_store_key(&inner.customers, deadline)?;
+            draft.renew_slot_keys(&inner.customers, deadline)?;
+            draft.replace_store_key()?;
             draft.rotate_all_data_keys()?;
             draft.record(AuditKind::StoreKeyRotated, "");
             Ok(true)
@@ -73,11 +75,10 @@ impl Keys<'_> {
     pub fn configure(&self, settings: &Settings) -> Result<()> {
         settings.check()?;
         let inner = &self.0.inner;
-        let raw = RawSettings::from(settings);
         inner.commit(&mut inner.writer(), |draft| {
-            let changed = draft.body.settings != raw;
-            draft.body.settings = raw.clone();
-            Ok(changed)
+            let before = draft.body.settings.clone();
+            draft.body.settings.set(settings);
+            Ok(draft.body.settings != before)
         })?;
         inner.watch.alarm.ring();
         Ok(())

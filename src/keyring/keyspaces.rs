@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::audit::AuditKind;
 use super::commit::Draft;
-use super::{Keyring, Keyspace};
+use super::{KeyState, Keyring, Keyspace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId};
 
@@ -65,11 +65,7 @@ impl Keyspaces<'_> {
                 return Err(Error::new(ErrorKind::InvalidArgument, what));
             }
             index = draft.body.keyspaces.len();
-            draft.body.keyspaces.push(Keyspace {
-                name: name.into(),
-                active: [0; 16],
-                clock_rebased_ns: 0,
-            });
+            draft.body.keyspaces.push(Keyspace { name: name.into(), ..Keyspace::default() });
             draft.record(AuditKind::KeyspaceCreated, name);
             draft.rotate_data_key(index)?;
             Ok(true)
@@ -106,7 +102,7 @@ impl Keyspaces<'_> {
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an unknown name and for the
     /// keyspace that every store has; those of
-    /// [`Keys::rotate_store_key`](super::Keys::rotate_store_key).
+    /// [`Keys::rotate`](super::Keys::rotate).
     pub fn danger_shred(&self, name: &str) -> Result<()> {
         let index = self.find(name).filter(|id| id.0 != 0).ok_or_else(|| {
             let what = format!("expected a keyspace beside the default one, found {name}");
@@ -122,7 +118,7 @@ impl Keyspaces<'_> {
     ///
     /// # Errors
     /// [`IdentityMismatch`](ErrorKind::IdentityMismatch) if the store is another one;
-    /// those of [`Keys::rotate_store_key`](super::Keys::rotate_store_key).
+    /// those of [`Keys::rotate`](super::Keys::rotate).
     pub fn danger_shred_store(&self, confirm: StoreId) -> Result<()> {
         if confirm != self.0.store_id() {
             let what = format!("expected store {confirm}, found {}", self.0.store_id());
@@ -133,13 +129,12 @@ impl Keyspaces<'_> {
 
     fn shred(&self, what: AuditKind, detail: &str, which: impl Fn(u32) -> bool) -> Result<()> {
         let mut writer = self.0.inner.writer();
-        let customers = &self.0.inner.customers;
         let mut shredded = HashSet::new();
         self.0.inner.commit(&mut writer, |draft| {
             shredded.clear();
             for index in 0..draft.body.keys.len() {
                 let record = &draft.body.keys[index];
-                if record.state != 3 && which(record.keyspace) {
+                if record.state != KeyState::Destroyed && which(record.keyspace) {
                     shredded.insert(DataKeyId::from_bytes(record.id));
                     draft.destroy_data_key(index);
                 }
@@ -148,7 +143,7 @@ impl Keyspaces<'_> {
             if shredded.is_empty() {
                 return Ok(false);
             }
-            draft.renew_store_key(customers, customers.deadline())?;
+            draft.replace_store_key()?;
             draft.record(AuditKind::StoreKeyRotated, "");
             draft.record(what, detail);
             Ok(true)

@@ -9,10 +9,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::directory::{DirectoryStorage, KEYRING_FILE, NEW_FILE};
+use super::directory::DirectoryStorage;
 use super::format::Image;
 use super::storage::StoredImage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::names::{KEYRING_FILE, NEW_FILE};
+use crate::vfs::Rename;
 
 impl DirectoryStorage {
     /// Lets every commit also write the keyring to `dir`, which must exist: another disk.
@@ -56,7 +58,7 @@ impl DirectoryStorage {
     pub(super) fn publish_mirror(&self) -> Result<()> {
         let Some(dir) = &self.mirror else { return Ok(()) };
         let current = dir.join(KEYRING_FILE);
-        let moved = self.vfs.rename(&dir.join(NEW_FILE), &current);
+        let moved = self.vfs.rename(&dir.join(NEW_FILE), &current, Rename::Replace);
         moved.and_then(|()| self.vfs.sync_dir(dir)).map_err(|source| {
             let what = "the keyring's mirror may not be durable: open the store again";
             Error::new(ErrorKind::Poisoned, what).with_source(source).with_path(&current)

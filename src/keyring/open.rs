@@ -13,15 +13,13 @@ use super::unlock::Search;
 use super::vault::Vault;
 use super::{
     AuditKind, Counts, DEFAULT_SLOT, Inner, Keyring, KeyringStorage, KmsSet, Marks, Options,
-    Snapshot, Unlocked, access, background, check_anchor, directories, format, load, missing,
-    rotation, slots, unlock, withdrawn,
+    Snapshot, Unlocked, access, background, check_anchor, format, load, missing, rotation, slots,
+    unlock, withdrawn,
 };
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::{Deadline, Kms};
-use crate::ledger::Ledger;
-use crate::moves::Moves;
 use crate::process::Process;
 use crate::secret::{DataKey, StoreKey};
 
@@ -40,6 +38,14 @@ impl Keyring {
         kms: Arc<dyn Kms>,
         options: Options,
     ) -> Result<Self> {
+        Self::create_in(Box::new(storage), kms, options)
+    }
+
+    pub(crate) fn create_in(
+        storage: Box<dyn KeyringStorage>,
+        kms: Arc<dyn Kms>,
+        options: Options,
+    ) -> Result<Self> {
         storage.lock()?;
         if storage.load()?.is_some() {
             return Err(Error::new(ErrorKind::KeyringExists, "the store has a keyring already"));
@@ -48,7 +54,7 @@ impl Keyring {
         if !kept.is_empty() {
             return Err(missing(&kept, ErrorKind::KeyringExists));
         }
-        Self::create_boxed(Box::new(storage), kms, options)
+        Self::create_boxed(storage, kms, options)
     }
 
     /// Creates a keyring in a locked storage that has none.
@@ -67,19 +73,20 @@ impl Keyring {
         let store_id = StoreId::random()?;
         let (store_key_id, store_key) = (StoreKeyId::random()?, StoreKey::random()?);
         let deadline = Deadline::after(options.kms_deadline);
-        let context = unlock::context(store_id, store_key_id);
-        let slot = unlock::wrap_slot(&*kms, DEFAULT_SLOT, &store_key, &context, now_ns, deadline)?;
+        let top = (store_key_id, &store_key);
+        let (slot, kept) = unlock::wrap_slot(&*kms, DEFAULT_SLOT, store_id, top, now_ns, deadline)?;
         let data_key = DataKey::random()?;
-        let record = KeyRecord::new(&data_key, 0, now_ns, store_id, (store_key_id, &store_key))?;
+        let record = KeyRecord::new(&data_key, 0, now_ns, store_id, top)?;
         let body = Body {
             settings: RawSettings::from(&options.settings),
-            location: storage.location(),
+            location: storage.location().id,
             keyspaces: vec![Keyspace {
                 name: DEFAULT_KEYSPACE.into(),
                 active: record.id,
-                clock_rebased_ns: 0,
+                ..Keyspace::default()
             }],
             revoked_ns: 0,
+            slot_keys: vec![kept],
             keys: vec![record],
             directories: Vec::new(),
             holds: Vec::new(),
@@ -140,8 +147,16 @@ impl Keyring {
         kms: impl Into<KmsSet>,
         options: Options,
     ) -> Result<Self> {
+        Self::open_in(Box::new(storage), kms.into(), options)
+    }
+
+    pub(crate) fn open_in(
+        storage: Box<dyn KeyringStorage>,
+        kms: KmsSet,
+        options: Options,
+    ) -> Result<Self> {
         storage.lock()?;
-        Self::open_locked(Box::new(storage), kms.into().0, options, true, Marks::Refuse)
+        Self::open_locked(storage, kms.0, options, true, Marks::Refuse)
     }
 
     /// Opens a store for reading, beside a writer or not. Rotations by the writer are seen
@@ -166,11 +181,19 @@ impl Keyring {
         kms: Arc<dyn Kms>,
         options: Options,
     ) -> Result<Self> {
+        Self::open_or_create_in(Box::new(storage), kms, options)
+    }
+
+    pub(crate) fn open_or_create_in(
+        storage: Box<dyn KeyringStorage>,
+        kms: Arc<dyn Kms>,
+        options: Options,
+    ) -> Result<Self> {
         storage.lock()?;
         if storage.load()?.is_none() && storage.kept()?.is_empty() {
-            return Self::create_boxed(Box::new(storage), kms, options);
+            return Self::create_boxed(storage, kms, options);
         }
-        Self::open_locked(Box::new(storage), vec![kms], options, true, Marks::Refuse)
+        Self::open_locked(storage, vec![kms], options, true, Marks::Refuse)
     }
 
     pub(super) fn open_locked(
@@ -206,7 +229,7 @@ impl Keyring {
         if writable {
             rotation::forget_stale(&*storage, &image);
         }
-        let location = storage.location();
+        let location = storage.location().id;
         let moved = writable && body.location != location && body.location != [0; 16];
         let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
         let keyring = Self::start(storage, kms, options, snapshot, writable)?;
@@ -235,10 +258,7 @@ impl Keyring {
             vault: Vault::new(snapshot),
             customers: CustomerKeys::new(kms, options.kms_deadline, options.slot),
             watch: Watch::new(monitor),
-            ledger: Ledger::default(),
-            moves: Moves::default(),
-            directories_serial: directories::Serial::default(),
-            reencrypting: Mutex::new(()),
+            files: Mutex::default(),
         });
         let background = if options.background {
             Some(Arc::new(background::Background::start(&inner)?))

@@ -11,8 +11,9 @@ use serde::Serialize;
 use super::audit::AuditKind;
 use super::body::Body;
 use super::commit::Draft;
-use super::directory::{DirectoryStorage, KEYRING_FILE, NEW_FILE};
+use super::directory::DirectoryStorage;
 use super::format::Image;
+use super::key_state::KeyState;
 use super::mirror::parse;
 use super::status::KeyringInfo;
 use super::storage::StoredImage;
@@ -23,6 +24,8 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::DataKeyId;
 use crate::kms::{Deadline, Kms};
+use crate::names::{KEYRING_FILE, NEW_FILE};
+use crate::vfs::Rename;
 
 /// Where an image of a keyring is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -104,7 +107,7 @@ impl DirectoryStorage {
         let mut aside = Vec::new();
         let mut move_aside = |dir: &Path, name: &str, to: String| {
             let (from, to) = (dir.join(name), dir.join(to));
-            match self.vfs.rename(&from, &to) {
+            match self.vfs.rename(&from, &to, Rename::Replace) {
                 Ok(()) => aside.push(to),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
@@ -145,7 +148,7 @@ fn judge(place: ImagePlace, bytes: Vec<u8>, kms: &[Arc<dyn Kms>], options: &Opti
     }
     match open(&image, kms, options) {
         Ok((_, body)) => {
-            let live = body.keys.iter().filter(|record| record.state != 3);
+            let live = body.keys.iter().filter(|record| record.state != KeyState::Destroyed);
             let data_keys = Some(live.map(|record| DataKeyId::from_bytes(record.id)).collect());
             ImageInfo { place, info, data_keys, problem: None }
         }
@@ -239,7 +242,7 @@ impl DirectoryStorage {
         let mut draft = Draft::new(&chosen, chosen.unlocked()?, now_ns);
         draft.rotate_all_data_keys()?;
         draft.record(AuditKind::Recovered, format!("generation {generation}"));
-        draft.body.location = self.location();
+        draft.body.location = self.location().id;
         draft.body.audit.archive(self, draft.store_id())?;
         draft.prove(&chosen)
     }
@@ -248,7 +251,7 @@ impl DirectoryStorage {
         let (current, new) = (self.dir.join(KEYRING_FILE), self.dir.join(NEW_FILE));
         let written = self.write_new(&new, bytes);
         written
-            .and_then(|()| self.vfs.rename(&new, &current))
+            .and_then(|()| self.vfs.rename(&new, &current, Rename::Replace))
             .and_then(|()| self.vfs.sync_dir(&self.dir))
             .map_err(|e| Error::io("the keyring cannot be written", e).with_path(&current))
     }

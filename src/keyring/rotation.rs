@@ -23,7 +23,11 @@ fn count_step(limit: u64) -> u64 {
 /// Removes older images that hold a wrapped store key the current one does not: a
 /// rotation ended before it removed them.
 pub(super) fn forget_stale(storage: &dyn KeyringStorage, current: &Image) {
-    let holds = |slot: &Slot| current.slots.iter().any(|other| other.blob == slot.blob);
+    // The wrapped store key differs with every store key, the blob with every slot key.
+    let holds = |slot: &Slot| {
+        let mut current = current.slots.iter();
+        current.any(|other| other.blob == slot.blob && other.store_key == slot.store_key)
+    };
     let stale = |(_, bytes): &(u64, Vec<u8>)| {
         let stored = StoredImage { bytes: bytes.clone(), version: String::new() };
         Image::parse(stored).is_ok_and(|image| !image.slots.iter().all(holds))

@@ -1,4 +1,4 @@
-//! CMEK slots: several customer's keys, each wrapping the same store key.
+//! CMEK slots: several customer's keys, each leading to the same store key.
 //!
 //! A region is added to a store in use by adding a slot; a break-glass key is a slot
 //! whose key is given to no process.
@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::audit::AuditKind;
 use super::commit::Draft;
+use super::customers::CustomerKeys;
 use super::format::{SLOTS_MAX, Slot};
 use super::{DEFAULT_SLOT, Keyring, KeyringInfo, SlotInfo, unlock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kms::{Deadline, Kms};
-use crate::secret::scrubbed_deeply;
+use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind};
+use crate::secret::SlotKey;
 
 /// The CMEK slots of an open keyring.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +83,7 @@ impl Slots<'_> {
         self.0.inner.storage.forget_kept()
     }
 
-    /// Wraps the store key anew in one slot, or in all, under the newest version of the
+    /// Wraps the slot key anew in one slot, or in all, under the newest version of the
     /// same customer's key. Returns how many slots that were. A slot's old wrapped key is
     /// dropped only after the new one was proven by an unwrap; older images of the
     /// keyring, which hold it, are then removed.
@@ -102,18 +103,15 @@ impl Slots<'_> {
             if let Some(name) = name.filter(|_| rewrapped == 0) {
                 return Err(no_such_slot(name));
             }
-            let context = unlock::context(self.0.inner.store_id, draft.store_key_id);
             for index in 0..draft.slots.len() {
                 let slot = &draft.slots[index];
                 if !chosen(slot) {
                     continue;
                 }
                 let kms = self.0.inner.customers.of_uri(&slot.key_uri)?;
-                let wrapped = scrubbed_deeply(|| kms.rewrap(&slot.wrapped(), &context, deadline))?;
-                let (name, key) = (slot.name.clone(), draft.store_key.clone());
-                let (now_ns, slot) = (draft.now_ns, &mut draft.slots[index]);
-                *slot =
-                    unlock::prove_slot(&*kms, wrapped, &name, &key, &context, now_ns, deadline)?;
+                let (store_id, now_ns) = (self.0.inner.store_id, draft.now_ns);
+                let (key, slot) = (draft.slot_key(slot)?, &mut draft.slots[index]);
+                unlock::rewrap_slot(&*kms, slot, store_id, &key, now_ns, deadline)?;
                 let detail = describe(slot);
                 draft.record(AuditKind::SlotRewrapped, detail);
             }
@@ -207,9 +205,49 @@ pub(super) fn describe(slot: &Slot) -> String {
 }
 
 impl Draft {
-    /// The draft's store key, wrapped by `kms` and proven.
-    pub(super) fn wrapped_by(&self, kms: &dyn Kms, name: &str, deadline: Deadline) -> Result<Slot> {
-        let context = unlock::context(self.store_id(), self.store_key_id);
-        unlock::wrap_slot(kms, name, &self.store_key, &context, self.now_ns, deadline)
+    /// A slot with a new key, wrapped by `kms` and proven. The draft keeps the key.
+    pub(super) fn wrapped_by(
+        &mut self,
+        kms: &dyn Kms,
+        name: &str,
+        deadline: Deadline,
+    ) -> Result<Slot> {
+        let store_key = (self.store_key_id, &*self.store_key);
+        let (slot, kept) =
+            unlock::wrap_slot(kms, name, self.store_id(), store_key, self.now_ns, deadline)?;
+        self.body.slot_keys.push(kept);
+        Ok(slot)
+    }
+
+    /// Gives every slot a new slot key, which needs every slot's key service.
+    ///
+    /// # Errors
+    /// [`Kms`](ErrorKind::Kms): `Misconfigured`, with the slots whose key was not given,
+    /// before any service is called.
+    pub(super) fn renew_slot_keys(
+        &mut self,
+        customers: &CustomerKeys,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let given: Vec<_> =
+            self.slots.iter().map(|slot| customers.of_uri(&slot.key_uri).ok()).collect();
+        let missing = self.slots.iter().zip(&given).filter(|(_, kms)| kms.is_none());
+        let missing: Vec<_> =
+            missing.map(|(slot, _)| format!("{} {}", slot.name, slot.key_uri)).collect();
+        if !missing.is_empty() {
+            let what = format!("no key was given for the CMEK slots {}", missing.join(", "));
+            return Err(KmsError::new(KmsErrorKind::Misconfigured, what).into());
+        }
+        for (index, kms) in given.into_iter().flatten().enumerate() {
+            let name = self.slots[index].name.clone();
+            self.slots[index] = self.wrapped_by(&*kms, &name, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// The key of a slot, without asking its key service.
+    pub(super) fn slot_key(&self, slot: &Slot) -> Result<SlotKey> {
+        let store_key = (self.store_key_id, &*self.store_key);
+        self.body.slot_key(&slot.slot_key_id, self.store_id(), store_key)
     }
 }

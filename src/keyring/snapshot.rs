@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::body::Body;
 use super::format::Image;
+use super::key_state::KeyState;
 use crate::cipher::{ByteCount, revoked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::DataKeyId;
@@ -70,7 +71,7 @@ impl Unlocked {
         counts: &Counts,
     ) -> Result<Self> {
         let mut keys = HashMap::with_capacity(body.keys.len());
-        for record in body.keys.iter().filter(|record| record.state != 3) {
+        for record in body.keys.iter().filter(|record| record.state != KeyState::Destroyed) {
             let id = DataKeyId::from_bytes(record.id);
             let entry = match known.and_then(|known| known.keys.get(&id)) {
                 Some(entry) => entry.clone(),
@@ -93,7 +94,7 @@ pub(super) fn active_keys(
     keys: &HashMap<DataKeyId, Arc<KeyEntry>>,
 ) -> Vec<Option<ActiveKey>> {
     let mut active: Vec<_> = body.keyspaces.iter().map(|_| None).collect();
-    for record in body.keys.iter().filter(|record| record.state == 1) {
+    for record in body.keys.iter().filter(|record| record.state == KeyState::Active) {
         let id = DataKeyId::from_bytes(record.id);
         let keyspace = record.keyspace as usize;
         active[keyspace] = keys.get(&id).map(|entry| ActiveKey {

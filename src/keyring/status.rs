@@ -4,8 +4,9 @@
 use serde::Serialize;
 
 use super::audit::AuditEvent;
-use super::body::{KeyState, Settings};
+use super::body::Settings;
 use super::format::Image;
+use super::key_state::KeyState;
 use super::snapshot::Snapshot;
 use super::{KeyringStorage, load};
 use crate::error::Result;
@@ -114,8 +115,8 @@ impl From<&Snapshot> for KeyringStatus {
             DataKeyStatus {
                 id,
                 keyspace: body.keyspaces[record.keyspace as usize].name.clone(),
-                state: record.state(),
-                exposed: record.exposed != 0,
+                state: record.state,
+                exposed: record.exposed,
                 created_ns: record.created_ns,
                 retired_ns: some(record.retired_ns),
                 retire_after_ns: some(record.retire_after_ns),

@@ -21,7 +21,7 @@ pub struct StoredImage {
 ///
 /// A commit is atomic: after a crash at any moment, [`load`](Self::load) gives the old
 /// image or the new one, whole.
-pub trait KeyringStorage: Send + Sync + Debug {
+pub trait KeyringStorage: FilesBeside + Send + Sync + Debug {
     /// Keeps other writers out until the storage is dropped, and makes durable what an
     /// earlier writer may have left half done, so that [`load`](Self::load) gives an image
     /// that stays. A storage whose commits are conditional has nothing to do.
@@ -64,23 +64,25 @@ pub trait KeyringStorage: Send + Sync + Debug {
     /// [`Io`](ErrorKind::Io).
     fn forget_kept(&self) -> Result<()>;
 
+    /// Where the keyring is.
+    fn location(&self) -> Location;
+}
+
+/// Small files beside a keyring: archived audit events, requests.
+pub trait FilesBeside {
     /// Durably keeps `bytes` beside the keyring as `KEYRING.<name>`, replacing what is
-    /// there as a whole. Returns false if this storage keeps nothing there, which is the
-    /// default: audit events beyond the last few thousand are then lost.
+    /// there as a whole. Returns false if this storage keeps nothing there: audit events
+    /// beyond the last few thousand are then lost.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io); nothing changed then.
-    fn put_beside(&self, _name: &str, _bytes: &[u8]) -> Result<bool> {
-        Ok(false)
-    }
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool>;
 
     /// What [`put_beside`](Self::put_beside) keeps under this name.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io).
-    fn load_beside(&self, _name: &str) -> Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
+    fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
     /// Whether something is there under this name, be it readable or not.
     ///
@@ -94,25 +96,22 @@ pub trait KeyringStorage: Send + Sync + Debug {
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io).
-    fn remove_beside(&self, _name: &str) -> Result<()> {
-        Ok(())
-    }
+    fn remove_beside(&self, name: &str) -> Result<()>;
+}
 
+/// Where a keyring is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Location {
     /// Names the place, so that a copy of the store elsewhere is told from the original;
     /// zeros where places have no names.
-    fn location(&self) -> [u8; 16] {
-        [0; 16]
-    }
-
-    /// The local directory the keyring is in, and below which the store's files are; the
-    /// default is none.
-    fn directory(&self) -> Option<PathBuf> {
-        None
-    }
+    pub id: [u8; 16],
+    /// The local directory the keyring is in, and below which the store's files are, if
+    /// there is one.
+    pub directory: Option<PathBuf>,
 }
 
 /// Older images a storage keeps.
-pub(super) const KEPT_IMAGES: usize = 2;
+pub const KEPT_IMAGES: usize = 2;
 
 /// A keyring that lives as long as the process: for tests, and for stores in memory.
 #[derive(Debug, Default)]
@@ -176,6 +175,13 @@ impl KeyringStorage for MemoryStorage {
         Ok(())
     }
 
+    /// Nowhere in particular.
+    fn location(&self) -> Location {
+        Location::default()
+    }
+}
+
+impl FilesBeside for MemoryStorage {
     fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
         let mut images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         images.beside.insert(name.into(), bytes.into());
@@ -192,6 +198,7 @@ impl KeyringStorage for MemoryStorage {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
     fn lock(&self) -> Result<()> {
         (**self).lock()
@@ -218,6 +225,13 @@ impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
         (**self).forget_kept()
     }
 
+    fn location(&self) -> Location {
+        (**self).location()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<T: FilesBeside + ?Sized> FilesBeside for std::sync::Arc<T> {
     fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
         (**self).put_beside(name, bytes)
     }
@@ -232,13 +246,5 @@ impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
 
     fn remove_beside(&self, name: &str) -> Result<()> {
         (**self).remove_beside(name)
-    }
-
-    fn location(&self) -> [u8; 16] {
-        (**self).location()
-    }
-
-    fn directory(&self) -> Option<PathBuf> {
-        (**self).directory()
     }
 }

@@ -1,57 +1,78 @@
-//! From CMEK slots to the store key: wrapping, proving, choosing a slot.
+//! From CMEK slots to the store key: making a slot, proving it, choosing one.
 
 use std::sync::Arc;
 
-use super::body::Body;
+use super::body::{Body, KeptSlotKey};
 use super::format::{Image, Slot};
+use super::wrap::Wrap;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::FORMAT_VERSION;
-use crate::ids::{StoreId, StoreKeyId};
+use crate::ids::{SlotKeyId, StoreId, StoreKeyId};
 use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey};
-use crate::secret::{StoreKey, scrubbed_deeply};
+use crate::secret::{SlotKey, StoreKey, scrubbed_deeply};
+use crate::tags::Tags;
 
-pub(super) fn context(store_id: StoreId, store_key_id: StoreKeyId) -> WrapContext {
-    WrapContext { store_id, store_key_id, format_version: FORMAT_VERSION }
-}
-
-/// Wraps the store key and proves the blob by unwrapping it, before anything depends on
-/// it.
+/// Makes a slot with a new slot key, for the store that has this store key. The key
+/// service's blob is proven by unwrapping it, before anything depends on it.
 pub(super) fn wrap_slot(
     kms: &dyn Kms,
     name: &str,
-    key: &StoreKey,
-    context: &WrapContext,
+    store_id: StoreId,
+    store_key: (StoreKeyId, &StoreKey),
     now_ns: u64,
     deadline: Deadline,
-) -> Result<Slot> {
-    let wrapped = scrubbed_deeply(|| kms.wrap(key, context, deadline))?;
-    prove_slot(kms, wrapped, name, key, context, now_ns, deadline)
-}
-
-/// A slot of a wrapped key, once an unwrap gave the store key back.
-pub(super) fn prove_slot(
-    kms: &dyn Kms,
-    wrapped: WrappedKey,
-    name: &str,
-    key: &StoreKey,
-    context: &WrapContext,
-    now_ns: u64,
-    deadline: Deadline,
-) -> Result<Slot> {
-    let proof = scrubbed_deeply(|| kms.unwrap(&wrapped, context, deadline))?;
-    if !proof.same(key) {
-        return Err(Error::new(
-            ErrorKind::WrongStoreKey,
-            format!("{}: the key service does not return the key it wrapped", kms.key_uri()),
-        ));
-    }
-    Ok(Slot {
+) -> Result<(Slot, KeptSlotKey)> {
+    let (slot_key_id, slot_key) = (SlotKeyId::random()?, SlotKey::random()?);
+    let context = WrapContext { store_id, slot_key_id, version: WrapContext::VERSION };
+    let wrapped = scrubbed_deeply(|| kms.wrap(&slot_key, &context, deadline))?;
+    prove_wrapped(kms, &wrapped, &slot_key, &context, deadline)?;
+    let mut slot = Slot {
         name: name.into(),
         key_uri: kms.key_uri().as_str().into(),
         key_version: wrapped.key_version,
         created_ns: now_ns,
+        context_version: context.version,
+        slot_key_id: *slot_key_id.as_bytes(),
         blob: wrapped.blob,
-    })
+        store_key: Wrap::ERASED,
+        tags: Tags::default(),
+    };
+    slot.wrap_store_key(&slot_key, store_id, store_key)?;
+    Ok((slot, KeptSlotKey::new((slot_key_id, &slot_key), store_id, store_key)?))
+}
+
+/// Lets the newest version of a slot's customer's key wrap its slot key, which stays, and
+/// proves the blob like a new one.
+pub(super) fn rewrap_slot(
+    kms: &dyn Kms,
+    slot: &mut Slot,
+    store_id: StoreId,
+    slot_key: &SlotKey,
+    now_ns: u64,
+    deadline: Deadline,
+) -> Result<()> {
+    let context = slot.context(store_id);
+    let wrapped = scrubbed_deeply(|| kms.rewrap(&slot.wrapped(), &context, deadline))?;
+    prove_wrapped(kms, &wrapped, slot_key, &context, deadline)?;
+    (slot.key_version, slot.blob) = (wrapped.key_version, wrapped.blob);
+    slot.created_ns = now_ns;
+    Ok(())
+}
+
+fn prove_wrapped(
+    kms: &dyn Kms,
+    wrapped: &WrappedKey,
+    key: &SlotKey,
+    context: &WrapContext,
+    deadline: Deadline,
+) -> Result<()> {
+    let proof = scrubbed_deeply(|| kms.unwrap(wrapped, context, deadline))?;
+    if proof.same(key) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::WrongStoreKey,
+        format!("{}: the key service does not return the key it wrapped", kms.key_uri()),
+    ))
 }
 
 /// How the store key is looked for.
@@ -100,16 +121,16 @@ impl Search {
         image: &Image,
         kms: &[Arc<dyn Kms>],
     ) -> Result<(Arc<StoreKey>, Body), Refusal> {
-        let context = context(image.fixed.store_id, image.fixed.store_key_id);
         let mut first_error: Option<Error> = None;
         let candidates = self.candidates(&image.slots, kms);
         for (index, (slot, kms)) in candidates.iter().enumerate() {
             let left = u32::try_from(candidates.len() - index).unwrap_or(u32::MAX);
             let deadline = Deadline::after(self.deadline.remaining() / left);
+            let context = slot.context(image.fixed.store_id);
             let unwrapped = scrubbed_deeply(|| kms.unwrap(&slot.wrapped(), &context, deadline));
             let error = match unwrapped {
-                Ok(key) => match image.authenticate(&key) {
-                    Ok(body) => return Ok((Arc::new(key), body)),
+                Ok(slot_key) => match open(image, slot, &slot_key) {
+                    Ok(opened) => return Ok(opened),
                     Err(error) => error,
                 },
                 Err(error) if error.kind().denies_access() => {
@@ -160,6 +181,14 @@ impl Search {
     }
 }
 
+/// From a slot's key to the store key, and to what it authenticates.
+fn open(image: &Image, slot: &Slot, slot_key: &SlotKey) -> Result<(Arc<StoreKey>, Body)> {
+    let fixed = &image.fixed;
+    let key = slot.unwrap_store_key(slot_key, fixed.store_id, fixed.store_key_id)?;
+    let body = image.authenticate(&key)?;
+    Ok((Arc::new(key), body))
+}
+
 fn none_fits(slots: &[Slot]) -> Error {
     let uris: Vec<_> = slots.iter().map(|slot| slot.key_uri.as_str()).collect();
     let what =
@@ -167,8 +196,5 @@ fn none_fits(slots: &[Slot]) -> Error {
     KmsError::new(KmsErrorKind::Misconfigured, what).into()
 }
 
-impl Slot {
-    pub(super) fn wrapped(&self) -> WrappedKey {
-        WrappedKey { key_version: self.key_version.clone(), blob: self.blob.clone() }
-    }
-}
+#[cfg(test)]
+mod tests;

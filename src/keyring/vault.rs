@@ -114,9 +114,7 @@ impl Vault {
 }
 
 fn give_back(snapshot: &Snapshot, slot: &KeySlot) {
-    let mut id = [0; 16];
-    id.copy_from_slice(&slot.prefix[48..64]);
-    let entry = snapshot.unlocked.as_ref().and_then(|u| u.keys.get(&DataKeyId::from_bytes(id)));
+    let entry = snapshot.unlocked.as_ref().and_then(|u| u.keys.get(&slot.data_key_id()));
     if let Some(entry) = entry {
         slot.give_back(&derive(entry.key.expose(), Purpose::File, &[&slot.prefix]));
     }

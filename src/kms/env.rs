@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey, local};
-use crate::secret::{CmekParent, KEY_LEN, StoreKey};
+use crate::secret::{CmekParent, KEY_LEN, SlotKey};
 
 /// A customer's key in an environment variable: for CI and containers whose platform
 /// injects secrets so. Other processes of the same user can read it.
@@ -60,7 +60,7 @@ impl Kms for EnvKey {
 
     fn wrap(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         _deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -75,7 +75,7 @@ impl Kms for EnvKey {
         wrapped: &WrappedKey,
         context: &WrapContext,
         _deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
+    ) -> Result<SlotKey, KmsError> {
         local::unwrap(&self.parent()?, &wrapped.blob, context)
             .map_err(|e| e.with_key_uri(&self.uri))
     }

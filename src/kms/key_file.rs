@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey, local};
 use crate::error::{Error, Result};
-use crate::secret::{CmekParent, StoreKey};
+use crate::secret::{CmekParent, SlotKey};
 use crate::vfs::regular;
 
 /// Length of the id in front of the key.
@@ -120,7 +120,7 @@ impl Kms for KeyFile {
 
     fn wrap(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         _deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -135,7 +135,7 @@ impl Kms for KeyFile {
         wrapped: &WrappedKey,
         context: &WrapContext,
         _deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
+    ) -> Result<SlotKey, KmsError> {
         local::unwrap(&self.parent()?, &wrapped.blob, context)
             .map_err(|e| e.with_key_uri(&self.uri))
     }

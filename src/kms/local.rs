@@ -9,14 +9,14 @@ use zeroize::Zeroize;
 
 use super::{KmsError, KmsErrorKind, WrapContext};
 use crate::derive::{Purpose, derive};
-use crate::secret::{CmekParent, KEY_LEN, StoreKey};
+use crate::secret::{CmekParent, KEY_LEN, SlotKey};
 
 /// Salt, ciphertext and tag.
 pub(super) const BLOB_LEN: usize = 32 + KEY_LEN + 16;
 
 pub(super) fn wrap(
     parent: &CmekParent,
-    key: &StoreKey,
+    key: &SlotKey,
     context: &WrapContext,
 ) -> Result<[u8; BLOB_LEN], KmsError> {
     let mut blob = [0; BLOB_LEN];
@@ -37,14 +37,14 @@ pub(super) fn unwrap(
     parent: &CmekParent,
     blob: &[u8],
     context: &WrapContext,
-) -> Result<StoreKey, KmsError> {
+) -> Result<SlotKey, KmsError> {
     let refused = |what: &str| KmsError::new(KmsErrorKind::Integrity, what);
     if blob.len() != BLOB_LEN {
         return Err(refused("expected a wrapped key of 80 bytes"));
     }
     let (salt, sealed) = blob.split_at(32);
     let (info, derived) = derived(parent, context, salt);
-    let mut key = StoreKey::zeroed();
+    let mut key = SlotKey::zeroed();
     key.bytes_mut().copy_from_slice(&sealed[..KEY_LEN]);
     let mut tag = [0; 16];
     tag.copy_from_slice(&sealed[KEY_LEN..]);
@@ -56,7 +56,7 @@ pub(super) fn unwrap(
     );
     if opened.is_err() {
         key.bytes_mut().zeroize();
-        return Err(refused("another key wrapped this store key, or it was changed"));
+        return Err(refused("another key wrapped this slot key, or it was changed"));
     }
     Ok(key)
 }

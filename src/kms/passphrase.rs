@@ -4,7 +4,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey, local};
-use crate::secret::{CmekParent, KEY_LEN, StoreKey};
+use crate::secret::{CmekParent, KEY_LEN, SlotKey};
 
 /// RFC 9106 section 4, second recommended option: 64 MiB, 3 passes, 4 lanes.
 const DEFAULT: Cost = Cost { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
@@ -83,7 +83,7 @@ impl Kms for Passphrase {
 
     fn wrap(
         &self,
-        key: &StoreKey,
+        key: &SlotKey,
         context: &WrapContext,
         _deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
@@ -106,7 +106,7 @@ impl Kms for Passphrase {
         wrapped: &WrappedKey,
         context: &WrapContext,
         _deadline: Deadline,
-    ) -> Result<StoreKey, KmsError> {
+    ) -> Result<SlotKey, KmsError> {
         let refuse =
             |what: &str| KmsError::new(KmsErrorKind::Integrity, what).with_key_uri(&self.uri);
         let Some((prefix, sealed)) = wrapped.blob.split_at_checked(PREFIX_LEN) else {

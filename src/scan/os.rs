@@ -12,9 +12,10 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::queue::Queue;
-use super::{Found, Shared, Visitor, What, is_reserved, thread_count};
+use super::{Found, Shared, Visitor, What, is_staging, thread_count};
 use crate::error::{Error, ErrorKind};
 use crate::header::HEADER_LEN;
+use crate::names::{KEYRING_FILE, is_keyring_name};
 use crate::vfs::{EntryKind, FileStat};
 
 /// Bytes of names handed to a thread at once: some hundred files.
@@ -25,15 +26,31 @@ const QUEUE_LEN_MAX: usize = 64;
 const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 enum Work {
-    /// A directory to list; a root must be there.
-    Directory { path: PathBuf, root: bool },
+    Directory {
+        path: PathBuf,
+        role: Role,
+    },
     /// Files of an open directory, each name ended by a zero byte.
-    Files { dir: Arc<Directory>, names: Vec<u8> },
+    Files {
+        dir: Arc<Directory>,
+        names: Vec<u8>,
+    },
+}
+
+/// What a directory to list is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It must be there, and its keyring is the store's.
+    Root,
+    Below,
+    /// It holds the links of a running backup.
+    Staging,
 }
 
 struct Directory {
     path: PathBuf,
     fd: OwnedFd,
+    role: Role,
 }
 
 pub(super) fn scan<V: Visitor>(
@@ -41,7 +58,7 @@ pub(super) fn scan<V: Visitor>(
     shared: &Shared<'_>,
     visitor: &(impl Fn() -> V + Sync),
 ) -> Vec<V> {
-    let roots = roots.iter().map(|path| Work::Directory { path: path.clone(), root: true });
+    let roots = roots.iter().map(|path| Work::Directory { path: path.clone(), role: Role::Root });
     let queue = Queue::new(roots);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..thread_count())
@@ -50,9 +67,9 @@ pub(super) fn scan<V: Visitor>(
                     let mut visitor = visitor();
                     let mut start = vec![0; HEADER_LEN];
                     queue.work(|work| match work {
-                        Work::Directory { path, root } => {
+                        Work::Directory { path, role } => {
                             if let Err(error) =
-                                list(path, root, &queue, shared, &mut start, &mut visitor)
+                                list(path, role, &queue, shared, &mut start, &mut visitor)
                             {
                                 shared.fail(error);
                             }
@@ -76,7 +93,7 @@ pub(super) fn scan<V: Visitor>(
 
 fn list<V: Visitor>(
     path: PathBuf,
-    root: bool,
+    role: Role,
     queue: &Queue<Work>,
     shared: &Shared<'_>,
     start: &mut [u8],
@@ -85,6 +102,7 @@ fn list<V: Visitor>(
     let fail = |path: &Path, errno: Errno| {
         Error::io("the directory cannot be listed", errno.into()).with_path(path)
     };
+    let root = role == Role::Root;
     let flags = if root { OFlags::DIRECTORY | OFlags::CLOEXEC } else { FLAGS | OFlags::DIRECTORY };
     let fd = match rustix::fs::open(&path, flags, Mode::empty()) {
         Ok(fd) => fd,
@@ -92,7 +110,12 @@ fn list<V: Visitor>(
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !root => return Ok(()),
         Err(errno) => return Err(fail(&path, errno)),
     };
-    let dir = Arc::new(Directory { path, fd });
+    if role == Role::Below && has_keyring(&fd).map_err(|errno| fail(&path, errno))? {
+        visitor.nested(&path);
+        return Ok(());
+    }
+    let dir = Arc::new(Directory { path, fd, role });
+    let mut links = Vec::new();
     let mut names = Vec::with_capacity(BATCH_LEN);
     let mut hand_over = |names: Vec<u8>| {
         let work = Work::Files { dir: dir.clone(), names };
@@ -101,15 +124,18 @@ fn list<V: Visitor>(
         }
     };
     let mut each = |name: &CStr, file_type: FileType| {
+        let path = || path_in(&dir, name);
         match file_type {
+            FileType::Directory if is_staging(name.to_bytes()) => {
+                queue.push(Work::Directory { path: path(), role: Role::Staging }, usize::MAX);
+            }
+            _ if is_keyring_name(name.to_bytes()) => {}
+            // Directories always wait: taking one inside another would recurse.
             FileType::Directory => {
-                let path = dir.path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
-                // Directories always wait: taking one inside another would recurse.
-                queue.push(Work::Directory { path, root: false }, usize::MAX);
+                queue.push(Work::Directory { path: path(), role: Role::Below }, usize::MAX);
             }
-            FileType::RegularFile if !is_reserved(name.to_bytes()) => {
-                names.extend_from_slice(name.to_bytes_with_nul());
-            }
+            FileType::RegularFile => names.extend_from_slice(name.to_bytes_with_nul()),
+            FileType::Symlink => links.push(path()),
             _ => {}
         }
         if names.len() >= BATCH_LEN - 256 {
@@ -120,7 +146,22 @@ fn list<V: Visitor>(
     if !names.is_empty() {
         hand_over(names);
     }
+    if role != Role::Staging {
+        links.iter().for_each(|link| visitor.link(link));
+    }
     Ok(())
+}
+
+fn path_in(dir: &Directory, name: &CStr) -> PathBuf {
+    dir.path.join(std::ffi::OsStr::from_bytes(name.to_bytes()))
+}
+
+fn has_keyring(dir: &OwnedFd) -> Result<bool, Errno> {
+    match rustix::fs::statat(dir, KEYRING_FILE, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Calls `each` for every entry but `.` and `..`, its type resolved.
@@ -172,6 +213,11 @@ fn read_files<V: Visitor>(
         let (stat, what) = match read_file(&dir.fd, name, start) {
             Ok(Some(found)) => found,
             Ok(None) => continue,
+            // A link took the file's place since the directory was listed.
+            Err(Errno::LOOP) if dir.role != Role::Staging => {
+                visitor.link(&path_in(dir, name));
+                continue;
+            }
             Err(errno) => {
                 let kind = ErrorKind::Io(io::Error::from(errno).kind());
                 (FileStat::default(), What::Unreadable(kind))
@@ -179,7 +225,11 @@ fn read_files<V: Visitor>(
         };
         files += 1;
         bytes += stat.len;
-        visitor.file(&Found { dir: &dir.path, name: name.to_bytes(), stat, what });
+        let found = Found { dir: &dir.path, name: name.to_bytes(), stat, what };
+        match dir.role {
+            Role::Staging => visitor.staged(&found),
+            _ => visitor.file(&found),
+        }
     }
     visitor.flush();
     shared.add(files, bytes);
@@ -195,7 +245,7 @@ fn read_file(
     let flags = FLAGS | OFlags::NONBLOCK;
     let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Ok(fd) => fd,
-        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+        Err(Errno::NOENT | Errno::NXIO) => return Ok(None),
         Err(errno) => return Err(errno),
     };
     let stat = rustix::fs::fstat(&fd)?;
@@ -229,5 +279,6 @@ fn file_stat(stat: &rustix::fs::Stat) -> FileStat {
         links: stat.st_nlink as u64,
         modified_ns: modified_ns.saturating_add(stat.st_mtime_nsec as i64),
         mode: stat.st_mode as u32,
+        owner: Some((stat.st_uid, stat.st_gid)),
     }
 }

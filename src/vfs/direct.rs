@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{DirEntry, FORKED, FileStat, OsVfs, ReadFile, Vfs, WriteFile};
+use super::os::FORKED;
+use super::{Attributes, DirEntry, FileStat, Links, OsVfs, ReadFile, Rename, Vfs, WriteFile, os};
 use crate::process::Process;
 
 /// Alignment of addresses, offsets and lengths in bytes: that of every block device in
@@ -36,6 +37,7 @@ fn pages(count: usize) -> Box<[Page]> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DirectVfs;
 
+#[deny(clippy::missing_trait_methods)]
 impl Vfs for DirectVfs {
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
         let mut options = OpenOptions::new();
@@ -45,12 +47,24 @@ impl Vfs for DirectVfs {
         Ok(Box::new(DirectWriter { file, pages, filled: 0, offset: 0, process }))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        Ok(Box::new(DirectReader(super::open(path, OFlags::DIRECT)?)))
+    fn open(&self, path: &Path, links: Links) -> io::Result<Box<dyn ReadFile>> {
+        Ok(Box::new(DirectReader(os::regular(os::open(
+            path,
+            links,
+            OFlags::DIRECT | OFlags::NONBLOCK,
+        )?)?)))
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsVfs.rename(from, to)
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        OsVfs.stat(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        OsVfs.list(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path, how: Rename) -> io::Result<()> {
+        OsVfs.rename(from, to, how)
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -61,8 +75,12 @@ impl Vfs for DirectVfs {
         OsVfs.remove(path)
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        OsVfs.list(dir)
+    fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {
+        OsVfs.create_dir(dir, mode)
+    }
+
+    fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
+        OsVfs.set_attributes(path, attributes)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -73,36 +91,8 @@ impl Vfs for DirectVfs {
         OsVfs.lock(path)
     }
 
-    fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        OsVfs.stat(path)
-    }
-
-    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
-        OsVfs.exchange(one, other)
-    }
-
-    fn copy_owner_and_mode(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsVfs.copy_owner_and_mode(from, to)
-    }
-
-    fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {
-        OsVfs.create_dir(dir, mode)
-    }
-
-    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        OsVfs.remove_dir(dir)
-    }
-
-    fn set_mode_and_modified(&self, path: &Path, mode: u32, ns: i64) -> io::Result<()> {
-        OsVfs.set_mode_and_modified(path, mode, ns)
-    }
-
-    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
-        OsVfs.canonical(dir)
-    }
-
-    fn is_os(&self) -> bool {
-        true
+    fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
+        OsVfs.canonical(path)
     }
 }
 

@@ -33,7 +33,8 @@ fn a_pipe_is_no_file_and_no_lock() {
     for vfs in file_systems() {
         let path = dir.path().join(format!("{vfs:?}"));
         pipe(&path);
-        let refused = at_once(move || [vfs.open(&path).err(), vfs.lock(&path).err()]);
+        let refused =
+            at_once(move || [vfs.open(&path, Links::Follow).err(), vfs.lock(&path).err()]);
         assert!(refused.iter().all(Option::is_some), "{refused:?}");
     }
 }

@@ -2,12 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
 
-use atrest::keyring::{AccessState, AuditKind, Grace, KeyringStorage, MemoryStorage, Options};
+use atrest::keyring::{
+    AccessState, AuditKind, FilesBeside, Grace, KeyringStorage, MemoryStorage, Options,
+};
 use atrest::kms::{Kms, KmsErrorKind};
-use atrest::{EncryptedFs, ErrorKind, FileKind, Keyring, PlaintextPolicy};
+use atrest::{ErrorKind, FileKind, Keyring, PlaintextPolicy};
 
-use crate::scripted::{ManualClock, ScriptedKms, options};
+use crate::support::options;
+use atrest_testkit::{ManualClock, Mode, ScriptedKms};
 
 use AccessState::*;
 
@@ -28,7 +32,7 @@ fn store(name: &str) -> Store {
 impl Store {
     /// What the background thread does, `seconds` later.
     fn after(&self, seconds: u64) -> AccessState {
-        self.clock.advance(seconds);
+        self.clock.advance(Duration::from_secs(seconds));
         drop(self.keyring.maintain());
         self.keyring.access().status().state
     }
@@ -135,7 +139,7 @@ fn a_key_is_not_rotated_while_its_service_is_silent() {
     let keyring = Keyring::create(storage, kms.clone(), with).unwrap();
     let before = keyring.keys().active_id().unwrap();
     kms.fail(KmsErrorKind::Unreachable);
-    clock.advance(31 * 86_400);
+    clock.advance(Duration::from_secs(31 * 86_400));
     keyring.maintain().unwrap();
     assert_eq!(keyring.access().status().state, Unreachable);
     assert_eq!(keyring.keys().active_id().unwrap(), before);
@@ -144,7 +148,7 @@ fn a_key_is_not_rotated_while_its_service_is_silent() {
         ErrorKind::Kms(KmsErrorKind::Unreachable)
     );
     kms.fail(None);
-    clock.advance(67);
+    clock.advance(Duration::from_secs(67));
     keyring.maintain().unwrap();
     assert_ne!(keyring.keys().active_id().unwrap(), before);
 }
@@ -161,12 +165,12 @@ fn a_slot_that_denied_is_not_replaced_by_the_next_when_it_falls_silent() {
     store.kms.fail(KmsErrorKind::AccessDenied);
     assert_eq!(store.after(331), Suspect);
     store.kms.fail(KmsErrorKind::Unreachable);
-    let asked = other.unwraps.load(Ordering::SeqCst);
+    let asked = other.unwraps();
     assert_eq!(store.after(16), Suspect);
     assert_eq!(store.after(300), Suspended);
     assert_eq!(store.after(67), Suspended);
     assert!(store.keyring.access().restore().is_err());
-    assert_eq!(other.unwraps.load(Ordering::SeqCst), asked);
+    assert_eq!(other.unwraps(), asked);
     store.kms.fail(None);
     assert_eq!(store.after(67), Restored);
 }
@@ -174,28 +178,28 @@ fn a_slot_that_denied_is_not_replaced_by_the_next_when_it_falls_silent() {
 #[test]
 fn a_wrong_key_a_panic_and_a_call_that_never_returns_count_as_no_answer() {
     let store = store("liar");
-    store.kms.lie();
+    store.kms.set(Mode::Garbage);
     assert_eq!(store.after(331), Unreachable);
     assert_eq!(store.keyring.access().status().kms_error, Some(KmsErrorKind::Integrity));
 
     let store = self::store("panics");
-    store.kms.panic();
+    store.kms.set(Mode::Panic);
     assert_eq!(store.after(331), Unreachable);
     assert_eq!(store.keyring.access().status().kms_error, Some(KmsErrorKind::Protocol));
 
     let clock = ManualClock::new();
     let (storage, kms) = (Arc::new(MemoryStorage::new()), ScriptedKms::new("stuck"));
     let mut with = options(&clock);
-    with.access.check_deadline = std::time::Duration::from_millis(50);
+    with.access.check_deadline = Duration::from_millis(50);
     let keyring = Keyring::create(storage, kms.clone(), with).unwrap();
     let barrier = Arc::new(Barrier::new(2));
     kms.meet(&barrier);
     assert_eq!(keyring.access().check_now().state, Unreachable);
     // Still under way: no second call beside it.
-    let asked = kms.unwraps.load(Ordering::SeqCst);
-    clock.advance(3601);
+    let asked = kms.unwraps();
+    clock.advance(Duration::from_secs(3601));
     assert_eq!(keyring.access().check_now().state, Suspended);
-    assert_eq!(kms.unwraps.load(Ordering::SeqCst), asked);
+    assert_eq!(kms.unwraps(), asked);
     barrier.wait();
     barrier.wait();
 }
@@ -207,9 +211,9 @@ fn revoking_on_request_is_remembered_until_restored_on_request() {
     assert!(store.keyring.access().status().revoked_on_request);
     assert!(!store.serves());
     // The service would still give the key; nobody asks it.
-    let asked = store.kms.unwraps.load(Ordering::SeqCst);
+    let asked = store.kms.unwraps();
     assert_eq!(store.after(1000), Revoked);
-    assert_eq!(store.kms.unwraps.load(Ordering::SeqCst), asked);
+    assert_eq!(store.kms.unwraps(), asked);
     assert_eq!(store.open(), Err(ErrorKind::CmekRevoked));
     let read =
         Keyring::open_read_only(store.storage.clone(), store.kms.clone(), options(&store.clock));
@@ -430,7 +434,7 @@ fn no_file_keeps_a_key_through_a_revocation_however_it_was_opened() {
 fn the_background_thread_notices_by_itself() {
     let (storage, kms) = (Arc::new(MemoryStorage::new()), ScriptedKms::new("thread"));
     let mut with = Options::default();
-    let ms = std::time::Duration::from_millis;
+    let ms = Duration::from_millis;
     with.access.check_interval = ms(10);
     with.access.recovery_interval = ms(10);
     with.access.confirm_over = ms(20);
@@ -463,7 +467,7 @@ fn writers_readers_and_plaintext_files_stop_and_go_on_together() {
     let keyring = Keyring::create(storage, kms, Options::default().allowing_plaintext()).unwrap();
     assert_eq!(keyring.settings().plaintext, PlaintextPolicy::Allow);
     assert_eq!(keyring.audit().events().unwrap()[0].what, AuditKind::Enabled);
-    let fs = EncryptedFs::new(keyring);
+    let fs = atrest::Store::over(keyring).unwrap().files().clone();
     let old = fs.open(dir.path().join("old.sst")).unwrap();
     let path = dir.path().join("new.log");
     let mut writer = fs.create_new(&path, FileKind::Log).unwrap();

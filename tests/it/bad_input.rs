@@ -8,19 +8,19 @@ use std::sync::Arc;
 use atrest::error::KmsErrorKind;
 use atrest::keyring::{DirectoryStorage, KeyringStorage, MemoryStorage};
 use atrest::{
-    EncryptedFs, ErrorKind, Expect, FileId, FileKind, FileSpec, Header, Keyring, PlaintextPolicy,
-    Settings, Suite,
+    ErrorKind, Expect, FileId, FileKind, FileSpec, Header, Keyring, PlaintextPolicy, Settings,
+    Suite,
 };
 
-use crate::mem_fs::MemFs;
 use crate::support::{
-    DIR, Mode, TestKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create, mem_open,
-    mem_storage, write_file,
+    DIR, Mode, ScriptedKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create,
+    mem_open, mem_storage, write_file,
 };
+use atrest_testkit::MemFs;
 
 /// A store in memory with one file.
-fn base() -> (MemFs, Arc<TestKms>) {
-    let (mem, kms) = (MemFs::new(), TestKms::new(1));
+fn base() -> (MemFs, Arc<ScriptedKms>) {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
     let fs = mem_create(&mem, &kms).unwrap();
     write_file(&fs, "file").unwrap();
     (killed(&mem, fs), kms)
@@ -71,7 +71,7 @@ fn a_wrong_customers_key_is_refused() {
     let (mem, kms) = base();
     let before = mem.files();
     let integrity = ErrorKind::Kms(KmsErrorKind::Integrity);
-    assert_eq!(kind(mem_open(&mem, &TestKms::new(2))), integrity);
+    assert_eq!(kind(mem_open(&mem, &ScriptedKms::new(2))), integrity);
     kms.set(Mode::Garbage);
     assert_eq!(kind(mem_open(&mem, &kms)), ErrorKind::WrongStoreKey);
     for failure in [KmsErrorKind::Unreachable, KmsErrorKind::KeyDisabled, KmsErrorKind::NotFound] {
@@ -229,7 +229,7 @@ fn a_read_only_directory_is_readable() {
         std::fs::remove_file(store.data().join("probe")).unwrap();
     }
     let keyring = Keyring::open_read_only(store.storage(), store.kms(), manual()).unwrap();
-    EncryptedFs::new(keyring).open(&path).unwrap();
+    atrest::Store::over(keyring).unwrap().files().clone().open(&path).unwrap();
     mode(0o700);
     assert_eq!(store.contents(), before);
     assert!(!store.data().join("KEYRING.lock").exists(), "a reader wrote a lock file");
@@ -255,7 +255,10 @@ fn a_full_file_system_leaves_the_store_as_it_was() {
         }
     }
     let _mounted = Mounted(store.data());
-    let fs = EncryptedFs::new(Keyring::create(store.storage(), store.kms(), manual()).unwrap());
+    let fs = atrest::Store::over(Keyring::create(store.storage(), store.kms(), manual()).unwrap())
+        .unwrap()
+        .files()
+        .clone();
     let path = store.data().join("file");
     let mut writer = fs.create_new(&path, FileKind::Table).unwrap();
     writer.append(b"bytes").unwrap();
@@ -280,7 +283,7 @@ fn a_full_file_system_leaves_the_store_as_it_was() {
     fs.keyring().keys().rotate().unwrap();
     drop(fs);
     let keyring = Keyring::open(store.storage(), store.kms(), manual()).unwrap();
-    EncryptedFs::new(keyring).open(&path).unwrap();
+    atrest::Store::over(keyring).unwrap().files().clone().open(&path).unwrap();
 }
 
 #[test]
@@ -387,7 +390,7 @@ fn a_suite_below_the_minimum_is_refused() {
     let (mem, kms) = base();
     let fs = mem_open(&mem, &kms).unwrap();
     let mut settings = Settings::default();
-    settings.minimum_suite = Suite::Aes256GcmChunks;
+    settings.require_authenticated = true;
     fs.keyring().keys().configure(&settings).unwrap();
     assert_eq!(kind(fs.open(in_dir("file"))), ErrorKind::SuiteTooWeak);
     let before = mem.files();

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use atrest::keyring::MemoryStorage;
 use atrest::{EncryptedFs, ErrorKind, FileKind, Keyring};
 
-use crate::mem_fs::MemFs;
 use crate::support::{
-    TestClock, TestKms, in_dir, killed, kind, manual, mem_create, mem_open, mem_storage,
+    DIR, ManualClock, ScriptedKms, in_dir, killed, kind, manual, mem_create, mem_open, mem_storage,
+    ns,
 };
+use atrest_testkit::MemFs;
 
 const LEN: u64 = 5000;
 
@@ -19,7 +20,7 @@ fn write(fs: &EncryptedFs, name: &str) {
 }
 
 /// Of the first data key, by what is on disk.
-fn stored(mem: &MemFs, kms: &Arc<TestKms>) -> u64 {
+fn stored(mem: &MemFs, kms: &Arc<ScriptedKms>) -> u64 {
     let keyring = Keyring::open_read_only(mem_storage(&mem.fork()), kms.clone(), manual()).unwrap();
     keyring.status().data_keys[0].encrypted_bytes
 }
@@ -30,11 +31,11 @@ fn generation(mem: &MemFs) -> u64 {
 
 #[test]
 fn a_clean_end_keeps_the_exact_count_with_one_commit() {
-    let (mem, kms) = (MemFs::new(), TestKms::new(1));
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
     let fs = mem_create(&mem, &kms).unwrap();
     write(&fs, "one");
     assert_eq!((stored(&mem, &kms), generation(&mem)), (0, 1));
-    fs.close().unwrap();
+    atrest::Store::from(fs).close().unwrap();
     assert_eq!((stored(&mem, &kms), generation(&mem)), (LEN, 2));
     // The last handle, whichever it is, with a writer that is dropped and not finished.
     let fs = mem_open(&mem, &kms).unwrap();
@@ -49,10 +50,10 @@ fn a_clean_end_keeps_the_exact_count_with_one_commit() {
     let fs = mem_open(&mem, &kms).unwrap();
     // Nothing to keep, nothing written.
     mem.clear_log();
-    fs.close().unwrap();
+    atrest::Store::from(fs).close().unwrap();
     drop(mem_open(&mem, &kms).unwrap());
     assert_eq!(generation(&mem), 3);
-    let appended = mem.log().iter().any(|op| matches!(op, crate::mem_fs::Op::Append(..)));
+    let appended = mem.log().iter().any(|op| matches!(op, atrest_testkit::mem_fs::Op::Append(..)));
     assert!(!appended, "{:?}", mem.log());
     // Read-only.
     let keyring = Keyring::open_read_only(mem_storage(&mem), kms.clone(), manual()).unwrap();
@@ -63,12 +64,12 @@ fn a_clean_end_keeps_the_exact_count_with_one_commit() {
 
 #[test]
 fn the_background_thread_does_not_keep_the_last_handle_from_counting() {
-    let (mem, kms) = (MemFs::new(), TestKms::new(1));
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
     for round in 1..=20 {
         let storage = mem_storage(&mem);
         let options = atrest::Options::default();
         let keyring = Keyring::open_or_create(storage, kms.clone(), options).unwrap();
-        let fs = EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()));
+        let fs = atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone();
         write(&fs, &round.to_string());
         drop(fs);
         assert_eq!(stored(&mem, &kms), round * LEN);
@@ -77,21 +78,21 @@ fn the_background_thread_does_not_keep_the_last_handle_from_counting() {
 
 #[test]
 fn a_killed_process_loses_an_hour_and_never_counts_too_much() {
-    let (mem, kms, clock) = (MemFs::new(), TestKms::new(1), TestClock::new());
+    let (mem, kms, clock) = (MemFs::new(DIR), ScriptedKms::new(1), ManualClock::new());
     let mut options = manual();
     options.clock = clock.clone();
     let keyring = Keyring::create(mem_storage(&mem), kms.clone(), options.clone()).unwrap();
-    let fs = EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()));
+    let fs = atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone();
     write(&fs, "one");
     const HOUR_NS: u64 = 3600 * 1_000_000_000;
-    clock.forward(HOUR_NS - 1);
+    clock.advance(ns(HOUR_NS - 1));
     fs.keyring().maintain().unwrap();
     assert_eq!((stored(&mem, &kms), generation(&mem)), (0, 1));
-    clock.forward(1);
+    clock.advance(ns(1));
     fs.keyring().maintain().unwrap();
     assert_eq!((stored(&mem, &kms), generation(&mem)), (LEN, 2));
     // Nothing more: nothing to commit.
-    clock.forward(HOUR_NS);
+    clock.advance(ns(HOUR_NS));
     fs.keyring().maintain().unwrap();
     assert_eq!(generation(&mem), 2);
     write(&fs, "two");
@@ -101,7 +102,7 @@ fn a_killed_process_loses_an_hour_and_never_counts_too_much() {
         let fork = mem.fork();
         let fs = mem_open(&fork, &kms).unwrap();
         write(&fs, "three");
-        fs.close().unwrap();
+        atrest::Store::from(fs).close().unwrap();
         fork.log().len()
     };
     for at in 0..=count {
@@ -110,7 +111,7 @@ fn a_killed_process_loses_an_hour_and_never_counts_too_much() {
         let Ok(fs) = mem_open(&stopped, &kms) else { continue };
         let Ok(mut writer) = fs.create_new(in_dir("three"), FileKind::Table) else { continue };
         let written = writer.append(&[7; LEN as usize]).and_then(|()| writer.finish());
-        let closed = fs.close();
+        let closed = atrest::Store::from(fs).close();
         for (crash, left) in stopped.crashes() {
             let stored = stored(&left, &kms);
             println!("stopped at {at}, {crash:?}: {stored}");
@@ -125,11 +126,11 @@ fn a_killed_process_loses_an_hour_and_never_counts_too_much() {
 
 #[test]
 fn closing_does_not_fail_when_keys_are_withdrawn_and_tells_of_other_faults() {
-    let (mem, kms) = (MemFs::new(), TestKms::new(1));
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
     let fs = mem_create(&mem, &kms).unwrap();
     write(&fs, "one");
     mem.room(Some(0));
-    assert!(matches!(kind(fs.clone().close()), ErrorKind::Io(_)));
+    assert!(matches!(kind(atrest::Store::from(fs.clone()).close()), ErrorKind::Io(_)));
     mem.room(None);
     // The file is open for writing while keys are withdrawn and given back.
     let mut writer = fs.create_new(in_dir("two"), FileKind::Table).unwrap();
@@ -138,19 +139,19 @@ fn closing_does_not_fail_when_keys_are_withdrawn_and_tells_of_other_faults() {
     fs.keyring().access().restore().unwrap();
     writer.append(&[7; LEN as usize]).unwrap();
     writer.finish().unwrap();
-    fs.clone().close().unwrap();
+    atrest::Store::from(fs.clone()).close().unwrap();
     assert_eq!(stored(&mem, &kms), 3 * LEN);
     write(&fs, "three");
     fs.keyring().access().revoke().unwrap();
     let before = mem.files();
-    fs.close().unwrap();
+    atrest::Store::from(fs).close().unwrap();
     assert_eq!(mem.files(), before);
 }
 
 #[test]
 fn a_drop_waits_for_no_network() {
     // A storage without a local directory is committed by `close` alone.
-    let (storage, kms) = (Arc::new(MemoryStorage::new()), TestKms::new(1));
+    let (storage, kms) = (Arc::new(MemoryStorage::new()), ScriptedKms::new(1));
     let encrypt = |keyring: &Keyring| {
         let mut encryptor = keyring.encryptor(FileKind::Table).unwrap();
         encryptor.append(&[7; LEN as usize], &mut Vec::new()).unwrap();

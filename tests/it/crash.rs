@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use atrest::keyring::Access;
 use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
 
-use crate::mem_fs::{MemFs, Op};
 use crate::support::{
-    TestKms, check_file, in_dir, killed, kind, manual, mem_create, mem_open, mem_storage,
+    DIR, ScriptedKms, check_file, in_dir, killed, kind, manual, mem_create, mem_open, mem_storage,
     write_file,
 };
+use atrest_testkit::MemFs;
+use atrest_testkit::mem_fs::{After, Op, kill_everywhere};
 
 /// What changes the keyring. The key service of `2` is the one that takes over.
 type Change = fn(&EncryptedFs) -> Result<(), Error>;
@@ -16,16 +18,16 @@ type Change = fn(&EncryptedFs) -> Result<(), Error>;
 const CHANGES: [(&str, Change); 6] = [
     ("data key", |fs| fs.keyring().keys().rotate().map(drop)),
     ("store key", |fs| fs.keyring().keys().rotate_store_key().map(drop)),
-    ("cmek", |fs| fs.keyring().slots().rotate(TestKms::new(2))),
-    ("slot", |fs| fs.keyring().slots().add("two", TestKms::new(2))),
+    ("cmek", |fs| fs.keyring().slots().rotate(ScriptedKms::new(2))),
+    ("slot", |fs| fs.keyring().slots().add("two", ScriptedKms::new(2))),
     ("rewrap", |fs| fs.keyring().slots().rewrap(None).map(drop)),
-    ("local key", |fs| fs.keyring().slots().disable_cmek(TestKms::new(2))),
+    ("local key", |fs| fs.keyring().slots().disable_cmek(ScriptedKms::new(2))),
 ];
 
 /// A store of generation 3 with a file under each of its data keys.
 fn base() -> MemFs {
-    let mem = MemFs::new();
-    let fs = mem_create(&mem, &TestKms::new(1)).unwrap();
+    let mem = MemFs::new(DIR);
+    let fs = mem_create(&mem, &ScriptedKms::new(1)).unwrap();
     write_file(&fs, "one").unwrap();
     fs.keyring().keys().rotate().unwrap();
     fs.keyring().keys().rotate().unwrap();
@@ -34,9 +36,9 @@ fn base() -> MemFs {
 }
 
 fn open_with_any(mem: &MemFs) -> EncryptedFs {
-    let kms: Vec<Arc<dyn atrest::kms::Kms>> = vec![TestKms::new(1), TestKms::new(2)];
+    let kms: Vec<Arc<dyn atrest::kms::Kms>> = vec![ScriptedKms::new(1), ScriptedKms::new(2)];
     let keyring = Keyring::open(mem_storage(mem), kms, manual()).unwrap();
-    EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()))
+    atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone()
 }
 
 /// The store opens in the old or the new generation with all its files, takes another
@@ -68,7 +70,7 @@ fn a_file_system_without_hard_links_keeps_copies_of_older_images() {
         crash_in(&base, name, change);
     }
     let before = base.files();
-    let fs = mem_open(&base, &TestKms::new(1)).unwrap();
+    let fs = mem_open(&base, &ScriptedKms::new(1)).unwrap();
     fs.keyring().keys().rotate().unwrap();
     let after = base.files();
     assert_eq!(after["KEYRING.3"], before["KEYRING"]);
@@ -81,52 +83,46 @@ fn a_file_system_without_hard_links_keeps_copies_of_older_images() {
         base.files().into_keys().filter(|name| name.starts_with("KEYRING.")).collect();
     assert!(left.iter().all(|name| name == "KEYRING.lock"), "{left:?}");
     // A new store too.
-    let mem = MemFs::new();
+    let mem = MemFs::new(DIR);
     mem.without_links();
-    let fs = mem_create(&mem, &TestKms::new(1)).unwrap();
+    let fs = mem_create(&mem, &ScriptedKms::new(1)).unwrap();
     fs.keyring().keys().rotate().unwrap();
 }
 
 fn crash_in(base: &MemFs, name: &str, change: Change) {
-    let mut steps = 0;
-    loop {
-        let mem = base.fork();
-        mem.stop_at(steps);
-        let fs = mem_open(&mem, &TestKms::new(1));
-        let changed = fs.as_ref().is_ok_and(|fs| change(fs).is_ok());
-        for (crash, after) in mem.crashes() {
-            println!("{name}, stopped at {steps}, {crash:?}");
-            // An older image is never a torn one.
-            for (image, bytes) in after.files() {
-                let old = image.strip_prefix("KEYRING.").is_some_and(|n| n.len() == 1);
-                let base = base.files();
-                assert!(!old || base.values().any(|old| *old == bytes), "{image}");
-            }
-            // A change that was reported done is durable.
-            let generations: &[u64] = if changed { &[4] } else { &[3, 4] };
-            check(&after, &["one", "two"], generations);
+    let run = |mem: &MemFs| -> Result<_, Error> {
+        let fs = mem_open(mem, &ScriptedKms::new(1))?;
+        change(&fs)?;
+        Ok(fs)
+    };
+    let steps = kill_everywhere(base, run, |after| {
+        println!("{name}, stopped at {}, {:?}", after.step, after.crash);
+        // An older image is never a torn one.
+        for (image, bytes) in after.fs.files() {
+            let old = image.strip_prefix("KEYRING.").is_some_and(|n| n.len() == 1);
+            let base = base.files();
+            assert!(!old || base.values().any(|old| *old == bytes), "{image}");
         }
-        if changed {
-            break;
-        }
-        steps += 1;
-    }
+        // A change that was reported done is durable.
+        let generations: &[u64] = if after.done { &[4] } else { &[3, 4] };
+        check(&after.fs, &["one", "two"], generations);
+    });
     assert!(steps > 10, "{name}: only {steps} steps");
 }
 
 #[test]
 fn a_crash_in_creation_leaves_no_keyring_or_a_whole_one() {
-    creation(&MemFs::new(), |mem| mem_create(mem, &TestKms::new(1)));
+    creation(&MemFs::new(DIR), |mem| mem_create(mem, &ScriptedKms::new(1)));
 }
 
 #[test]
 fn a_crash_while_encryption_is_switched_on_leaves_the_plaintext_and_another_try() {
-    let base = MemFs::new();
+    let base = MemFs::new(DIR);
     base.put(&in_dir("plain"), b"plain");
     let enable = |mem: &MemFs| -> Result<_, Error> {
         let keyring =
-            Keyring::create(mem_storage(mem), TestKms::new(1), manual().allowing_plaintext())?;
-        Ok(EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())))
+            Keyring::create(mem_storage(mem), ScriptedKms::new(1), manual().allowing_plaintext())?;
+        Ok(atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone())
     };
     creation(&base, |mem| {
         let fs = enable(mem);
@@ -135,7 +131,7 @@ fn a_crash_while_encryption_is_switched_on_leaves_the_plaintext_and_another_try(
             // Done again, or done already; never on with the plaintext refused.
             let fs = enable(&after.fork()).or_else(|error| {
                 assert_eq!(error.kind(), ErrorKind::KeyringExists);
-                mem_open(&after, &TestKms::new(1))
+                mem_open(&after, &ScriptedKms::new(1))
             });
             check_file(&fs.unwrap(), "plain");
         }
@@ -144,31 +140,21 @@ fn a_crash_while_encryption_is_switched_on_leaves_the_plaintext_and_another_try(
 }
 
 fn creation(base: &MemFs, create: impl Fn(&MemFs) -> Result<EncryptedFs, Error>) {
-    let mut steps = 0;
-    loop {
-        let mem = base.fork();
-        mem.stop_at(steps);
-        let created = create(&mem).is_ok();
-        for (crash, after) in mem.crashes() {
-            println!("stopped at {steps}, {crash:?}");
-            let again =
-                Keyring::open_or_create(mem_storage(&after), TestKms::new(1), manual()).unwrap();
-            assert_eq!(again.anchor().generation, 1);
-            drop(again);
-            assert!(!created || !after.files().is_empty());
-            mem_open(&after, &TestKms::new(1)).unwrap();
-        }
-        if created {
-            break;
-        }
-        steps += 1;
-    }
+    let steps = kill_everywhere(base, create, |After { step, done, crash, fs: mem }| {
+        println!("stopped at {step}, {crash:?}");
+        assert!(!done || mem.files().contains_key("KEYRING"));
+        let again =
+            Keyring::open_or_create(mem_storage(&mem), ScriptedKms::new(1), manual()).unwrap();
+        assert_eq!(again.anchor().generation, 1);
+        drop(again);
+        mem_open(&mem, &ScriptedKms::new(1)).unwrap();
+    });
     assert!(steps > 5, "only {steps} steps");
 }
 
 /// Opens a store that may be marked as revoked; whether it is.
 fn is_revoked(mem: &MemFs) -> bool {
-    match mem_open(mem, &TestKms::new(1)) {
+    match mem_open(mem, &ScriptedKms::new(1)) {
         Ok(_) => false,
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::CmekRevoked);
@@ -177,30 +163,24 @@ fn is_revoked(mem: &MemFs) -> bool {
     }
 }
 
+/// Opens a store and takes back whatever withdrew its access.
+fn restore(mem: &MemFs) -> Result<Keyring, Error> {
+    Access::open_and_restore(mem_storage(mem), ScriptedKms::new(1), manual())
+}
+
 #[test]
 fn a_revocation_that_was_reported_done_outlives_every_crash() {
-    let base = base();
-    let mut steps = 0;
-    loop {
-        let mem = base.fork();
-        mem.stop_at(steps);
-        let fs = mem_open(&mem, &TestKms::new(1));
-        let done = fs.as_ref().is_ok_and(|fs| fs.keyring().access().revoke().is_ok());
-        for (crash, after) in mem.crashes() {
-            println!("stopped at {steps}, {crash:?}");
-            assert!(is_revoked(&after) || !done);
-            let kms = TestKms::new(1);
-            drop(
-                atrest::keyring::Access::open_and_restore(mem_storage(&after), kms, manual())
-                    .unwrap(),
-            );
-            check(&after, &["one", "two"], &[3, 4, 5, 6]);
-        }
-        if done && mem.log().len() < steps {
-            break;
-        }
-        steps += 1;
-    }
+    let run = |mem: &MemFs| -> Result<_, Error> {
+        let fs = mem_open(mem, &ScriptedKms::new(1))?;
+        fs.keyring().access().revoke()?;
+        Ok(fs)
+    };
+    let steps = kill_everywhere(&base(), run, |After { step, done, crash, fs: mem }| {
+        println!("stopped at {step}, {crash:?}");
+        assert!(is_revoked(&mem) || !done);
+        drop(restore(&mem).unwrap());
+        check(&mem, &["one", "two"], &[3, 4, 5, 6]);
+    });
     assert!(steps > 10, "only {steps} steps");
 }
 
@@ -209,42 +189,18 @@ fn a_crash_while_restoring_leaves_the_store_revoked_or_restored() {
     for requested in [false, true] {
         let base = base();
         if requested {
-            atrest::keyring::Access::request_revocation(&mem_storage(&base)).unwrap();
+            Access::request_revocation(&mem_storage(&base)).unwrap();
         } else {
-            mem_open(&base, &TestKms::new(1)).unwrap().keyring().access().revoke().unwrap();
+            mem_open(&base, &ScriptedKms::new(1)).unwrap().keyring().access().revoke().unwrap();
         }
-        let base = base.fork();
-        let mut steps = 0;
-        loop {
-            let mem = base.fork();
-            mem.stop_at(steps);
-            let restored = atrest::keyring::Access::open_and_restore(
-                mem_storage(&mem),
-                TestKms::new(1),
-                manual(),
-            )
-            .is_ok();
-            for (crash, after) in mem.crashes() {
-                println!("requested {requested}, stopped at {steps}, {crash:?}");
-                if is_revoked(&after) {
-                    assert!(!restored);
-                    let kms = TestKms::new(1);
-                    drop(
-                        atrest::keyring::Access::open_and_restore(
-                            mem_storage(&after),
-                            kms,
-                            manual(),
-                        )
-                        .unwrap(),
-                    );
-                }
-                check(&after, &["one", "two"], &[3, 4, 5, 6]);
+        let steps = kill_everywhere(&base, restore, |After { step, done, crash, fs: mem }| {
+            println!("requested {requested}, stopped at {step}, {crash:?}");
+            if is_revoked(&mem) {
+                assert!(!done);
+                drop(restore(&mem).unwrap());
             }
-            if restored {
-                break;
-            }
-            steps += 1;
-        }
+            check(&mem, &["one", "two"], &[3, 4, 5, 6]);
+        });
         assert!(steps > 8, "only {steps} steps");
     }
 }
@@ -257,12 +213,12 @@ fn no_file_names_a_data_key_that_a_crash_takes_back() {
     loop {
         let mem = base.fork();
         mem.stop_at(steps);
-        let fs = mem_open(&mem, &TestKms::new(1));
+        let fs = mem_open(&mem, &ScriptedKms::new(1));
         let changed = fs.as_ref().is_ok_and(|fs| fs.keyring().keys().rotate().is_ok());
         drop(fs);
         // The process died, the system did not: what it wrote can be read.
         let mem = mem.fork();
-        let fs = mem_open(&mem, &TestKms::new(1)).unwrap();
+        let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap();
         let mut writer = fs.create_new(in_dir("three"), atrest::FileKind::Table).unwrap();
         writer.append(b"three").unwrap();
         writer.finish().unwrap();
@@ -283,7 +239,7 @@ fn no_file_names_a_data_key_that_a_crash_takes_back() {
 fn a_new_image_is_synced_before_the_rename_and_the_directory_after() {
     for (name, change) in CHANGES {
         let mem = base();
-        let fs = mem_open(&mem, &TestKms::new(1)).unwrap();
+        let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap();
         mem.clear_log();
         change(&fs).unwrap();
         let log = mem.log();
@@ -309,7 +265,7 @@ fn a_fault_in_a_rotation_leaves_a_handle_that_serves() {
         let mut poisoned = 0;
         loop {
             let mem = base.fork();
-            let fs = mem_open(&mem, &TestKms::new(1)).unwrap();
+            let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap();
             mem.clear_log();
             mem.fail_at(steps);
             let result = change(&fs);
@@ -362,7 +318,7 @@ fn a_failed_rotation_leaves_the_directory_as_it_was() {
     let base = base();
     let before = base.files();
     let full = base.fork();
-    let fs = mem_open(&full, &TestKms::new(1)).unwrap();
+    let fs = mem_open(&full, &ScriptedKms::new(1)).unwrap();
     for room in [0, 1, 100, 700] {
         full.room(Some(room));
         for (_, change) in CHANGES {
@@ -380,7 +336,7 @@ fn a_failed_rotation_leaves_the_directory_as_it_was() {
 #[test]
 fn a_writer_whose_sync_failed_never_syncs_again() {
     let mem = base();
-    let fs = mem_open(&mem, &TestKms::new(1)).unwrap();
+    let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap();
     let mut writer = fs.create_new(in_dir("new"), atrest::FileKind::Log).unwrap();
     writer.append(b"data").unwrap();
     mem.clear_log();
@@ -397,7 +353,7 @@ fn a_writer_whose_sync_failed_never_syncs_again() {
 #[test]
 fn a_writer_whose_write_failed_takes_no_more() {
     let mem = base();
-    let fs = mem_open(&mem, &TestKms::new(1)).unwrap().write_buffer_len(8192);
+    let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap().write_buffer_len(8192);
     let mut writer = fs.create_new(in_dir("new"), atrest::FileKind::Log).unwrap();
     mem.room(Some(10_000));
     assert_eq!(kind(writer.append(&[7; 20_000])), ErrorKind::Io(std::io::ErrorKind::StorageFull));

@@ -10,15 +10,16 @@ use atrest::{
 };
 use proptest::prelude::{ProptestConfig, prop_assert_eq, proptest};
 
-use crate::mem_fs::{MemFs, Op};
 use crate::support::{
-    DIR, TestKms, TestStore, check_file, in_dir, kind, mem_create, mem_open, write_file,
+    DIR, ScriptedKms, TestStore, check_file, in_dir, kind, mem_create, mem_open, write_file,
 };
+use atrest_testkit::MemFs;
+use atrest_testkit::mem_fs::Op;
 
 /// A store in memory, with a log that begins now.
 fn mem_store() -> (MemFs, EncryptedFs) {
-    let mem = MemFs::new();
-    let fs = mem_create(&mem, &TestKms::new(1)).unwrap();
+    let mem = MemFs::new(DIR);
+    let fs = mem_create(&mem, &ScriptedKms::new(1)).unwrap();
     mem.clear_log();
     (mem, fs)
 }
@@ -345,7 +346,7 @@ proptest! {
             }
         }
         writer.finish().unwrap();
-        let fs = { drop(fs); mem_open(&mem, &TestKms::new(1)).unwrap() };
+        let fs = { drop(fs); mem_open(&mem, &ScriptedKms::new(1)).unwrap() };
         let reader = fs.open(in_dir("file")).unwrap();
         prop_assert_eq!(reader.len().unwrap(), plain.len() as u64);
         for (offset, len) in reads {

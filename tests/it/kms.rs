@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use atrest::error::KmsErrorKind;
 use atrest::keyring::{KeyringStorage, MemoryStorage};
-use atrest::kms::{self, Deadline, Kms, KmsError, WrapContext, generate_key_file};
-use atrest::{ErrorKind, Keyring, StoreId, StoreKey, StoreKeyId};
+use atrest::kms::{self, Deadline, Kms, KmsError, SlotKey, WrapContext, generate_key_file};
+use atrest::{ErrorKind, Keyring, SlotKeyId, StoreId};
 
 use crate::support::{key_file, kind, manual};
 
 fn context() -> WrapContext {
     WrapContext {
         store_id: StoreId::from_bytes([1; 16]),
-        store_key_id: StoreKeyId::from_bytes([2; 16]),
-        format_version: 1,
+        slot_key_id: SlotKeyId::from_bytes([2; 16]),
+        version: 1,
     }
 }
 
@@ -24,8 +24,8 @@ fn deadline() -> Deadline {
     Deadline::after(Duration::from_secs(60))
 }
 
-fn store_key() -> StoreKey {
-    StoreKey::from_slice(&[0x33; 32]).unwrap()
+fn slot_key() -> SlotKey {
+    SlotKey::from_slice(&[0x33; 32]).unwrap()
 }
 
 fn refused<T>(result: Result<T, KmsError>) -> KmsErrorKind {
@@ -42,16 +42,16 @@ fn write_key(path: &Path, bytes: &[u8], mode: u32) {
 
 /// Wraps, unwraps, and refuses every change of blob and context.
 fn check_provider(kms: &dyn Kms) {
-    let wrapped = kms.wrap(&store_key(), &context(), deadline()).unwrap();
+    let wrapped = kms.wrap(&slot_key(), &context(), deadline()).unwrap();
     let key = kms.unwrap(&wrapped, &context(), deadline()).unwrap();
-    assert_eq!(key.expose(), store_key().expose());
-    let again = kms.wrap(&store_key(), &context(), deadline()).unwrap();
+    assert_eq!(key.expose(), slot_key().expose());
+    let again = kms.wrap(&slot_key(), &context(), deadline()).unwrap();
     assert_ne!(again.blob, wrapped.blob, "a fresh salt each time");
-    assert!(!wrapped.blob.windows(8).any(|window| window == &store_key().expose()[..8]));
+    assert!(!wrapped.blob.windows(8).any(|window| window == &slot_key().expose()[..8]));
     let mut other = [context(); 3];
     other[0].store_id = StoreId::from_bytes([9; 16]);
-    other[1].store_key_id = StoreKeyId::from_bytes([9; 16]);
-    other[2].format_version = 2;
+    other[1].slot_key_id = SlotKeyId::from_bytes([9; 16]);
+    other[2].version = 2;
     for context in other {
         let answer = kms.unwrap(&wrapped, &context, deadline());
         assert_eq!(refused(answer), KmsErrorKind::Integrity);
@@ -83,7 +83,7 @@ fn key_files_of_cockroachdb_are_read() {
         write_key(&path, &bytes, 0o600);
         let kms = key_file(&path);
         check_provider(&*kms);
-        let wrapped = kms.wrap(&store_key(), &context(), deadline()).unwrap();
+        let wrapped = kms.wrap(&slot_key(), &context(), deadline()).unwrap();
         // Id and key both count.
         for at in [0, 31, 32, len - 1] {
             let mut other = bytes.clone();
@@ -96,7 +96,7 @@ fn key_files_of_cockroachdb_are_read() {
     for len in [0, 1, 31, 32, 47, 49, 63, 65, 66, 5000] {
         let path = dir.path().join("bad.key");
         write_key(&path, &vec![7; len], 0o600);
-        let answer = key_file(&path).wrap(&store_key(), &context(), deadline());
+        let answer = key_file(&path).wrap(&slot_key(), &context(), deadline());
         assert_eq!(refused(answer), KmsErrorKind::Misconfigured, "{len} bytes");
     }
 }
@@ -112,7 +112,7 @@ fn a_key_file_that_others_may_read_is_refused() {
         [(0o400, true), (0o600, true), (0o640, false), (0o604, false), (0o660, false)]
     {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        match key_file(&path).wrap(&store_key(), &context(), deadline()) {
+        match key_file(&path).wrap(&slot_key(), &context(), deadline()) {
             Ok(_) => assert!(good, "{mode:o}"),
             Err(error) => {
                 assert!(!good, "{mode:o}");
@@ -171,7 +171,7 @@ fn a_key_in_the_environment() {
         return;
     }
     let answer =
-        kms::from_uri(&format!("env:{NAME}")).unwrap().wrap(&store_key(), &context(), deadline());
+        kms::from_uri(&format!("env:{NAME}")).unwrap().wrap(&slot_key(), &context(), deadline());
     assert_eq!(refused(answer), KmsErrorKind::NotFound);
     let child = |value: &str| {
         Command::new(std::env::current_exe().unwrap())
@@ -193,10 +193,10 @@ fn a_key_in_the_environment() {
 fn a_passphrase() {
     use atrest::kms::Passphrase;
     let kms = Passphrase::new("correct horse".into()).unwrap();
-    let wrapped = kms.wrap(&store_key(), &context(), deadline()).unwrap();
+    let wrapped = kms.wrap(&slot_key(), &context(), deadline()).unwrap();
     assert_eq!(wrapped.blob.len(), 108);
     let key = kms.unwrap(&wrapped, &context(), deadline()).unwrap();
-    assert_eq!(key.expose(), store_key().expose());
+    assert_eq!(key.expose(), slot_key().expose());
     let other = Passphrase::new("correct horsf".into()).unwrap();
     let answer = other.unwrap(&wrapped, &context(), deadline());
     assert_eq!(refused(answer), KmsErrorKind::Integrity);
@@ -222,7 +222,7 @@ fn a_keyring_made_by_another_program_opens() {
     let path = dir.path().join("cmek.key");
     write_key(&path, &[[1; 32], [2; 32]].concat(), 0o600);
     let storage = MemoryStorage::new();
-    storage.commit(include_bytes!("../vectors/keyring-v1.bin"), 3, None).unwrap();
+    storage.commit(include_bytes!("../vectors/keyring-v2.bin"), 3, None).unwrap();
     let keyring = Keyring::open_read_only(storage, key_file(&path), manual()).unwrap();
     let status = keyring.status();
     assert_eq!(status.info.generation, 3);

@@ -7,14 +7,13 @@ mod bad_input;
 mod churn;
 mod counts;
 mod crash;
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod direct;
 mod files;
 mod kms;
-mod mem_fs;
 mod reader_script;
 mod recover;
 mod rotation;
-mod scripted;
 mod slots;
 mod suites;
 mod support;

@@ -90,7 +90,7 @@ fn an_independent_reader_decrypts_a_store() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(what), "expected {what:?}, found {said}");
     };
-    refuses("cmek.key", "c1", "another key wrapped this store key");
+    refuses("cmek.key", "c1", "another key wrapped this slot key");
     let edited = |name: &str, edit: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = std::fs::read(store.data().join(name)).unwrap();
         edit(&mut bytes);
@@ -104,8 +104,23 @@ fn an_independent_reader_decrypts_a_store() {
     refuses("new.key", "edited", "authentication failed");
     edited("g100000", &|bytes| bytes.truncate(4096 + 16_384));
     refuses("new.key", "edited", "authentication failed");
-    edited("l100000", &|bytes| bytes[4105] ^= 1);
-    refuses("new.key", "edited", "authentication failed");
+    // A log ends where it is torn: its frames have 10,007 bytes each.
+    let frame = 4096 + 10_027;
+    type Edit<'a> = (&'a dyn Fn(&mut Vec<u8>), &'a str);
+    let torn: [Edit<'_>; 4] = [
+        (&|bytes| bytes[frame + 9] ^= 1, "authentication"),
+        (&|bytes| bytes[frame] ^= 1 << 7, "length"),
+        (&|bytes| bytes.truncate(frame + 3), "cut"),
+        (&|bytes| bytes[frame..].fill(0), "zeros"),
+    ];
+    let whole = read(&store, "new.key", &["l100000"]).stdout;
+    for (edit, reason) in torn {
+        edited("l100000", edit);
+        let output = read(&store, "new.key", &["edited"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && output.stdout == whole[..10_007], "{reason}: {said}");
+        assert!(said.contains(&format!("torn at frame 1, offset 10007: {reason}")), "{said}");
+    }
     edited("c1", &|bytes| bytes.clear());
     refuses("new.key", "edited", "empty file");
     edited("c1", &|bytes| bytes[0] = b'x');

@@ -6,15 +6,16 @@ use atrest::keyring::{AuditKind, DirectoryStorage, ImagePlace, KEYRING_FILE, Rec
 use atrest::kms::Kms;
 use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
 
-use crate::mem_fs::MemFs;
 use crate::support::{
-    TestKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create, mem_open,
+    DIR, ScriptedKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create, mem_open,
     mem_storage, write_file,
 };
+use atrest_testkit::MemFs;
 
 const MIRROR: &str = "/mirror";
 
 fn mirrored(mem: &MemFs) -> DirectoryStorage {
+    mem.put_dir(std::path::Path::new(MIRROR));
     mem_storage(mem).with_mirror(MIRROR)
 }
 
@@ -22,15 +23,15 @@ fn recover(
     mem: &MemFs,
     storage: DirectoryStorage,
     place: ImagePlace,
-    kms: &Arc<TestKms>,
+    kms: &Arc<ScriptedKms>,
 ) -> Result<(EncryptedFs, Recovery), Error> {
     let (keyring, recovery) = storage.recover(place, vec![kms.clone()], manual())?;
-    Ok((EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())), recovery))
+    Ok((atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone(), recovery))
 }
 
 /// Three generations, a file under the data key of each.
-fn three() -> (MemFs, Arc<TestKms>) {
-    let (mem, kms) = (MemFs::new(), TestKms::new(7));
+fn three() -> (MemFs, Arc<ScriptedKms>) {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
     let fs = mem_create(&mem, &kms).unwrap();
     write_file(&fs, "first").unwrap();
     for name in ["second", "third"] {
@@ -40,7 +41,7 @@ fn three() -> (MemFs, Arc<TestKms>) {
     (killed(&mem, fs), kms)
 }
 
-fn keys(kms: &Arc<TestKms>) -> Vec<Arc<dyn Kms>> {
+fn keys(kms: &Arc<ScriptedKms>) -> Vec<Arc<dyn Kms>> {
     vec![kms.clone()]
 }
 
@@ -65,7 +66,7 @@ fn images_tell_what_they_would_open() {
     // Without a key, and with a wrong one.
     let images = storage.images(&[], &manual()).unwrap();
     assert!(images[1].info.is_some() && images[1].data_keys.is_none());
-    let images = storage.images(&[TestKms::new(8)], &manual()).unwrap();
+    let images = storage.images(&[ScriptedKms::new(8)], &manual()).unwrap();
     assert!(images[1].data_keys.is_none() && images[1].problem.is_some());
 }
 
@@ -83,7 +84,7 @@ fn an_image_is_put_back_only_when_it_is_chosen_and_needed() {
     assert_eq!(kind(absent), ErrorKind::KeyringMissing);
     let current = recover(&mem, mem_storage(&mem), ImagePlace::Current, &kms);
     assert_eq!(kind(current), ErrorKind::KeyringCorrupt);
-    let wrong = recover(&mem, mem_storage(&mem), ImagePlace::Kept(2), &TestKms::new(8));
+    let wrong = recover(&mem, mem_storage(&mem), ImagePlace::Kept(2), &ScriptedKms::new(8));
     assert!(matches!(kind(wrong), ErrorKind::Kms(_)));
     assert_eq!(mem.files(), before);
 
@@ -170,13 +171,13 @@ fn generation(bytes: &[u8]) -> u64 {
 
 #[test]
 fn the_mirror_has_every_commit_and_is_never_newer() {
-    let (mem, kms) = (MemFs::new(), TestKms::new(7));
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
     let keyring = Keyring::create(mirrored(&mem), kms.clone(), manual()).unwrap();
     drop(keyring);
     mem.clear_log();
     let run = |mem: &MemFs| -> Result<(), Error> {
         let keyring = Keyring::open(mirrored(mem), kms.clone(), manual())?;
-        let fs = EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()));
+        let fs = atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone();
         fs.keyring().keys().rotate()?;
         write_file(&fs, "file")
     };
@@ -235,7 +236,7 @@ fn a_mirror_is_brought_up_to_date_and_guards_against_rollback() {
     drop(recover(&mem, mirrored(&mem), kept, &kms).unwrap());
     assert_eq!(mem.read(&mirror), mem.read(&in_dir(KEYRING_FILE)));
     // Another store's mirror.
-    let other = MemFs::new();
+    let other = MemFs::new(DIR);
     drop(mem_create(&other, &kms).unwrap());
     other.put(&mirror, &mem.read(&mirror).unwrap());
     let opened = Keyring::open(mirrored(&other), kms.clone(), manual());
@@ -245,7 +246,7 @@ fn a_mirror_is_brought_up_to_date_and_guards_against_rollback() {
 
 #[test]
 fn a_mirror_that_fails_leaves_the_store_as_it_was() {
-    let (mem, kms) = (MemFs::new(), TestKms::new(7));
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
     let keyring = Keyring::create(mirrored(&mem), kms.clone(), manual()).unwrap();
     let before = mem.read(&in_dir(KEYRING_FILE));
     mem.room(Some(10));

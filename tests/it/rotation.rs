@@ -5,28 +5,28 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use atrest::keyring::{KeyState, KeyringStorage, MemoryStorage, Options};
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, Header, Keyring, Settings};
+use atrest::{DataKeyId, ErrorKind, FileKind, Header, Keyring, Settings};
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
-use crate::mem_fs::MemFs;
 use crate::support::{
-    Mode, TestClock, TestKms, TestStore, check_file, in_dir, key_file, kind, manual, mem_create,
-    mem_open, mem_storage, write_file,
+    DIR, ManualClock, Mode, ScriptedKms, TestStore, check_file, in_dir, key_file, kind, manual,
+    mem_create, mem_open, mem_storage, ns, write_file,
 };
+use atrest_testkit::MemFs;
 
-const DAY: u64 = TestClock::DAY_NS;
+const DAY: u64 = 86_400_000_000_000;
 
 /// A store in memory with a clock and settings.
 struct Store {
     storage: Arc<MemoryStorage>,
-    clock: Arc<TestClock>,
-    kms: Arc<TestKms>,
+    clock: Arc<ManualClock>,
+    kms: Arc<ScriptedKms>,
 }
 
 impl Store {
     fn new(settings: Settings) -> (Self, Keyring) {
         let storage = Arc::new(MemoryStorage::new());
-        let store = Self { storage, clock: TestClock::new(), kms: TestKms::new(1) };
+        let store = Self { storage, clock: ManualClock::new(), kms: ScriptedKms::new(1) };
         let mut options = store.options();
         options.settings = settings;
         let keyring = Keyring::create(store.storage.clone(), store.kms.clone(), options).unwrap();
@@ -72,16 +72,16 @@ fn encrypt(keyring: &Keyring, len: usize) {
 #[test]
 fn a_data_key_rotates_after_thirty_days() {
     let (store, keyring) = Store::new(Settings::default());
-    store.clock.forward(30 * DAY - 1);
+    store.clock.advance(ns(30 * DAY - 1));
     assert!(!rotates(&keyring));
-    store.clock.forward(1);
+    store.clock.advance(ns(1));
     // A file creation does not rotate: it has a usable key.
     let before = keyring.keys().active_id().unwrap();
     drop(keyring.encryptor(FileKind::Table).unwrap());
     assert_eq!(keyring.keys().active_id().unwrap(), before);
     assert!(rotates(&keyring));
     assert!(!rotates(&keyring));
-    store.clock.forward(30 * DAY);
+    store.clock.advance(ns(30 * DAY));
     assert!(rotates(&keyring));
     let keys = keyring.status().data_keys;
     let states: Vec<_> = keys.iter().map(|key| key.state).collect();
@@ -92,15 +92,15 @@ fn a_data_key_rotates_after_thirty_days() {
 #[test]
 fn the_period_is_configurable_and_survives_reopening() {
     let (store, keyring) = Store::new(with_period(Duration::from_secs(3600)));
-    store.clock.forward(DAY / 24);
+    store.clock.advance(ns(DAY / 24));
     assert!(rotates(&keyring));
     keyring.keys().configure(&with_period(Duration::from_secs(86_400))).unwrap();
     drop(keyring);
     let keyring = store.open();
     assert_eq!(keyring.settings().rotation_period, Duration::from_secs(86_400));
-    store.clock.forward(DAY - 1);
+    store.clock.advance(ns(DAY - 1));
     assert!(!rotates(&keyring));
-    store.clock.forward(1);
+    store.clock.advance(ns(1));
     assert!(rotates(&keyring));
 }
 
@@ -114,7 +114,7 @@ fn a_rotation_period_of_milliseconds_is_refused() {
         assert!(refused.to_string().contains("at least 1s"), "{refused}");
         let mut options = manual();
         options.settings = with_period(period);
-        let created = Keyring::create(MemoryStorage::new(), TestKms::new(1), options);
+        let created = Keyring::create(MemoryStorage::new(), ScriptedKms::new(1), options);
         assert_eq!(kind(created), ErrorKind::InvalidArgument);
     }
     drop(keyring);
@@ -170,41 +170,41 @@ fn a_tiny_byte_limit_does_not_commit_for_nothing() {
 #[test]
 fn a_clock_set_back_rotates_neither_early_nor_never() {
     let (store, keyring) = Store::new(Settings::default());
-    store.clock.back(400 * DAY);
+    store.clock.set_back(ns(400 * DAY));
     assert!(!rotates(&keyring));
     // Reopening forgets nothing.
     drop(keyring);
     let keyring = store.open();
-    store.clock.forward(29 * DAY);
+    store.clock.advance(ns(29 * DAY));
     assert!(!rotates(&keyring));
-    store.clock.forward(DAY);
+    store.clock.advance(ns(DAY));
     assert!(rotates(&keyring), "stuck until the clock is where it was");
     assert!(!rotates(&keyring));
     // Set right again, the key that was made in the past is due.
-    store.clock.forward(370 * DAY);
+    store.clock.advance(ns(370 * DAY));
     assert!(rotates(&keyring));
 }
 
 #[test]
 fn a_clock_set_back_twice_still_rotates() {
     let (store, keyring) = Store::new(Settings::default());
-    store.clock.back(10 * DAY);
+    store.clock.set_back(ns(10 * DAY));
     assert!(!rotates(&keyring));
-    store.clock.forward(5 * DAY);
-    store.clock.back(100 * DAY);
+    store.clock.advance(ns(5 * DAY));
+    store.clock.set_back(ns(100 * DAY));
     assert!(!rotates(&keyring));
-    store.clock.forward(30 * DAY);
+    store.clock.advance(ns(30 * DAY));
     assert!(rotates(&keyring));
 }
 
 #[test]
 fn a_clock_set_back_by_hours_delays_by_hours() {
     let (store, keyring) = Store::new(Settings::default());
-    store.clock.back(DAY / 2);
+    store.clock.set_back(ns(DAY / 2));
     assert!(!rotates(&keyring));
-    store.clock.forward(30 * DAY);
+    store.clock.advance(ns(30 * DAY));
     assert!(!rotates(&keyring));
-    store.clock.forward(DAY / 2);
+    store.clock.advance(ns(DAY / 2));
     assert!(rotates(&keyring));
 }
 
@@ -212,11 +212,12 @@ fn a_clock_set_back_by_hours_delays_by_hours() {
 fn the_background_thread_rotates_by_itself() {
     let storage = Arc::new(MemoryStorage::new());
     let mut options = Options::default();
-    let clock = TestClock::new();
+    let clock = ManualClock::new();
     options.clock = clock.clone();
-    let keyring = Keyring::create(storage, TestKms::new(1), options).unwrap();
+    let keyring = Keyring::create(storage, ScriptedKms::new(1), options).unwrap();
     let before = keyring.keys().active_id().unwrap();
-    clock.forward(31 * DAY);
+    // Not `advance`: no time passes without a word from the key service.
+    clock.set_forward(ns(31 * DAY));
     // The creation of a file tells the thread. It goes on with the key it has.
     loop {
         drop(keyring.encryptor(FileKind::Table).unwrap());
@@ -242,12 +243,12 @@ fn the_background_thread_ends_with_the_last_handle() {
 
 #[test]
 fn a_rotation_is_seen_by_other_handles_and_by_readers() {
-    let mem = MemFs::new();
-    let kms = TestKms::new(1);
+    let mem = MemFs::new(DIR);
+    let kms = ScriptedKms::new(1);
     let fs = mem_create(&mem, &kms).unwrap();
     let clone = fs.clone();
     let reader = Keyring::open_read_only(mem_storage(&mem), kms.clone(), manual()).unwrap();
-    let reader = EncryptedFs::with_vfs(reader, Arc::new(mem.clone()));
+    let reader = atrest::Store::over_vfs(reader, Arc::new(mem.clone())).unwrap().files().clone();
     let id = fs.keyring().keys().rotate().unwrap();
     assert_eq!(clone.keyring().keys().active_id().unwrap(), id);
     write_file(&clone, "new").unwrap();
@@ -322,8 +323,8 @@ proptest! {
             match step {
                 0 => drop(keyring.keys().rotate().unwrap()),
                 1 => drop(keyring.keys().rotate_store_key().unwrap()),
-                2 => store.clock.forward(u64::from(amount) * DAY),
-                3 => store.clock.back(u64::from(amount) * DAY),
+                2 => store.clock.advance(ns(u64::from(amount) * DAY)),
+                3 => store.clock.set_back(ns(u64::from(amount) * DAY)),
                 4 => keyring = store.open(),
                 5 => { keyring.access().revoke().unwrap(); keyring.access().restore().unwrap(); }
                 _ => encrypt(&keyring, usize::from(amount) << 12),
@@ -366,7 +367,8 @@ fn a_copied_directory_starts_a_new_data_key() {
     let keyring = Keyring::open(storage, store.kms(), manual()).unwrap();
     assert_ne!(keyring.keys().active_id().unwrap(), id);
     let mut buf = [0; 5];
-    let reader = EncryptedFs::new(keyring).open(copy.join("file")).unwrap();
+    let reader =
+        atrest::Store::over(keyring).unwrap().files().clone().open(copy.join("file")).unwrap();
     reader.read_exact_at(&mut buf, 0).unwrap();
     assert_eq!(&buf, b"bytes");
     // A reader of a copy changes nothing.
@@ -380,8 +382,8 @@ fn a_copied_directory_starts_a_new_data_key() {
 
 #[test]
 fn the_old_store_key_is_gone_after_its_rotation() {
-    let mem = MemFs::new();
-    let kms = TestKms::new(1);
+    let mem = MemFs::new(DIR);
+    let kms = ScriptedKms::new(1);
     let fs = mem_create(&mem, &kms).unwrap();
     write_file(&fs, "file").unwrap();
     fs.keyring().keys().rotate().unwrap();
@@ -404,8 +406,8 @@ fn the_old_store_key_is_gone_after_its_rotation() {
 
 #[test]
 fn an_interrupted_store_key_rotation_is_cleaned_up_at_the_next_opening() {
-    let mem = MemFs::new();
-    let kms = TestKms::new(1);
+    let mem = MemFs::new(DIR);
+    let kms = ScriptedKms::new(1);
     let fs = mem_create(&mem, &kms).unwrap();
     fs.keyring().keys().rotate().unwrap();
     let old = mem.files()["KEYRING"].clone();
@@ -498,8 +500,8 @@ fn a_key_service_that_does_not_prove_its_wrap_changes_nothing() {
         (Mode::Down(unreachable), ErrorKind::Kms(unreachable)),
     ];
     for (mode, expected) in cases {
-        let mem = MemFs::new();
-        let kms = TestKms::new(1);
+        let mem = MemFs::new(DIR);
+        let kms = ScriptedKms::new(1);
         kms.set(mode);
         assert_eq!(kind(mem_create(&mem, &kms)), expected);
         assert!(!mem.files().contains_key("KEYRING"));
@@ -508,7 +510,7 @@ fn a_key_service_that_does_not_prove_its_wrap_changes_nothing() {
         let before = mem.files();
         kms.set(mode);
         assert_eq!(kind(fs.keyring().keys().rotate_store_key()), expected);
-        let other = TestKms::new(2);
+        let other = ScriptedKms::new(2);
         other.set(mode);
         assert_eq!(kind(fs.keyring().slots().rotate(other)), expected);
         assert_eq!(mem.files(), before);

@@ -1,13 +1,13 @@
 //! CMEK slots.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use atrest::keyring::{AuditKind, MemoryStorage, Options};
+use atrest::keyring::{AuditKind, LiveKeys, MemoryStorage, Options};
 use atrest::kms::{Kms, KmsErrorKind};
-use atrest::{ErrorKind, Keyring};
+use atrest::{DataKeyId, ErrorKind, Keyring};
 
-use crate::scripted::ScriptedKms;
+use atrest_testkit::{Mode, ScriptedKms};
 
 fn store() -> (Arc<MemoryStorage>, Arc<ScriptedKms>, Arc<ScriptedKms>) {
     let storage = Arc::new(MemoryStorage::new());
@@ -32,9 +32,7 @@ fn each_slot_opens_the_store_alone_and_by_preference() {
         let keyring = Keyring::open(storage.clone(), one.clone(), Options::default()).unwrap();
         assert_eq!(names(&keyring), ["default", "us"]);
     }
-    let asked = |eu: &ScriptedKms, us: &ScriptedKms| {
-        (eu.unwraps.swap(0, Ordering::SeqCst), us.unwraps.swap(0, Ordering::SeqCst))
-    };
+    let asked = |eu: &ScriptedKms, us: &ScriptedKms| (eu.take_unwraps(), us.take_unwraps());
     asked(&eu, &us);
     drop(Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap());
     assert_eq!(asked(&eu, &us), (1, 0));
@@ -54,9 +52,9 @@ fn the_next_slot_stands_in_for_an_outage_and_never_for_a_denial() {
     let (storage, eu, us) = store();
     let open = |kind: KmsErrorKind| {
         eu.fail(kind);
-        us.unwraps.store(0, Ordering::SeqCst);
+        us.take_unwraps();
         let opened = Keyring::open(storage.clone(), both(&eu, &us), Options::default());
-        (opened.map(drop).map_err(|error| error.kind()), us.unwraps.load(Ordering::SeqCst))
+        (opened.map(drop).map_err(|error| error.kind()), us.unwraps())
     };
     for kind in [KmsErrorKind::Unreachable, KmsErrorKind::Throttled, KmsErrorKind::Integrity] {
         assert_eq!(open(kind), (Ok(()), 1), "{kind}");
@@ -83,7 +81,7 @@ fn the_next_slot_stands_in_for_an_outage_and_never_for_a_denial() {
 #[test]
 fn a_service_that_lies_makes_way_for_the_next_slot() {
     let (storage, eu, us) = store();
-    eu.lie();
+    eu.set(Mode::Garbage);
     drop(Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap());
     let error = Keyring::open(storage, eu, Options::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongStoreKey);
@@ -99,7 +97,7 @@ fn slots_are_added_and_removed_and_the_last_one_stays() {
     assert_eq!(kind(keyring.slots().add("again", us.clone())), ErrorKind::InvalidArgument);
     assert_eq!(kind(keyring.slots().add("", third.clone())), ErrorKind::InvalidArgument);
     assert_eq!(kind(keyring.slots().replace("us", eu.clone())), ErrorKind::InvalidArgument);
-    third.lie();
+    third.set(Mode::Garbage);
     assert_eq!(kind(keyring.slots().add("third", third.clone())), ErrorKind::WrongStoreKey);
     assert_eq!(kind(keyring.slots().replace("us", third)), ErrorKind::WrongStoreKey);
     assert_eq!(kind(keyring.slots().remove("mars")), ErrorKind::InvalidArgument);
@@ -142,7 +140,7 @@ fn rewrapping_takes_the_newest_version_of_the_same_key() {
     us.fail(None);
     assert_eq!(keyring.slots().rewrap(None).unwrap(), 2);
     assert_eq!(versions(), ["2", "3"]);
-    eu.lie();
+    eu.set(Mode::Garbage);
     assert_eq!(keyring.slots().rewrap(None).unwrap_err().kind(), ErrorKind::WrongStoreKey);
 }
 
@@ -191,4 +189,73 @@ fn a_customers_key_is_replaced_and_the_change_is_in_the_audit() {
     }
     assert!(Keyring::open(storage.clone(), us, Options::default()).is_err());
     drop(Keyring::open(storage, new, Options::default()).unwrap());
+}
+
+/// There are no files.
+struct NoFiles;
+
+impl LiveKeys for NoFiles {
+    fn keys_in_use(&self) -> atrest::Result<Vec<DataKeyId>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Destroys one data key by retirement, with the keys given, and shreds a keyspace.
+fn destroy_something(keyring: &Keyring) {
+    let status = keyring.status();
+    let old = status.data_keys.iter().find(|key| key.keyspace == "default").unwrap().id;
+    keyring.keys().rotate().unwrap();
+    let retire = || keyring.keys().retire(&NoFiles, Duration::ZERO).unwrap();
+    retire();
+    assert!(retire().destroyed().any(|id| id == old));
+    keyring.keyspaces().create("tenant").unwrap();
+    keyring.keyspaces().danger_shred("tenant").unwrap();
+}
+
+#[test]
+fn keys_are_destroyed_without_the_services_of_the_other_slots() {
+    for given in [true, false] {
+        let (storage, eu, us) = store();
+        {
+            let kms = if given { both(&eu, &us) } else { vec![eu.clone() as Arc<dyn Kms>] };
+            us.fail(KmsErrorKind::Unreachable);
+            let keyring = Keyring::open(storage.clone(), kms, Options::default()).unwrap();
+            let (before, asked) = (keyring.status().info, us.unwraps());
+            destroy_something(&keyring);
+            let after = keyring.status().info;
+            assert_ne!(after.store_key_id, before.store_key_id);
+            assert_eq!(after.slots, before.slots);
+            assert_eq!(us.unwraps(), asked, "its service was called");
+            let error = keyring.keys().rotate_store_key().unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Kms(_)), "{error}");
+        }
+        us.fail(None);
+        for one in [&eu, &us] {
+            let keyring = Keyring::open(storage.clone(), one.clone(), Options::default()).unwrap();
+            assert!(keyring.keyspaces().find("tenant").is_some());
+            // And the one that was away can go on by itself.
+            destroy_again(&keyring);
+        }
+    }
+}
+
+fn destroy_again(keyring: &Keyring) {
+    let name = format!("tenant {}", keyring.keyspaces().list().len());
+    keyring.keyspaces().create(&name).unwrap();
+    keyring.keyspaces().danger_shred(&name).unwrap();
+}
+
+#[test]
+fn a_removed_slots_key_opens_nothing_that_comes_after() {
+    let (storage, eu, us) = store();
+    let keyring = Keyring::open(storage.clone(), both(&eu, &us), Options::default()).unwrap();
+    keyring.slots().remove("us").unwrap();
+    let opens = |kms: &Arc<ScriptedKms>| {
+        Keyring::open_read_only(storage.clone(), kms.clone(), Options::default()).is_ok()
+    };
+    assert!(!opens(&us) && opens(&eu));
+    destroy_something(&keyring);
+    assert!(!opens(&us) && opens(&eu));
+    keyring.keys().rotate_store_key().unwrap();
+    assert!(!opens(&us) && opens(&eu));
 }

@@ -3,6 +3,7 @@
 mod chunks;
 mod log;
 mod random;
+mod room;
 mod settings;
 
 use std::fs::{File, OpenOptions};

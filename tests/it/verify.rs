@@ -2,13 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use atrest::progress::Progress;
+use atrest::fs::TornReason;
+use atrest::progress::WorkProgress;
 use atrest::verify::verify;
 use atrest::{ErrorKind, FileKind, FileSpec, Suite};
 
 use crate::support::{TestStore, kind};
 
-fn go_on(_: Progress) -> ControlFlow<()> {
+fn go_on(_: WorkProgress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -27,13 +28,19 @@ fn every_file_is_judged() {
     };
     write("plain-suite", Suite::Aes256Ctr, &[1; 70_000]);
     let chunks = write("a/chunks", Suite::Aes256GcmChunks, &[2; 700_000]);
-    let log = write("a/b/log", Suite::Aes256GcmLog, &[3; 70_000]);
+    let log = store.data().join("a/b/log");
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    let spec = FileSpec::new(FileKind::Log).suite(Suite::Aes256GcmLog);
+    let mut writer = fs.create_new(&log, spec).unwrap();
+    writer.append(&[3; 70_000]).unwrap();
+    writer.append(&[4; 30_000]).unwrap();
+    writer.finish().unwrap();
     std::fs::write(store.data().join("empty"), b"").unwrap();
     let report = verify(&fs, store.data(), &go_on).unwrap();
     assert_eq!((report.authenticated_files, report.unauthenticated_files), (2, 1));
     assert_eq!((report.empty_files, report.torn_logs, report.problems.len()), (1, 0, 0));
     // Every part of every authenticated body counts.
-    for (path, at) in [(&chunks, 4096), (&chunks, 300_000), (&log, 50_000), (&chunks, 40)] {
+    for (path, at) in [(&chunks, 4096), (&chunks, 300_000), (&log, 40), (&chunks, 40)] {
         let good = std::fs::read(path).unwrap();
         let mut bad = good.clone();
         bad[at] ^= 1;
@@ -45,11 +52,41 @@ fn every_file_is_judged() {
         assert_eq!(report.problems[0].kind, expected);
         std::fs::write(path, &good).unwrap();
     }
-    // A log that a crash cut off is counted, and is no problem.
-    let len = log.metadata().unwrap().len();
-    std::fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(len - 1).unwrap();
-    let report = verify(&fs, store.data(), &go_on).unwrap();
-    assert_eq!((report.torn_logs, report.problems.len()), (1, 0));
+    // A log ends at its first frame that is not good, which is told and is no problem. One
+    // that begins with such a frame is no good empty log.
+    let good = std::fs::read(&log).unwrap();
+    let second = good.len() - 30_020;
+    let changed = |at: usize, byte: u8| {
+        let mut bad = good.clone();
+        bad[at] ^= byte;
+        bad
+    };
+    for (bad, reason, kept) in [
+        (good[..good.len() - 1].to_vec(), TornReason::Cut, 70_000),
+        ([&good[..], &[0; 4096]].concat(), TornReason::Zeros, 100_000),
+        (changed(second + 5000, 1), TornReason::Authentication, 70_000),
+        (changed(second, 0x80), TornReason::Length, 70_000),
+        (changed(4096, 0x80), TornReason::Length, 0),
+        (changed(4099, 1), TornReason::Authentication, 0),
+    ] {
+        std::fs::write(&log, &bad).unwrap();
+        let report = verify(&fs, store.data(), &go_on).unwrap();
+        assert_eq!((report.torn_logs, report.problems.len()), (1, 0), "{reason:?}");
+        let [torn] = &report.torn[..] else { panic!("{:?}", report.torn) };
+        assert_eq!((&torn.path, torn.reason, torn.kept_bytes), (&log, Some(reason), kept));
+        let frames = match kept {
+            0 => 0,
+            70_000 => 1,
+            _ => 2,
+        };
+        let on_disk = 4096 + kept + 20 * frames;
+        assert_eq!(torn.lost_bytes, bad.len() as u64 - on_disk);
+        let json = serde_json::to_value(torn).unwrap();
+        assert_eq!(json["reason"], serde_json::to_value(reason).unwrap());
+        let chunks = chunks.metadata().unwrap().len();
+        assert_eq!(report.authenticated_bytes, chunks + on_disk);
+    }
+    std::fs::write(&log, &good).unwrap();
     // Plaintext and other stores' files.
     std::fs::write(store.data().join("note"), b"in plain sight, longer than nothing").unwrap();
     let other = TestStore::new();

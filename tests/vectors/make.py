@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes `keyring-v1.bin` and the fuzz seeds beside it, from docs/FORMAT.md alone.
+"""Makes `keyring-v2.bin` and the fuzz seeds beside it, from docs/FORMAT.md alone.
 
 The library has to read these bytes and to write the same ones again. Needs the package
 `cryptography`. Run from the repository's root.
@@ -19,6 +19,7 @@ VECTORS = json.loads((HERE / "format-v1.json").read_text())
 INPUTS = {k: v for k, v in VECTORS["inputs"].items()}
 STORE_ID = bytes.fromhex(INPUTS["store_id"])
 STORE_KEY_ID = bytes(range(0xD0, 0xE0))
+SLOT_KEYS = {bytes(range(0x20, 0x30)): b"\x61" * 32, bytes(range(0x30, 0x40)): b"\x62" * 32}
 STORE_KEY = bytes.fromhex(INPUTS["kek_for_wrap"])
 CREATED = INPUTS["created_ns"]
 DAY = 86_400 * 10**9
@@ -36,30 +37,50 @@ def string(text):
     return struct.pack("<Q", len(text.encode())) + text.encode()
 
 
-def slot(name, uri, version, created, blob):
-    return string(name) + string(uri) + string(version) + struct.pack("<QQ", created, len(blob)) + blob
+def tags(*entries):
+    """Tagged entries: number, flags, value."""
+    out = struct.pack("<Q", len(entries))
+    for number, flags, value in entries:
+        out += struct.pack("<HBQ", number, flags, len(value)) + value
+    return out
+
+
+def wrap(label, parent, by_id, key, key_id, created, salt):
+    info = STORE_ID + key_id + by_id + struct.pack("<Q", created) + b"\1" + bytes(23) + salt
+    wrap_key, nonce, commitment = derive(parent, label, info)
+    return salt + commitment + AESGCM(wrap_key).encrypt(nonce, key, info)
+
+
+def slot(name, uri, version, created, context_version, slot_key_id, blob):
+    salt = hashlib.sha256(b"slot" + slot_key_id).digest()
+    store_key = wrap(b"atrest.v1.slot", SLOT_KEYS[slot_key_id], slot_key_id, STORE_KEY, STORE_KEY_ID, 0, salt)
+    return (string(name) + string(uri) + string(version) + struct.pack("<QH", created, context_version) + slot_key_id
+            + struct.pack("<Q", len(blob)) + blob + store_key + tags())
+
+
+def kept_slot_key(slot_key_id):
+    salt = hashlib.sha256(b"keep" + slot_key_id).digest()
+    return slot_key_id + wrap(b"atrest.v1.keep", STORE_KEY, STORE_KEY_ID, SLOT_KEYS[slot_key_id], slot_key_id, 0, salt)
 
 
 def record(key, key_id, keyspace, state, created, retired, destroyed, count, salt):
-    info = STORE_ID + key_id + STORE_KEY_ID + struct.pack("<Q", created) + b"\1" + bytes(23) + salt
-    wrap_key, nonce, commitment = derive(STORE_KEY, b"atrest.v1.wrap", info)
-    wrapped = AESGCM(wrap_key).encrypt(nonce, key, info)
+    wrapped = wrap(b"atrest.v1.wrap", STORE_KEY, STORE_KEY_ID, key, key_id, created, salt)
     if state == 3:
-        salt, commitment, wrapped = bytes(32), bytes(32), bytes(48)
+        wrapped = bytes(112)
     return (key_id + STORE_KEY_ID + struct.pack("<IBBQQQQQ", keyspace, state, 0, created, retired, 0, destroyed, count)
-            + salt + commitment + wrapped)
+            + wrapped)
 
 
-def local_blob(cmek, store_key, salt):
-    """A wrapped store key of the provider `file:`, for a key file of id 32 x 0x01."""
+def local_blob(cmek, slot_key_id, context_version, salt):
+    """A wrapped slot key of the provider `file:`, for a key file of id 32 x 0x01."""
     parent = hmac.new(b"\1" * 32, cmek, "sha256").digest()
-    info = STORE_ID + STORE_KEY_ID + struct.pack("<H", 1) + salt
+    info = STORE_ID + slot_key_id + struct.pack("<H", context_version) + salt
     key, nonce, _ = derive(parent, b"atrest.v1.cmek", info)
-    return salt + AESGCM(key).encrypt(nonce, store_key, info)
+    return salt + AESGCM(key).encrypt(nonce, SLOT_KEYS[slot_key_id], info)
 
 
 def image(slots, body, generation=3):
-    fixed = (b"\x89ATRK\r\n\x1a" + struct.pack("<HHIIIII", 1, 128, len(slots), len(body), 0, 0, 0)
+    fixed = (b"\x89ATRK\r\n\x1a" + struct.pack("<HHIIIII", 2, 128, len(slots), len(body), 0, 0, 0)
              + struct.pack("<QQ", generation, CREATED + DAY) + STORE_ID + STORE_KEY_ID + b"\x77" * 32 + bytes(16))
     assert len(fixed) == 128
     data = fixed + slots + body
@@ -81,12 +102,17 @@ def header(kind):
 
 def main():
     slots = struct.pack("<Q", 2)
-    slots += slot("default", "file:///etc/app/cmek.key", "", CREATED, local_blob(b"\2" * 32, STORE_KEY, b"\3" * 32))
-    slots += slot("west", "hcvault://vault:8200/transit/keys/app", "7", CREATED + 1, b"vault:v7:c2VjcmV0")
+    near, far = SLOT_KEYS
+    # The first slot is as old as context version 1: it keeps what it was wrapped with.
+    blob = local_blob(b"\2" * 32, near, 1, b"\3" * 32)
+    slots += slot("default", "file:///etc/app/cmek.key", "", CREATED, 1, near, blob)
+    slots += slot("west", "hcvault://vault:8200/transit/keys/app", "7", CREATED + 1, 2, far, b"vault:v7:c2VjcmV0")
     one, two = struct.pack("<Q", 1), struct.pack("<Q", 2)
-    settings = struct.pack("<QQBB", 30 * DAY, 1 << 40, 1, 1)
+    # The last entry is of a version to come.
+    settings = tags((1, 0, struct.pack("<Q", 30 * DAY)), (2, 0, struct.pack("<Q", 1 << 40)), (3, 0, b""),
+                    (900, 0, b"later"))
     active = bytes(range(0xC0, 0xD0))
-    keyspaces = one + string("default") + active + struct.pack("<Q", 0)
+    keyspaces = one + string("default") + active + struct.pack("<Q", 0) + tags()
     dek = bytes.fromhex(INPUTS["dek"])
     salt = bytes(range(0xE0, 0x100))
     keys = struct.pack("<Q", 3)
@@ -96,12 +122,13 @@ def main():
     audit = struct.pack("<Q", 0) + bytes(32) + two
     audit += struct.pack("<QQB", CREATED, 1, 1) + STORE_KEY_ID + string("file:///etc/app/cmek.key")
     audit += struct.pack("<QQB", CREATED + 1, 2, 4) + STORE_KEY_ID + string("west")
-    body = settings + b"\x99" * 16 + struct.pack("<Q", 0) + keyspaces + keys
+    body = settings + b"\x99" * 16 + struct.pack("<Q", 0)
+    body += two + kept_slot_key(near) + kept_slot_key(far) + keyspaces + keys
     body += one + string("/mnt/ssd")
     body += one + string("weekly") + struct.pack("<Q", CREATED + 4) + one + bytes.fromhex(INPUTS["dek_id"])
     body += audit
     keyring = image(slots, body)
-    (HERE / "keyring-v1.bin").write_bytes(keyring)
+    (HERE / "keyring-v2.bin").write_bytes(keyring)
 
     def seed(target, name, data):
         directory = SEEDS / target
@@ -128,8 +155,12 @@ def main():
     seed("keyring_slots", "two", slots)
     seed("keyring_slots", "none", bytes(8))
     seed("keyring_slots", "huge", b"\xff" * 8)
+    critical = tags((5, 1, b"x"))
+    seed("keyring_slots", "critical", slots[: -len(tags())] + critical)
     seed("keyring_image", "whole", keyring)
     seed("keyring_image", "parts", struct.pack("<H", len(slots)) + slots + body)
+    later = tags((4, 1, b""), (900, 1, b"later")) + body[len(settings):]
+    seed("keyring_image", "critical", struct.pack("<H", len(slots)) + slots + later)
     seed("file", "torn", header("ctr")[:4095])
     for suite in range(3):
         commands = bytes([0, 0, 16, 7, 0, 1, 255, 1, 1, 0, 0, 33, 0, 9, 0, 1, 0, 16, 0, 15])

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use atrest::fs::is_keyring;
+use atrest::names::is_keyring_name;
 use atrest::{DataKeyId, Error, ErrorKind, Expect, HEADER_LEN, Header, Keyring};
 use serde::Serialize;
 
@@ -73,7 +73,9 @@ pub(crate) fn scan(dir: &Path, keyring: Option<&Keyring>, json: bool) -> Result<
             let path = entry.path();
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => directories.push(path),
-                Ok(kind) if kind.is_file() && !is_keyring(&path) => {
+                Ok(kind)
+                    if kind.is_file() && !is_keyring_name(entry.file_name().as_encoded_bytes()) =>
+                {
                     scan.file(&path, keyring);
                     progress.inc(1);
                 }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::keyring::{KeyringImage, KeyringStorage};
+use atrest::keyring::{FilesBeside, KeyringImage, KeyringStorage, Location};
 use atrest::{Error, ErrorKind, Result};
 use futures_util::TryStreamExt;
 use object_store::path::Path;
@@ -216,6 +216,12 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
         self.kept_generations()?.into_iter().try_for_each(|old| self.delete(&self.kept_path(old)))
     }
 
+    fn location(&self) -> Location {
+        Location { id: self.location, directory: None }
+    }
+}
+
+impl FilesBeside for ObjectStoreKeyringStorage {
     fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
         let path = self.beside(name);
         let (store, at, payload) = (self.store.clone(), path.clone(), bytes.to_vec().into());
@@ -234,10 +240,6 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
 
     fn remove_beside(&self, name: &str) -> Result<()> {
         self.delete(&self.beside(name))
-    }
-
-    fn location(&self) -> [u8; 16] {
-        self.location
     }
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::thread;
 
-use atrest::{Decryptor, ErrorKind, Expect, Header, Keyring, PlaintextPolicy, Suite};
+use atrest::classify::Contents;
+use atrest::{Decryptor, ErrorKind, Expect, Header, Keyring, PlaintextPolicy};
 use bytes::Bytes;
 use object_store::Result;
 use object_store::path::Path;
@@ -11,9 +12,6 @@ use tokio::sync::{Mutex, oneshot};
 
 use crate::error::refused;
 use crate::headers::Body;
-
-/// A keyring's magic: such an object is never data, not even as plaintext.
-const KEYRING_MAGIC: &[u8] = b"\x89ATRK\r\n\x1a";
 
 /// Opens headers with the keyring.
 #[derive(Clone, Debug)]
@@ -37,14 +35,7 @@ impl Opener {
     /// Whether an object that begins so is plaintext. A whole header's length is needed,
     /// or the whole object.
     pub(crate) fn is_plaintext(start: &[u8]) -> bool {
-        match Header::parse(start) {
-            Ok(_) => false,
-            Err(error) => match error.kind() {
-                ErrorKind::EmptyFile | ErrorKind::NotEncrypted => true,
-                ErrorKind::ForeignFile => !start.starts_with(KEYRING_MAGIC),
-                _ => false,
-            },
-        }
+        matches!(Contents::of(start), Contents::Empty | Contents::Plaintext)
     }
 
     /// The body of an object that begins with `start`: its first 4096 bytes, or all of it.
@@ -60,8 +51,8 @@ impl Opener {
     }
 
     async fn decryptor(&self, header: Header) -> atrest::Result<Decryptor> {
-        if header.suite != Suite::Aes256Ctr {
-            let what = format!("expected suite {:?}, found {:?}", Suite::Aes256Ctr, header.suite);
+        if !header.suite.keeps_lengths() {
+            let what = format!("expected a suite that keeps lengths, found {:?}", header.suite);
             return Err(atrest::Error::new(ErrorKind::UnsupportedFeature, what));
         }
         let expect = Expect::default();

@@ -2,24 +2,21 @@
 
 use object_store::path::Path;
 
+use atrest::names::kind_of;
+
 /// The path segment under which a keyring is kept in an object store. An
 /// [`EncryptedStore`](crate::EncryptedStore) hides every path that has it.
-pub const KEYRING_PREFIX: &str = "_atrest";
+pub const KEYRING_PREFIX: &str = atrest::names::OBJECT_DIR;
 
-/// The current image below [`KEYRING_PREFIX`]; in a local directory, at its root.
-pub(crate) const KEYRING_FILE: &str = atrest::keyring::KEYRING_FILE;
+pub(crate) use atrest::keyring::KEYRING_FILE;
 
-/// Whether a path belongs to a keyring: one below `_atrest` anywhere, or one of the files
-/// that a keyring in the local directory of the same name keeps at the root.
+/// Whether a path belongs to a keyring: one below `_atrest` anywhere, or one that has a name
+/// of a keyring in a local directory in any part.
 pub(crate) fn is_reserved(path: &Path) -> bool {
-    let mut parts = path.parts();
-    let (first, second) = (parts.next(), parts.next());
-    let at_root = first.is_some_and(|name| second.is_none() && is_keyring_file(name.as_ref()));
-    at_root || path.parts().any(|part| part.as_ref() == KEYRING_PREFIX)
-}
-
-fn is_keyring_file(name: &str) -> bool {
-    name.strip_prefix(KEYRING_FILE).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    path.parts().any(|part| {
+        let part = part.as_ref();
+        part == KEYRING_PREFIX || kind_of(part.as_bytes()).is_some()
+    })
 }
 
 #[cfg(test)]
@@ -27,12 +24,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_keyring_is_reserved() {
-        for path in ["_atrest", "_atrest/KEYRING", "a/_atrest/KEYRING.7", "KEYRING", "KEYRING.new"]
-        {
+    fn only_the_librarys_names_are_reserved_but_in_any_part() {
+        for path in [
+            "_atrest",
+            "_atrest/KEYRING",
+            "a/_atrest/KEYRING.7",
+            "KEYRING",
+            "KEYRING.new",
+            "a/KEYRING",
+            "a/KEYRING.staging.1/b",
+        ] {
             assert!(is_reserved(&Path::from(path)), "{path}");
         }
-        for path in ["", "a", "atrest/KEYRING", "a/KEYRING", "KEYRINGS", "a_atrest/b", "_atrest2"] {
+        for path in ["", "a", "KEYRINGS", "a_atrest/b", "_atrest2", "a/KEYRING-1"] {
             assert!(!is_reserved(&Path::from(path)), "{path}");
         }
     }

@@ -90,7 +90,7 @@ impl EncryptedStore {
             return Err(reserved(location));
         }
         // Lengths stay only in suite 1; a store that demands more refuses it here.
-        let spec = FileSpec::new((self.file_kind)(location)).suite(Suite::Aes256Ctr);
+        let spec = FileSpec::new((self.file_kind)(location)).suite(Suite::FOR_OBJECTS);
         self.keyring().encryptor(spec).map_err(|error| refused(location, error))
     }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atrest::classify::Contents;
 use atrest::keyring::{LiveKeys, Retirement};
-use atrest::{DataKeyId, ErrorKind, HEADER_LEN, Header, StoreId};
+use atrest::{DataKeyId, ErrorKind, HEADER_LEN, StoreId};
 use futures_util::stream::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, Result};
@@ -62,7 +63,7 @@ impl EncryptedStore {
         look(inner, store_id, prefix.cloned()).await
     }
 
-    /// [`Keyring::retire`](atrest::Keyring::retire) for the objects of this whole store:
+    /// [`Keys::retire`](atrest::keyring::Keys::retire) for the objects of this whole store:
     /// reads the header of every one. Headers remembered here are forgotten first, since a
     /// key that something can open is not destroyed.
     ///
@@ -71,7 +72,7 @@ impl EncryptedStore {
     /// every one that has not reloaded the keyring.
     ///
     /// # Errors
-    /// Those of [`Keyring::retire`](atrest::Keyring::retire), as an `object_store::Error`
+    /// Those of [`Keys::retire`](atrest::keyring::Keys::retire), as an `object_store::Error`
     /// that [`find_error`](crate::find_error) looks into.
     pub async fn retire(&self, grace: Duration) -> Result<Retirement> {
         self.forget_headers();
@@ -79,7 +80,7 @@ impl EncryptedStore {
         let retired = blocking(move || {
             let bridge = Bridge::new(LOOK_MAX)?;
             let live = Objects { bridge, inner, store_id: keyring.store_id() };
-            keyring.keys().retire(Some(&live), grace, &|_| {})
+            keyring.keys().retire(&live, grace)
         });
         retired.await.map_err(|error| refused(&Path::default(), error))
     }
@@ -123,18 +124,16 @@ async fn look(
         .buffer_unordered(READ_TOGETHER);
     headers
         .try_fold(ObjectUsage::default(), |mut usage, found| {
-            if let Some((header, bytes)) = found {
-                let count = match header {
-                    Ok(header) if header.store_id == store_id => {
+            if let Some((contents, bytes)) = found {
+                let count = match contents {
+                    Contents::Encrypted(header) if header.store_id == store_id => {
                         usage.keys.entry(header.data_key_id).or_default()
                     }
-                    Ok(_) => &mut usage.foreign,
-                    Err(error) => match error.kind() {
-                        ErrorKind::EmptyFile | ErrorKind::NotEncrypted | ErrorKind::ForeignFile => {
-                            &mut usage.plaintext
-                        }
-                        _ => &mut usage.unreadable,
-                    },
+                    Contents::Encrypted(_) => &mut usage.foreign,
+                    Contents::Empty | Contents::Plaintext | Contents::Keyring => {
+                        &mut usage.plaintext
+                    }
+                    _ => &mut usage.unreadable,
                 };
                 count.add(bytes);
             }
@@ -144,12 +143,9 @@ async fn look(
 }
 
 /// `None` if the object is gone.
-async fn read_header(
-    inner: &dyn ObjectStore,
-    meta: ObjectMeta,
-) -> Result<Option<(atrest::Result<Header>, u64)>> {
+async fn read_header(inner: &dyn ObjectStore, meta: ObjectMeta) -> Result<Option<(Contents, u64)>> {
     if meta.size == 0 {
-        return Ok(Some((Header::parse(&[]), 0)));
+        return Ok(Some((Contents::Empty, 0)));
     }
     let range = GetRange::Bounded(0..meta.size.min(HEADER_LEN as u64));
     let options = GetOptions::new().with_range(Some(range));
@@ -158,7 +154,7 @@ async fn read_header(
         Err(error) => Err(error),
     };
     match start {
-        Ok(start) => Ok(Some((Header::parse(&start), meta.size))),
+        Ok(start) => Ok(Some((Contents::of(&start), meta.size))),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
     }

@@ -21,7 +21,7 @@ use crate::keyring::format::Image;
 use crate::keyring::unlock::Search;
 use crate::keyring::{DirectoryStorage, KeyringStorage, Options};
 use crate::kms::{Deadline, KeyFile, Kms, generate_key_file};
-use crate::{EncryptedFs, FileKind, Keyring, Suite};
+use crate::{FileKind, Keyring, Suite};
 
 const CHILD: &str = "ATREST_RESIDUE_CHILD";
 
@@ -50,7 +50,7 @@ fn child() {
         Options { background: true, ..Options::default() },
     )
     .unwrap();
-    let fs = EncryptedFs::new(keyring);
+    let fs = crate::Store::over(keyring).unwrap().files().clone();
     let mut writers = Vec::new();
     let mut readers = Vec::new();
     for round in 0..2 {
@@ -296,6 +296,11 @@ fn all_keys(dir: &Path) -> Patterns {
     let Ok((store_key, body)) = search.unlock(&image, &[kms(dir)]) else { panic!("no store key") };
     patterns.add_key("store key", store_key.expose());
     let fixed = &image.fixed;
+    for slot in &image.slots {
+        let top = (fixed.store_key_id, &*store_key);
+        let key = body.slot_key(&slot.slot_key_id, fixed.store_id, top).unwrap();
+        patterns.add_key(&format!("slot key {}", slot.name), key.expose());
+    }
     let ids = [&fixed.store_id.as_bytes()[..], fixed.store_key_id.as_bytes()];
     patterns.add_key("ring key", derive(store_key.expose(), Purpose::Ring, &ids).key());
     let mut data_keys = HashMap::new();

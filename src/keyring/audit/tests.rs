@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::keyring::{MemoryStorage, Options};
+use crate::keyring::{FilesBeside, Keyring, MemoryStorage, Options};
 use crate::kms::{KeyFile, Kms, generate_key_file};
 
 fn event(number: u64) -> Event {

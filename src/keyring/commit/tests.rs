@@ -8,7 +8,7 @@ use crate::error::{ErrorKind, Result};
 use crate::keyring::{DirectoryStorage, Keyring, Options};
 use crate::kms::{KeyFile, Kms, generate_key_file};
 use crate::process::tests::{beside_forked_child, in_forked_child};
-use crate::{EncryptedFs, FileKind};
+use crate::{EncryptedFs, FileKind, Store};
 
 fn customer(dir: &Path) -> Arc<dyn Kms> {
     let key = dir.join("key");
@@ -19,6 +19,10 @@ fn customer(dir: &Path) -> Arc<dyn Kms> {
 /// A background thread might hold a lock at the moment of a fork.
 fn options() -> Options {
     Options { background: false, ..Options::default() }
+}
+
+fn files(keyring: Keyring) -> EncryptedFs {
+    Store::over(keyring).unwrap().files().clone()
 }
 
 fn poisoned<T>(result: Result<T>) -> bool {
@@ -36,7 +40,7 @@ fn a_forked_child_commits_nothing() {
     let storage = DirectoryStorage::new(dir.path());
     let keyring = Keyring::create(storage, customer(keys.path()), options()).unwrap();
     let tenant = keyring.keyspaces().create("tenant").unwrap();
-    let fs = EncryptedFs::new(keyring.clone());
+    let fs = files(keyring.clone());
     drop(keyring.encryptor(FileKind::Log).unwrap());
     let before = content(dir.path());
     assert!(in_forked_child(|| {
@@ -46,12 +50,11 @@ fn a_forked_child_commits_nothing() {
             && poisoned(keyring.keyspaces().rotate(tenant))
             && poisoned(keyring.keyspaces().create("another"))
             && poisoned(keyring.slots().rewrap(None))
-            && poisoned(keyring.register_directory(keys.path()))
             && poisoned(keyring.maintain())
             && poisoned(keyring.encryptor(FileKind::Log))
             && poisoned(fs.create_new(dir.path().join("file"), FileKind::Log));
         // What has nothing to commit ends as it does when the store is only read.
-        let closed = fs.close().is_ok() && keyring.close().is_ok();
+        let closed = keyring.close().is_ok();
         refused && closed && content(dir.path()) == before
     }));
 }
@@ -62,7 +65,7 @@ fn no_file_is_lost_when_parent_and_child_rotate() {
     let kms = customer(keys.path());
     let storage = DirectoryStorage::new(dir.path());
     let keyring = Keyring::create(storage, kms.clone(), options()).unwrap();
-    let fs = EncryptedFs::new(keyring);
+    let fs = files(keyring);
     let write = |name: String| {
         let created = fs.create_new(dir.path().join(name), FileKind::Log);
         created.and_then(|mut writer| {
@@ -83,7 +86,7 @@ fn no_file_is_lost_when_parent_and_child_rotate() {
     }
     drop(fs);
     let storage = DirectoryStorage::new(dir.path());
-    let fs = EncryptedFs::new(Keyring::open(storage, kms, options()).unwrap());
+    let fs = files(Keyring::open(storage, kms, options()).unwrap());
     for round in 0..10 {
         let reader = fs.open(dir.path().join(format!("parent.{round}"))).unwrap();
         assert_eq!(reader.len().unwrap(), 5);

@@ -1,6 +1,7 @@
 //! What a damaged, foreign or incomplete backup is refused for.
 
 use super::*;
+use crate::support::store_of;
 
 /// A chain of two backups with a few files.
 fn two() -> Bench {
@@ -134,8 +135,8 @@ fn another_chains_files_are_refused() {
     refused(&bench, "a foreign manifest", &[IdentityMismatch]);
     std::fs::write(&manifest, good).unwrap();
     // A chain of one store takes no backup of another.
-    let snapshot = Snapshot::take(&other.fs, other.store.data()).unwrap();
-    let result = bench.chain().back_up(&other.fs, &snapshot, &go_on);
+    let snapshot = Snapshot::take(&store_of(&other.fs), other.store.data()).unwrap();
+    let result = bench.chain().back_up(&store_of(&other.fs), &snapshot, &go_on);
     assert_eq!(kind(result), IdentityMismatch);
     // The second manifest of a chain that forked: written after the same first one was
     // put back.
@@ -169,7 +170,7 @@ fn wrong_places_and_keys_are_refused() {
     std::fs::create_dir(bench.store.data().join("inside")).unwrap();
     let inside = DirectoryTarget::new(bench.store.data().join("inside"));
     let chain = Chain::open_or_create(inside, bench.store.kms()).unwrap();
-    let taken = Snapshot::take(&bench.fs, bench.store.data());
+    let taken = Snapshot::take(&store_of(&bench.fs), bench.store.data());
     assert_eq!(kind(taken), ErrorKind::InvalidArgument);
     drop(chain);
     // Restores go to nothing that is there.
@@ -188,10 +189,10 @@ fn wrong_places_and_keys_are_refused() {
     let second = Chain::open(target, vec![bench.store.kms()]);
     assert_eq!(kind(second), ErrorKind::KeyringBusy);
     drop(writer);
-    let snapshot = Snapshot::take(&bench.fs, bench.path("data/inside"));
+    let snapshot = Snapshot::take(&store_of(&bench.fs), bench.path("data/inside"));
     assert!(snapshot.is_ok());
     let read_only = bench.read_chain().unwrap();
-    let result = read_only.back_up(&bench.fs, &snapshot.unwrap(), &go_on);
+    let result = read_only.back_up(&store_of(&bench.fs), &snapshot.unwrap(), &go_on);
     assert_eq!(kind(result), ErrorKind::ReadOnly);
 }
 
@@ -213,4 +214,81 @@ fn a_damaged_store_is_not_backed_up_in_silence() {
     std::fs::copy(other.store.data().join("a.sst"), &path).unwrap();
     assert_eq!(kind(bench.try_back_up()), IdentityMismatch);
     assert_eq!(bench.read_chain().unwrap().list().unwrap(), []);
+}
+
+/// The appends of a log in a store, by its own handle.
+fn appends(bench: &Bench, dir: &str, name: &str) -> Vec<Vec<u8>> {
+    let storage = atrest::keyring::DirectoryStorage::new(bench.path(dir));
+    let keyring = Keyring::open_read_only(storage, bench.store.kms(), manual()).unwrap();
+    let reader = atrest::Store::over(keyring)
+        .unwrap()
+        .files()
+        .clone()
+        .open(bench.path(dir).join(name))
+        .unwrap();
+    let mut frame = Vec::new();
+    let mut read = |number| reader.read_frame(number, &mut frame).unwrap().then(|| frame.clone());
+    (0..).map_while(&mut read).collect()
+}
+
+#[test]
+fn a_torn_log_is_backed_up_as_far_as_it_goes_and_told() {
+    use atrest::fs::TornReason;
+    let bench = Bench::new();
+    let log = FileSpec::new(FileKind::Log).suite(Suite::Aes256GcmLog);
+    let lens = [1, 200_000, 3, 131_072, 131_073, 9, 9, 9, 70_000, 2];
+    let all: Vec<Vec<u8>> = lens.iter().map(|len| pattern(*len, 7)).collect();
+    let slices: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
+    for name in ["cut.log", "first.log", "whole.log"] {
+        bench.write(name, log, &slices);
+    }
+    let third = 4096 + 21 + 200_020;
+    flip(&bench.store.data().join("cut.log"), third + 10);
+    let first = bench.store.data().join("first.log");
+    let mut bytes = std::fs::read(&first).unwrap();
+    bytes[4096] = 0xff;
+    std::fs::write(&first, &bytes).unwrap();
+
+    let report = bench.back_up();
+    let told: Vec<_> = report
+        .torn
+        .iter()
+        .map(|torn| (torn.path.to_str().unwrap(), torn.reason, torn.kept_bytes, torn.lost_bytes))
+        .collect();
+    let len = bytes.len() as u64;
+    let expected = |reasons: [Option<TornReason>; 2]| {
+        vec![
+            ("cut.log", reasons[0], 200_001, len - third as u64),
+            ("first.log", reasons[1], 0, len - 4096),
+        ]
+    };
+    let reasons = [Some(TornReason::Authentication), Some(TornReason::Length)];
+    assert_eq!(told, expected(reasons));
+    // The next backup copies nothing, and does not forget it.
+    let again = bench.back_up();
+    assert_eq!(again.info.copied_files, 0);
+    let kept: Vec<_> = again.torn.iter().map(|torn| (torn.reason, torn.kept_bytes)).collect();
+    assert_eq!(kept, [(None, 200_001), (None, 0)]);
+
+    bench.restore(2, "restored").unwrap();
+    assert_eq!(appends(&bench, "restored", "whole.log"), all);
+    assert_eq!(appends(&bench, "restored", "cut.log"), all[..2]);
+    assert!(appends(&bench, "restored", "first.log").is_empty());
+}
+
+#[test]
+fn an_append_under_way_makes_no_torn_log() {
+    let bench = Bench::new();
+    let log = FileSpec::new(FileKind::Log).suite(Suite::Aes256GcmLog);
+    let path = bench.store.data().join("wal");
+    let mut writer = bench.fs.create_new(&path, log).unwrap();
+    writer.append(b"synced").unwrap();
+    writer.sync().unwrap();
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    std::io::Write::write_all(&mut file, &[0, 0, 1, 0, 7, 7, 7]).unwrap();
+    assert_eq!(bench.back_up().torn, []);
+    drop(writer);
+    std::io::Write::write_all(&mut file, &[7]).unwrap();
+    let report = bench.back_up();
+    assert_eq!((report.torn.len(), report.torn[0].lost_bytes), (1, 8));
 }

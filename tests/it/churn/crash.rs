@@ -1,14 +1,16 @@
 //! Crashes and faults between any two operations of a re-encryption, a retirement and a
 //! shredding, on file systems that exchange files and on those that cannot.
 
+use crate::support::store_of;
 use std::time::Duration;
 
-use atrest::churn::{Reencrypt, StalePolicy};
 use atrest::keyring::KeyState;
+use atrest::store::{Reencrypt, StalePolicy};
 use atrest::{EncryptedFs, Error};
 
-use crate::mem_fs::{MemFs, Op};
-use crate::support::{TestKms, check_file, in_dir, mem_create, mem_open, write_file};
+use crate::support::{DIR, ScriptedKms, check_file, in_dir, mem_create, mem_open, write_file};
+use atrest_testkit::MemFs;
+use atrest_testkit::mem_fs::Op;
 
 const FILES: [&str; 2] = ["one", "two"];
 
@@ -17,8 +19,8 @@ type Change = fn(&EncryptedFs) -> Result<(), Error>;
 const CHANGES: [(&str, Change); 3] = [
     ("re-encryption", reencrypt),
     ("retirement", |fs| {
-        fs.retire(None, Duration::ZERO, &|_| {})?;
-        fs.retire(None, Duration::ZERO, &|_| {}).map(drop)
+        store_of(&fs).renewal().retire(None, Duration::ZERO, &|_| {})?;
+        store_of(&fs).renewal().retire(None, Duration::ZERO, &|_| {}).map(drop)
     }),
     ("shredding", |fs| fs.keyring().keyspaces().danger_shred("tenant")),
 ];
@@ -28,15 +30,15 @@ fn reencrypt(fs: &EncryptedFs) -> Result<(), Error> {
     how.policy = StalePolicy::older_than(Duration::ZERO);
     // One after the other, so that each step is the same in each run.
     how.threads = 1;
-    let report = fs.reencrypt(&how)?;
+    let report = store_of(&fs).renewal().reencrypt(&how)?;
     report.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
 }
 
 /// A store with files under two keys that were replaced, a third that is under no file,
 /// and a keyspace.
 fn base() -> MemFs {
-    let mem = MemFs::new();
-    let fs = mem_create(&mem, &TestKms::new(1)).unwrap();
+    let mem = MemFs::new(DIR);
+    let fs = mem_create(&mem, &ScriptedKms::new(1)).unwrap();
     for file in FILES {
         write_file(&fs, file).unwrap();
         fs.keyring().keys().rotate().unwrap();
@@ -50,9 +52,9 @@ fn base() -> MemFs {
 /// All files are there, no key was destroyed that one of them needs, and the next run
 /// brings everything to its end.
 fn check(mem: &MemFs) {
-    let fs = mem_open(mem, &TestKms::new(1)).unwrap();
+    let fs = mem_open(mem, &ScriptedKms::new(1)).unwrap();
     FILES.iter().for_each(|file| check_file(&fs, file));
-    let usage = fs.scan_usage(&|_| {}).unwrap();
+    let usage = store_of(&fs).renewal().scan_usage(&|_| {}).unwrap();
     for key in &usage.keys {
         assert!(key.key.state != KeyState::Destroyed || key.count.files == 0);
     }
@@ -60,12 +62,12 @@ fn check(mem: &MemFs) {
     FILES.iter().for_each(|file| check_file(&fs, file));
     let names: Vec<_> = mem.files().into_keys().filter(|name| !name.starts_with("KEY")).collect();
     assert_eq!(names, FILES);
-    let usage = fs.scan_usage(&|_| {}).unwrap();
+    let usage = store_of(&fs).renewal().scan_usage(&|_| {}).unwrap();
     // The active key of the default keyspace is left, and nothing else.
     let alive = usage.keys.iter().filter(|key| key.key.state != KeyState::Destroyed);
     assert_eq!(alive.count(), 1);
     drop(fs);
-    let fs = mem_open(mem, &TestKms::new(1)).unwrap();
+    let fs = mem_open(mem, &ScriptedKms::new(1)).unwrap();
     FILES.iter().for_each(|file| check_file(&fs, file));
 }
 
@@ -79,7 +81,7 @@ fn at_each_step(
     let mut steps = 0;
     loop {
         let mem = base.fork();
-        let fs = mem_open(&mem, &TestKms::new(1)).unwrap();
+        let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap();
         mem.clear_log();
         fault(&mem, steps);
         let result = change(&fs);
@@ -106,7 +108,7 @@ fn cases() -> Vec<(&'static str, Change, MemFs)> {
 #[test]
 fn the_exchange_is_used_where_there_is_one() {
     for (name, change, base) in cases() {
-        let fs = mem_open(&base, &TestKms::new(1)).unwrap();
+        let fs = mem_open(&base, &ScriptedKms::new(1)).unwrap();
         change(&fs).unwrap();
         let log = base.log();
         let exchanges = log.iter().filter(|op| matches!(op, Op::Exchange(..))).count();
@@ -146,7 +148,7 @@ fn a_failing_operation_loses_nothing() {
 #[test]
 fn a_full_disk_leaves_the_old_files() {
     let mem = base();
-    let fs = mem_open(&mem, &TestKms::new(1)).unwrap();
+    let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap();
     mem.room(Some(5000));
     assert!(reencrypt(&fs).is_err());
     mem.room(None);

@@ -1,8 +1,8 @@
-//! Suite 3: a log ends at its last whole frame, and every change of a whole frame is
-//! refused.
+//! Suite 3: a log ends where its frames stop being whole and true, and says why.
 
 use atrest::ErrorKind::{Authentication, CmekRevoked, InvalidArgument};
 use atrest::FRAME_LEN_MAX;
+use atrest::fs::TornReason;
 
 use super::*;
 
@@ -59,47 +59,61 @@ fn each_cut_ends_the_log_at_the_frame_before_and_says_so() {
         let rest = (cut - places[whole]) as u64;
         let torn = reader.torn().map(|torn| (torn.frame, torn.offset_bytes, torn.len_bytes));
         assert_eq!(torn, (rest > 0).then_some((whole as u64, end as u64, rest)), "cut to {cut}");
+        assert!(reader.torn().is_none_or(|torn| torn.reason == TornReason::Cut));
         let mut buf = [9; 8];
         assert_eq!(reader.read_at(&mut buf, end as u64).unwrap(), 0);
         assert!(reader.read_exact_at(&mut buf, end as u64).is_err());
     }
 }
 
+/// Why a frame of `rest` bytes to the end of the file, whose head was changed, is not good.
+fn reason(head: [u8; 4], rest: usize) -> TornReason {
+    match u32::from_be_bytes(head) as usize {
+        0 => TornReason::Length,
+        len if len > FRAME_LEN_MAX => TornReason::Length,
+        len if len + 20 > rest => TornReason::Cut,
+        _ => TornReason::Authentication,
+    }
+}
+
 #[test]
-fn every_flipped_bit_is_refused_or_cuts_the_log_short() {
+fn every_flipped_bit_ends_the_log_at_its_frame() {
     let (file, appends) = damaged();
     let (reader, data, places) = (file.open().unwrap(), appends.concat(), places());
-    let mut torn = 0;
+    let mut seen = std::collections::HashSet::new();
     for (place, bit) in (0..file.body().len()).flat_map(|place| (0..8).map(move |b| (place, b))) {
         let frame = places.iter().filter(|start| **start <= place).count() - 1;
-        let in_length = place - places[frame] < 4;
+        let start: usize = LENS[..frame].iter().sum();
+        let rest = file.body().len() - places[frame];
+        let mut head = *file.body()[places[frame]..].first_chunk::<4>().unwrap();
+        if let Some(byte) = head.get_mut(place - places[frame]) {
+            *byte ^= 1 << bit;
+        }
         file.with_flip(place, bit, || {
-            match file.open() {
-                Err(error) => assert_eq!(error.kind(), Authentication),
-                // A length that points behind the end looks like a torn append. What is
-                // left is a true beginning of the log.
-                Ok(cut) => {
-                    assert!(in_length, "byte {place} bit {bit} was accepted");
-                    assert_eq!(cut.torn().unwrap().frame, frame as u64);
-                    let left = read_all(&cut).unwrap();
-                    assert_eq!(left, data[..left.len()]);
-                    assert_eq!(cut.frame_count().unwrap(), frame as u64);
-                    torn += 1;
-                }
-            }
-            let start: usize = LENS[..frame].iter().sum();
+            let cut = file.open().unwrap();
+            let torn = cut.torn().unwrap();
+            assert_eq!(
+                (torn.frame, torn.offset_bytes, torn.len_bytes, torn.reason),
+                (frame as u64, start as u64, rest as u64, reason(head, rest)),
+                "byte {place} bit {bit}"
+            );
+            seen.insert(torn.reason);
+            assert_eq!(read_all(&cut).unwrap(), data[..start]);
+            assert_eq!(cut.frame_count().unwrap(), frame as u64);
+            // Who had verified it before finds out.
             assert_eq!(refused(&reader, start as u64, 1), Authentication);
             assert_eq!(refused(&reader, 0, data.len()), Authentication);
             let mut buf = vec![1];
             assert!(reader.read_frame(frame as u64, &mut buf).is_err() && buf.is_empty());
         });
     }
-    assert!(torn > 0);
+    assert_eq!(seen.len(), 3);
     assert_eq!(read_all(&reader).unwrap(), data);
 }
 
 #[test]
-fn frames_that_are_moved_doubled_dropped_or_from_another_log_are_refused() {
+fn frames_that_are_moved_doubled_dropped_or_from_another_log_end_it() {
+    use TornReason::{Authentication, Length, Zeros};
     let (file, appends) = damaged();
     let other = file.path.with_extension("other");
     let slices: Vec<&[u8]> = appends.iter().map(Vec::as_slice).collect();
@@ -108,24 +122,65 @@ fn frames_that_are_moved_doubled_dropped_or_from_another_log_are_refused() {
     let places = places();
     let frame = |i: usize| &file.body()[places[i]..places[i + 1]];
     let foreign = &other[HEADER as usize..][places[1]..places[2]];
-    for body in [
-        [frame(1), frame(0), frame(2), frame(3), frame(4)].concat(),
-        [frame(0), frame(0), frame(1), frame(2), frame(3), frame(4)].concat(),
-        [frame(0), frame(2), frame(3), frame(4)].concat(),
-        [frame(1), frame(2), frame(3), frame(4)].concat(),
-        [frame(0), foreign, frame(2), frame(3), frame(4)].concat(),
-        [frame(0), frame(1), frame(2), frame(3), frame(4), frame(4)].concat(),
-        [frame(0), &[0; 100]].concat(),
-        [frame(0), &[0xff; 100]].concat(),
-        other[HEADER as usize..].to_vec(),
+    for (body, good, reason) in [
+        ([frame(1), frame(0), frame(2), frame(3), frame(4)].concat(), 0, Authentication),
+        ([frame(0), frame(0), frame(1), frame(2), frame(3)].concat(), 1, Authentication),
+        ([frame(0), frame(2), frame(3), frame(4)].concat(), 1, Authentication),
+        ([frame(1), frame(2), frame(3), frame(4)].concat(), 0, Authentication),
+        ([frame(0), foreign, frame(2), frame(3), frame(4)].concat(), 1, Authentication),
+        ([frame(0), frame(1), frame(2), frame(3), frame(4), frame(4)].concat(), 5, Authentication),
+        ([frame(0), &[0; 100]].concat(), 1, Zeros),
+        ([frame(0), &[0; 4]].concat(), 1, Zeros),
+        ([frame(0), &[0; 3]].concat(), 1, TornReason::Cut),
+        ([frame(0), &[0; 12], &[1; 12]].concat(), 1, Length),
+        ([frame(0), &[0xff; 100]].concat(), 1, Length),
+        (other[HEADER as usize..].to_vec(), 0, Authentication),
     ] {
         file.set_body(&body);
-        assert_eq!(file.open().unwrap_err().kind(), Authentication);
+        let reader = file.open().unwrap();
+        let torn = reader.torn().unwrap();
+        assert_eq!((torn.frame, torn.reason), (good as u64, reason));
+        assert_eq!(torn.len_bytes, (body.len() - places[good]) as u64);
+        assert_eq!(read_all(&reader).unwrap(), appends[..good].concat());
     }
     // Frames from the end may be missing: that is a shorter log.
     file.set_body(&[frame(0), frame(1)].concat());
     let reader = file.open().unwrap();
     assert_eq!((reader.frame_count().unwrap(), reader.torn()), (2, None));
+}
+
+/// What a file system may leave of an append that was not synced: its length without its
+/// bytes, or without some pages of them.
+#[test]
+fn a_power_cut_leaves_the_synced_appends() {
+    let synced = [data(5000), data(3), data(9000)];
+    let unsynced = data(40_000);
+    let store = TestStore::new();
+    let fs = store.fs();
+    let path = store.data().join("wal");
+    let slices: Vec<&[u8]> = synced.iter().map(Vec::as_slice).chain([&unsynced[..]]).collect();
+    write(&fs, &path, framed(), &slices);
+    let good = std::fs::read(&path).unwrap();
+    let start = good.len() - unsynced.len() - 20;
+    let expected = synced.concat();
+    let check = |bytes: &[u8], reason| {
+        std::fs::write(&path, bytes).unwrap();
+        let reader = fs.open(&path).unwrap();
+        assert_eq!(read_all(&reader).unwrap(), expected);
+        let torn = reader.torn().unwrap();
+        assert_eq!((torn.frame, torn.reason), (3, reason));
+        assert_eq!(torn.len_bytes, (bytes.len() - start) as u64);
+        assert_eq!(fs.list(store.data()).unwrap().len(), 1);
+    };
+    for lost in (0..good.len() / 4096).filter(|page| page * 4096 >= start) {
+        let mut bytes = good.clone();
+        bytes[lost * 4096..][..4096].fill(0);
+        check(&bytes, TornReason::Authentication);
+    }
+    for len in [4, 19, 20, 4096, 100_000] {
+        check(&[&good[..start], &vec![0; len]].concat(), TornReason::Zeros);
+    }
+    check(&good[..good.len() - 1], TornReason::Cut);
 }
 
 #[test]
@@ -167,7 +222,12 @@ fn an_append_under_way_is_torn_until_it_is_whole() {
     assert_eq!(reader.torn(), None);
     file.set_body(&file.body()[..places[4] + 50]);
     assert_eq!(reader.len().unwrap(), 319);
-    assert_eq!(reader.torn().unwrap().len_bytes, 50);
+    let torn = reader.torn().unwrap();
+    assert_eq!((torn.len_bytes, torn.reason), (50, TornReason::Cut));
+    // The file grows before it is filled.
+    file.set_body(&[&file.body()[..places[4]], &[0; 97]].concat());
+    assert_eq!(reader.len().unwrap(), 319);
+    assert_eq!(reader.torn().unwrap().reason, TornReason::Zeros);
     file.set_body(file.body());
     assert_eq!(read_all(&reader).unwrap(), appends.concat());
     assert_eq!(reader.torn(), None);

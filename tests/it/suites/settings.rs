@@ -1,20 +1,23 @@
-//! What the store's minimum suite and a file's spec decide.
+//! What the store's settings and a file's spec decide.
 
 use atrest::keyring::Options;
 use atrest::{Keyring, Settings};
 
 use super::*;
 
-fn with_minimum(store: &TestStore, minimum: Suite) -> EncryptedFs {
+fn requiring(store: &TestStore, authenticated: bool) -> EncryptedFs {
     let mut options = Options::default();
     let mut settings = Settings::default();
-    settings.minimum_suite = minimum;
+    settings.require_authenticated = authenticated;
     options.settings = settings;
-    EncryptedFs::new(Keyring::create(store.storage(), store.kms(), options).unwrap())
+    atrest::Store::over(Keyring::create(store.storage(), store.kms(), options).unwrap())
+        .unwrap()
+        .files()
+        .clone()
 }
 
 #[test]
-fn new_files_follow_the_minimum() {
+fn new_files_follow_the_settings() {
     let kinds = [
         (FileKind::Table, Suite::Aes256GcmChunks),
         (FileKind::Log, Suite::Aes256GcmLog),
@@ -22,17 +25,17 @@ fn new_files_follow_the_minimum() {
         (FileKind::Blob, Suite::Aes256GcmChunks),
         (FileKind::Other, Suite::Aes256GcmChunks),
     ];
-    for minimum in [Suite::Aes256Ctr, Suite::Aes256GcmChunks, Suite::Aes256GcmLog] {
+    for required in [false, true] {
         let store = TestStore::new();
-        let fs = with_minimum(&store, minimum);
+        let fs = requiring(&store, required);
         for (i, (kind, authenticated)) in kinds.into_iter().enumerate() {
             let path = store.data().join(i.to_string());
             let mut writer = fs.create_new(&path, kind).unwrap();
             writer.append(b"some bytes").unwrap();
             writer.finish().unwrap();
             let reader = fs.open(&path).unwrap();
-            let free = minimum == Suite::Aes256Ctr;
-            assert_eq!(reader.suite(), Some(if free { minimum } else { authenticated }));
+            let expected = if required { authenticated } else { Suite::Aes256Ctr };
+            assert_eq!(reader.suite(), Some(expected));
             assert_eq!(read_all(&reader).unwrap(), b"some bytes");
         }
         assert!(fs.list(store.data()).unwrap().iter().all(|entry| entry.len == 10));
@@ -40,9 +43,9 @@ fn new_files_follow_the_minimum() {
 }
 
 #[test]
-fn an_authenticated_minimum_refuses_suite_1() {
+fn a_store_that_requires_authentication_refuses_suite_1() {
     let store = TestStore::new();
-    let fs = with_minimum(&store, Suite::Aes256GcmChunks);
+    let fs = requiring(&store, true);
     let path = store.data().join("a");
     let spec = FileSpec::new(FileKind::Table).suite(Suite::Aes256Ctr);
     assert_eq!(fs.create_new(&path, spec).unwrap_err().kind(), ErrorKind::SuiteTooWeak);

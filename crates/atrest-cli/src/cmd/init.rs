@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use atrest::{DataKeyId, Options, PlaintextPolicy, StoreId, StoreKeyId, Suite};
+use atrest::{DataKeyId, Options, PlaintextPolicy, StoreId, StoreKeyId};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -23,7 +23,7 @@ Examples:
   atrest init old-data --cmek file:///etc/app/cmek.key --allow-plaintext
 
 JSON fields: directory, store_id, store_key_id, data_key_id, key_uri, rotation_period_s,
-rotation_bytes, plaintext, minimum_suite, plaintext_files
+rotation_bytes, plaintext, require_authenticated, plaintext_files
 ";
 
 /// Create a store: a directory with a keyring.
@@ -60,7 +60,7 @@ struct Report {
     rotation_period_s: u64,
     rotation_bytes: Option<u64>,
     plaintext: PlaintextPolicy,
-    minimum_suite: Suite,
+    require_authenticated: bool,
     plaintext_files: u64,
 }
 
@@ -83,7 +83,7 @@ impl Args {
             rotation_period_s: self.rotation_period.as_secs(),
             rotation_bytes: self.rotation_bytes,
             plaintext: status.settings.plaintext,
-            minimum_suite: status.settings.minimum_suite,
+            require_authenticated: status.settings.require_authenticated,
             plaintext_files: found.plaintext.files,
         };
         self.warn(&report, out);
@@ -99,7 +99,7 @@ impl Args {
             settings.plaintext = PlaintextPolicy::Allow;
         }
         if self.authenticated {
-            settings.minimum_suite = Suite::Aes256GcmChunks;
+            settings.require_authenticated = true;
         }
         options
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use atrest::churn::churned_in;
 use atrest::keyring::{AuditEvent, DataKeyStatus, KeyState, KeyringInfo, KeyringStatus};
+use atrest::store::churned_in;
 use atrest::{Clock, DataKeyId, PlaintextPolicy, Settings, SystemClock};
 use serde::Serialize;
 
@@ -24,7 +24,7 @@ Examples:
 
 JSON fields: directory, authenticated, store_id, store_key_id, generation, written_ns,
 slots [name, key_uri, key_version, created_ns], settings [rotation_period_s,
-rotation_bytes, plaintext, minimum_suite], data_keys [id, files, bytes, and with a key
+rotation_bytes, plaintext, require_authenticated], data_keys [id, files, bytes, and with a key
 keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes
 (at least), rewritten_in_s (null if nothing can be said)], history [number, at_ns,
 generation, what, store_key_id, detail], files [encrypted, plaintext, empty and problem with
@@ -287,8 +287,7 @@ fn settings_line(settings: &Settings) -> String {
         PlaintextPolicy::Require => "refused",
         PlaintextPolicy::Allow => "allowed",
     };
-    let suites =
-        if settings.minimum_suite.is_authenticated() { "; authenticated files only" } else { "" };
+    let suites = if settings.require_authenticated { "; authenticated files only" } else { "" };
     format!(
         "  settings    data key rotates after {}{limit}; plaintext files {plaintext}{suites}",
         units::duration(settings.rotation_period)

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use atrest::ErrorKind;
-use atrest::fs::is_keyring;
+use atrest::names::is_reserved_path;
 
 use crate::failure::{Failure, Result};
 
@@ -24,8 +24,8 @@ pub(super) fn resolve(dir: &Path, name: &str) -> Result<PathBuf> {
     if !path.components().all(|part| matches!(part, Component::Normal(_))) {
         return refuse("expected a name inside the store, found a path that leads out of it");
     }
-    if is_keyring(path) {
-        return refuse("the name belongs to the keyring");
+    if is_reserved_path(path) {
+        return refuse("the name, or a part of it, belongs to the keyring");
     }
     let full = dir.join(path);
     let parent = full.parent().unwrap_or(dir);

@@ -167,8 +167,8 @@ impl AwsKms {
 fn encryption_context(context: &WrapContext) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("atrest:store", context.store_id.to_string()),
-        ("atrest:store-key", context.store_key_id.to_string()),
-        ("atrest:format", context.format_version.to_string()),
+        ("atrest:slot-key", context.slot_key_id.to_string()),
+        ("atrest:format", context.version.to_string()),
     ])
 }
 

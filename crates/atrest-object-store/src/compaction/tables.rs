@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use atrest::churn::{StaleJudge, StaleReason};
-use atrest::{HEADER_LEN, Header};
+use atrest::HEADER_LEN;
+use atrest::classify::Contents;
+use atrest::store::{StaleJudge, StaleReason};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};
 use slatedb::manifest::SsTableId;
@@ -12,22 +13,13 @@ use slatedb::{PathResolver, VersionedManifest};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::open::Opener;
-
 /// Headers read at the same time.
 const LOOKS_MAX: usize = 64;
 /// Polls after which a compaction that fails again and again is tried, as a power of two.
 const PAUSE_LOG2_MAX: u32 = 10;
 
-enum What {
-    Encrypted(Box<Header>),
-    Plaintext,
-    /// Nothing that a compaction could read.
-    Unreadable,
-}
-
 struct Known {
-    what: What,
+    what: Contents,
     /// The poll at which the header was read.
     seen: u64,
 }
@@ -44,7 +36,7 @@ pub(super) struct Tables {
     known: HashMap<SsTableId, Known>,
     paused: HashMap<SsTableId, Pause>,
     /// Ended by drop.
-    looks: JoinSet<(SsTableId, Option<What>)>,
+    looks: JoinSet<(SsTableId, Option<Contents>)>,
     looking: HashSet<SsTableId>,
     poll: u64,
 }
@@ -113,13 +105,14 @@ impl Tables {
             return None;
         }
         match &self.known.get(&table)?.what {
-            What::Encrypted(header) => {
+            Contents::Encrypted(header) => {
                 let (reason, key_created_ns) = judge.header(header)?;
                 // New tables are in suite 1 as well.
                 (reason != StaleReason::WeakSuite).then_some(key_created_ns)
             }
-            What::Plaintext => judge.plaintext().then_some(0),
-            What::Unreadable => None,
+            Contents::Plaintext | Contents::Empty => judge.plaintext().then_some(0),
+            // Nothing that a compaction could read.
+            _ => None,
         }
     }
 
@@ -141,15 +134,11 @@ impl Tables {
 }
 
 /// `None` if it cannot be told now.
-async fn look(inner: &dyn ObjectStore, location: &Path) -> Option<What> {
+async fn look(inner: &dyn ObjectStore, location: &Path) -> Option<Contents> {
     let range = GetRange::Bounded(0..HEADER_LEN as u64);
     let options = GetOptions::new().with_range(Some(range));
     let start = inner.get_opts(location, options).await.ok()?.bytes().await.ok()?;
-    Some(match Header::parse(&start) {
-        Ok(header) => What::Encrypted(Box::new(header)),
-        Err(_) if Opener::is_plaintext(&start) => What::Plaintext,
-        Err(_) => What::Unreadable,
-    })
+    Some(Contents::of(&start))
 }
 
 #[cfg(test)]

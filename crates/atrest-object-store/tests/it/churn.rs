@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use atrest::churn::{Reencrypt, StalePolicy};
 use atrest::keyring::{DirectoryStorage, KeyState, Options, RetireOutcome};
 use atrest::kms::generate_key_file;
-use atrest::{Clock, EncryptedFs, Keyring};
+use atrest::store::{Reencrypt, StalePolicy};
+use atrest::{Clock, Keyring, Store};
 use atrest_object_store::{EncryptedStore, slatedb_file_kind};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -116,7 +116,7 @@ async fn months_of_an_engine_leave_no_old_key() {
     let raw = Arc::new(LocalFileSystem::new_with_prefix(&data).unwrap());
     let store = EncryptedStore::new(raw, keyring.clone()).with_file_kind(slatedb_file_kind);
     // The same files, for what the object store has no operation for.
-    let fs = EncryptedFs::new(keyring.clone());
+    let fs = Store::over(keyring.clone()).unwrap();
     let db = open(Arc::new(store.clone())).await;
 
     let mut destroyed = 0;
@@ -137,7 +137,7 @@ async fn months_of_an_engine_leave_no_old_key() {
     drop(db);
 
     assert!(destroyed >= months.saturating_sub(5), "{destroyed} of {months} keys");
-    let usage = fs.scan_usage(&|_| {}).unwrap();
+    let usage = fs.renewal().scan_usage(&|_| {}).unwrap();
     assert!(usage.unknown_keys.is_empty() && usage.unreadable.files == 0, "{usage:?}");
     for key in &usage.keys {
         let dead = key.key.state == KeyState::Destroyed;
@@ -160,12 +160,12 @@ async fn months_of_an_engine_leave_no_old_key() {
 
 /// Rewrites what compaction leaves cold, and retires; returns the number of keys
 /// destroyed.
-async fn pass(fs: &EncryptedFs, store: &EncryptedStore) -> usize {
+async fn pass(fs: &Store, store: &EncryptedStore) -> usize {
     let fs = fs.clone();
     let report = tokio::task::spawn_blocking(move || {
         let mut how = Reencrypt::default();
         how.policy = StalePolicy::older_than(AGE_MAX);
-        fs.reencrypt(&how).unwrap()
+        fs.renewal().reencrypt(&how).unwrap()
     });
     let report = report.await.unwrap();
     assert!(report.failed.is_empty(), "{:?}", report.failed);

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::internals::keyring_storage_conformance;
-use atrest::keyring::{DirectoryStorage, KeyringStorage, MemoryStorage, Options};
+use atrest::keyring::{KeyringStorage, MemoryStorage, Options};
 use atrest::kms::{Kms, generate_key_file};
 use atrest::{ErrorKind, Expect, FileKind, Header, Keyring};
 use atrest_object_store::{EncryptedStore, ObjectStoreKeyringStorage};
+use atrest_testkit::keyring_storage_conformance;
 use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -42,17 +42,8 @@ fn names(store: &InMemory) -> Vec<String> {
 }
 
 #[test]
-fn every_storage_keeps_the_contract() {
-    keyring_storage_conformance(&|| Box::new(MemoryStorage::new()));
+fn the_storage_keeps_the_contract() {
     keyring_storage_conformance(&|| Box::new(storage(InMemory::new())));
-    let dir = tempfile::tempdir().unwrap();
-    let count = std::cell::Cell::new(0);
-    keyring_storage_conformance(&|| {
-        count.set(count.get() + 1);
-        let dir = dir.path().join(count.get().to_string());
-        std::fs::create_dir(&dir).unwrap();
-        Box::new(DirectoryStorage::new(dir))
-    });
 }
 
 fn lives_in(raw: &Arc<InMemory>, kms: &Arc<dyn Kms>) {

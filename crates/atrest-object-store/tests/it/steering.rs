@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use atrest::churn::StalePolicy;
 use atrest::keyring::{DirectoryStorage, KeyState, KeyringStorage, MemoryStorage, Options};
 use atrest::kms::generate_key_file;
+use atrest::store::StalePolicy;
 use atrest::{DataKeyId, Keyring};
 use atrest_object_store::{EncryptedStore, SteeredCompaction, slatedb_file_kind};
 use futures_util::TryStreamExt;
@@ -30,8 +30,8 @@ use slatedb::config::{
 };
 use slatedb::{CompactorBuilder, Db};
 
-use crate::churn::MovedClock;
 use crate::support::{header, key_file};
+use atrest_testkit::ManualClock;
 
 const AGE_MAX: Duration = Duration::from_secs(90 * 86_400);
 const RECORDS: usize = 300;
@@ -118,7 +118,7 @@ impl Seen {
 struct Engine {
     place: Place,
     dir: tempfile::TempDir,
-    clock: MovedClock,
+    clock: Arc<ManualClock>,
     keyring: Keyring,
     raw: Arc<dyn ObjectStore>,
     store: EncryptedStore,
@@ -137,9 +137,9 @@ impl Engine {
         generate_key_file(dir.path().join("cmek.key")).unwrap();
         let data = dir.path().join("data");
         std::fs::create_dir(&data).unwrap();
-        let clock = MovedClock::new();
+        let clock = ManualClock::new();
         let mut options = Options::default();
-        options.clock = Arc::new(clock.clone());
+        options.clock = clock.clone();
         options.background = false;
         let (raw, storage): (Arc<dyn ObjectStore>, Box<dyn KeyringStorage>) = match place {
             Place::Disk => {
@@ -288,7 +288,7 @@ async fn cold(engine: &Engine, db: &Db) -> DataKeyId {
     }
     assert!(!db.manifest().compacted().is_empty() && !db.manifest().l0().is_empty());
     let old = engine.keyring.keys().active_id().unwrap();
-    engine.clock.advance_days(120);
+    engine.clock.advance(120 * ManualClock::DAY);
     engine.keyring.maintain().unwrap();
     assert_ne!(engine.keyring.keys().active_id().unwrap(), old);
     old
@@ -320,7 +320,7 @@ async fn cold_tables_lose_their_old_key_and_no_others() {
             break;
         }
         assert!(round < 20, "under the old key: {:?}", engine.objects_under(old).await);
-        engine.clock.advance_days(2);
+        engine.clock.advance(2 * ManualClock::DAY);
     }
     assert!(!engine.store.usage(None).await.unwrap().keys.contains_key(&old));
     db.close().await.unwrap();
@@ -370,7 +370,7 @@ async fn a_checkpoint_keeps_its_tables_and_key() {
     engine.seen.quiet().await;
     assert!(!engine.keys_of_tables(&db).await.contains(&old));
     for _ in 0..3 {
-        engine.clock.advance_days(8);
+        engine.clock.advance(8 * ManualClock::DAY);
         assert_eq!(engine.destroyed().await, 0, "the checkpoint's tables are under it");
     }
     assert!(engine.store.usage(None).await.unwrap().keys.contains_key(&old));
@@ -404,7 +404,7 @@ async fn live(place: Place, months: usize) {
             load(&db, 0, round).await;
             written += RECORDS;
         }
-        engine.clock.advance_days(30);
+        engine.clock.advance(30 * ManualClock::DAY);
         engine.keyring.maintain().unwrap();
         created += 1;
         destroyed += engine.destroyed().await;
@@ -420,7 +420,7 @@ async fn live(place: Place, months: usize) {
             load(&db, 0, round).await;
             engine.seen.quiet().await;
         }
-        engine.clock.advance_days(8);
+        engine.clock.advance(8 * ManualClock::DAY);
         engine.keyring.maintain().unwrap();
         destroyed += engine.destroyed().await;
     }
@@ -435,7 +435,7 @@ async fn live(place: Place, months: usize) {
         (usage.plaintext.objects, usage.foreign.objects, usage.unreadable.objects),
         (0, 0, 0)
     );
-    let now_ns = atrest::Clock::now_ns(&engine.clock);
+    let now_ns = atrest::Clock::now_ns(&*engine.clock);
     let keys = engine.keyring.status().data_keys;
     for key in &keys {
         let named = usage.keys.get(&key.id).is_some_and(|count| count.objects > 0);
@@ -474,7 +474,7 @@ const DAY_NS: u64 = 86_400_000_000_000;
 
 /// Age of the oldest data key that is not destroyed.
 fn age_days_max(engine: &Engine) -> u64 {
-    let now_ns = atrest::Clock::now_ns(&engine.clock);
+    let now_ns = atrest::Clock::now_ns(&*engine.clock);
     let keys = engine.keyring.status().data_keys;
     let living = keys.iter().filter(|key| key.state != KeyState::Destroyed);
     living.map(|key| (now_ns - key.created_ns) / DAY_NS).max().unwrap()

@@ -6,8 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use atrest::keyring::{KEYRING_FILE, KeyState, KeyringInfo, KeyringStatus};
+use atrest::keyring::{KeyState, KeyringInfo, KeyringStatus};
 use atrest::kms::Kms;
+use atrest::names::{NameKind, is_keyring_name, kind_of};
 use atrest::{Clock, ErrorKind, PlaintextPolicy, SystemClock};
 
 use super::{Finding, Level};
@@ -127,7 +128,10 @@ fn keyring(
 }
 
 fn generation(name: &str) -> Option<u64> {
-    name.strip_prefix("KEYRING.")?.parse().ok()
+    match kind_of(name.as_bytes()) {
+        Some(NameKind::Older(generation)) => Some(generation),
+        _ => None,
+    }
 }
 
 fn unlocked(opened: &Option<Result<Opened>>, to: &mut Findings) {
@@ -216,7 +220,7 @@ fn leftovers(names: &[(String, PathBuf)], to: &mut Findings) {
 }
 
 fn is_reserved(name: &str) -> bool {
-    name == KEYRING_FILE || name.starts_with("KEYRING.")
+    is_keyring_name(name.as_bytes())
 }
 
 fn modes(dir: &Path, names: &[(String, PathBuf)], to: &mut Findings) {

@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
-use atrest::churn::StalePolicy;
 use atrest::keyring::{MemoryStorage, Options};
-use atrest::{FileKind, Keyring, kms};
+use atrest::store::StalePolicy;
+use atrest::{FileKind, Header, Keyring, kms};
 use object_store::memory::InMemory;
 use ulid::Ulid;
 
@@ -22,8 +22,8 @@ fn a_table_that_cannot_be_rewritten_waits_twice_as_long_each_time() {
     let mut tables = Tables::new(Arc::new(InMemory::new()));
     let [old, plain, gone] = [1, 2, 3].map(|n| SsTableId::new(Ulid(n)));
     let mut known = |table, what| tables.known.insert(table, Known { what, seen: 0 });
-    known(old, What::Encrypted(Box::new(header)));
-    known(plain, What::Plaintext);
+    known(old, Contents::Encrypted(Box::new(header)));
+    known(plain, Contents::Plaintext);
     let judge = policy.judge(&keyring);
     assert_eq!(tables.stale(old, &judge), None, "under the active key");
     keyring.keys().rotate().unwrap();
@@ -46,6 +46,6 @@ fn a_table_that_cannot_be_rewritten_waits_twice_as_long_each_time() {
     assert!(!tables.are_fresh(&[old, gone]));
     // A policy that asks for a suite which new tables do not have either.
     policy.keys.clear();
-    policy.minimum_suite = Some(atrest::Suite::Aes256GcmChunks);
+    policy.require_authenticated = true;
     assert_eq!(tables.stale(old, &policy.judge(&keyring)), None);
 }

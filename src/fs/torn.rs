@@ -1,0 +1,33 @@
+//! Logs of which only a beginning could be read, for reports.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::suite::log::{Torn, TornReason};
+
+/// A log that could only be read up to its first frame that is not good. Field names are
+/// stable: they are the JSON of the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TornFile {
+    /// The file.
+    pub path: PathBuf,
+    /// What ended it; `None` if that was found out by an earlier run, which said so.
+    pub reason: Option<TornReason>,
+    /// Plaintext bytes in front of it, which are good.
+    pub kept_bytes: u64,
+    /// Bytes on disk behind them, which are not read.
+    pub lost_bytes: u64,
+}
+
+impl TornFile {
+    pub(crate) fn new(path: PathBuf, torn: &Torn) -> Self {
+        Self {
+            path,
+            reason: Some(torn.reason),
+            kept_bytes: torn.offset_bytes,
+            lost_bytes: torn.len_bytes,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The names that are this library's among an engine's files: one list, from which
+//! `docs/FORMAT.md` section 8 and every check are held to be the same.
+
+use std::path::Path;
+
+/// File name of the current keyring.
+pub const KEYRING_FILE: &str = "KEYRING";
+/// Below it a keyring is kept in an object store; no name of its own in a directory.
+pub const OBJECT_DIR: &str = "_atrest";
+/// Begins all of the keyring's names but its own.
+const KEYRING_PREFIX: &str = "KEYRING.";
+pub(crate) const NEW_FILE: &str = "KEYRING.new";
+pub(crate) const LOCK_FILE: &str = "KEYRING.lock";
+pub(crate) const STAGING_PREFIX: &str = "KEYRING.staging.";
+pub(crate) const RESTORE_DIR: &str = "KEYRING.restore";
+const REENCRYPT_PREFIX: &str = ".atrest-reencrypt-";
+
+/// What a reserved name is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NameKind {
+    /// The current keyring.
+    Keyring,
+    /// An older one, of this generation.
+    Older(u64),
+    /// What a crash cut off before it got its name.
+    Unfinished,
+    /// Locked by a writer.
+    Lock,
+    /// Archived audit events.
+    Audit,
+    /// A request to withdraw access.
+    Revoke,
+    /// The directory of a running backup's links.
+    Staging,
+    /// The directory of an unfinished restore.
+    Restore,
+    /// Which backup is being restored.
+    RestoreNote,
+    /// What a recovery put aside.
+    Bad,
+    /// A file that a re-encryption works on.
+    Reencrypt,
+    /// Reserved, and nothing this version makes.
+    Unknown,
+}
+
+/// One row of the list.
+#[derive(Clone, Copy, Debug)]
+pub struct ReservedName {
+    /// The name, with `<...>` and `*` for what varies; directories end in `/`.
+    pub pattern: &'static str,
+    /// What is there.
+    pub content: &'static str,
+}
+
+/// Every name that this library gives to what it makes in a store. What else begins with
+/// `KEYRING.` is reserved for later versions.
+pub const RESERVED_NAMES: &[ReservedName] = &[
+    row("KEYRING", "the current image"),
+    row("KEYRING.<generation>", "older images, the last two, in decimal"),
+    row("KEYRING.new", "an image whose commit did not finish: ignored, removed by the next"),
+    row("KEYRING.*.new", "any other of these files that a crash cut off: ignored, replaced"),
+    row("KEYRING.lock", "locked (flock) by the one writer"),
+    row("KEYRING.audit.<number>", "archived events, 20 digits (section 9)"),
+    row("KEYRING.revoke", "empty: somebody asked for access to be withdrawn"),
+    row(
+        "KEYRING.staging.<random>/",
+        "hard links that keep the files of a running backup (section 13)",
+    ),
+    row("KEYRING.restore/", "the keyring of a restore that is not finished (section 13)"),
+    row("KEYRING.from", "in `KEYRING.restore/`: which backup is restored (section 13)"),
+    row("KEYRING.bad-*", "what a recovery found in the keyring's place"),
+    row(".atrest-reencrypt-<hash>", "the successor of a file that is re-encrypted, beside it"),
+    row("_atrest/", "in an object store: the directory of all of these"),
+];
+
+const fn row(pattern: &'static str, content: &'static str) -> ReservedName {
+    ReservedName { pattern, content }
+}
+
+/// What a file's or directory's name is reserved for; `None` if it is an engine's.
+pub fn kind_of(name: &[u8]) -> Option<NameKind> {
+    if name == KEYRING_FILE.as_bytes() {
+        return Some(NameKind::Keyring);
+    }
+    if is_temporary(name) {
+        return Some(NameKind::Reencrypt);
+    }
+    let rest = name.strip_prefix(KEYRING_PREFIX.as_bytes())?;
+    if let Some(generation) = decimal(rest) {
+        return Some(NameKind::Older(generation));
+    }
+    Some(match rest {
+        b"lock" => NameKind::Lock,
+        b"revoke" => NameKind::Revoke,
+        b"restore" => NameKind::Restore,
+        b"from" => NameKind::RestoreNote,
+        _ if rest == b"new" || rest.ends_with(b".new") => NameKind::Unfinished,
+        _ if rest.starts_with(b"audit.") => NameKind::Audit,
+        _ if rest.starts_with(b"staging.") => NameKind::Staging,
+        _ if rest.starts_with(b"bad-") => NameKind::Bad,
+        _ => NameKind::Unknown,
+    })
+}
+
+/// A generation as it is written: no sign, no zeros in front.
+fn decimal(text: &[u8]) -> Option<u64> {
+    let number: u64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == text).then_some(number)
+}
+
+/// Whether a name is one of the keyring's own: `KEYRING` or what begins with `KEYRING.`.
+pub fn is_keyring_name(name: &[u8]) -> bool {
+    name == KEYRING_FILE.as_bytes() || name.starts_with(KEYRING_PREFIX.as_bytes())
+}
+
+/// Whether any part of a path is reserved, so that no engine may have a file there:
+/// everything below a directory of the library's is the library's.
+pub fn is_reserved_path(path: impl AsRef<Path>) -> bool {
+    path.as_ref().iter().any(|part| kind_of(part.as_encoded_bytes()).is_some())
+}
+
+/// Whether a name is one that a re-encryption gives to the file it writes.
+pub(crate) fn is_temporary(name: &[u8]) -> bool {
+    name.starts_with(REENCRYPT_PREFIX.as_bytes())
+}
+
+/// The name under which a file's successor is written.
+pub(crate) fn temporary_name(name: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    // Names may have the greatest length there is, so theirs cannot be a part of it.
+    format!("{REENCRYPT_PREFIX}{}", crate::hex::encode(&Sha256::digest(name)[..16]))
+}
+
+#[cfg(test)]
+mod tests;

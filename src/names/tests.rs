@@ -1,0 +1,74 @@
+//! The list against the format's text, and against the checks.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+const FORMAT: &str = include_str!("../../docs/FORMAT.md");
+
+/// Rows of the table of section 8, as name and content.
+fn rows() -> Vec<(&'static str, &'static str)> {
+    let section = FORMAT.split("\n## ").find(|section| section.starts_with("8. Files")).unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |"));
+    rows.filter_map(|row| row.split_once("` | ")).collect()
+}
+
+#[test]
+fn the_list_is_the_formats() {
+    let listed: Vec<_> = RESERVED_NAMES.iter().map(|row| (row.pattern, row.content)).collect();
+    assert_eq!(rows(), listed);
+}
+
+/// What each row's pattern stands for.
+fn sample(pattern: &str) -> (String, NameKind) {
+    let name = pattern.trim_end_matches('/').replace("<generation>", "17");
+    let name = name.replace("<number>", "00000000000000000001").replace(['<', '>'], "");
+    let kind = match pattern {
+        "KEYRING" => NameKind::Keyring,
+        "KEYRING.<generation>" => NameKind::Older(17),
+        "KEYRING.new" | "KEYRING.*.new" => NameKind::Unfinished,
+        "KEYRING.lock" => NameKind::Lock,
+        "KEYRING.audit.<number>" => NameKind::Audit,
+        "KEYRING.revoke" => NameKind::Revoke,
+        "KEYRING.staging.<random>/" => NameKind::Staging,
+        "KEYRING.restore/" => NameKind::Restore,
+        "KEYRING.from" => NameKind::RestoreNote,
+        "KEYRING.bad-*" => NameKind::Bad,
+        ".atrest-reencrypt-<hash>" => NameKind::Reencrypt,
+        other => panic!("what is {other}?"),
+    };
+    (name.replace('*', "17"), kind)
+}
+
+#[test]
+fn every_row_is_recognised_in_any_part_of_a_path() {
+    for row in RESERVED_NAMES.iter().filter(|row| row.pattern != "_atrest/") {
+        let (name, kind) = sample(row.pattern);
+        assert_eq!(kind_of(name.as_bytes()), Some(kind), "{name}");
+        for path in [name.clone(), format!("a/{name}"), format!("/x/{name}/f"), format!("{name}/f")]
+        {
+            assert!(is_reserved_path(&path), "{path}");
+        }
+        let is_keyrings = kind != NameKind::Reencrypt;
+        assert_eq!(is_keyring_name(name.as_bytes()), is_keyrings, "{name}");
+    }
+}
+
+#[test]
+fn what_no_version_makes_is_reserved_too_and_an_engines_names_are_not() {
+    for name in ["KEYRING.dir", "KEYRING.sst", "KEYRING.", "KEYRING.+1", "KEYRING.007"] {
+        assert_eq!(kind_of(name.as_bytes()), Some(NameKind::Unknown), "{name}");
+    }
+    for path in ["", "a/b", "KEYRINGS", "KEYRING-1", "keyring", "MANIFEST", ".atrest", OBJECT_DIR] {
+        assert!(!is_reserved_path(path), "{path}");
+    }
+    assert_eq!(kind_of(b"KEYRING.18446744073709551615"), Some(NameKind::Older(u64::MAX)));
+    assert_eq!(kind_of(b"KEYRING.18446744073709551616"), Some(NameKind::Unknown));
+    assert_eq!(kind_of(b"KEYRING.\xff"), Some(NameKind::Unknown));
+}
+
+#[test]
+fn a_successors_name_is_short_and_recognised() {
+    let name = temporary_name(&[b'x'; 255]);
+    assert!(name.len() < 64 && is_temporary(name.as_bytes()));
+    assert_ne!(name, temporary_name(&[b'x'; 254]));
+}

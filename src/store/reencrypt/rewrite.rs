@@ -1,0 +1,307 @@
+//! One file: copied, made durable, read back, put in its place.
+
+use std::io;
+use std::path::Path;
+use std::sync::PoisonError;
+
+use super::fingerprint::{Fingerprint, FingerprintKey, Print};
+use super::{Rewritten, Run, Skipped};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::pieces::Copied;
+use crate::fs::{Reader, TornFile, Writer};
+use crate::header::{FileKind, Header, begins_encrypted};
+use crate::keyring::FileSpec;
+use crate::names::temporary_name;
+use crate::scan::{What, look};
+use crate::store::ledger::{FileRecord, Owner};
+use crate::vfs::{Attributes, FileStat, Rename, Vfs, WriteFile, keep_attributes};
+
+/// What a copy goes into.
+enum Target {
+    Encrypted(Writer),
+    Plaintext(Box<dyn WriteFile>),
+}
+
+impl Target {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Encrypted(writer) => writer.append(bytes),
+            Self::Plaintext(file) => {
+                file.append(bytes).map_err(|e| Error::io("the file cannot be written", e))
+            }
+        }
+    }
+
+    /// Whether each append to it can be told from the next one.
+    fn keeps_appends(&self) -> bool {
+        matches!(self, Self::Encrypted(writer) if writer.keeps_appends())
+    }
+
+    /// Makes it durable.
+    fn finish(self) -> Result<()> {
+        match self {
+            Self::Encrypted(writer) => writer.finish().map(drop),
+            Self::Plaintext(mut file) => {
+                file.sync().map_err(|e| Error::io("the file cannot be made durable", e))
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    pub(super) fn rewrite(&self, path: &Path) -> Result<Rewritten> {
+        let vfs = &**self.fs.vfs();
+        let Some((before, what)) = look(vfs, path)? else {
+            return Ok(Rewritten::Skipped(Skipped::Gone));
+        };
+        let wanted = match &what {
+            What::Encrypted(_) if self.how.to_plaintext => true,
+            what => self.judge.judge(what).is_some(),
+        };
+        if !wanted {
+            return Ok(Rewritten::Skipped(Skipped::Fresh));
+        }
+        let header = match &what {
+            What::Encrypted(header) => Some(&**header),
+            _ => None,
+        };
+        // A finished file never gets a writer again, so this need not be asked twice.
+        if header.is_some_and(|header| self.fs.keyring().is_being_written(header)) {
+            return Ok(Rewritten::Skipped(Skipped::BeingWritten));
+        }
+        let reader = self.fs.open(path);
+        // Asked even when opening failed: a file that went meanwhile may have taken its key
+        // with it.
+        if !same_content(&before, &stat(vfs, path)?) {
+            return Ok(Rewritten::Skipped(Skipped::Changed));
+        }
+        let reader = reader?;
+        if let Some(torn) = reader.torn() {
+            let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+            report.torn.push(TornFile::new(path.into(), &torn));
+            if !self.how.cut_torn {
+                return Ok(Rewritten::Skipped(Skipped::Torn));
+            }
+        }
+        let Some(name) = path.file_name() else {
+            return Ok(Rewritten::Skipped(Skipped::Gone));
+        };
+        let temporary = path.with_file_name(temporary_name(name.as_encoded_bytes()));
+        let result = self.replace(path, &temporary, &before, header, &reader);
+        if !matches!(result, Ok(Rewritten::Done(_))) {
+            // Best effort: the next run removes it otherwise. The first error is the one
+            // to tell.
+            drop(self.fs.remove_own(&temporary));
+        }
+        result
+    }
+
+    fn replace(
+        &self,
+        path: &Path,
+        temporary: &Path,
+        before: &FileStat,
+        header: Option<&Header>,
+        reader: &Reader,
+    ) -> Result<Rewritten> {
+        let vfs = &**self.fs.vfs();
+        let mut target = self.create(path, temporary, header)?;
+        let key = FingerprintKey::random()?;
+        let by_append = reader.keeps_appends() && target.keeps_appends();
+        let torn = reader.torn();
+        let Some((copied, print)) = self.copy(reader, &mut target, by_append, before.len, &key)?
+        else {
+            return Ok(Rewritten::Cancelled);
+        };
+        if copied.torn != torn {
+            return Ok(Rewritten::Skipped(Skipped::Changed));
+        }
+        vfs.stat(path)
+            .and_then(|old| keep_attributes(vfs, temporary, &Attributes::access_of(&old)))
+            .map_err(|e| Error::io("owner and mode cannot be kept", e).with_path(path))?;
+        target.finish()?;
+        self.verify(temporary, &key, by_append, print)?;
+        let mut replaced = Err(Skipped::Changed);
+        let mut swap = || {
+            replaced = self.swap(path, temporary, before)?;
+            Ok(())
+        };
+        match self.how.commit {
+            Some(hook) => hook.commit(path, temporary, &mut swap)?,
+            None => swap()?,
+        }
+        Ok(match replaced {
+            Ok(()) => {
+                if reader.keeps_appends() && !by_append {
+                    let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+                    report.merged.push(path.into());
+                }
+                Rewritten::Done(copied.len)
+            }
+            Err(why) => Rewritten::Skipped(why),
+        })
+    }
+
+    fn create(&self, path: &Path, temporary: &Path, header: Option<&Header>) -> Result<Target> {
+        if self.how.to_plaintext {
+            let file = self.fs.vfs().create_new(temporary, 0o600);
+            let file =
+                file.map_err(|e| Error::io("the file cannot be created", e).with_path(temporary))?;
+            return Ok(Target::Plaintext(file));
+        }
+        let mut spec = match header {
+            Some(header) => self.spec_of(header),
+            None => {
+                let spec = self.how.plaintext.and_then(|spec_of| spec_of(path));
+                spec.unwrap_or(FileSpec::new(FileKind::Other))
+            }
+        };
+        spec.suite = self.how.suite.or(spec.suite);
+        self.fs.create_own(temporary, spec).map(Target::Encrypted)
+    }
+
+    /// The new file is what the old one was.
+    fn spec_of(&self, header: &Header) -> FileSpec {
+        let mut spec = FileSpec::new(header.kind).file_id(header.file_id);
+        let required = self.judge.require_authenticated();
+        spec.suite = Some(if header.suite.is_authenticated() || !required {
+            header.suite
+        } else {
+            spec.suite_under(required)
+        });
+        spec.chunk_len = header.chunk_len.unwrap_or(spec.chunk_len);
+        spec.keyspace = self.judge.keyspace_of(header.data_key_id).unwrap_or_default();
+        spec
+    }
+
+    /// Returns what was copied and its fingerprint; `None` if the run was cancelled.
+    fn copy(
+        &self,
+        reader: &Reader,
+        target: &mut Target,
+        by_append: bool,
+        mut uncounted: u64,
+        key: &FingerprintKey,
+    ) -> Result<Option<(Copied, Print)>> {
+        let mut fingerprint = Fingerprint::new(key);
+        let (mut first, mut cancelled) = (true, false);
+        let copied = reader.pieces(by_append, &mut |bytes| {
+            if !self.throttle.take(bytes.len() as u64, || self.is_cancelled()) {
+                cancelled = true;
+                let kind = ErrorKind::Io(io::ErrorKind::Interrupted);
+                return Err(Error::new(kind, "cancelled"));
+            }
+            if std::mem::take(&mut first) && self.how.to_plaintext && begins_encrypted(bytes) {
+                let what = "the plaintext itself begins like an encrypted file";
+                return Err(Error::new(ErrorKind::ForeignFile, what).with_path(reader.path()));
+            }
+            fingerprint.take(bytes, by_append);
+            target.append(bytes)?;
+            let counted = uncounted.min(bytes.len() as u64);
+            uncounted -= counted;
+            self.advance(0, counted);
+            Ok(())
+        });
+        if cancelled {
+            return Ok(None);
+        }
+        let copied = copied?;
+        // The header and tags.
+        self.advance(0, uncounted);
+        Ok(Some((copied, fingerprint.finish())))
+    }
+
+    /// Reads the new file back.
+    fn verify(
+        &self,
+        temporary: &Path,
+        key: &FingerprintKey,
+        by_append: bool,
+        expected: Print,
+    ) -> Result<()> {
+        let reader = self.fs.open(temporary)?;
+        let mut fingerprint = Fingerprint::new(key);
+        let copied = reader.pieces(by_append, &mut |bytes| {
+            fingerprint.take(bytes, by_append);
+            Ok(())
+        })?;
+        if fingerprint.finish() == expected && copied.torn.is_none() {
+            return Ok(());
+        }
+        let what = "the new file does not read back as it was written";
+        Err(Error::new(ErrorKind::Authentication, what).with_path(temporary))
+    }
+
+    /// Puts the new file in the old one's place, if that is still the file that was read.
+    fn swap(
+        &self,
+        path: &Path,
+        temporary: &Path,
+        before: &FileStat,
+    ) -> Result<Result<(), Skipped>> {
+        let vfs = &**self.fs.vfs();
+        let moves = self.fs.places().moves();
+        let alone = moves.alone();
+        match stat(vfs, path) {
+            Ok(now) if same_content(before, &now) => {}
+            Ok(_) => return Ok(Err(Skipped::Changed)),
+            Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => {
+                return Ok(Err(Skipped::Gone));
+            }
+            Err(error) => return Err(error),
+        }
+        moves.note(path);
+        moves.note(temporary);
+        let fail = |e| Error::io("the new file cannot take the old one's place", e).with_path(path);
+        match vfs.rename(temporary, path, Rename::Exchange) {
+            Ok(()) => {
+                // Whoever works past the library may have replaced the file since.
+                if !same_content(before, &stat(vfs, temporary)?) {
+                    vfs.rename(temporary, path, Rename::Exchange).map_err(fail)?;
+                    return Ok(Err(Skipped::Changed));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Err(Skipped::Gone));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                vfs.rename(temporary, path, Rename::Replace).map_err(fail)?;
+            }
+            Err(error) => return Err(fail(error)),
+        }
+        self.fs.places().renamed(temporary, path);
+        if self.how.to_plaintext {
+            self.account_plaintext(path);
+        }
+        drop(alone);
+        if let Some(dir) = path.parent() {
+            // Before the old file goes: after a crash there is the one or the other.
+            self.fs.sync_dir(dir)?;
+        }
+        match vfs.remove(temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+            _ => {}
+        }
+        Ok(Ok(()))
+    }
+
+    fn account_plaintext(&self, path: &Path) {
+        let Ok(now) = stat(&**self.fs.vfs(), path) else { return };
+        let record = FileRecord { owner: Owner::Plaintext, bytes: now.len, created_ns: 0 };
+        if let Some(place) = self.fs.places().place(path) {
+            self.fs.places().ledger().created(place, record);
+        }
+    }
+}
+
+fn stat(vfs: &dyn Vfs, path: &Path) -> Result<FileStat> {
+    vfs.stat(path).map_err(|e| Error::io("the file's attributes are unknown", e).with_path(path))
+}
+
+/// Whether two looks saw one content of one file. Its mode and the number of its names may
+/// change.
+fn same_content(one: &FileStat, other: &FileStat) -> bool {
+    let content =
+        |stat: &FileStat| (stat.kind, stat.device, stat.inode, stat.len, stat.modified_ns);
+    content(one) == content(other)
+}

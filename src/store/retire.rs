@@ -1,0 +1,103 @@
+//! Destroying old data keys, and showing that they are.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::evidence::AllFiles;
+use super::renewal::Renewal;
+use super::usage::Usage;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::DataKeyId;
+use crate::keyring::{Anchor, DataKeyStatus, KeyState, LiveKeys, Retirement};
+use crate::scan::OnScan;
+
+/// That a data key is gone: its record, and what a fresh look at the store found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DestructionProof {
+    /// The record: id, dates, bytes it ever encrypted.
+    #[serde(flatten)]
+    pub key: DataKeyStatus,
+    /// Files whose headers were read now. None of them names the key.
+    pub files_read: u64,
+    /// Names the keyring that says so: the MAC stands over the record.
+    pub keyring: Anchor,
+}
+
+impl Renewal<'_> {
+    /// Destroys the data keys that are under no file, through two calls at least `grace`
+    /// apart: the first finds no file and starts the time of grace, the second looks
+    /// again. `elsewhere` names files outside of the store's directories, if there are any.
+    /// A key with a file, a [hold](crate::keyring::Holds::register) or an open file under
+    /// it is never destroyed. What [`Keys::retire`](crate::keyring::Keys::retire) says
+    /// holds here.
+    ///
+    /// Files that the engine renames without the library **MUST NOT** move between the
+    /// store's directories meanwhile.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) without a known directory and
+    /// `elsewhere`; [`CorruptHeader`](ErrorKind::CorruptHeader) if nobody can tell the key
+    /// of a file; those of [`Keys::retire`](crate::keyring::Keys::retire).
+    pub fn retire(
+        &self,
+        elsewhere: Option<&dyn LiveKeys>,
+        grace: Duration,
+        on_scan: OnScan<'_>,
+    ) -> Result<Retirement> {
+        if elsewhere.is_none() {
+            self.roots()?;
+        }
+        let (places, vfs) = (self.0.places(), self.0.vfs());
+        let files = AllFiles { places, vfs, elsewhere, on_scan };
+        self.0.keyring().keys().retire_all_but(&files, grace)
+    }
+
+    /// Shows that a data key is destroyed and that no file of the store names it.
+    ///
+    /// # Errors
+    /// [`UnknownKey`](ErrorKind::UnknownKey) for a key that is not in the keyring,
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for one that is not destroyed, or
+    /// that a file names, as after a file was brought back from elsewhere; those of
+    /// [`scan_usage`](Self::scan_usage).
+    pub fn prove_destroyed(&self, id: DataKeyId, on_scan: OnScan<'_>) -> Result<DestructionProof> {
+        self.proof(id, &self.scan_usage(on_scan)?)
+    }
+
+    /// The same for all destroyed data keys, oldest first, with one look at the store.
+    ///
+    /// # Errors
+    /// Those of [`prove_destroyed`](Self::prove_destroyed).
+    pub fn prove_all_destroyed(&self, on_scan: OnScan<'_>) -> Result<Vec<DestructionProof>> {
+        let usage = self.scan_usage(on_scan)?;
+        let destroyed = usage.keys.iter().filter(|of| of.key.state == KeyState::Destroyed);
+        destroyed.map(|of| self.proof(of.key.id, &usage)).collect()
+    }
+
+    fn proof(&self, id: DataKeyId, usage: &Usage) -> Result<DestructionProof> {
+        let of_key = usage.of_key(id).ok_or_else(|| {
+            Error::new(ErrorKind::UnknownKey, format!("data key {id} is not in the keyring"))
+        })?;
+        let fail = |what| Err(Error::new(ErrorKind::InvalidArgument, what));
+        if of_key.key.state != KeyState::Destroyed {
+            return fail(format!("data key {id} is not destroyed: it is {:?}", of_key.key.state));
+        }
+        if of_key.count.files != 0 {
+            return fail(format!("{} files name the destroyed data key {id}", of_key.count.files));
+        }
+        let others = [usage.plaintext, usage.torn, usage.unreadable, usage.foreign];
+        let files_read = usage.keys.iter().map(|key| key.count.files).sum::<u64>()
+            + usage.unknown_keys.iter().map(|key| key.count.files).sum::<u64>()
+            + others.iter().map(|count| count.files).sum::<u64>();
+        if usage.unreadable.files != 0 {
+            let files = usage.unreadable.files;
+            return fail(format!("the data keys of {files} damaged files cannot be told"));
+        }
+        Ok(DestructionProof {
+            key: of_key.key.clone(),
+            files_read,
+            keyring: self.0.keyring().anchor(),
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! What scans do with the files they find.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::ledger::{FileRecord, Ledger, Owner, Seen, Tally};
+use crate::ids::StoreId;
+use crate::scan::{Found, Visitor, What};
+use crate::vfs::FileStat;
+
+/// What a file counts for.
+pub(super) fn record_of(stat: &FileStat, what: &What, store_id: StoreId) -> FileRecord {
+    let (owner, created_ns) = match what {
+        What::Encrypted(header) if header.store_id == store_id => {
+            (Owner::Key(header.data_key_id), header.created_ns)
+        }
+        What::Encrypted(header) => (Owner::Foreign(header.store_id), header.created_ns),
+        What::Plaintext | What::Keyring => (Owner::Plaintext, 0),
+        What::Empty | What::Torn => (Owner::Torn, 0),
+        What::Unreadable(_) => (Owner::Unreadable, 0),
+    };
+    FileRecord { owner, bytes: stat.len, created_ns }
+}
+
+/// Files with several names that were met, by device and inode.
+pub(super) type Met = Arc<Mutex<HashSet<(u64, u64)>>>;
+
+/// Counts and keeps nothing else.
+pub(super) struct Tallies {
+    store_id: StoreId,
+    met: Met,
+    owners: HashMap<Owner, Tally>,
+}
+
+impl Tallies {
+    pub(super) fn new(store_id: StoreId, met: &Met) -> Self {
+        Self { store_id, met: met.clone(), owners: HashMap::new() }
+    }
+
+    pub(super) fn add(&mut self, stat: &FileStat, what: &What) {
+        let again = stat.links > 1
+            && stat.inode != 0
+            && !self
+                .met
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert((stat.device, stat.inode));
+        if !again {
+            let record = record_of(stat, what, self.store_id);
+            self.owners.entry(record.owner).or_default().add(&record);
+        }
+    }
+
+    /// The counts of all threads together.
+    pub(super) fn merge(parts: Vec<Self>) -> HashMap<Owner, Tally> {
+        let mut all: HashMap<Owner, Tally> = HashMap::new();
+        for (owner, tally) in parts.into_iter().flat_map(|part| part.owners) {
+            all.entry(owner).or_default().merge(&tally);
+        }
+        all
+    }
+}
+
+impl Visitor for Tallies {
+    fn file(&mut self, found: &Found<'_>) {
+        self.add(&found.stat, &found.what);
+    }
+
+    fn staged(&mut self, found: &Found<'_>) {
+        self.file(found);
+    }
+
+    fn link(&mut self, _path: &Path) {}
+
+    fn nested(&mut self, _dir: &Path) {}
+}
+
+/// Tells the ledger, some hundred files at a time.
+pub(super) struct Rebuild<'a> {
+    ledger: &'a Ledger,
+    store_id: StoreId,
+    seen: Vec<Seen>,
+}
+
+impl<'a> Rebuild<'a> {
+    pub(super) fn new(ledger: &'a Ledger, store_id: StoreId) -> Self {
+        Self { ledger, store_id, seen: Vec::new() }
+    }
+}
+
+impl Visitor for Rebuild<'_> {
+    fn file(&mut self, found: &Found<'_>) {
+        let stat = &found.stat;
+        self.seen.push(Seen {
+            place: self.ledger.place(found.dir, found.name),
+            record: record_of(stat, &found.what, self.store_id),
+            linked: (stat.links > 1 && stat.inode != 0).then_some((stat.device, stat.inode)),
+        });
+    }
+
+    fn staged(&mut self, found: &Found<'_>) {
+        self.file(found);
+    }
+
+    fn link(&mut self, _path: &Path) {}
+
+    fn nested(&mut self, _dir: &Path) {}
+
+    fn flush(&mut self) {
+        self.ledger.seen(&self.seen);
+        self.seen.clear();
+    }
+}

@@ -1,0 +1,175 @@
+//! Reading a log of suite 3: frames found and verified once at opening, and again whenever
+//! they are read.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::index::FrameIndex;
+use super::scan::{Next, Torn, TornReason, Window};
+use super::{FRAME_EXTRA, body_len, open_frame, verify};
+use crate::cipher::KeySlot;
+use crate::error::Result;
+use crate::suite::limits::{BODY_LEN_MAX, authentication, too_large};
+use crate::suite::source::{Scratch, Source, read_exact};
+
+/// Bytes that one call to the file system reads, if a frame is not longer.
+const BATCH_LEN: u64 = 256 << 10;
+
+/// An open log.
+pub(crate) struct Log {
+    slot: Arc<KeySlot>,
+    index: FrameIndex,
+    /// Held while looking for frames at the end, never to read a frame that is known.
+    torn: Mutex<Option<Torn>>,
+}
+
+impl Log {
+    /// Reads the whole log and verifies every frame up to the first that is not good.
+    pub(in crate::suite) fn open(slot: Arc<KeySlot>, source: &impl Source) -> Result<Self> {
+        let log = Self { slot, index: FrameIndex::new(), torn: Mutex::default() };
+        log.extend(source)?;
+        Ok(log)
+    }
+
+    /// What was at the end when it was last looked at.
+    pub(in crate::suite) fn torn(&self) -> Option<Torn> {
+        *self.torn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(in crate::suite) fn len(&self, source: &impl Source) -> Result<u64> {
+        self.extend(source)?;
+        Ok(self.index.start(self.index.len()))
+    }
+
+    pub(in crate::suite) fn frame_count(&self, source: &impl Source) -> Result<u64> {
+        self.extend(source)?;
+        Ok(self.index.len() as u64)
+    }
+
+    /// Where a frame that is known ends.
+    pub(in crate::suite) fn frame_end(&self, frame: u64) -> Option<u64> {
+        self.known(frame).map(|index| self.index.end(index))
+    }
+
+    fn known(&self, frame: u64) -> Option<usize> {
+        usize::try_from(frame).ok().filter(|index| *index < self.index.len())
+    }
+
+    /// Looks for good frames behind those known. The first that is not good ends the log, and
+    /// is looked at anew the next time: it may have been under way.
+    fn extend(&self, source: &impl Source) -> Result<()> {
+        let mut torn = self.torn.lock().unwrap_or_else(PoisonError::into_inner);
+        let body_len = source.body_len()?;
+        let mut count = self.index.len();
+        let mut end = self.index.start(count);
+        if body_len < self.physical(count) {
+            return Err(authentication("the log became shorter while it was open"));
+        }
+        let mut window = Window::new(source, body_len, BATCH_LEN);
+        let reason = loop {
+            let at = self.physical(count);
+            let len = match window.next(at)? {
+                Next::Frame(len) => len,
+                Next::End => break None,
+                Next::Torn(reason) => break Some(reason),
+            };
+            let frame = window.bytes(at, (len + FRAME_EXTRA) as u64)?;
+            if !self.is_good(count as u64, frame)? {
+                break Some(TornReason::Authentication);
+            }
+            if at + frame.len() as u64 > BODY_LEN_MAX {
+                return Err(too_large(format!("expected at most {BODY_LEN_MAX} bytes in a log")));
+            }
+            end += len as u64;
+            self.index.push(end);
+            count += 1;
+        };
+        *torn = reason.map(|reason| Torn {
+            frame: count as u64,
+            offset_bytes: end,
+            len_bytes: body_len - self.physical(count),
+            reason,
+        });
+        Ok(())
+    }
+
+    fn is_good(&self, index: u64, frame: &[u8]) -> Result<bool> {
+        let mut good = false;
+        self.slot.with_gcm(|key| {
+            good = verify(key, index, frame)?.is_some();
+            Ok(())
+        })?;
+        Ok(good)
+    }
+
+    /// Body offset of a frame.
+    fn physical(&self, frame: usize) -> u64 {
+        body_len(self.index.start(frame), frame as u64)
+    }
+
+    /// Where in the body the bytes at a logical offset are, roughly: for hints.
+    pub(in crate::suite) fn physical_at(&self, offset_bytes: u64) -> u64 {
+        self.physical(self.index.find(offset_bytes, self.index.len()))
+    }
+
+    /// Fills `buf` as far as the log goes now. What is in `buf` after an error is plaintext
+    /// of verified frames and the caller's old bytes, never unverified plaintext.
+    pub(in crate::suite) fn read_at(
+        &self,
+        source: &impl Source,
+        buf: &mut [u8],
+        offset_bytes: u64,
+    ) -> Result<usize> {
+        let beyond =
+            |count| offset_bytes.saturating_add(buf.len() as u64) > self.index.start(count);
+        if beyond(self.index.len()) {
+            self.extend(source)?;
+        }
+        let count = self.index.len();
+        let rest = self.index.start(count).saturating_sub(offset_bytes);
+        let wanted = usize::try_from(rest).map_or(buf.len(), |rest| rest.min(buf.len()));
+        let mut frame = self.index.find(offset_bytes, count);
+        let mut scratch = Scratch::take();
+        let mut done = 0;
+        while done < wanted {
+            let start = self.physical(frame);
+            let last = self.index.find(offset_bytes + wanted as u64 - 1, count);
+            let mut next = frame + 1;
+            while next <= last && self.physical(next + 1) - start <= BATCH_LEN {
+                next += 1;
+            }
+            let bytes = scratch.bytes((self.physical(next) - start) as usize);
+            read_exact(source, bytes, start)?;
+            for index in frame..next {
+                let place = self.physical(index) - start..self.physical(index + 1) - start;
+                let sealed = &bytes[place.start as usize..place.end as usize];
+                let skip = (offset_bytes + done as u64 - self.index.start(index)) as usize;
+                let len = (sealed.len() - FRAME_EXTRA - skip).min(wanted - done);
+                let plaintext = &mut buf[done..done + len];
+                self.slot.with_gcm(|key| open_frame(key, index as u64, sealed, skip, plaintext))?;
+                done += len;
+            }
+            frame = next;
+        }
+        Ok(wanted)
+    }
+
+    /// Puts the plaintext of one frame in `plaintext`; false if there is no such frame yet.
+    pub(in crate::suite) fn read_frame(
+        &self,
+        source: &impl Source,
+        frame: u64,
+        plaintext: &mut Vec<u8>,
+    ) -> Result<bool> {
+        if self.known(frame).is_none() {
+            self.extend(source)?;
+        }
+        let Some(index) = self.known(frame) else { return Ok(false) };
+        let start = self.physical(index);
+        let mut scratch = Scratch::take();
+        let sealed = scratch.bytes((self.physical(index + 1) - start) as usize);
+        read_exact(source, sealed, start)?;
+        plaintext.resize(sealed.len() - FRAME_EXTRA, 0);
+        self.slot.with_gcm(|key| open_frame(key, frame, sealed, 0, plaintext))?;
+        Ok(true)
+    }
+}

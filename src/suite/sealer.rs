@@ -1,0 +1,84 @@
+//! What an encryptor knows beside its position and its key.
+
+use super::chunks::ChunkSealer;
+use super::layout::Layout;
+use super::log::{FRAME_EXTRA, FRAME_LEN_MAX, FrameSealer};
+use super::stream;
+use crate::cipher::KeySlot;
+use crate::error::Result;
+
+/// The state of one file that is being encrypted.
+pub(crate) enum Sealer {
+    Stream,
+    Chunks(ChunkSealer),
+    Log(FrameSealer),
+}
+
+/// How a writer with a buffer is to hand over plaintext.
+pub(crate) enum Intake {
+    /// Any number of bytes, encrypted where there is room for them.
+    InPlace,
+    /// At most this many at a time; what comes out may be none, or more than went in.
+    Pieces(usize),
+    /// All bytes of an append at once: this many more come out. An append of more than
+    /// `len_max` bytes is refused.
+    Whole { extra: usize, len_max: usize },
+}
+
+impl Sealer {
+    pub(crate) fn new(layout: Layout) -> Self {
+        match layout {
+            Layout::Stream => Self::Stream,
+            Layout::Chunks(chunk) => Self::Chunks(ChunkSealer::new(chunk)),
+            Layout::Log => Self::Log(FrameSealer::default()),
+        }
+    }
+
+    pub(crate) fn intake(&self) -> Intake {
+        match self {
+            Self::Stream => Intake::InPlace,
+            Self::Chunks(chunks) => Intake::Pieces(chunks.room()),
+            Self::Log(_) => Intake::Whole { extra: FRAME_EXTRA, len_max: FRAME_LEN_MAX },
+        }
+    }
+
+    /// Takes plaintext at `position` and appends to `out` what is to be written next. After
+    /// an error nothing was taken, and `out` is as it was.
+    pub(crate) fn append(
+        &mut self,
+        slot: &KeySlot,
+        position: u64,
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        match self {
+            Self::Stream => stream::append(slot, position, plaintext, out),
+            Self::Chunks(chunks) => {
+                chunks.check_len(position, plaintext.len())?;
+                slot.with_gcm(|key| chunks.append(key, plaintext, out))
+            }
+            Self::Log(_) if plaintext.is_empty() => Ok(()),
+            Self::Log(frames) => {
+                frames.check_len(position, plaintext.len())?;
+                slot.with_gcm(|key| frames.append(key, plaintext, out))
+            }
+        }
+    }
+
+    /// Appends to `out` what ends the file, once.
+    pub(crate) fn finish(&mut self, slot: &KeySlot, out: &mut Vec<u8>) -> Result<()> {
+        match self {
+            Self::Stream | Self::Log(_) => Ok(()),
+            Self::Chunks(chunks) => slot.with_gcm(|key| chunks.finish(key, out)),
+        }
+    }
+
+    /// Body bytes given out so far.
+    pub(crate) fn body_len(&self, position: u64) -> u64 {
+        match self {
+            Self::Stream => position,
+            Self::Chunks(chunks) => chunks.body_len(position),
+            Self::Log(frames) => frames.body_len(position),
+        }
+    }
+}

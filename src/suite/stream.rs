@@ -1,0 +1,83 @@
+//! Suite 1: a stream of AES-256-CTR (`docs/FORMAT.md`, section 3).
+//!
+//! Byte `i` of the plaintext is byte `i` of the body, so both directions work where the bytes
+//! stand, and nothing needs to be known beside the position.
+
+use std::sync::Arc;
+
+use super::limits::{BODY_LEN_MAX, too_large};
+use super::source::Source;
+use crate::cipher::KeySlot;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bytes that are made room for and encrypted in one go: they stay in the first cache.
+const PIECE_LEN: usize = 16 << 10;
+
+/// Encrypts or decrypts the bytes of a file at `position`, where they stand.
+#[inline]
+pub(crate) fn apply_in_place(slot: &KeySlot, position: u64, buf: &mut [u8]) -> Result<()> {
+    check(position, buf.len())?;
+    slot.with_ctr(|key| key.apply_in_place(position, buf))
+}
+
+/// The same from one buffer into another of its length, in one pass.
+#[inline]
+pub(crate) fn apply(slot: &KeySlot, position: u64, from: &[u8], to: &mut [u8]) -> Result<()> {
+    if from.len() != to.len() {
+        let (from, to) = (from.len(), to.len());
+        let what = format!("expected two buffers of one length, found {from} and {to}");
+        return Err(Error::new(ErrorKind::InvalidArgument, what));
+    }
+    check(position, from.len())?;
+    slot.with_ctr(|key| key.apply(position, from, to))
+}
+
+/// Encrypts onto the end of `out`.
+pub(super) fn append(
+    slot: &KeySlot,
+    position: u64,
+    plaintext: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    check(position, plaintext.len())?;
+    let mut at = position;
+    slot.with_ctr(|key| {
+        out.reserve(plaintext.len());
+        for piece in plaintext.chunks(PIECE_LEN) {
+            let start = out.len();
+            out.resize(start + piece.len(), 0);
+            key.apply(at, piece, &mut out[start..]);
+            at += piece.len() as u64;
+        }
+    })
+}
+
+#[inline]
+fn check(position: u64, len: usize) -> Result<()> {
+    match position.checked_add(len as u64) {
+        Some(end) if end <= BODY_LEN_MAX => Ok(()),
+        _ => Err(too_large(format!(
+            "expected at most {BODY_LEN_MAX} bytes in a file, found {len} at {position}"
+        ))),
+    }
+}
+
+/// An open file.
+pub(crate) struct Stream {
+    pub(super) slot: Arc<KeySlot>,
+}
+
+impl Stream {
+    /// One read into the caller's buffer, decrypted there. No allocation, no lock.
+    #[inline]
+    pub(super) fn read_at(
+        &self,
+        source: &impl Source,
+        buf: &mut [u8],
+        offset_bytes: u64,
+    ) -> Result<usize> {
+        let read = source.read(buf, offset_bytes)?;
+        apply_in_place(&self.slot, offset_bytes, &mut buf[..read])?;
+        Ok(read)
+    }
+}

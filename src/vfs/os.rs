@@ -1,0 +1,223 @@
+//! The operating system's files, through the page cache.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::{Attributes, DirEntry, FileStat, Links, ReadFile, Rename, Vfs, WriteFile};
+use crate::process::Process;
+
+/// The operating system's files, through the page cache.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsVfs;
+
+impl Vfs for OsVfs {
+    fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        Ok(Box::new(OsWriter { file, process: Process::current() }))
+    }
+
+    fn open(&self, path: &Path, links: Links) -> io::Result<Box<dyn ReadFile>> {
+        Ok(Box::new(OsFile(regular(open(path, links, OFlags::NONBLOCK)?)?)))
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        Ok(FileStat::from(&fs::symlink_metadata(path)?))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            match entry.metadata() {
+                Ok(metadata) => entries.push(DirEntry {
+                    path: entry.path(),
+                    len: metadata.len(),
+                    kind: metadata.file_type().into(),
+                }),
+                // Removed since the directory was read.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entries)
+    }
+
+    fn rename(&self, from: &Path, to: &Path, how: Rename) -> io::Result<()> {
+        match how {
+            Rename::Replace => fs::rename(from, to),
+            Rename::Exchange => exchange(from, to),
+        }
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            // Linux says the one of a directory, POSIX and macOS the other.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::IsADirectory | io::ErrorKind::PermissionDenied
+                ) && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) =>
+            {
+                fs::remove_dir(path)
+            }
+            other => other,
+        }
+    }
+
+    fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {
+        match fs::DirBuilder::new().mode(mode).create(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
+        // Not to hang on a pipe.
+        let file = open(path, Links::Refuse, OFlags::NONBLOCK)?;
+        let now = file.metadata()?;
+        if let Some((user, group)) = attributes.owner.filter(|to| *to != (now.uid(), now.gid())) {
+            std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
+        }
+        // After the owner, whose change takes bits away.
+        if let Some(mode) = attributes.mode {
+            file.set_permissions(fs::Permissions::from_mode(mode & 0o7777))?;
+        }
+        if let Some(ns) = attributes.modified_ns {
+            let second = 1_000_000_000;
+            let time = rustix::fs::Timespec {
+                tv_sec: ns.div_euclid(second),
+                tv_nsec: ns.rem_euclid(second) as _,
+            };
+            let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+            rustix::fs::futimens(&file, &times)?;
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        // Not to hang on a pipe, nor to create a file elsewhere.
+        options.custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
+        let file = regular(options.open(path)?)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
+    }
+}
+
+/// Opens for reading, with `flags` beside what `links` asks for.
+pub(super) fn open(path: &Path, links: Links, flags: OFlags) -> io::Result<File> {
+    let flags = match links {
+        Links::Follow => flags,
+        Links::Refuse => flags | OFlags::NOFOLLOW,
+    };
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+#[cfg(target_os = "linux")]
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+        // File systems without it say `INVAL`, kernels without it `NOSYS`.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        other => Ok(other?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Refuses what is no regular file. Opened without waiting, so as not to hang on a pipe.
+pub(crate) fn regular(file: File) -> io::Result<File> {
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        return Ok(file);
+    }
+    let kind =
+        if kind.is_dir() { io::ErrorKind::IsADirectory } else { io::ErrorKind::InvalidInput };
+    Err(io::Error::new(kind, "expected a regular file"))
+}
+
+#[derive(Debug)]
+struct OsFile(File);
+
+impl ReadFile for OsFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            // The system call itself: the C library's would also make it a cancellation
+            // point, which no Rust thread needs and a short read feels.
+            match rustix::io::pread(&self.0, &mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(done)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn will_need(&self, offset: u64, len: u64) {
+        #[cfg(target_os = "linux")]
+        {
+            let len = std::num::NonZeroU64::new(len);
+            let advice = rustix::fs::Advice::WillNeed;
+            // A hint: the read that follows reports whatever is wrong.
+            let _ = rustix::fs::fadvise(&self.0, offset, len, advice);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (offset, len);
+    }
+}
+
+#[derive(Debug)]
+struct OsWriter {
+    file: File,
+    process: Process,
+}
+
+/// What a file's writer says in a forked child.
+pub(super) const FORKED: &str = "a forked child cannot go on writing its parent's file";
+
+impl WriteFile for OsWriter {
+    fn append(&mut self, buf: &[u8]) -> io::Result<()> {
+        self.process.check(FORKED)?;
+        io::Write::write_all(&mut self.file, buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(self.process.check(FORKED)?)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.process.check(FORKED)?;
+        self.file.sync_data()
+    }
+}
