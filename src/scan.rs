@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{NameKind, kind_of};
-use crate::vfs::{DirectVfs, EntryKind, FileStat, Links, OsVfs, Vfs};
+use crate::vfs::{EntryKind, FileStat, Links, OsVfs, Vfs};
 use crate::walk::{Met, walk};
 
 mod links;
@@ -186,7 +186,11 @@ fn tell(
 /// other implementation is passed by: its own `open` may do more.
 fn is_os(vfs: &dyn Vfs) -> bool {
     let vfs: &dyn Any = vfs;
-    vfs.is::<OsVfs>() || vfs.is::<DirectVfs>()
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    if vfs.is::<crate::vfs::DirectVfs>() {
+        return true;
+    }
+    vfs.is::<OsVfs>()
 }
 
 fn is_staging(name: &[u8]) -> bool {

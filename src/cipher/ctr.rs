@@ -22,6 +22,7 @@ use aes::Aes256Enc;
 use aes::cipher::{BlockCipherEncrypt, InOutBuf, InnerIvInit, KeyInit, StreamCipherCore};
 use ctr::{CtrCore, flavors};
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_imports, reason = "for the kernels"))]
 use crate::secret::{scrubbed, scrubbed_lightly};
 
 const BLOCK_BYTES: u64 = 16;

@@ -275,6 +275,20 @@ fn another_process_can_ask_for_revocation() {
 }
 
 #[test]
+fn a_request_that_cannot_be_read_counts() {
+    let (dir, store) = (tempfile::tempdir().unwrap(), store("unreadable"));
+    let storage = || atrest::keyring::DirectoryStorage::new(dir.path());
+    let keyring = Keyring::create(storage(), store.kms.clone(), options(&store.clock)).unwrap();
+    // Another user's file, mode 0600, is none to the superuser; this is none to anybody.
+    std::fs::create_dir(dir.path().join("KEYRING.revoke")).unwrap();
+    assert!(atrest::keyring::Access::is_revocation_requested(&storage()).unwrap());
+    let opened = Keyring::open_read_only(storage(), store.kms.clone(), options(&store.clock));
+    assert_eq!(opened.unwrap_err().kind(), ErrorKind::CmekRevoked);
+    assert_eq!(keyring.access().check_now().state, Revoked);
+    assert_eq!(keyring.keys().active_id().unwrap_err().kind(), ErrorKind::CmekRevoked);
+}
+
+#[test]
 fn a_reader_follows_the_writers_revocation_and_restoration() {
     let store = store("reader");
     let reader =

@@ -7,6 +7,7 @@ mod bad_input;
 mod churn;
 mod counts;
 mod crash;
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod direct;
 mod files;
 mod kms;

@@ -113,6 +113,28 @@ async fn metrics_tell_keys_access_and_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn public_metrics_name_no_keyspace() {
+    let bench = Bench::new();
+    let cmek = bench.key("cmek");
+    let keyring = bench.keyring("data", &cmek);
+    keyring.keyspaces().create("tenant-a").unwrap();
+    keyring.keyspaces().create("tenant-b").unwrap();
+    let id = keyring.keys().active_id().unwrap();
+    let stores = || vec![Store::of_keyring("eu", keyring.clone())];
+    let private = router(state(keys(&[&cmek]), stores()));
+    assert!(get(&private, "/metrics").await.text.contains("keyspace=\"tenant-a\""));
+    let public = router(state(keys(&[&cmek]), stores()).with_public_metrics(true));
+    let text = get(&public, "/metrics").await.text;
+    assert!(!text.contains("tenant") && !text.contains("keyspace="), "{text}");
+    // The reader refuses what is there twice: each key is still told from the others.
+    let samples = read(&text);
+    let ages = samples.keys().filter(|series| series.contains("active_data_key_age"));
+    assert_eq!(ages.count(), 3);
+    let at = format!("{{cluster=\"orders\",region=\"eu\",data_key=\"{id}\"}}");
+    assert!(samples.contains_key(&format!("atrest_data_key_age_seconds{at}")), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn calls_to_key_services_are_counted() {
     let bench = Bench::new();
     let (local, cmek) = (bench.key("local"), bench.key("cmek"));
