@@ -4,14 +4,16 @@
 mod access;
 mod backup;
 mod bad_input;
-mod churn;
+
 mod counts;
 mod crash;
 mod direct;
 mod files;
+mod golden;
 mod kms;
 mod reader_script;
 mod recover;
+mod renewal;
 mod rotation;
 mod slots;
 mod suites;
