@@ -26,7 +26,7 @@ fn recover(
     kms: &Arc<ScriptedKms>,
 ) -> Result<(EncryptedFs, Recovery), Error> {
     let (keyring, recovery) = storage.recover(place, vec![kms.clone()], manual())?;
-    Ok((mem_files(&mem, keyring), recovery))
+    Ok((mem_files(mem, keyring), recovery))
 }
 
 /// Three generations, a file under the data key of each.
@@ -177,7 +177,7 @@ fn the_mirror_has_every_commit_and_is_never_newer() {
     mem.clear_log();
     let run = |mem: &MemFs| -> Result<(), Error> {
         let keyring = Keyring::open(mirrored(mem), kms.clone(), manual())?;
-        let fs = mem_files(&mem, keyring);
+        let fs = mem_files(mem, keyring);
         fs.keyring().keys().rotate()?;
         write_file(&fs, "file")
     };
