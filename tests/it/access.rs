@@ -463,11 +463,11 @@ fn writers_readers_and_plaintext_files_stop_and_go_on_together() {
     let dir = tempfile::tempdir().unwrap();
     let kms = ScriptedKms::new("files");
     std::fs::write(dir.path().join("old.sst"), b"from before encryption").unwrap();
-    let storage = atrest::keyring::DirectoryStorage::new(dir.path());
-    let keyring = Keyring::create(storage, kms, Options::default().allowing_plaintext()).unwrap();
-    assert_eq!(keyring.settings().plaintext, PlaintextPolicy::Allow);
-    assert_eq!(keyring.audit().events().unwrap()[0].what, AuditKind::Enabled);
-    let fs = atrest::Store::over(keyring).unwrap().files().clone();
+    let options = Options::default().allowing_plaintext();
+    let store = atrest::Store::create(dir.path(), kms, options).unwrap();
+    assert_eq!(store.keyring().settings().plaintext, PlaintextPolicy::Allow);
+    assert_eq!(store.audit().events().unwrap()[0].what, AuditKind::Enabled);
+    let fs = store.files();
     let old = fs.open(dir.path().join("old.sst")).unwrap();
     let path = dir.path().join("new.log");
     let mut writer = fs.create_new(&path, FileKind::Log).unwrap();

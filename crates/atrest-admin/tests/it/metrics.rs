@@ -68,8 +68,8 @@ async fn metrics_tell_keys_access_and_events() {
     let bench = Bench::new();
     let (first, second) = (bench.key("first"), bench.key("second"));
     let (router, keyring) = one(&bench, &first, &[&second]);
-    let fs = atrest::Store::over(keyring.clone()).unwrap().files().clone();
-    let mut file = fs.create_new(bench.path("data/file"), FileKind::Table).unwrap();
+    let store = atrest::Store::over(keyring.clone()).unwrap();
+    let mut file = store.files().create_new(bench.path("data/file"), FileKind::Table).unwrap();
     file.append(&[7; 5000]).unwrap();
     file.finish().unwrap();
     let id = keyring.keys().active_id().unwrap();
