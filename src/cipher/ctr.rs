@@ -109,7 +109,7 @@ enum Schedule {
         nonce: u64,
         /// Where the other variant has its keys. Left alone, these bytes would be what the
         /// stack held when the key was made, round keys among it, and go to the heap with it.
-        zeros: [u128; 14],
+        _zeros: [u128; 14],
     },
 }
 
@@ -133,7 +133,7 @@ impl CtrKey {
 
     fn portable(key: &[u8; 32], nonce: [u8; 8]) -> Self {
         let cipher = Box::new(Aes256Enc::new(key.into()));
-        Self(Schedule::Portable { cipher, nonce: u64::from_be_bytes(nonce), zeros: [0; 14] })
+        Self(Schedule::Portable { cipher, nonce: u64::from_be_bytes(nonce), _zeros: [0; 14] })
     }
 
     /// The round keys, where the kernels of `x86` do the work.

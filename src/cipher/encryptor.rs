@@ -109,7 +109,7 @@ impl Encryptor {
     /// # Errors
     /// [`FileTooLarge`](crate::ErrorKind::FileTooLarge),
     /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for more than
-    /// [`FRAME_LEN_MAX`] bytes in suite 3,
+    /// [`FRAME_LEN_MAX`](crate::FRAME_LEN_MAX) bytes in suite 3,
     /// [`CmekRevoked`](crate::ErrorKind::CmekRevoked), [`Poisoned`](crate::ErrorKind::Poisoned) in a
     /// forked child. Nothing was taken then, and `out` is as it was.
     pub fn append(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
