@@ -7,7 +7,6 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::moves::Moves;
 use super::places::Places;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId};
@@ -25,9 +24,7 @@ pub(super) struct AllFiles<'a> {
 
 impl LiveKeys for AllFiles<'_> {
     fn keys_in_use(&self) -> Result<Vec<DataKeyId>> {
-        let roots = self.places.directories().list();
-        let store_id = self.places.keyring().store_id();
-        let mut keys = keys_in(self.vfs, &roots, self.places.moves(), store_id, self.on_scan)?;
+        let mut keys = keys_in(self.places, self.vfs, self.on_scan)?;
         if let Some(elsewhere) = self.elsewhere {
             keys.extend(elsewhere.keys_in_use()?);
         }
@@ -43,14 +40,11 @@ impl LiveKeys for Places {
 }
 
 /// The data keys that the store's files name.
-fn keys_in(
-    vfs: &Arc<dyn Vfs>,
-    roots: &[PathBuf],
-    moves: &Moves,
-    store_id: StoreId,
-    on_scan: OnScan<'_>,
-) -> Result<HashSet<DataKeyId>> {
+fn keys_in(places: &Places, vfs: &Arc<dyn Vfs>, on_scan: OnScan<'_>) -> Result<HashSet<DataKeyId>> {
+    let (moves, store_id) = (places.moves(), places.keyring().store_id());
     let recording = moves.record();
+    // After the recording began: a file may have moved into a new one just before.
+    let roots = &places.directories().list();
     let collect =
         || Collect { store_id, keys: HashSet::new(), unreadable: None, links: Vec::new() };
     let mut found = scan(vfs, roots, on_scan, collect)?;

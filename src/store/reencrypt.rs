@@ -3,6 +3,7 @@
 //! No state is kept: a file's own header says whether it is still to do, so a run that
 //! was cancelled or killed is gone on with by the next one.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,11 +17,12 @@ use super::stale::{Judge, StaleFile, StalePolicy, StaleReason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, TornFile};
 use crate::keyring::{FileSpec, PlaintextPolicy};
-use crate::names::is_temporary;
+use crate::names::{is_disposable, is_temporary};
 use crate::scan::{Found, OnScan, Visitor, What, scan};
 use crate::suite::Suite;
 use throttle::Throttle;
 
+mod exchange;
 mod fingerprint;
 mod rewrite;
 mod throttle;
@@ -100,7 +102,9 @@ impl Reencrypt<'_> {
 /// Without a hook, what the engine does through the library is excluded anyway. An engine
 /// that removes or replaces files by itself is met with an atomic exchange: a file that
 /// is gone stays gone, and one that was replaced since is found out and put back, but for
-/// a moment its name leads to the older content.
+/// a moment its name leads to the older content. Where the file system cannot exchange
+/// files none is rewritten without a hook: an engine that does everything through the
+/// library gives one that only calls `replace`.
 pub trait CommitHook: Sync {
     /// Has to call `replace` to put `new` in the place of `old`, under whatever lock
     /// keeps the engine from removing or replacing `old`; or not to call it, and so keep
@@ -144,6 +148,10 @@ pub enum Skipped {
     Changed,
     /// It is still being written.
     BeingWritten,
+    /// The file system cannot exchange two files, so that what an engine puts in the old
+    /// file's place meanwhile could be lost. A [hook](CommitHook) that keeps the engine
+    /// away makes it possible.
+    NoExchange,
     /// It is not stale any more.
     Fresh,
     /// It is a log that cannot be read to its end: rewriting it would lose the rest. The
@@ -202,8 +210,13 @@ impl Renewal<'_> {
         let mut found = scan(self.0.vfs(), &self.roots()?, how.on_scan, new)?;
         let mut report = ReencryptReport::default();
         for leftover in found.iter_mut().flat_map(|part| std::mem::take(&mut part.leftovers)) {
-            self.0.remove_own(&leftover)?;
-            report.leftovers_removed += 1;
+            if self.remove_leftover(&leftover)? {
+                report.leftovers_removed += 1;
+            } else {
+                let what = "a run was cut off while somebody replaced a file, which may be this";
+                let error = Error::new(ErrorKind::ForeignFile, what).with_path(&leftover);
+                report.failed.push((leftover, error));
+            }
         }
         let mut files: Vec<_> = found.into_iter().flat_map(|part| part.files).collect();
         files.sort_unstable_by(super::stale::oldest_first);
@@ -214,7 +227,20 @@ impl Renewal<'_> {
             }
         });
         let done = run.report.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(ReencryptReport { leftovers_removed: report.leftovers_removed, ..done })
+        report.failed.extend(done.failed);
+        let ReencryptReport { leftovers_removed, failed, .. } = report;
+        Ok(ReencryptReport { leftovers_removed, failed, ..done })
+    }
+
+    /// Removes what a killed run left; false if it is not proven to be that.
+    fn remove_leftover(&self, path: &Path) -> Result<bool> {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let fail = |e| Error::io("the file's attributes are unknown", e).with_path(path);
+        let stat = self.0.vfs().stat(path).map_err(fail)?;
+        if !is_disposable(name, &stat) {
+            return Ok(false);
+        }
+        self.0.remove_own(path).map(|()| true)
     }
 }
 
@@ -229,6 +255,8 @@ struct Run<'a> {
     start: Instant,
     progress: Mutex<ReencryptProgress>,
     report: Mutex<ReencryptReport>,
+    /// Devices whose files cannot be exchanged.
+    without_exchange: Mutex<HashSet<u64>>,
 }
 
 impl<'a> Run<'a> {
@@ -253,7 +281,18 @@ impl<'a> Run<'a> {
             start: Instant::now(),
             progress: Mutex::new(progress),
             report: Mutex::default(),
+            without_exchange: Mutex::default(),
         }
+    }
+
+    fn cannot_exchange(&self, device: u64) {
+        self.without_exchange.lock().unwrap_or_else(PoisonError::into_inner).insert(device);
+    }
+
+    /// Known before a file is copied in vain.
+    fn must_exchange_and_cannot(&self, device: u64) -> bool {
+        let without = self.without_exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        self.how.commit.is_none() && without.contains(&device)
     }
 
     fn is_cancelled(&self) -> bool {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::PoisonError;
 
+use super::exchange::{Pair, same_content};
 use super::fingerprint::{Fingerprint, FingerprintKey, Print};
 use super::{Rewritten, Run, Skipped};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,7 +15,7 @@ use crate::keyring::FileSpec;
 use crate::names::temporary_name;
 use crate::scan::{What, look};
 use crate::store::ledger::{FileRecord, Owner};
-use crate::vfs::{Attributes, FileStat, Rename, Vfs, WriteFile, keep_attributes};
+use crate::vfs::{Attributes, FileStat, Vfs, WriteFile, keep_attributes};
 
 /// What a copy goes into.
 enum Target {
@@ -65,6 +66,9 @@ impl Run<'_> {
             What::Encrypted(header) => Some(&**header),
             _ => None,
         };
+        if self.must_exchange_and_cannot(before.device) {
+            return Ok(Rewritten::Skipped(Skipped::NoExchange));
+        }
         // A finished file never gets a writer again, so this need not be asked twice.
         if header.is_some_and(|header| self.fs.keyring().is_being_written(header)) {
             return Ok(Rewritten::Skipped(Skipped::BeingWritten));
@@ -239,9 +243,8 @@ impl Run<'_> {
         temporary: &Path,
         before: &FileStat,
     ) -> Result<Result<(), Skipped>> {
-        let vfs = &**self.fs.vfs();
-        let moves = self.fs.places().moves();
-        let alone = moves.alone();
+        let (vfs, places) = (&**self.fs.vfs(), self.fs.places());
+        let alone = places.moves().alone();
         match stat(vfs, path) {
             Ok(now) if same_content(before, &now) => {}
             Ok(_) => return Ok(Err(Skipped::Changed)),
@@ -250,26 +253,24 @@ impl Run<'_> {
             }
             Err(error) => return Err(error),
         }
-        moves.note(path);
-        moves.note(temporary);
-        let fail = |e| Error::io("the new file cannot take the old one's place", e).with_path(path);
-        match vfs.rename(temporary, path, Rename::Exchange) {
-            Ok(()) => {
-                // Whoever works past the library may have replaced the file since.
-                if !same_content(before, &stat(vfs, temporary)?) {
-                    vfs.rename(temporary, path, Rename::Exchange).map_err(fail)?;
-                    return Ok(Err(Skipped::Changed));
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Err(Skipped::Gone));
-            }
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                vfs.rename(temporary, path, Rename::Replace).map_err(fail)?;
-            }
-            Err(error) => return Err(fail(error)),
+        let pair = Pair::new(vfs, path, before, stat(vfs, temporary)?);
+        places.moves().note(path);
+        places.moves().note(pair.aside());
+        let exchanged = pair.exchange(temporary, self.how.commit.is_some());
+        match &exchanged {
+            Ok(Ok(())) => places.renamed(temporary, path),
+            _ => places.removed(temporary),
         }
-        self.fs.places().renamed(temporary, path);
+        places.removed(pair.aside());
+        match exchanged? {
+            Ok(()) => {}
+            Err(why) => {
+                if why == Skipped::NoExchange {
+                    self.cannot_exchange(before.device);
+                }
+                return Ok(Err(why));
+            }
+        }
         if self.how.to_plaintext {
             self.account_plaintext(path);
         }
@@ -278,10 +279,7 @@ impl Run<'_> {
             // Before the old file goes: after a crash there is the one or the other.
             self.fs.sync_dir(dir)?;
         }
-        match vfs.remove(temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
-            _ => {}
-        }
+        pair.remove_old()?;
         Ok(Ok(()))
     }
 
@@ -296,12 +294,4 @@ impl Run<'_> {
 
 fn stat(vfs: &dyn Vfs, path: &Path) -> Result<FileStat> {
     vfs.stat(path).map_err(|e| Error::io("the file's attributes are unknown", e).with_path(path))
-}
-
-/// Whether two looks saw one content of one file. Its mode and the number of its names may
-/// change.
-fn same_content(one: &FileStat, other: &FileStat) -> bool {
-    let content =
-        |stat: &FileStat| (stat.kind, stat.device, stat.inode, stat.len, stat.modified_ns);
-    content(one) == content(other)
 }
