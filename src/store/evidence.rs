@@ -45,6 +45,7 @@ fn keys_in(places: &Places, vfs: &Arc<dyn Vfs>, on_scan: OnScan<'_>) -> Result<H
     let recording = moves.record();
     // After the recording began: a file may have moved into a new one just before.
     let roots = &places.directories().list();
+    places.directories().check_present()?;
     let collect =
         || Collect { store_id, keys: HashSet::new(), unreadable: None, links: Vec::new() };
     let mut found = scan(vfs, roots, on_scan, collect)?;
@@ -79,6 +80,8 @@ fn keys_in(places: &Places, vfs: &Arc<dyn Vfs>, on_scan: OnScan<'_>) -> Result<H
         }
         found.push(visitor);
     }
+    // Again: what was taken away in between was not looked at.
+    places.directories().check_present()?;
     let mut keys = HashSet::new();
     for part in found {
         if let Some((path, kind)) = part.unreadable {

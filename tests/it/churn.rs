@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use crate::support::{ManualClock, TestStore, options};
 
 mod crash;
+mod directories;
 mod exchange;
 mod killed;
 mod nested;

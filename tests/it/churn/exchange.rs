@@ -27,11 +27,15 @@ type Before = dyn Fn(&Call<'_>) -> io::Result<()> + Send + Sync;
 /// The operating system's files; somebody is asked before each call, and may do something
 /// of his own or make it fail.
 #[derive(Clone)]
-pub struct Between(Arc<Before>);
+pub struct Between {
+    before: Arc<Before>,
+    /// As if another device was mounted there.
+    pub mounted: Option<PathBuf>,
+}
 
 impl Between {
     pub fn new(before: impl Fn(&Call<'_>) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(before))
+        Self { before: Arc::new(before), mounted: None }
     }
 }
 
@@ -50,17 +54,21 @@ impl Vfs for Between {
         OsVfs.open(path, links)
     }
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        (self.0)(&Call::Stat(path))?;
-        OsVfs.stat(path)
+        (self.before)(&Call::Stat(path))?;
+        let mut stat = OsVfs.stat(path)?;
+        if self.mounted.as_ref().is_some_and(|mounted| path.starts_with(mounted)) {
+            stat.device += 1;
+        }
+        Ok(stat)
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        (self.0)(&Call::List(dir))?;
+        (self.before)(&Call::List(dir))?;
         let mut entries = OsVfs.list(dir)?;
         entries.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(entries)
     }
     fn rename(&self, from: &Path, to: &Path, how: Rename) -> io::Result<()> {
-        (self.0)(&Call::Rename(from, how))?;
+        (self.before)(&Call::Rename(from, how))?;
         OsVfs.rename(from, to, how)
     }
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
