@@ -7,12 +7,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::links::{Linked, hold_linked_elsewhere};
 use super::places::Places;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId};
 use crate::keyring::LiveKeys;
 use crate::scan::{Found, OnScan, Visitor, What, look, look_through, scan};
-use crate::vfs::{EntryKind, Vfs};
+use crate::vfs::{EntryKind, FileStat, Vfs};
 
 /// The files below the store's directories, and those elsewhere that the engine knows of.
 pub(super) struct AllFiles<'a> {
@@ -24,7 +25,8 @@ pub(super) struct AllFiles<'a> {
 
 impl LiveKeys for AllFiles<'_> {
     fn keys_in_use(&self) -> Result<Vec<DataKeyId>> {
-        let mut keys = keys_in(self.places, self.vfs, self.on_scan)?;
+        let (mut keys, linked) = keys_in(self.places, self.vfs, self.on_scan)?;
+        hold_linked_elsewhere(self.places, self.vfs, linked)?;
         if let Some(elsewhere) = self.elsewhere {
             keys.extend(elsewhere.keys_in_use()?);
         }
@@ -39,15 +41,24 @@ impl LiveKeys for Places {
     }
 }
 
-/// The data keys that the store's files name.
-fn keys_in(places: &Places, vfs: &Arc<dyn Vfs>, on_scan: OnScan<'_>) -> Result<HashSet<DataKeyId>> {
+/// The data keys that the store's files name, and the files that have names elsewhere.
+fn keys_in(
+    places: &Places,
+    vfs: &Arc<dyn Vfs>,
+    on_scan: OnScan<'_>,
+) -> Result<(HashSet<DataKeyId>, Linked)> {
     let (moves, store_id) = (places.moves(), places.keyring().store_id());
     let recording = moves.record();
     // After the recording began: a file may have moved into a new one just before.
     let roots = &places.directories().list();
     places.directories().check_present()?;
-    let collect =
-        || Collect { store_id, keys: HashSet::new(), unreadable: None, links: Vec::new() };
+    let collect = || Collect {
+        store_id,
+        keys: HashSet::new(),
+        unreadable: None,
+        links: Vec::new(),
+        linked: Linked::default(),
+    };
     let mut found = scan(vfs, roots, on_scan, collect)?;
     {
         let alone = moves.alone();
@@ -56,7 +67,7 @@ fn keys_in(places: &Places, vfs: &Arc<dyn Vfs>, on_scan: OnScan<'_>) -> Result<H
         let mut links = Vec::new();
         for path in recording.targets(&alone) {
             match look(&**vfs, &path)? {
-                Some((_, what)) => visitor.add(&what, || path.clone()),
+                Some((stat, what)) => visitor.add_named(&stat, &what, || path.clone()),
                 None => directories.push(path),
             }
         }
@@ -82,15 +93,16 @@ fn keys_in(places: &Places, vfs: &Arc<dyn Vfs>, on_scan: OnScan<'_>) -> Result<H
     }
     // Again: what was taken away in between was not looked at.
     places.directories().check_present()?;
-    let mut keys = HashSet::new();
+    let (mut keys, mut linked) = (HashSet::new(), Linked::default());
     for part in found {
         if let Some((path, kind)) = part.unreadable {
             let what = format!("the data key of this file cannot be told ({kind:?})");
             return Err(Error::new(ErrorKind::CorruptHeader, what).with_path(path));
         }
         keys.extend(part.keys);
+        linked.merge(part.linked);
     }
-    Ok(keys)
+    Ok((keys, linked))
 }
 
 struct Collect {
@@ -98,9 +110,18 @@ struct Collect {
     keys: HashSet<DataKeyId>,
     unreadable: Option<(PathBuf, ErrorKind)>,
     links: Vec<PathBuf>,
+    linked: Linked,
 }
 
 impl Collect {
+    /// The same for a file under one of its names.
+    fn add_named(&mut self, stat: &FileStat, what: &What, path: impl Fn() -> PathBuf) {
+        self.add(what, &path);
+        if let Some(header) = what.header().filter(|header| header.store_id == self.store_id) {
+            self.linked.add(stat, header.data_key_id, path);
+        }
+    }
+
     fn add(&mut self, what: &What, path: impl FnOnce() -> PathBuf) {
         match what {
             What::Encrypted(header) if header.store_id == self.store_id => {
@@ -116,7 +137,7 @@ impl Collect {
 
 impl Visitor for Collect {
     fn file(&mut self, found: &Found<'_>) {
-        self.add(&found.what, || found.path());
+        self.add_named(&found.stat, &found.what, || found.path());
     }
 
     fn staged(&mut self, found: &Found<'_>) {

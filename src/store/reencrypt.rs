@@ -3,7 +3,7 @@
 //! No state is kept: a file's own header says whether it is still to do, so a run that
 //! was cancelled or killed is gone on with by the next one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::links::{Inode, shared_inode};
 use super::renewal::Renewal;
 use super::stale::{Judge, StaleFile, StalePolicy, StaleReason};
 use crate::error::{Error, ErrorKind, Result};
@@ -188,8 +189,10 @@ impl Renewal<'_> {
     /// back and compared, and then takes its name. Readers keep what they have open. The
     /// new file has the old one's mode and owner, kind, file id and keyspace, and in a suite
     /// that tells appends apart the same appends; a new time
-    /// of modification, since its bytes on the disk are new and backups have to see that,
-    /// and no other name: of hard links each gets a file of its own.
+    /// of modification, since its bytes on the disk are new and backups have to see that.
+    /// Its names below the store's directories stay names of one file, but for a moment and
+    /// after a crash; hard links elsewhere keep the old file, and its data key gets a
+    /// [hold](super::HARD_LINKS_HOLD).
     ///
     /// One run at a time. A file that fails does not end it.
     ///
@@ -206,7 +209,13 @@ impl Renewal<'_> {
             return Err(Error::new(ErrorKind::InvalidArgument, what));
         }
         let judge = Judge::new(self.0.keyring(), &how.policy);
-        let new = || Collect { judge: &judge, how, files: Vec::new(), leftovers: Vec::new() };
+        let new = || Collect {
+            judge: &judge,
+            how,
+            files: Vec::new(),
+            names: HashMap::new(),
+            leftovers: Vec::new(),
+        };
         let mut found = scan(self.0.vfs(), &self.roots()?, how.on_scan, new)?;
         let mut report = ReencryptReport::default();
         for leftover in found.iter_mut().flat_map(|part| std::mem::take(&mut part.leftovers)) {
@@ -218,8 +227,7 @@ impl Renewal<'_> {
                 report.failed.push((leftover, error));
             }
         }
-        let mut files: Vec<_> = found.into_iter().flat_map(|part| part.files).collect();
-        files.sort_unstable_by(super::stale::oldest_first);
+        let files = Work::of(found);
         let run = Run::new(self.0, how, &judge, &files);
         std::thread::scope(|scope| {
             for _ in 0..how.threads.clamp(1, files.len().max(1)) {
@@ -249,7 +257,7 @@ struct Run<'a> {
     fs: &'a EncryptedFs,
     how: &'a Reencrypt<'a>,
     judge: &'a Judge,
-    files: &'a [StaleFile],
+    files: &'a [Work],
     next: AtomicUsize,
     throttle: Throttle,
     start: Instant,
@@ -264,11 +272,11 @@ impl<'a> Run<'a> {
         fs: &'a EncryptedFs,
         how: &'a Reencrypt<'a>,
         judge: &'a Judge,
-        files: &'a [StaleFile],
+        files: &'a [Work],
     ) -> Self {
         let progress = ReencryptProgress {
             files_total: files.len() as u64,
-            bytes_total: files.iter().map(|file| file.bytes).sum(),
+            bytes_total: files.iter().map(|work| work.file.bytes).sum(),
             ..ReencryptProgress::default()
         };
         Self {
@@ -300,10 +308,10 @@ impl<'a> Run<'a> {
     }
 
     fn work(&self) {
-        while let Some(file) = self.files.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let result = self.rewrite(&file.path);
+        while let Some(work) = self.files.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let result = self.rewrite(work);
             let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-            let path = || file.path.to_path_buf();
+            let path = || work.file.path.to_path_buf();
             match result {
                 Ok(Rewritten::Done(bytes)) => {
                     report.files += 1;
@@ -348,10 +356,50 @@ enum Rewritten {
     Cancelled,
 }
 
+/// One file, whatever its names.
+struct Work {
+    file: StaleFile,
+    /// Its other names that it has to keep.
+    others: Vec<Box<Path>>,
+    /// If it has several.
+    inode: Option<Inode>,
+    /// The names that were met.
+    names: u64,
+}
+
+impl Work {
+    /// The files that were found, oldest first.
+    fn of(found: Vec<Collect<'_>>) -> Vec<Self> {
+        let mut names: HashMap<Inode, u64> = HashMap::new();
+        let mut files = Vec::new();
+        for part in found {
+            part.names.into_iter().for_each(|(inode, met)| *names.entry(inode).or_default() += met);
+            files.extend(part.files);
+        }
+        files.sort_unstable_by(|(one, _), (other, _)| super::stale::oldest_first(one, other));
+        let mut works: Vec<Self> = Vec::with_capacity(files.len());
+        let mut known: HashMap<Inode, usize> = HashMap::new();
+        for (file, inode) in files {
+            if let Some(at) = inode.and_then(|inode| known.get(&inode)) {
+                works[*at].others.push(file.path);
+                continue;
+            }
+            if let Some(inode) = inode {
+                known.insert(inode, works.len());
+            }
+            let names = inode.and_then(|inode| names.get(&inode).copied()).unwrap_or(1);
+            works.push(Self { file, others: Vec::new(), inode, names });
+        }
+        works
+    }
+}
+
 struct Collect<'a> {
     judge: &'a Judge,
     how: &'a Reencrypt<'a>,
-    files: Vec<StaleFile>,
+    files: Vec<(StaleFile, Option<Inode>)>,
+    /// How often files with several names were met.
+    names: HashMap<Inode, u64>,
     leftovers: Vec<PathBuf>,
 }
 
@@ -361,6 +409,7 @@ impl Visitor for Collect<'_> {
             self.leftovers.push(found.path());
             return;
         }
+        self.staged(found);
         let path = || found.path().into_boxed_path();
         let stale = if self.how.to_plaintext {
             self.judge.any(path, &found.stat, &found.what)
@@ -373,11 +422,16 @@ impl Visitor for Collect<'_> {
             (StaleReason::Plaintext, Some(spec_of)) => spec_of(&file.path).is_some(),
             _ => true,
         };
-        self.files.extend(stale.filter(wanted));
+        let stale = stale.filter(wanted);
+        self.files.extend(stale.map(|file| (file, shared_inode(&found.stat))));
     }
 
     // Only the backup reads it, and the name that the engine gave it is met as well.
-    fn staged(&mut self, _found: &Found<'_>) {}
+    fn staged(&mut self, found: &Found<'_>) {
+        if let Some(inode) = shared_inode(&found.stat) {
+            *self.names.entry(inode).or_default() += 1;
+        }
+    }
 
     // Rewriting what it leads to would leave the link behind.
     fn link(&mut self, _path: &Path) {}

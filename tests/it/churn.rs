@@ -14,6 +14,7 @@ mod crash;
 mod directories;
 mod exchange;
 mod killed;
+mod links;
 mod nested;
 mod reencrypt;
 mod retire;

@@ -26,6 +26,10 @@ impl<'a> Pair<'a> {
         Self { vfs, path, old, new, aside }
     }
 
+    pub(super) fn new_file(&self) -> FileStat {
+        self.new
+    }
+
     pub(super) fn aside(&self) -> &Path {
         &self.aside
     }
@@ -43,6 +47,32 @@ impl<'a> Pair<'a> {
     ) -> Result<std::result::Result<(), Skipped>> {
         // From here to the end what is aside may be anybody's: its name has to tell.
         self.vfs.rename(successor, &self.aside, Rename::Replace).map_err(|e| self.fail(e))?;
+        self.exchange_aside(excluded)
+    }
+
+    /// The same for another name of the old file, which becomes one of the new file that has
+    /// the name `successor` for good.
+    ///
+    /// # Errors
+    /// Those of [`exchange`](Self::exchange).
+    pub(super) fn relink(
+        &self,
+        successor: &Path,
+        excluded: bool,
+    ) -> Result<std::result::Result<(), Skipped>> {
+        match self.vfs.stat(self.path) {
+            Ok(now) if same_content(self.old, &now) => {}
+            Ok(_) => return Ok(Err(Skipped::Changed)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Err(Skipped::Gone));
+            }
+            Err(error) => return Err(self.fail(error)),
+        }
+        self.vfs.hard_link(successor, &self.aside).map_err(|e| self.fail(e))?;
+        self.exchange_aside(excluded)
+    }
+
+    fn exchange_aside(&self, excluded: bool) -> Result<std::result::Result<(), Skipped>> {
         let why = match self.vfs.rename(&self.aside, self.path, Rename::Exchange) {
             Ok(()) => return self.settle(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Err(Skipped::Gone)),

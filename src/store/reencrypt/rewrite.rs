@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 
 use super::exchange::{Pair, same_content};
 use super::fingerprint::{Fingerprint, FingerprintKey, Print};
-use super::{Rewritten, Run, Skipped};
+use super::{Rewritten, Run, Skipped, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::pieces::Copied;
 use crate::fs::{Reader, TornFile, Writer};
@@ -15,6 +15,7 @@ use crate::keyring::FileSpec;
 use crate::names::temporary_name;
 use crate::scan::{What, look};
 use crate::store::ledger::{FileRecord, Owner};
+use crate::store::links::{hold_key, shared_inode};
 use crate::vfs::{Attributes, FileStat, Vfs, WriteFile, keep_attributes};
 
 /// What a copy goes into.
@@ -50,8 +51,9 @@ impl Target {
 }
 
 impl Run<'_> {
-    pub(super) fn rewrite(&self, path: &Path) -> Result<Rewritten> {
+    pub(super) fn rewrite(&self, work: &Work) -> Result<Rewritten> {
         let vfs = &**self.fs.vfs();
+        let path = &*work.file.path;
         let Some((before, what)) = look(vfs, path)? else {
             return Ok(Rewritten::Skipped(Skipped::Gone));
         };
@@ -73,6 +75,14 @@ impl Run<'_> {
         if header.is_some_and(|header| self.fs.keyring().is_being_written(header)) {
             return Ok(Rewritten::Skipped(Skipped::BeingWritten));
         }
+        let linked = shared_inode(&before);
+        if linked != work.inode {
+            // Linked or replaced since: the next run knows all of its names.
+            return Ok(Rewritten::Skipped(Skipped::Changed));
+        }
+        if let Some(header) = header.filter(|_| before.links > work.names && linked.is_some()) {
+            hold_key(self.fs.keyring(), header.data_key_id)?;
+        }
         let reader = self.fs.open(path);
         // Asked even when opening failed: a file that went meanwhile may have taken its key
         // with it.
@@ -91,7 +101,7 @@ impl Run<'_> {
             return Ok(Rewritten::Skipped(Skipped::Gone));
         };
         let temporary = path.with_file_name(temporary_name(name.as_encoded_bytes()));
-        let result = self.replace(path, &temporary, &before, header, &reader);
+        let result = self.replace(work, &temporary, &before, header, &reader);
         if !matches!(result, Ok(Rewritten::Done(_))) {
             // Best effort: the next run removes it otherwise. The first error is the one
             // to tell.
@@ -102,12 +112,13 @@ impl Run<'_> {
 
     fn replace(
         &self,
-        path: &Path,
+        work: &Work,
         temporary: &Path,
         before: &FileStat,
         header: Option<&Header>,
         reader: &Reader,
     ) -> Result<Rewritten> {
+        let path = &*work.file.path;
         let vfs = &**self.fs.vfs();
         let mut target = self.create(path, temporary, header)?;
         let key = FingerprintKey::random()?;
@@ -127,7 +138,7 @@ impl Run<'_> {
         self.verify(temporary, &key, by_append, print)?;
         let mut replaced = Err(Skipped::Changed);
         let mut swap = || {
-            replaced = self.swap(path, temporary, before)?;
+            replaced = self.swap(work, temporary, before)?;
             Ok(())
         };
         match self.how.commit {
@@ -239,14 +250,16 @@ impl Run<'_> {
     /// Puts the new file in the old one's place, if that is still the file that was read.
     fn swap(
         &self,
-        path: &Path,
+        work: &Work,
         temporary: &Path,
         before: &FileStat,
     ) -> Result<Result<(), Skipped>> {
+        let path = &*work.file.path;
         let (vfs, places) = (&**self.fs.vfs(), self.fs.places());
         let alone = places.moves().alone();
         match stat(vfs, path) {
-            Ok(now) if same_content(before, &now) => {}
+            // A name more than were found would be left behind with the old file.
+            Ok(now) if same_content(before, &now) && now.links <= before.links => {}
             Ok(_) => return Ok(Err(Skipped::Changed)),
             Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => {
                 return Ok(Err(Skipped::Gone));
@@ -274,13 +287,43 @@ impl Run<'_> {
         if self.how.to_plaintext {
             self.account_plaintext(path);
         }
+        let relinked = self.relink(work, before, pair.new_file());
         drop(alone);
         if let Some(dir) = path.parent() {
             // Before the old file goes: after a crash there is the one or the other.
             self.fs.sync_dir(dir)?;
         }
         pair.remove_old()?;
+        for pair in relinked? {
+            if let Some(dir) = pair.aside().parent() {
+                self.fs.sync_dir(dir)?;
+            }
+            pair.remove_old()?;
+        }
         Ok(Ok(()))
+    }
+
+    /// Gives the new file the old one's other names.
+    fn relink<'b>(
+        &'b self,
+        work: &'b Work,
+        before: &'b FileStat,
+        new: FileStat,
+    ) -> Result<Vec<Pair<'b>>> {
+        let (vfs, places) = (&**self.fs.vfs(), self.fs.places());
+        let mut relinked = Vec::new();
+        for other in &work.others {
+            let pair = Pair::new(vfs, other, before, new);
+            places.moves().note(other);
+            places.moves().note(pair.aside());
+            let outcome = pair.relink(&work.file.path, self.how.commit.is_some())?;
+            places.removed(pair.aside());
+            if outcome.is_ok() {
+                places.linked(&work.file.path, other);
+                relinked.push(pair);
+            }
+        }
+        Ok(relinked)
     }
 
     fn account_plaintext(&self, path: &Path) {
