@@ -16,7 +16,7 @@ use crate::names::temporary_name;
 use crate::scan::{What, look};
 use crate::store::ledger::{FileRecord, Owner};
 use crate::store::links::{hold_key, shared_inode};
-use crate::vfs::{Attributes, FileStat, Vfs, WriteFile, keep_attributes};
+use crate::vfs::{FileStat, Vfs, WriteFile, keep_access};
 
 /// What a copy goes into.
 enum Target {
@@ -132,7 +132,7 @@ impl Run<'_> {
             return Ok(Rewritten::Skipped(Skipped::Changed));
         }
         vfs.stat(path)
-            .and_then(|old| keep_attributes(vfs, temporary, &Attributes::access_of(&old)))
+            .and_then(|old| keep_access(vfs, path, &old, temporary))
             .map_err(|e| Error::io("owner and mode cannot be kept", e).with_path(path))?;
         target.finish()?;
         self.verify(temporary, &key, by_append, print)?;
