@@ -62,21 +62,20 @@ impl Directories {
         if registered.iter().any(|known| path_of(known) == dir) {
             return self.mark(&dir);
         }
-        self.cover(&dir)
+        self.cover(&dir, self.device(&dir)?)
     }
 
-    /// Registers the directory of this canonical path if scans of the store would not come
+    /// Registers the directory of this canonical path and device if scans of the store would not come
     /// by, or might not one day. A directory that is known gets no marker here: it may be
     /// the empty place where another one was mounted.
     ///
     /// # Errors
     /// Those of [`register`](Self::register).
-    pub(super) fn cover(&self, dir: &Path) -> Result<()> {
+    pub(super) fn cover(&self, dir: &Path, device: u64) -> Result<()> {
         let (own, registered) = self.keyring.roots();
         let known = own.iter().map(PathBuf::as_path).chain(registered.iter().map(|p| path_of(p)));
         let nearest =
             known.filter(|known| dir.starts_with(known)).max_by_key(|p| p.as_os_str().len());
-        let device = self.device(dir)?;
         if let Some(nearest) = nearest {
             // A device of its own may one day not be mounted, and then looks empty.
             if nearest == dir || self.device(nearest)? == device {

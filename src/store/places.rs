@@ -105,7 +105,7 @@ impl Places {
             return Ok(linked);
         }
         drop(covered);
-        self.directories.cover(&dir)?;
+        self.directories.cover(&dir, now.device)?;
         self.covered.write().unwrap_or_else(PoisonError::into_inner).insert(dir, now);
         Ok(linked)
     }

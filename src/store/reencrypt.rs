@@ -3,7 +3,7 @@
 //! No state is kept: a file's own header says whether it is still to do, so a run that
 //! was cancelled or killed is gone on with by the next one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,17 +12,18 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::links::{Inode, shared_inode};
 use super::renewal::Renewal;
-use super::stale::{Judge, StaleFile, StalePolicy, StaleReason};
+use super::stale::{Judge, StalePolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, TornFile};
 use crate::keyring::{FileSpec, PlaintextPolicy};
-use crate::names::{is_disposable, is_temporary};
-use crate::scan::{Found, OnScan, Visitor, What, scan};
+use crate::names::is_disposable;
+use crate::scan::{OnScan, scan};
 use crate::suite::Suite;
+use collect::{Collect, Work};
 use throttle::Throttle;
 
+mod collect;
 mod exchange;
 mod fingerprint;
 mod rewrite;
@@ -209,16 +210,10 @@ impl Renewal<'_> {
             return Err(Error::new(ErrorKind::InvalidArgument, what));
         }
         let judge = Judge::new(self.0.keyring(), &how.policy);
-        let new = || Collect {
-            judge: &judge,
-            how,
-            files: Vec::new(),
-            names: HashMap::new(),
-            leftovers: Vec::new(),
-        };
+        let new = || Collect::new(&judge, how);
         let mut found = scan(self.0.vfs(), &self.roots()?, how.on_scan, new)?;
         let mut report = ReencryptReport::default();
-        for leftover in found.iter_mut().flat_map(|part| std::mem::take(&mut part.leftovers)) {
+        for leftover in found.iter_mut().flat_map(Collect::take_leftovers) {
             if self.remove_leftover(&leftover)? {
                 report.leftovers_removed += 1;
             } else {
@@ -354,87 +349,4 @@ enum Rewritten {
     Done(u64),
     Skipped(Skipped),
     Cancelled,
-}
-
-/// One file, whatever its names.
-struct Work {
-    file: StaleFile,
-    /// Its other names that it has to keep.
-    others: Vec<Box<Path>>,
-    /// If it has several.
-    inode: Option<Inode>,
-    /// The names that were met.
-    names: u64,
-}
-
-impl Work {
-    /// The files that were found, oldest first.
-    fn of(found: Vec<Collect<'_>>) -> Vec<Self> {
-        let mut names: HashMap<Inode, u64> = HashMap::new();
-        let mut files = Vec::new();
-        for part in found {
-            part.names.into_iter().for_each(|(inode, met)| *names.entry(inode).or_default() += met);
-            files.extend(part.files);
-        }
-        files.sort_unstable_by(|(one, _), (other, _)| super::stale::oldest_first(one, other));
-        let mut works: Vec<Self> = Vec::with_capacity(files.len());
-        let mut known: HashMap<Inode, usize> = HashMap::new();
-        for (file, inode) in files {
-            if let Some(at) = inode.and_then(|inode| known.get(&inode)) {
-                works[*at].others.push(file.path);
-                continue;
-            }
-            if let Some(inode) = inode {
-                known.insert(inode, works.len());
-            }
-            let names = inode.and_then(|inode| names.get(&inode).copied()).unwrap_or(1);
-            works.push(Self { file, others: Vec::new(), inode, names });
-        }
-        works
-    }
-}
-
-struct Collect<'a> {
-    judge: &'a Judge,
-    how: &'a Reencrypt<'a>,
-    files: Vec<(StaleFile, Option<Inode>)>,
-    /// How often files with several names were met.
-    names: HashMap<Inode, u64>,
-    leftovers: Vec<PathBuf>,
-}
-
-impl Visitor for Collect<'_> {
-    fn file(&mut self, found: &Found<'_>) {
-        if is_temporary(found.name) {
-            self.leftovers.push(found.path());
-            return;
-        }
-        self.staged(found);
-        let path = || found.path().into_boxed_path();
-        let stale = if self.how.to_plaintext {
-            self.judge.any(path, &found.stat, &found.what)
-        } else if matches!(found.what, What::Plaintext) && self.how.plaintext.is_none() {
-            None
-        } else {
-            self.judge.stale(path, &found.stat, &found.what)
-        };
-        let wanted = |file: &StaleFile| match (file.reason, self.how.plaintext) {
-            (StaleReason::Plaintext, Some(spec_of)) => spec_of(&file.path).is_some(),
-            _ => true,
-        };
-        let stale = stale.filter(wanted);
-        self.files.extend(stale.map(|file| (file, shared_inode(&found.stat))));
-    }
-
-    // Only the backup reads it, and the name that the engine gave it is met as well.
-    fn staged(&mut self, found: &Found<'_>) {
-        if let Some(inode) = shared_inode(&found.stat) {
-            *self.names.entry(inode).or_default() += 1;
-        }
-    }
-
-    // Rewriting what it leads to would leave the link behind.
-    fn link(&mut self, _path: &Path) {}
-
-    fn nested(&mut self, _dir: &Path) {}
 }

@@ -30,7 +30,9 @@ impl Renewal<'_> {
     /// apart: the first finds no file and starts the time of grace, the second looks
     /// again. `elsewhere` names files outside of the store's directories, if there are any.
     /// A key with a file, a [hold](crate::keyring::Holds::register) or an open file under
-    /// it is never destroyed. What [`Keys::retire`](crate::keyring::Keys::retire) says
+    /// it is never destroyed. A file of 0 bytes, or cut inside its header, names no key and
+    /// keeps none: whatever brings its content back has to come before the grace ends, or be
+    /// held, as backups are. What [`Keys::retire`](crate::keyring::Keys::retire) says
     /// holds here.
     ///
     /// Files that the engine renames without the library **MUST NOT** move between the

@@ -1,10 +1,12 @@
 //! Who may use what this library writes anew: whoever could use what it replaces.
 
+use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::time::Duration;
 
 use atrest::ErrorKind;
+use atrest::backup::{Chain, DirectoryTarget, RestoreSpec, Snapshot};
 use atrest::keyring::Keyring;
 use atrest::store::{Reencrypt, StalePolicy};
 use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
@@ -104,6 +106,29 @@ fn a_new_store_is_its_directorys_owners() {
     let owner = access_of(&store.data()).owner;
     for name in ["KEYRING", "KEYRING.lock"] {
         assert_eq!(access_of(&store.data().join(name)).owner, owner, "{name}");
+    }
+}
+
+#[test]
+fn a_restored_store_is_its_directorys_owners() {
+    let store = TestStore::new();
+    let beside = |name: &str| store.dir.path().join(name);
+    let fs = store.fs();
+    std::fs::create_dir(store.data().join("below")).unwrap();
+    write(&fs, &store.data().join("below/a"), b"content");
+    for name in ["backup", "restored"] {
+        std::fs::create_dir(beside(name)).unwrap();
+    }
+    to_engine(&beside("restored"));
+    let target = DirectoryTarget::new(beside("backup"));
+    let chain = Chain::open_or_create(target, store.kms()).unwrap();
+    let snapshot = Snapshot::take(&store_of(&fs), store.data()).unwrap();
+    let go_on = |_| ControlFlow::Continue(());
+    chain.back_up(&store_of(&fs), &snapshot, &go_on).unwrap();
+    chain.restore(&RestoreSpec::new(beside("restored"), store.kms()), &go_on).unwrap();
+    let owner = access_of(&beside("restored")).owner;
+    for name in ["KEYRING", "below", "below/a"] {
+        assert_eq!(access_of(&beside("restored").join(name)).owner, owner, "{name}");
     }
 }
 

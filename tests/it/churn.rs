@@ -178,9 +178,9 @@ fn apply(fs: &EncryptedFs, dir: &Path, op: &Op) {
         Op::PlaintextAndRebuild(name) => {
             let _ = std::fs::remove_file(path(name));
             std::fs::write(path(name), b"plain").unwrap();
-            store_of(&fs).renewal().rebuild_usage(&|_| {}).unwrap();
+            store_of(fs).renewal().rebuild_usage(&|_| {}).unwrap();
         }
-        Op::Rebuild => drop(store_of(&fs).renewal().rebuild_usage(&|_| {}).unwrap()),
+        Op::Rebuild => drop(store_of(fs).renewal().rebuild_usage(&|_| {}).unwrap()),
     }
 }
 

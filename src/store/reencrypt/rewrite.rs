@@ -4,9 +4,10 @@ use std::io;
 use std::path::Path;
 use std::sync::PoisonError;
 
+use super::collect::Work;
 use super::exchange::{Pair, same_content};
 use super::fingerprint::{Fingerprint, FingerprintKey, Print};
-use super::{Rewritten, Run, Skipped, Work};
+use super::{Rewritten, Run, Skipped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::pieces::Copied;
 use crate::fs::{Reader, TornFile, Writer};

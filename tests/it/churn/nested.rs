@@ -32,7 +32,7 @@ fn all<'a>() -> Reencrypt<'a> {
 
 /// What becomes of one key at a retirement without grace.
 fn retire(fs: &EncryptedFs, id: DataKeyId) -> Result<RetireOutcome, Error> {
-    let done = store_of(&fs).renewal().retire(None, Duration::ZERO, &quiet)?;
+    let done = store_of(fs).renewal().retire(None, Duration::ZERO, &quiet)?;
     Ok(done.keys.into_iter().find(|key| key.id == id).unwrap().outcome)
 }
 

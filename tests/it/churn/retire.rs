@@ -26,7 +26,7 @@ fn open(store: &TestStore, clock: &Arc<ManualClock>) -> EncryptedFs {
 }
 
 fn retire(fs: &EncryptedFs) -> Retirement {
-    store_of(&fs).renewal().retire(None, GRACE, &quiet).unwrap()
+    store_of(fs).renewal().retire(None, GRACE, &quiet).unwrap()
 }
 
 #[test]
