@@ -266,10 +266,12 @@ impl EncryptedFs {
         let moves = self.places.moves();
         let _shared = moves.shared();
         moves.note(to);
+        let leaving = self.places.leaving(to);
         self.vfs
             .rename(from, to, Rename::Replace)
             .map_err(|e| Error::io("the file cannot be renamed", e).with_path(from))?;
         self.places.renamed(from, to);
+        self.places.unlinked(leaving);
         if linked {
             self.cover(to)?;
         }
@@ -317,10 +319,12 @@ impl EncryptedFs {
     /// The same under any name.
     pub(crate) fn remove_own(&self, path: &Path) -> Result<()> {
         let _shared = self.places.moves().shared();
+        let leaving = self.places.leaving(path);
         self.vfs
             .remove(path)
             .map_err(|e| Error::io("the file cannot be removed", e).with_path(path))?;
         self.places.removed(path);
+        self.places.unlinked(leaving);
         Ok(())
     }
 

@@ -3,21 +3,23 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::places::Places;
 use crate::error::Result;
-use crate::ids::DataKeyId;
+use crate::ids::{DataKeyId, StoreId};
 use crate::keyring::{KeyState, Keyring};
-use crate::scan::{Found, Visitor, scan};
-use crate::vfs::{FileStat, Vfs};
+use crate::scan::{Found, Visitor, look, scan};
+use crate::vfs::{EntryKind, FileStat, Vfs};
 
 /// The name of the [hold](crate::keyring::Holds) on data keys of files that have hard links
 /// outside of the store's directories, such as a checkpoint. A retirement or a re-encryption
 /// that meets one registers it; it stays until somebody
 /// [releases](crate::keyring::Holds::release) it, who knows that those links are gone.
 ///
-/// A file that an engine removes from the store before either has met it is not found.
+/// What the library itself takes a name away from is remembered until the next retirement in
+/// this process. A file that loses its names in the store past the library, or in a process
+/// that ends before a retirement, is not found.
 pub const HARD_LINKS_HOLD: &str = "hard links outside of the store";
 
 /// Device and inode.
@@ -26,6 +28,65 @@ pub(super) type Inode = (u64, u64);
 /// `None` if the file has no other name, or its inode is unknown.
 pub(super) fn shared_inode(stat: &FileStat) -> Option<Inode> {
     (stat.links > 1 && stat.inode != 0).then_some((stat.device, stat.inode))
+}
+
+/// Files that lost a name through the library while they had others which nobody knew.
+#[derive(Debug, Default)]
+pub(crate) struct Left(Mutex<HashMap<Inode, DataKeyId>>);
+
+/// A file that is about to lose a name.
+pub(crate) struct Leaving {
+    inode: Inode,
+    /// `None` if it has no other name.
+    key: Option<DataKeyId>,
+}
+
+impl Left {
+    /// What will be left of the file at `path` without that name. `names` are those that
+    /// are known.
+    pub(super) fn look(
+        vfs: &dyn Vfs,
+        path: &Path,
+        store_id: StoreId,
+        names: impl FnOnce() -> u64,
+    ) -> Option<Leaving> {
+        let stat = vfs.stat(path).ok()?;
+        if stat.kind != EntryKind::File || stat.inode == 0 {
+            return None;
+        }
+        let inode = (stat.device, stat.inode);
+        if stat.links <= 1 {
+            return Some(Leaving { inode, key: None });
+        }
+        if names() >= stat.links {
+            return None;
+        }
+        let (_, what) = look(vfs, path).ok()??;
+        let header = what.header().filter(|header| header.store_id == store_id)?;
+        Some(Leaving { inode, key: Some(header.data_key_id) })
+    }
+
+    /// It has lost it.
+    pub(super) fn note(&self, leaving: Leaving) {
+        let mut left = self.files();
+        match leaving.key {
+            Some(key) => left.insert(leaving.inode, key),
+            None => left.remove(&leaving.inode),
+        };
+    }
+
+    pub(super) fn list(&self) -> HashMap<Inode, DataKeyId> {
+        self.files().clone()
+    }
+
+    /// These are found again in the store, or held.
+    pub(super) fn settle(&self, settled: &HashMap<Inode, DataKeyId>) {
+        self.files().retain(|inode, key| settled.get(inode) != Some(key));
+    }
+
+    fn files(&self) -> MutexGuard<'_, HashMap<Inode, DataKeyId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Files with several names, and the names that were met.
@@ -65,17 +126,29 @@ impl Linked {
     }
 }
 
-/// Registers the hold on the keys of files that have more names than were met.
+/// Registers the hold on the keys of files that have more names than were met, and of those
+/// that are `gone` from the store and may have names elsewhere.
 pub(super) fn hold_linked_elsewhere(
     places: &Places,
     vfs: &Arc<dyn Vfs>,
     mut linked: Linked,
+    gone: &HashSet<DataKeyId>,
 ) -> Result<()> {
     let free = free_keys(places.keyring());
     linked.keep_elsewhere(|key| free.contains(&key));
-    if linked.0.is_empty() {
-        return Ok(());
+    let mut keys: HashSet<DataKeyId> = gone.intersection(&free).copied().collect();
+    if !linked.0.is_empty() {
+        keys.extend(still_elsewhere(places, vfs, linked)?);
     }
+    hold(places.keyring(), &keys.into_iter().collect::<Vec<_>>())
+}
+
+/// The keys of those files that a second look finds just so.
+fn still_elsewhere(
+    places: &Places,
+    vfs: &Arc<dyn Vfs>,
+    mut linked: Linked,
+) -> Result<HashSet<DataKeyId>> {
     // Names came and went while they were counted, those of a running backup too. What is
     // missing at a second look is missing.
     let suspects: HashSet<Inode> = linked.0.keys().copied().collect();
@@ -92,8 +165,7 @@ pub(super) fn hold_linked_elsewhere(
         here.iter().any(|stat| stat.links > here.len() as u64)
     };
     linked.0.retain(|inode, _| names.get(inode).is_some_and(|names| elsewhere(*inode, names)));
-    let keys: HashSet<DataKeyId> = linked.0.values().map(|file| file.key).collect();
-    hold(places.keyring(), &keys.into_iter().collect::<Vec<_>>())
+    Ok(linked.0.values().map(|file| file.key).collect())
 }
 
 /// Keys that are not destroyed and not held for this yet.

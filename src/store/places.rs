@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::directories::Directories;
 use super::ledger::{FileRecord, Ledger, Owner, Place, Token};
+use super::links::{Leaving, Left};
 use super::moves::Moves;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::Keyring;
@@ -21,6 +22,7 @@ pub(crate) struct Places {
     /// Which files are under which key.
     ledger: Ledger,
     moves: Moves,
+    left: Left,
     /// Held by the one re-encryption under way.
     reencrypting: Mutex<()>,
     /// Directories that scans of the store come by, under their canonical paths.
@@ -44,6 +46,7 @@ impl Places {
             vfs,
             ledger: Ledger::default(),
             moves: Moves::default(),
+            left: Left::default(),
             reencrypting: Mutex::new(()),
             covered: RwLock::default(),
         }
@@ -67,6 +70,23 @@ impl Places {
 
     pub(crate) fn moves(&self) -> &Moves {
         &self.moves
+    }
+
+    pub(super) fn left(&self) -> &Left {
+        &self.left
+    }
+
+    /// Asked before a file loses the name `path`; [`unlinked`](Self::unlinked) is told the
+    /// answer when it has lost it.
+    pub(crate) fn leaving(&self, path: &Path) -> Option<Leaving> {
+        let names = || self.place(path).map_or(0, |place| self.ledger.names(place));
+        Left::look(&*self.vfs, path, self.keyring.store_id(), names)
+    }
+
+    pub(crate) fn unlinked(&self, leaving: Option<Leaving>) {
+        if let Some(leaving) = leaving {
+            self.left.note(leaving);
+        }
     }
 
     /// Keeps other re-encryptions out.

@@ -131,3 +131,39 @@ fn names_in_the_store_stay_names_of_one_file() {
     let below: Vec<_> = std::fs::read_dir(store.data().join("below")).unwrap().collect();
     assert_eq!(below.len(), 1);
 }
+
+#[test]
+fn a_file_that_leaves_the_store_for_a_checkpoint_keeps_its_key() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    let path = |name: &str| store.data().join(name);
+    // Removed, replaced, and, through another process' links in the store, neither.
+    let removed = write(&fs, &path("removed"), b"1");
+    std::fs::hard_link(path("removed"), store.dir.path().join("one")).unwrap();
+    let replaced = fs.keyring().keys().rotate().unwrap();
+    write(&fs, &path("replaced"), b"2");
+    std::fs::hard_link(path("replaced"), store.dir.path().join("two")).unwrap();
+    let inside = fs.keyring().keys().rotate().unwrap();
+    write(&fs, &path("inside"), b"3");
+    std::fs::hard_link(path("inside"), path("inside too")).unwrap();
+    let gone = fs.keyring().keys().rotate().unwrap();
+    write(&fs, &path("gone"), b"4");
+    std::fs::hard_link(path("gone"), path("gone too")).unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    fs.remove(path("removed")).unwrap();
+    write(&fs, &path("new"), b"5");
+    fs.rename(path("new"), path("replaced")).unwrap();
+    fs.remove(path("inside")).unwrap();
+    fs.remove(path("gone")).unwrap();
+    fs.remove(path("gone too")).unwrap();
+    assert_eq!((retire(&fs, removed), retire(&fs, replaced)), (held(), held()));
+    assert_eq!(retire(&fs, inside), RetireOutcome::InUse);
+    assert!(matches!(retire(&fs, gone), RetireOutcome::Retiring { .. }));
+    fs.remove(path("inside too")).unwrap();
+    assert!(matches!(retire(&fs, inside), RetireOutcome::Retiring { .. }));
+    clock.advance(30 * ManualClock::DAY);
+    assert_eq!((retire(&fs, removed), retire(&fs, replaced)), (held(), held()));
+    let destroyed = fs.keyring().status().data_keys.into_iter();
+    let destroyed = destroyed.filter(|key| key.state == KeyState::Destroyed);
+    assert_eq!(destroyed.map(|key| key.id).collect::<Vec<_>>(), [inside, gone]);
+}
