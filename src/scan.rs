@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{NameKind, kind_of};
 use crate::vfs::{EntryKind, FileStat, Links, Vfs, is_os};
@@ -18,7 +19,6 @@ mod links;
 mod os;
 mod queue;
 
-pub(crate) use crate::classify::Contents as What;
 pub(crate) use links::look_through;
 
 /// One file that a scan found.
@@ -27,7 +27,7 @@ pub(crate) struct Found<'a> {
     /// The file's name, not UTF-8 by necessity.
     pub(crate) name: &'a [u8],
     pub(crate) stat: FileStat,
-    pub(crate) what: What,
+    pub(crate) what: Contents,
 }
 
 impl Found<'_> {
@@ -190,7 +190,7 @@ fn is_staging(name: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`Io`](ErrorKind::Io) if its attributes cannot be read.
-pub(crate) fn look(vfs: &dyn Vfs, path: &Path) -> Result<Option<(FileStat, What)>> {
+pub(crate) fn look(vfs: &dyn Vfs, path: &Path) -> Result<Option<(FileStat, Contents)>> {
     let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
     let stat = match vfs.stat(path) {
         Ok(stat) if stat.kind == EntryKind::File => stat,
@@ -202,8 +202,8 @@ pub(crate) fn look(vfs: &dyn Vfs, path: &Path) -> Result<Option<(FileStat, What)
     };
     let mut start = [0; crate::header::HEADER_LEN];
     match vfs.open(path, Links::Refuse).and_then(|file| file.read_at(&mut start, 0)) {
-        Ok(read) => Ok(Some((stat, What::of(&start[..read])))),
+        Ok(read) => Ok(Some((stat, Contents::of(&start[..read])))),
         Err(error) if missing(&error) => Ok(None),
-        Err(error) => Ok(Some((stat, What::Unreadable(ErrorKind::Io(error.kind()))))),
+        Err(error) => Ok(Some((stat, Contents::Unreadable(ErrorKind::Io(error.kind()))))),
     }
 }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::links::{Inode, Linked, hold_linked_elsewhere};
 use super::places::Places;
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId};
 use crate::keyring::LiveKeys;
-use crate::scan::{Found, OnScan, Visitor, What, look, look_through, scan};
+use crate::scan::{Found, OnScan, Visitor, look, look_through, scan};
 use crate::vfs::{EntryKind, FileStat, Vfs};
 
 /// The files below the store's directories, and those elsewhere that the engine knows of.
@@ -131,7 +132,7 @@ struct Collect<'a> {
 
 impl Collect<'_> {
     /// The same for a file under one of its names.
-    fn add_named(&mut self, stat: &FileStat, what: &What, path: impl Fn() -> PathBuf) {
+    fn add_named(&mut self, stat: &FileStat, what: &Contents, path: impl Fn() -> PathBuf) {
         self.add(what, &path);
         if let Some(header) = what.header().filter(|header| header.store_id == self.store_id) {
             self.found.linked.add(stat, header.data_key_id, path);
@@ -142,12 +143,12 @@ impl Collect<'_> {
         }
     }
 
-    fn add(&mut self, what: &What, path: impl FnOnce() -> PathBuf) {
+    fn add(&mut self, what: &Contents, path: impl FnOnce() -> PathBuf) {
         match what {
-            What::Encrypted(header) if header.store_id == self.store_id => {
+            Contents::Encrypted(header) if header.store_id == self.store_id => {
                 self.found.keys.insert(header.data_key_id);
             }
-            What::Unreadable(kind) if self.unreadable.is_none() => {
+            Contents::Unreadable(kind) if self.unreadable.is_none() => {
                 self.unreadable = Some((path(), *kind));
             }
             _ => {}

@@ -11,7 +11,7 @@ use atrest::keyring::Keyring;
 use atrest::store::{Reencrypt, StalePolicy};
 use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 
-use crate::churn::write;
+use crate::renewal::write;
 use crate::support::{DIR, ScriptedKms, TestStore, in_dir, kind, manual, mem_create, store_of};
 use atrest_testkit::MemFs;
 use atrest_testkit::mem_fs::Op;

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::Reencrypt;
+use crate::classify::Contents;
 use crate::names::is_temporary;
-use crate::scan::{Found, Visitor, What};
+use crate::scan::{Found, Visitor};
 use crate::store::links::{Inode, shared_inode};
 use crate::store::stale::{Judge, StaleFile, StaleReason, oldest_first};
 
@@ -77,7 +78,7 @@ impl Visitor for Collect<'_> {
         let path = || found.path().into_boxed_path();
         let stale = if self.how.to_plaintext {
             self.judge.any(path, &found.stat, &found.what)
-        } else if matches!(found.what, What::Plaintext) && self.how.plaintext.is_none() {
+        } else if matches!(found.what, Contents::Plaintext) && self.how.plaintext.is_none() {
             None
         } else {
             self.judge.stale(path, &found.stat, &found.what)

@@ -8,13 +8,14 @@ use super::collect::Work;
 use super::exchange::{Pair, same_content};
 use super::fingerprint::{Fingerprint, FingerprintKey, Print};
 use super::{Rewritten, Run, Skipped};
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::pieces::Copied;
 use crate::fs::{Reader, TornFile, Writer};
 use crate::header::{FileKind, Header, begins_encrypted};
 use crate::keyring::FileSpec;
 use crate::names::temporary_name;
-use crate::scan::{What, look};
+use crate::scan::look;
 use crate::store::ledger::{FileRecord, Owner};
 use crate::store::links::{hold_key, shared_inode};
 use crate::vfs::{FileStat, Vfs, WriteFile, keep_access};
@@ -59,14 +60,14 @@ impl Run<'_> {
             return Ok(Rewritten::Skipped(Skipped::Gone));
         };
         let wanted = match &what {
-            What::Encrypted(_) if self.how.to_plaintext => true,
+            Contents::Encrypted(_) if self.how.to_plaintext => true,
             what => self.judge.judge(what).is_some(),
         };
         if !wanted {
             return Ok(Rewritten::Skipped(Skipped::Fresh));
         }
         let header = match &what {
-            What::Encrypted(header) => Some(&**header),
+            Contents::Encrypted(header) => Some(&**header),
             _ => None,
         };
         if self.must_exchange_and_cannot(before.device) {

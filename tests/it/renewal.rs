@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use atrest::store::{StalePolicy, StaleReason, Usage};
-use atrest::{DataKeyId, EncryptedFs, FileKind, Keyring, PlaintextPolicy};
+use atrest::{DataKeyId, EncryptedFs, FileKind, PlaintextPolicy};
 use proptest::prelude::*;
 
 use crate::support::{ManualClock, TestStore, options};
@@ -241,8 +241,7 @@ fn stale_files_come_oldest_first() {
     let clock = ManualClock::new();
     let mut options = options(&clock);
     options.settings.plaintext = PlaintextPolicy::Allow;
-    let keyring = Keyring::create(store.storage(), store.kms(), options).unwrap();
-    let fs = atrest::Store::over(keyring).unwrap().files().clone();
+    let fs = store.create(options).files().clone();
     let path = |name: &str| store.data().join(name);
     let mut keys = Vec::new();
     for name in ["c", "b", "a"] {
