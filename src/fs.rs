@@ -136,12 +136,15 @@ impl EncryptedFs {
 
     /// The same under any name: one of the library's, say.
     pub(crate) fn create_own(&self, path: &Path, spec: impl Into<FileSpec>) -> Result<Writer> {
-        self.places.cover(path).map_err(|e| e.with_path(path))?;
+        let linked = self.cover(path)?;
         let encryptor = self.keyring.encryptor(spec).map_err(|e| e.with_path(path))?;
         let file = self
             .vfs
             .create_new(path, 0o666)
             .map_err(|e| Error::io("the file cannot be created", e).with_path(path))?;
+        if linked {
+            self.cover(path)?;
+        }
         self.counts.created.fetch_add(1, Ordering::Relaxed);
         let places = self.places.clone();
         Ok(Writer::new(path.into(), file, encryptor, self.write_buffer_len, places))
@@ -259,14 +262,19 @@ impl EncryptedFs {
         let (from, to) = (from.as_ref(), to.as_ref());
         self.check_name(from)?;
         self.check_name(to)?;
-        self.places.cover(to).map_err(|e| e.with_path(to))?;
+        let linked = self.cover(to)?;
         let moves = self.places.moves();
         let _shared = moves.shared();
         moves.note(to);
+        let leaving = self.places.leaving(to);
         self.vfs
             .rename(from, to, Rename::Replace)
             .map_err(|e| Error::io("the file cannot be renamed", e).with_path(from))?;
         self.places.renamed(from, to);
+        self.places.unlinked(leaving);
+        if linked {
+            self.cover(to)?;
+        }
         Ok(())
     }
 
@@ -279,7 +287,7 @@ impl EncryptedFs {
         let (from, to) = (from.as_ref(), to.as_ref());
         self.check_name(from)?;
         self.check_name(to)?;
-        self.places.cover(to).map_err(|e| e.with_path(to))?;
+        let linked = self.cover(to)?;
         let moves = self.places.moves();
         let _shared = moves.shared();
         moves.note(to);
@@ -287,7 +295,14 @@ impl EncryptedFs {
             .hard_link(from, to)
             .map_err(|e| Error::io("the file cannot be linked", e).with_path(from))?;
         self.places.linked(from, to);
+        if linked {
+            self.cover(to)?;
+        }
         Ok(())
+    }
+
+    fn cover(&self, path: &Path) -> Result<bool> {
+        self.places.cover(path).map_err(|e| e.with_path(path))
     }
 
     /// Removes a file.
@@ -304,10 +319,12 @@ impl EncryptedFs {
     /// The same under any name.
     pub(crate) fn remove_own(&self, path: &Path) -> Result<()> {
         let _shared = self.places.moves().shared();
+        let leaving = self.places.leaving(path);
         self.vfs
             .remove(path)
             .map_err(|e| Error::io("the file cannot be removed", e).with_path(path))?;
         self.places.removed(path);
+        self.places.unlinked(leaving);
         Ok(())
     }
 

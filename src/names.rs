@@ -3,6 +3,9 @@
 
 use std::path::Path;
 
+use crate::ids::StoreId;
+use crate::vfs::FileStat;
+
 /// File name of the current keyring.
 pub const KEYRING_FILE: &str = "KEYRING";
 /// Below it a keyring is kept in an object store; no name of its own in a directory.
@@ -14,6 +17,7 @@ pub(crate) const LOCK_FILE: &str = "KEYRING.lock";
 pub(crate) const STAGING_PREFIX: &str = "KEYRING.staging.";
 pub(crate) const RESTORE_DIR: &str = "KEYRING.restore";
 const REENCRYPT_PREFIX: &str = ".atrest-reencrypt-";
+const MARKER_PREFIX: &str = "KEYRING.directory.";
 
 /// What a reserved name is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub enum NameKind {
     Bad,
     /// A file that a re-encryption works on.
     Reencrypt,
+    /// Tells that a registered directory is there.
+    Marker,
     /// Reserved, and nothing this version makes.
     Unknown,
 }
@@ -71,7 +77,9 @@ pub const RESERVED_NAMES: &[ReservedName] = &[
     row("KEYRING.restore/", "the keyring of a restore that is not finished (section 13)"),
     row("KEYRING.from", "in `KEYRING.restore/`: which backup is restored (section 13)"),
     row("KEYRING.bad-*", "what a recovery found in the keyring's place"),
+    row("KEYRING.directory.<store id>", "empty: this registered directory of the store is there"),
     row(".atrest-reencrypt-<hash>", "the successor of a file that is re-encrypted, beside it"),
+    row(".atrest-reencrypt-<hash>-<hash>-<hash>", "it or the file itself while they change places"),
     row("_atrest/", "in an object store: the directory of all of these"),
 ];
 
@@ -100,6 +108,7 @@ pub fn kind_of(name: &[u8]) -> Option<NameKind> {
         _ if rest.starts_with(b"audit.") => NameKind::Audit,
         _ if rest.starts_with(b"staging.") => NameKind::Staging,
         _ if rest.starts_with(b"bad-") => NameKind::Bad,
+        _ if rest.starts_with(b"directory.") => NameKind::Marker,
         _ => NameKind::Unknown,
     })
 }
@@ -131,6 +140,41 @@ pub(crate) fn temporary_name(name: &[u8]) -> String {
     use sha2::{Digest, Sha256};
     // Names may have the greatest length there is, so theirs cannot be a part of it.
     format!("{REENCRYPT_PREFIX}{}", crate::hex::encode(&Sha256::digest(name)[..16]))
+}
+
+/// The name under which a file and its successor change places. It tells both, so that
+/// whoever finds it can say whether what is there is one of them.
+pub(crate) fn exchange_name(name: &[u8], old: &FileStat, new: &FileStat) -> String {
+    format!("{}-{}-{}", temporary_name(name), identity(old), identity(new))
+}
+
+/// Whether what has one of these names is a re-encryption's to remove: a successor that
+/// never had another name, or one of the two files that changed places. Anything else was
+/// put in the file's place by its engine.
+pub(crate) fn is_disposable(name: &[u8], found: &FileStat) -> bool {
+    let mut parts =
+        name.strip_prefix(REENCRYPT_PREFIX.as_bytes()).unwrap_or(name).split(|b| *b == b'-');
+    let found = identity(found);
+    match (parts.next(), parts.next(), parts.next()) {
+        (_, Some(old), Some(new)) => old == found.as_bytes() || new == found.as_bytes(),
+        (_, one, _) => one.is_none(),
+    }
+}
+
+/// One content of one file. Without its device, whose number may change with the machine's
+/// next start.
+fn identity(stat: &FileStat) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    hash.update(stat.inode.to_le_bytes());
+    hash.update(stat.len.to_le_bytes());
+    hash.update(stat.modified_ns.to_le_bytes());
+    crate::hex::encode(&hash.finalize()[..8])
+}
+
+/// The name of the marker in a store's registered directories.
+pub(crate) fn marker_name(store_id: StoreId) -> String {
+    format!("{MARKER_PREFIX}{store_id}")
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! that disappears meanwhile is skipped; a directory that cannot be read fails the scan, and
 //! a file that cannot is reported as such, since nobody knows what is in it.
 
-use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{NameKind, kind_of};
-use crate::vfs::{EntryKind, FileStat, Links, OsVfs, Vfs};
+use crate::vfs::{EntryKind, FileStat, Links, Vfs, is_os};
 use crate::walk::{Met, walk};
 
 mod links;
@@ -180,17 +179,6 @@ fn tell(
     to(&Found { dir, name: name.as_encoded_bytes(), stat, what });
     shared.add(1, stat.len);
     Ok(())
-}
-
-/// Whether paths are the operating system's, so that a scan may open files by itself. No
-/// other implementation is passed by: its own `open` may do more.
-fn is_os(vfs: &dyn Vfs) -> bool {
-    let vfs: &dyn Any = vfs;
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    if vfs.is::<crate::vfs::DirectVfs>() {
-        return true;
-    }
-    vfs.is::<OsVfs>()
 }
 
 fn is_staging(name: &[u8]) -> bool {

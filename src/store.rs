@@ -16,6 +16,7 @@ use places::Places;
 mod directories;
 mod evidence;
 pub(crate) mod ledger;
+mod links;
 pub(crate) mod moves;
 mod place;
 pub(crate) mod places;
@@ -28,6 +29,7 @@ mod visitors;
 
 pub use crate::scan::{OnScan, ScanProgress};
 pub use directories::Directories;
+pub use links::HARD_LINKS_HOLD;
 pub use place::StorePlace;
 pub use reencrypt::{CommitHook, Reencrypt, ReencryptProgress, ReencryptReport, Skipped, SpecOf};
 pub use renewal::Renewal;

@@ -30,8 +30,11 @@ pub struct VerifyReport {
     pub unauthenticated_bytes: u64,
     /// Plaintext files that the store's policy allows.
     pub plaintext_files: u64,
-    /// Files of 0 bytes, as a crash leaves them.
+    /// How many files have 0 bytes.
     pub empty_files: u64,
+    /// These files. A crash between creation and first write leaves such a file, and so does
+    /// whoever cuts one: nothing in it tells which, and no data key is kept for it.
+    pub empty: Vec<PathBuf>,
     /// How many logs end before their file does.
     pub torn_logs: u64,
     /// These logs. What is in front of their ends is good, and counts as authenticated.
@@ -121,7 +124,10 @@ pub fn verify(
                 report.unauthenticated_bytes += len;
             }
             Ok(Verdict::Plaintext) => report.plaintext_files += 1,
-            Ok(Verdict::Empty) => report.empty_files += 1,
+            Ok(Verdict::Empty) => {
+                report.empty_files += 1;
+                report.empty.push(path);
+            }
             Ok(Verdict::Gone) => {}
             Err(error) => {
                 let (message, kind) = (error.to_string(), error.kind());

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod direct;
+mod extended;
 mod os;
 #[cfg(test)]
 mod tests;
@@ -189,6 +190,42 @@ pub(crate) fn keep_attributes(
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
         other => other,
     }
+}
+
+/// Gives a file that is to take the place of `old`, whose attributes are these, all of who
+/// may use it and how: owner, group and mode, and on the operating system's file systems
+/// the access control list and the extended attributes too.
+pub(crate) fn keep_access(
+    vfs: &dyn Vfs,
+    old: &Path,
+    stat: &FileStat,
+    new: &Path,
+) -> io::Result<()> {
+    keep_attributes(vfs, new, &Attributes::access_of(stat))?;
+    // Behind the mode, which is a part of the list.
+    if is_os(vfs) { extended::copy(old, new) } else { Ok(()) }
+}
+
+/// Gives a new file that replaces none the owner of its directory, if the process may: what
+/// root adds to an engine's directory is the engine's.
+pub(crate) fn adopt_owner(vfs: &dyn Vfs, dir: &Path, new: &Path) -> io::Result<()> {
+    let Ok(stat) = vfs.canonical(dir).and_then(|dir| vfs.stat(&dir)) else { return Ok(()) };
+    let owner = stat.owner;
+    match keep_attributes(vfs, new, &Attributes { owner, ..Attributes::default() }) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether paths are the operating system's, so that they may be used past `vfs`. No other
+/// implementation is passed by: it may do more.
+pub(crate) fn is_os(vfs: &dyn Vfs) -> bool {
+    let vfs: &dyn Any = vfs;
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    if vfs.is::<DirectVfs>() {
+        return true;
+    }
+    vfs.is::<OsVfs>()
 }
 
 /// One entry of a directory.

@@ -34,7 +34,7 @@ use crate::progress::{Meter, OnProgress};
 use crate::store::{Store, StorePlace};
 use crate::suite::Suite;
 use crate::suite::layout::Layout;
-use crate::vfs::{Attributes, Links, OsVfs, Rename, Vfs, keep_attributes};
+use crate::vfs::{Attributes, Links, OsVfs, Rename, Vfs, adopt_owner, keep_attributes};
 
 /// Where the new keyring waits.
 /// Which backup is being restored: `KEYRING.from` in it.
@@ -96,8 +96,8 @@ pub struct RestoreReport {
 
 impl Chain {
     /// Restores a backup as a new store, with a new store key and a new data key: it never
-    /// goes on under a key of the old one. Modes and times of files are restored, owners
-    /// are not.
+    /// goes on under a key of the old one. Modes and times of files are restored; where
+    /// the process may say so, the directory's owner is theirs.
     ///
     /// # Errors
     /// [`BrokenBackup`](ErrorKind::BrokenBackup) and those of a damaged file for a chain,
@@ -115,6 +115,14 @@ impl Chain {
         let fail = |e| Error::io("the directory cannot be used", e).with_path(dir);
         vfs.create_dir(dir, 0o777).map_err(fail)?;
         let waiting = Waiting::enter(vfs, dir, &note, &manifest)?;
+        let adopt = |path: &Path| {
+            let parent = path.parent().unwrap_or(dir);
+            let adopted = adopt_owner(&**vfs, parent, path);
+            adopted.map_err(|e| Error::io("the owner cannot be set", e).with_path(path))
+        };
+        if !waiting.is_published {
+            adopt(&dir.join(RESTORE_DIR))?;
+        }
         let mut options = spec.options.clone();
         options.settings = Settings::try_from(&manifest.settings).map_err(broken)?;
         if waiting.is_published {
@@ -136,6 +144,7 @@ impl Chain {
             let path = dir.join(manifest::relative(&directory.path));
             let made = vfs.create_dir(&path, directory.mode & 0o7777 | 0o700);
             made.map_err(|e| Error::io("the directory cannot be created", e).with_path(&path))?;
+            adopt(&path)?;
         }
         let bytes = manifest.files.iter().map(|file| file.object.stream_len).sum();
         let meter = Meter::new(on, manifest.files.len() as u64, bytes);
@@ -263,6 +272,8 @@ impl Chain {
         let (mode, modified_ns) = (Some(entry.mode), Some(entry.modified_ns));
         keep_attributes(&**vfs, path, &Attributes { owner: None, mode, modified_ns })
             .map_err(|e| Error::io("mode and time of the file cannot be set", e))?;
+        adopt_owner(&**vfs, path.parent().unwrap_or(path), path)
+            .map_err(|e| Error::io("the owner of the file cannot be set", e))?;
         meter.add(1, 0)?;
         Ok(false)
     }

@@ -40,6 +40,11 @@ impl Decryptor {
     /// Decrypts where they stand the bytes read from logical offset `offset_bytes`
     /// (physical offset minus 4096). No allocation, no lock, no system call.
     ///
+    /// Suite 1 has no integrity: this is XOR with the file's keystream, so that of plaintext
+    /// it makes ciphertext. Whoever has a decryptor can forge the file's body, and what comes
+    /// of bytes that are not the file's **MUST NOT** leave the process: with the file itself it
+    /// gives both away.
+    ///
     /// # Errors
     /// [`CmekRevoked`](ErrorKind::CmekRevoked),
     /// [`FileTooLarge`](ErrorKind::FileTooLarge) beyond 2^44,
@@ -50,7 +55,8 @@ impl Decryptor {
         stream::apply_in_place(&self.slot, offset_bytes, buf)
     }
 
-    /// Decrypts from `ciphertext` into `plaintext`, in one pass.
+    /// Decrypts from `ciphertext` into `plaintext`, in one pass; what
+    /// [`decrypt_in_place`](Self::decrypt_in_place) says of forging holds here.
     ///
     /// # Errors
     /// Those of [`decrypt_in_place`](Self::decrypt_in_place), and

@@ -192,7 +192,8 @@ impl Writer {
 
     /// Makes all that was appended durable; costs nothing if it is. In suite 2 that means
     /// the chunks that are full: what is in the last one is neither durable nor readable
-    /// before [`finish`](Self::finish).
+    /// before [`finish`](Self::finish). The file's name is durable only after
+    /// [`EncryptedFs::sync_dir`](super::EncryptedFs::sync_dir) of its directory.
     ///
     /// # Errors
     /// Those of [`flush`](Self::flush).
@@ -206,8 +207,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends the file and makes it durable: one fsync, none if nothing was appended since
-    /// [`sync`](Self::sync) and the suite adds no last chunk.
+    /// Ends the file and makes its content durable: one fsync, none if nothing was appended
+    /// since [`sync`](Self::sync) and the suite adds no last chunk. Its **name** is durable
+    /// only after [`EncryptedFs::sync_dir`](super::EncryptedFs::sync_dir), which is the
+    /// engine's to call, once for all the files it created, renamed and removed in a
+    /// directory: until then a power cut may take the whole file away.
     ///
     /// # Errors
     /// Those of [`sync`](Self::sync); in suite 2 [`CmekRevoked`](ErrorKind::CmekRevoked).

@@ -16,7 +16,7 @@ use super::format::KEYRING_LEN_MAX;
 use super::storage::{FilesBeside, KEPT_IMAGES, KeyringStorage, Location, StoredImage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{KEYRING_FILE, LOCK_FILE, NEW_FILE, NameKind, kind_of};
-use crate::vfs::{Links, OsVfs, Rename, Vfs};
+use crate::vfs::{EntryKind, Links, OsVfs, Rename, Vfs, adopt_owner, keep_access};
 
 /// Behind the name of an older image that is being copied.
 const COPY_SUFFIX: &str = ".new";
@@ -130,17 +130,32 @@ impl DirectoryStorage {
         }
     }
 
-    /// Writes the new image beside the old one, durably.
+    /// Writes a new file beside the current image, durably, for those who may use that one.
     pub(super) fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.remove_if_there(path)?;
         let mut file = self.vfs.create_new(path, 0o600)?;
-        let written = file.append(bytes).and_then(|()| file.sync());
+        let written =
+            file.append(bytes).and_then(|()| self.give_access(path)).and_then(|()| file.sync());
         if written.is_err() {
             // After a failed fsync the page cache lies: the file is given up, never
             // synced a second time. The first error is the one to tell.
             drop(self.vfs.remove(path));
         }
         written
+    }
+}
+
+impl DirectoryStorage {
+    /// Lets those use `new` who may use the current image beside it: a process that runs as
+    /// root must not lock an engine out. Before there is one, the directory's owner.
+    fn give_access(&self, new: &Path) -> io::Result<()> {
+        let vfs = &*self.vfs;
+        let current = new.with_file_name(KEYRING_FILE);
+        match vfs.stat(&current) {
+            Ok(stat) if stat.kind == EntryKind::File => keep_access(vfs, &current, &stat, new),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => adopt_owner(vfs, new.parent().unwrap_or(&self.dir), new),
+        }
     }
 }
 
@@ -164,6 +179,8 @@ impl DirectoryStorage {
                     Error::io("the keyring cannot be locked", source).with_path(&path)
                 }
             })?;
+            // Best effort: it may have been there, and another's.
+            drop(self.give_access(&path));
             // A writer that died between its rename and its sync left an image that a
             // power failure may still take back: no key of it may be used before.
             self.settle()?;

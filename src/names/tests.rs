@@ -33,7 +33,10 @@ fn sample(pattern: &str) -> (String, NameKind) {
         "KEYRING.restore/" => NameKind::Restore,
         "KEYRING.from" => NameKind::RestoreNote,
         "KEYRING.bad-*" => NameKind::Bad,
-        ".atrest-reencrypt-<hash>" => NameKind::Reencrypt,
+        "KEYRING.directory.<store id>" => NameKind::Marker,
+        ".atrest-reencrypt-<hash>" | ".atrest-reencrypt-<hash>-<hash>-<hash>" => {
+            NameKind::Reencrypt
+        }
         other => panic!("what is {other}?"),
     };
     (name.replace('*', "17"), kind)

@@ -3,18 +3,18 @@
 //! A walk over all directories, whatever anybody says. Renames through the library, which
 //! it could miss, are looked at afterwards, with all renames kept out.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::moves::Moves;
+use super::links::{Inode, Linked, hold_linked_elsewhere};
 use super::places::Places;
 use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId};
 use crate::keyring::LiveKeys;
 use crate::scan::{Found, OnScan, Visitor, look, look_through, scan};
-use crate::vfs::{EntryKind, Vfs};
+use crate::vfs::{EntryKind, FileStat, Vfs};
 
 /// The files below the store's directories, and those elsewhere that the engine knows of.
 pub(super) struct AllFiles<'a> {
@@ -26,9 +26,11 @@ pub(super) struct AllFiles<'a> {
 
 impl LiveKeys for AllFiles<'_> {
     fn keys_in_use(&self) -> Result<Vec<DataKeyId>> {
-        let roots = self.places.directories().list();
-        let store_id = self.places.keyring().store_id();
-        let mut keys = keys_in(self.vfs, &roots, self.places.moves(), store_id, self.on_scan)?;
+        let left = self.places.left().list();
+        let InUse { mut keys, linked, met } = keys_in(self.places, self.vfs, &left, self.on_scan)?;
+        let gone = left.iter().filter(|(inode, _)| !met.contains(inode)).map(|(_, key)| *key);
+        hold_linked_elsewhere(self.places, self.vfs, linked, &gone.collect())?;
+        self.places.left().settle(&left);
         if let Some(elsewhere) = self.elsewhere {
             keys.extend(elsewhere.keys_in_use()?);
         }
@@ -43,17 +45,38 @@ impl LiveKeys for Places {
     }
 }
 
-/// The data keys that the store's files name.
+/// What a look at all files finds.
+#[derive(Default)]
+struct InUse {
+    /// The data keys that they name.
+    keys: HashSet<DataKeyId>,
+    /// The files with several names.
+    linked: Linked,
+    /// Those that lost a name and have another in the store.
+    met: HashSet<Inode>,
+}
+
+impl InUse {
+    fn merge(&mut self, other: Self) {
+        self.keys.extend(other.keys);
+        self.linked.merge(other.linked);
+        self.met.extend(other.met);
+    }
+}
+
 fn keys_in(
+    places: &Places,
     vfs: &Arc<dyn Vfs>,
-    roots: &[PathBuf],
-    moves: &Moves,
-    store_id: StoreId,
+    left: &HashMap<Inode, DataKeyId>,
     on_scan: OnScan<'_>,
-) -> Result<HashSet<DataKeyId>> {
+) -> Result<InUse> {
+    let (moves, store_id) = (places.moves(), places.keyring().store_id());
     let recording = moves.record();
+    // After the recording began: a file may have moved into a new one just before.
+    let roots = &places.directories().list();
+    places.directories().check_present()?;
     let collect =
-        || Collect { store_id, keys: HashSet::new(), unreadable: None, links: Vec::new() };
+        || Collect { store_id, left, found: InUse::default(), unreadable: None, links: Vec::new() };
     let mut found = scan(vfs, roots, on_scan, collect)?;
     {
         let alone = moves.alone();
@@ -62,7 +85,7 @@ fn keys_in(
         let mut links = Vec::new();
         for path in recording.targets(&alone) {
             match look(&**vfs, &path)? {
-                Some((_, what)) => visitor.add(&what, || path.clone()),
+                Some((stat, what)) => visitor.add_named(&stat, &what, || path.clone()),
                 None => directories.push(path),
             }
         }
@@ -86,29 +109,44 @@ fn keys_in(
         }
         found.push(visitor);
     }
-    let mut keys = HashSet::new();
+    // Again: what was taken away in between was not looked at.
+    places.directories().check_present()?;
+    let mut in_use = InUse::default();
     for part in found {
         if let Some((path, kind)) = part.unreadable {
             let what = format!("the data key of this file cannot be told ({kind:?})");
             return Err(Error::new(ErrorKind::CorruptHeader, what).with_path(path));
         }
-        keys.extend(part.keys);
+        in_use.merge(part.found);
     }
-    Ok(keys)
+    Ok(in_use)
 }
 
-struct Collect {
+struct Collect<'a> {
     store_id: StoreId,
-    keys: HashSet<DataKeyId>,
+    left: &'a HashMap<Inode, DataKeyId>,
+    found: InUse,
     unreadable: Option<(PathBuf, ErrorKind)>,
     links: Vec<PathBuf>,
 }
 
-impl Collect {
+impl Collect<'_> {
+    /// The same for a file under one of its names.
+    fn add_named(&mut self, stat: &FileStat, what: &Contents, path: impl Fn() -> PathBuf) {
+        self.add(what, &path);
+        if let Some(header) = what.header().filter(|header| header.store_id == self.store_id) {
+            self.found.linked.add(stat, header.data_key_id, path);
+            let inode = (stat.device, stat.inode);
+            if self.left.get(&inode) == Some(&header.data_key_id) {
+                self.found.met.insert(inode);
+            }
+        }
+    }
+
     fn add(&mut self, what: &Contents, path: impl FnOnce() -> PathBuf) {
         match what {
             Contents::Encrypted(header) if header.store_id == self.store_id => {
-                self.keys.insert(header.data_key_id);
+                self.found.keys.insert(header.data_key_id);
             }
             Contents::Unreadable(kind) if self.unreadable.is_none() => {
                 self.unreadable = Some((path(), *kind));
@@ -118,9 +156,9 @@ impl Collect {
     }
 }
 
-impl Visitor for Collect {
+impl Visitor for Collect<'_> {
     fn file(&mut self, found: &Found<'_>) {
-        self.add(&found.what, || found.path());
+        self.add_named(&found.stat, &found.what, || found.path());
     }
 
     fn staged(&mut self, found: &Found<'_>) {

@@ -227,6 +227,12 @@ impl Ledger {
         self.table().places.contains_key(&place)
     }
 
+    /// How many names of the file at a place are known.
+    pub(crate) fn names(&self, place: Place) -> u64 {
+        let table = self.table();
+        table.places.get(&place).map_or(0, |name| table.files[name.file as usize].names.into())
+    }
+
     /// Something happened that only a scan can tell, such as the renaming of a directory.
     pub(crate) fn lose_track(&self) {
         self.table().complete = false;

@@ -39,11 +39,16 @@ impl Moves {
         }
     }
 
-    /// Notes targets until the recording is dropped.
+    /// Notes targets until the recording is dropped. Waits for the changes under way: one
+    /// that began before and ends after would be in neither the notes nor the walk.
     pub(crate) fn record(&self) -> Recording<'_> {
-        let mut log = self.log();
-        log.recordings += 1;
-        Recording { moves: self, start: log.targets.len() }
+        let recording = {
+            let mut log = self.log();
+            log.recordings += 1;
+            Recording { moves: self, start: log.targets.len() }
+        };
+        drop(self.alone());
+        recording
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::directories::Directories;
 use super::ledger::{FileRecord, Ledger, Owner, Place, Token};
+use super::links::{Leaving, Left};
 use super::moves::Moves;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::Keyring;
@@ -22,30 +22,33 @@ pub(crate) struct Places {
     /// Which files are under which key.
     ledger: Ledger,
     moves: Moves,
+    left: Left,
     /// Held by the one re-encryption under way.
     reencrypting: Mutex<()>,
-    /// Canonical paths of directories, by their absolute ones.
-    known: RwLock<HashMap<PathBuf, Arc<Directory>>>,
+    /// Directories that scans of the store come by, under their canonical paths.
+    covered: RwLock<HashMap<PathBuf, Covered>>,
 }
 
-#[derive(Debug)]
-struct Directory {
-    canonical: Arc<Path>,
-    /// The serial of the keyring's directories under which this one was known to be among
-    /// them, plus 1; 0 if not.
-    covered: AtomicU64,
+/// Of which directory it was found that scans come by, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Covered {
+    device: u64,
+    inode: u64,
+    /// Of the keyring's directories.
+    serial: u64,
 }
 
 impl Places {
     pub(super) fn new(keyring: Keyring, vfs: Arc<dyn Vfs>) -> Self {
         Self {
-            directories: Directories::new(keyring.clone()),
+            directories: Directories::new(keyring.clone(), vfs.clone()),
             keyring,
             vfs,
             ledger: Ledger::default(),
             moves: Moves::default(),
+            left: Left::default(),
             reencrypting: Mutex::new(()),
-            known: RwLock::default(),
+            covered: RwLock::default(),
         }
     }
 
@@ -69,6 +72,23 @@ impl Places {
         &self.moves
     }
 
+    pub(super) fn left(&self) -> &Left {
+        &self.left
+    }
+
+    /// Asked before a file loses the name `path`; [`unlinked`](Self::unlinked) is told the
+    /// answer when it has lost it.
+    pub(crate) fn leaving(&self, path: &Path) -> Option<Leaving> {
+        let names = || self.place(path).map_or(0, |place| self.ledger.names(place));
+        Left::look(&*self.vfs, path, self.keyring.store_id(), names)
+    }
+
+    pub(crate) fn unlinked(&self, leaving: Option<Leaving>) {
+        if let Some(leaving) = leaving {
+            self.left.note(leaving);
+        }
+    }
+
     /// Keeps other re-encryptions out.
     ///
     /// # Errors
@@ -88,47 +108,36 @@ impl Places {
 
     /// Makes sure that scans of the store come by `path`, before a file gets that name:
     /// the first file in a directory that the keyring does not know costs a commit.
+    /// True if the path leads through a symbolic link, which may lead elsewhere by the time
+    /// the file has its name: then this has to be asked again.
     ///
     /// # Errors
     /// Those of [`Directories::register`].
-    pub(crate) fn cover(&self, path: &Path) -> Result<()> {
+    pub(crate) fn cover(&self, path: &Path) -> Result<bool> {
         // A path without a directory: what follows fails for a better reason.
-        let Some(dir) = self.lookup(path) else { return Ok(()) };
-        let serial = self.directories.serial() + 1;
-        if dir.covered.load(Ordering::Relaxed) != serial {
-            self.directories.register(&dir.canonical)?;
-            dir.covered.store(serial, Ordering::Relaxed);
+        let Some(dir) = self.directory(path) else { return Ok(false) };
+        let linked = path.parent() != Some(&*dir);
+        let Ok(stat) = self.vfs.stat(&dir) else { return Ok(linked) };
+        let serial = self.directories.serial();
+        let now = Covered { device: stat.device, inode: stat.inode, serial };
+        let covered = self.covered.read().unwrap_or_else(PoisonError::into_inner);
+        if covered.get(&dir) == Some(&now) {
+            return Ok(linked);
         }
-        Ok(())
+        drop(covered);
+        self.directories.cover(&dir, now.device)?;
+        self.covered.write().unwrap_or_else(PoisonError::into_inner).insert(dir, now);
+        Ok(linked)
     }
 
-    /// The canonical path of the directory that holds `path`.
-    pub(crate) fn directory(&self, path: &Path) -> Option<Arc<Path>> {
-        self.lookup(path).map(|dir| dir.canonical.clone())
-    }
-
-    fn lookup(&self, path: &Path) -> Option<Arc<Directory>> {
+    /// The canonical path of the directory that holds `path`, asked each time: a symbolic
+    /// link may lead elsewhere by now.
+    pub(crate) fn directory(&self, path: &Path) -> Option<PathBuf> {
         let parent = match path.parent()? {
             parent if parent.as_os_str().is_empty() => Path::new("."),
             parent => parent,
         };
-        let absolute;
-        // Relative paths mean something else when the process changes its directory.
-        let parent = if parent.is_absolute() {
-            parent
-        } else {
-            absolute = std::path::absolute(parent).ok()?;
-            &absolute
-        };
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(directory) = known.get(parent) {
-            return Some(directory.clone());
-        }
-        drop(known);
-        let canonical: Arc<Path> = self.vfs.canonical(parent).ok()?.into();
-        let directory = Arc::new(Directory { canonical, covered: AtomicU64::new(0) });
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        Some(known.entry(parent.into()).or_insert(directory).clone())
+        self.vfs.canonical(parent).ok()
     }
 
     /// An empty file was created.
@@ -157,7 +166,6 @@ impl Places {
         }
         if self.vfs.stat(to).is_ok_and(|stat| stat.kind == EntryKind::Directory) {
             // All places below have changed.
-            self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
             self.ledger.lose_track();
         }
     }

@@ -3,6 +3,7 @@
 //! No state is kept: a file's own header says whether it is still to do, so a run that
 //! was cancelled or killed is gone on with by the next one.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,16 +13,18 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::renewal::Renewal;
-use super::stale::{Judge, StaleFile, StalePolicy, StaleReason};
-use crate::classify::Contents;
+use super::stale::{Judge, StalePolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, TornFile};
 use crate::keyring::{FileSpec, PlaintextPolicy};
-use crate::names::is_temporary;
-use crate::scan::{Found, OnScan, Visitor, scan};
+use crate::names::is_disposable;
+use crate::scan::{OnScan, scan};
 use crate::suite::Suite;
+use collect::{Collect, Work};
 use throttle::Throttle;
 
+mod collect;
+mod exchange;
 mod fingerprint;
 mod rewrite;
 mod throttle;
@@ -101,7 +104,9 @@ impl Reencrypt<'_> {
 /// Without a hook, what the engine does through the library is excluded anyway. An engine
 /// that removes or replaces files by itself is met with an atomic exchange: a file that
 /// is gone stays gone, and one that was replaced since is found out and put back, but for
-/// a moment its name leads to the older content.
+/// a moment its name leads to the older content. Where the file system cannot exchange
+/// files none is rewritten without a hook: an engine that does everything through the
+/// library gives one that only calls `replace`.
 pub trait CommitHook: Sync {
     /// Has to call `replace` to put `new` in the place of `old`, under whatever lock
     /// keeps the engine from removing or replacing `old`; or not to call it, and so keep
@@ -145,6 +150,10 @@ pub enum Skipped {
     Changed,
     /// It is still being written.
     BeingWritten,
+    /// The file system cannot exchange two files, so that what an engine puts in the old
+    /// file's place meanwhile could be lost. A [hook](CommitHook) that keeps the engine
+    /// away makes it possible.
+    NoExchange,
     /// It is not stale any more.
     Fresh,
     /// It is a log that cannot be read to its end: rewriting it would lose the rest. The
@@ -181,8 +190,10 @@ impl Renewal<'_> {
     /// back and compared, and then takes its name. Readers keep what they have open. The
     /// new file has the old one's mode and owner, kind, file id and keyspace, and in a suite
     /// that tells appends apart the same appends; a new time
-    /// of modification, since its bytes on the disk are new and backups have to see that,
-    /// and no other name: of hard links each gets a file of its own.
+    /// of modification, since its bytes on the disk are new and backups have to see that.
+    /// Its names below the store's directories stay names of one file, but for a moment and
+    /// after a crash; hard links elsewhere keep the old file, and its data key gets a
+    /// [hold](super::HARD_LINKS_HOLD).
     ///
     /// One run at a time. A file that fails does not end it.
     ///
@@ -199,15 +210,19 @@ impl Renewal<'_> {
             return Err(Error::new(ErrorKind::InvalidArgument, what));
         }
         let judge = Judge::new(self.0.keyring(), &how.policy);
-        let new = || Collect { judge: &judge, how, files: Vec::new(), leftovers: Vec::new() };
+        let new = || Collect::new(&judge, how);
         let mut found = scan(self.0.vfs(), &self.roots()?, how.on_scan, new)?;
         let mut report = ReencryptReport::default();
-        for leftover in found.iter_mut().flat_map(|part| std::mem::take(&mut part.leftovers)) {
-            self.0.remove_own(&leftover)?;
-            report.leftovers_removed += 1;
+        for leftover in found.iter_mut().flat_map(Collect::take_leftovers) {
+            if self.remove_leftover(&leftover)? {
+                report.leftovers_removed += 1;
+            } else {
+                let what = "a run was cut off while somebody replaced a file, which may be this";
+                let error = Error::new(ErrorKind::ForeignFile, what).with_path(&leftover);
+                report.failed.push((leftover, error));
+            }
         }
-        let mut files: Vec<_> = found.into_iter().flat_map(|part| part.files).collect();
-        files.sort_unstable_by(super::stale::oldest_first);
+        let files = Work::of(found);
         let run = Run::new(self.0, how, &judge, &files);
         std::thread::scope(|scope| {
             for _ in 0..how.threads.clamp(1, files.len().max(1)) {
@@ -215,7 +230,20 @@ impl Renewal<'_> {
             }
         });
         let done = run.report.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(ReencryptReport { leftovers_removed: report.leftovers_removed, ..done })
+        report.failed.extend(done.failed);
+        let ReencryptReport { leftovers_removed, failed, .. } = report;
+        Ok(ReencryptReport { leftovers_removed, failed, ..done })
+    }
+
+    /// Removes what a killed run left; false if it is not proven to be that.
+    fn remove_leftover(&self, path: &Path) -> Result<bool> {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let fail = |e| Error::io("the file's attributes are unknown", e).with_path(path);
+        let stat = self.0.vfs().stat(path).map_err(fail)?;
+        if !is_disposable(name, &stat) {
+            return Ok(false);
+        }
+        self.0.remove_own(path).map(|()| true)
     }
 }
 
@@ -224,12 +252,14 @@ struct Run<'a> {
     fs: &'a EncryptedFs,
     how: &'a Reencrypt<'a>,
     judge: &'a Judge,
-    files: &'a [StaleFile],
+    files: &'a [Work],
     next: AtomicUsize,
     throttle: Throttle,
     start: Instant,
     progress: Mutex<ReencryptProgress>,
     report: Mutex<ReencryptReport>,
+    /// Devices whose files cannot be exchanged.
+    without_exchange: Mutex<HashSet<u64>>,
 }
 
 impl<'a> Run<'a> {
@@ -237,11 +267,11 @@ impl<'a> Run<'a> {
         fs: &'a EncryptedFs,
         how: &'a Reencrypt<'a>,
         judge: &'a Judge,
-        files: &'a [StaleFile],
+        files: &'a [Work],
     ) -> Self {
         let progress = ReencryptProgress {
             files_total: files.len() as u64,
-            bytes_total: files.iter().map(|file| file.bytes).sum(),
+            bytes_total: files.iter().map(|work| work.file.bytes).sum(),
             ..ReencryptProgress::default()
         };
         Self {
@@ -254,7 +284,18 @@ impl<'a> Run<'a> {
             start: Instant::now(),
             progress: Mutex::new(progress),
             report: Mutex::default(),
+            without_exchange: Mutex::default(),
         }
+    }
+
+    fn cannot_exchange(&self, device: u64) {
+        self.without_exchange.lock().unwrap_or_else(PoisonError::into_inner).insert(device);
+    }
+
+    /// Known before a file is copied in vain.
+    fn must_exchange_and_cannot(&self, device: u64) -> bool {
+        let without = self.without_exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        self.how.commit.is_none() && without.contains(&device)
     }
 
     fn is_cancelled(&self) -> bool {
@@ -262,10 +303,10 @@ impl<'a> Run<'a> {
     }
 
     fn work(&self) {
-        while let Some(file) = self.files.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let result = self.rewrite(&file.path);
+        while let Some(work) = self.files.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let result = self.rewrite(work);
             let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-            let path = || file.path.to_path_buf();
+            let path = || work.file.path.to_path_buf();
             match result {
                 Ok(Rewritten::Done(bytes)) => {
                     report.files += 1;
@@ -308,41 +349,4 @@ enum Rewritten {
     Done(u64),
     Skipped(Skipped),
     Cancelled,
-}
-
-struct Collect<'a> {
-    judge: &'a Judge,
-    how: &'a Reencrypt<'a>,
-    files: Vec<StaleFile>,
-    leftovers: Vec<PathBuf>,
-}
-
-impl Visitor for Collect<'_> {
-    fn file(&mut self, found: &Found<'_>) {
-        if is_temporary(found.name) {
-            self.leftovers.push(found.path());
-            return;
-        }
-        let path = || found.path().into_boxed_path();
-        let stale = if self.how.to_plaintext {
-            self.judge.any(path, &found.stat, &found.what)
-        } else if matches!(found.what, Contents::Plaintext) && self.how.plaintext.is_none() {
-            None
-        } else {
-            self.judge.stale(path, &found.stat, &found.what)
-        };
-        let wanted = |file: &StaleFile| match (file.reason, self.how.plaintext) {
-            (StaleReason::Plaintext, Some(spec_of)) => spec_of(&file.path).is_some(),
-            _ => true,
-        };
-        self.files.extend(stale.filter(wanted));
-    }
-
-    // Only the backup reads it, and the name that the engine gave it is met as well.
-    fn staged(&mut self, _found: &Found<'_>) {}
-
-    // Rewriting what it leads to would leave the link behind.
-    fn link(&mut self, _path: &Path) {}
-
-    fn nested(&mut self, _dir: &Path) {}
 }

@@ -30,7 +30,9 @@ impl Renewal<'_> {
     /// apart: the first finds no file and starts the time of grace, the second looks
     /// again. `elsewhere` names files outside of the store's directories, if there are any.
     /// A key with a file, a [hold](crate::keyring::Holds::register) or an open file under
-    /// it is never destroyed. What [`Keys::retire`](crate::keyring::Keys::retire) says
+    /// it is never destroyed. A file of 0 bytes, or cut inside its header, names no key and
+    /// keeps none: whatever brings its content back has to come before the grace ends, or be
+    /// held, as backups are. What [`Keys::retire`](crate::keyring::Keys::retire) says
     /// holds here.
     ///
     /// Files that the engine renames without the library **MUST NOT** move between the
@@ -38,7 +40,8 @@ impl Renewal<'_> {
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) without a known directory and
-    /// `elsewhere`; [`CorruptHeader`](ErrorKind::CorruptHeader) if nobody can tell the key
+    /// `elsewhere`, and for a registered directory without its
+    /// [marker](crate::store::Directories::register), as where it is not mounted; [`CorruptHeader`](ErrorKind::CorruptHeader) if nobody can tell the key
     /// of a file; those of [`Keys::retire`](crate::keyring::Keys::retire).
     pub fn retire(
         &self,
@@ -62,7 +65,7 @@ impl Renewal<'_> {
     /// that a file names, as after a file was brought back from elsewhere; those of
     /// [`scan_usage`](Self::scan_usage).
     pub fn prove_destroyed(&self, id: DataKeyId, on_scan: OnScan<'_>) -> Result<DestructionProof> {
-        self.proof(id, &self.scan_usage(on_scan)?)
+        self.proof(id, &self.usage_of_all_present(on_scan)?)
     }
 
     /// The same for all destroyed data keys, oldest first, with one look at the store.
@@ -70,9 +73,18 @@ impl Renewal<'_> {
     /// # Errors
     /// Those of [`prove_destroyed`](Self::prove_destroyed).
     pub fn prove_all_destroyed(&self, on_scan: OnScan<'_>) -> Result<Vec<DestructionProof>> {
-        let usage = self.scan_usage(on_scan)?;
+        let usage = self.usage_of_all_present(on_scan)?;
         let destroyed = usage.keys.iter().filter(|of| of.key.state == KeyState::Destroyed);
         destroyed.map(|of| self.proof(of.key.id, &usage)).collect()
+    }
+
+    /// Nothing is shown by a directory that is not there.
+    fn usage_of_all_present(&self, on_scan: OnScan<'_>) -> Result<Usage> {
+        let directories = self.0.places().directories();
+        directories.check_present()?;
+        let usage = self.scan_usage(on_scan)?;
+        directories.check_present()?;
+        Ok(usage)
     }
 
     fn proof(&self, id: DataKeyId, usage: &Usage) -> Result<DestructionProof> {

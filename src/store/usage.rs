@@ -181,8 +181,9 @@ impl Renewal<'_> {
     fn rebuild_once(&self, on_scan: OnScan<'_>) -> Result<()> {
         let (keyring, places) = (self.0.keyring(), self.0.places());
         let ledger = places.ledger();
-        let roots = self.roots()?;
         let recording = places.moves().record();
+        // After the recording began: a file may have moved into a new one just before.
+        let roots = self.roots()?;
         if !ledger.begin_scan() {
             let what = "another thread is reading the headers of the store";
             return Err(Error::new(ErrorKind::KeyringBusy, what));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use atrest::keyring::Access;
-use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
+use atrest::{EncryptedFs, Error, ErrorKind, FileKind, Keyring};
 
 use crate::support::{
     DIR, ScriptedKms, check_file, in_dir, killed, kind, manual, mem_create, mem_files, mem_open,
@@ -219,7 +219,7 @@ fn no_file_names_a_data_key_that_a_crash_takes_back() {
         // The process died, the system did not: what it wrote can be read.
         let mem = mem.fork();
         let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap();
-        let mut writer = fs.create_new(in_dir("three"), atrest::FileKind::Table).unwrap();
+        let mut writer = fs.create_new(in_dir("three"), FileKind::Table).unwrap();
         writer.append(b"three").unwrap();
         writer.finish().unwrap();
         // Now the power fails, and the file survives: it may be on another disk.
@@ -337,7 +337,7 @@ fn a_failed_rotation_leaves_the_directory_as_it_was() {
 fn a_writer_whose_sync_failed_never_syncs_again() {
     let mem = base();
     let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap();
-    let mut writer = fs.create_new(in_dir("new"), atrest::FileKind::Log).unwrap();
+    let mut writer = fs.create_new(in_dir("new"), FileKind::Log).unwrap();
     writer.append(b"data").unwrap();
     mem.clear_log();
     mem.fail_at(1);
@@ -354,10 +354,30 @@ fn a_writer_whose_sync_failed_never_syncs_again() {
 fn a_writer_whose_write_failed_takes_no_more() {
     let mem = base();
     let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap().write_buffer_len(8192);
-    let mut writer = fs.create_new(in_dir("new"), atrest::FileKind::Log).unwrap();
+    let mut writer = fs.create_new(in_dir("new"), FileKind::Log).unwrap();
     mem.room(Some(10_000));
     assert_eq!(kind(writer.append(&[7; 20_000])), ErrorKind::Io(std::io::ErrorKind::StorageFull));
     mem.room(None);
     assert_eq!(kind(writer.append(b"more")), ErrorKind::Poisoned);
     assert_eq!(kind(writer.finish()), ErrorKind::Poisoned);
+}
+
+/// A finished file's content is durable, and its name when its directory is synced.
+#[test]
+fn who_syncs_the_directory_keeps_a_finished_file() {
+    let mem = MemFs::new(DIR);
+    let fs = mem_create(&mem, &ScriptedKms::new(1)).unwrap();
+    let mut writer = fs.create_new(in_dir("file"), FileKind::Table).unwrap();
+    writer.append(b"file").unwrap();
+    writer.finish().unwrap();
+    let lost = |after: &MemFs| after.read(&in_dir("file")).is_none();
+    assert!(mem.crashes().iter().any(|(_, after)| lost(after)));
+    for (_, after) in mem.crashes().iter().filter(|(_, after)| !lost(after)) {
+        assert!(after.read(&in_dir("file")).unwrap().len() > 4096, "named files are whole");
+    }
+    fs.sync_dir(DIR).unwrap();
+    drop(fs);
+    for (_, after) in mem.crashes() {
+        check_file(&mem_open(&after.fork(), &ScriptedKms::new(1)).unwrap(), "file");
+    }
 }

@@ -11,7 +11,10 @@ use proptest::prelude::*;
 use crate::support::{ManualClock, TestStore, options};
 
 mod crash;
+mod directories;
+mod exchange;
 mod killed;
+mod links;
 mod nested;
 mod reencrypt;
 mod retire;

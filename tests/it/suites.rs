@@ -97,3 +97,33 @@ fn refused(reader: &Reader, offset: u64, len: usize) -> ErrorKind {
     assert!(buf.iter().all(|byte| *byte == 0), "a failed read left something behind");
     error.kind()
 }
+
+/// FORMAT.md section 10: what decrypts suite 1 can forge it, and what decrypts the others
+/// cannot.
+#[test]
+fn a_decryptor_forges_suite_1_alone() {
+    let forged = data(100_000);
+    let spec = FileSpec::new(FileKind::Table).suite(Suite::Aes256Ctr);
+    let file = Damaged::new(spec, &[&vec![1; forged.len()]]);
+    let header = atrest::Header::parse(&file.good[..HEADER as usize]).unwrap();
+    let decryptor = file.fs.keyring().decryptor(&header, &Default::default()).unwrap();
+    let mut body = vec![0; forged.len()];
+    decryptor.decrypt(0, &forged, &mut body).unwrap();
+    file.set_body(&body);
+    let mut read = vec![0; forged.len()];
+    file.open().unwrap().read_exact_at(&mut read, 0).unwrap();
+    assert!(read == forged, "the holder of a key of suite 1 writes what he likes");
+
+    for spec in [chunked(4096), framed()] {
+        let file = Damaged::new(spec, &[&vec![1; 3000]]);
+        let header = atrest::Header::parse(&file.good[..HEADER as usize]).unwrap();
+        let decryptor = file.fs.keyring().decryptor(&header, &Default::default()).unwrap();
+        let mut body = forged[..3000].to_vec();
+        let refused = decryptor.decrypt_in_place(0, &mut body).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::UnsupportedFeature);
+        assert!(body == forged[..3000], "nothing of the keystream comes out");
+        let mut plaintext = vec![0; 3000 - 16];
+        assert!(decryptor.decrypt_chunk(0, &body, &mut plaintext).is_err());
+        assert!(plaintext.iter().all(|byte| *byte == 0));
+    }
+}

@@ -39,6 +39,8 @@ fn every_file_is_judged() {
     let report = verify(&fs, store.data(), &go_on).unwrap();
     assert_eq!((report.authenticated_files, report.unauthenticated_files), (2, 1));
     assert_eq!((report.empty_files, report.torn_logs, report.problems.len()), (1, 0, 0));
+    // One that was cut to nothing looks the same: whoever misses a file has to be told.
+    assert_eq!(report.empty, [store.data().join("empty")]);
     // Every part of every authenticated body counts.
     for (path, at) in [(&chunks, 4096), (&chunks, 300_000), (&log, 40), (&chunks, 40)] {
         let good = std::fs::read(path).unwrap();

@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 use std::sync::PoisonError;
 
+use super::collect::Work;
+use super::exchange::{Pair, same_content};
 use super::fingerprint::{Fingerprint, FingerprintKey, Print};
 use super::{Rewritten, Run, Skipped};
 use crate::classify::Contents;
@@ -15,7 +17,8 @@ use crate::keyring::FileSpec;
 use crate::names::temporary_name;
 use crate::scan::look;
 use crate::store::ledger::{FileRecord, Owner};
-use crate::vfs::{Attributes, FileStat, Rename, Vfs, WriteFile, keep_attributes};
+use crate::store::links::{hold_key, shared_inode};
+use crate::vfs::{FileStat, Vfs, WriteFile, keep_access};
 
 /// What a copy goes into.
 enum Target {
@@ -50,8 +53,9 @@ impl Target {
 }
 
 impl Run<'_> {
-    pub(super) fn rewrite(&self, path: &Path) -> Result<Rewritten> {
+    pub(super) fn rewrite(&self, work: &Work) -> Result<Rewritten> {
         let vfs = &**self.fs.vfs();
+        let path = &*work.file.path;
         let Some((before, what)) = look(vfs, path)? else {
             return Ok(Rewritten::Skipped(Skipped::Gone));
         };
@@ -66,9 +70,20 @@ impl Run<'_> {
             Contents::Encrypted(header) => Some(&**header),
             _ => None,
         };
+        if self.must_exchange_and_cannot(before.device) {
+            return Ok(Rewritten::Skipped(Skipped::NoExchange));
+        }
         // A finished file never gets a writer again, so this need not be asked twice.
         if header.is_some_and(|header| self.fs.keyring().is_being_written(header)) {
             return Ok(Rewritten::Skipped(Skipped::BeingWritten));
+        }
+        let linked = shared_inode(&before);
+        if linked != work.inode {
+            // Linked or replaced since: the next run knows all of its names.
+            return Ok(Rewritten::Skipped(Skipped::Changed));
+        }
+        if let Some(header) = header.filter(|_| before.links > work.names && linked.is_some()) {
+            hold_key(self.fs.keyring(), header.data_key_id)?;
         }
         let reader = self.fs.open(path);
         // Asked even when opening failed: a file that went meanwhile may have taken its key
@@ -88,7 +103,7 @@ impl Run<'_> {
             return Ok(Rewritten::Skipped(Skipped::Gone));
         };
         let temporary = path.with_file_name(temporary_name(name.as_encoded_bytes()));
-        let result = self.replace(path, &temporary, &before, header, &reader);
+        let result = self.replace(work, &temporary, &before, header, &reader);
         if !matches!(result, Ok(Rewritten::Done(_))) {
             // Best effort: the next run removes it otherwise. The first error is the one
             // to tell.
@@ -99,12 +114,13 @@ impl Run<'_> {
 
     fn replace(
         &self,
-        path: &Path,
+        work: &Work,
         temporary: &Path,
         before: &FileStat,
         header: Option<&Header>,
         reader: &Reader,
     ) -> Result<Rewritten> {
+        let path = &*work.file.path;
         let vfs = &**self.fs.vfs();
         let mut target = self.create(path, temporary, header)?;
         let key = FingerprintKey::random()?;
@@ -118,13 +134,13 @@ impl Run<'_> {
             return Ok(Rewritten::Skipped(Skipped::Changed));
         }
         vfs.stat(path)
-            .and_then(|old| keep_attributes(vfs, temporary, &Attributes::access_of(&old)))
+            .and_then(|old| keep_access(vfs, path, &old, temporary))
             .map_err(|e| Error::io("owner and mode cannot be kept", e).with_path(path))?;
         target.finish()?;
         self.verify(temporary, &key, by_append, print)?;
         let mut replaced = Err(Skipped::Changed);
         let mut swap = || {
-            replaced = self.swap(path, temporary, before)?;
+            replaced = self.swap(work, temporary, before)?;
             Ok(())
         };
         match self.how.commit {
@@ -236,54 +252,80 @@ impl Run<'_> {
     /// Puts the new file in the old one's place, if that is still the file that was read.
     fn swap(
         &self,
-        path: &Path,
+        work: &Work,
         temporary: &Path,
         before: &FileStat,
     ) -> Result<Result<(), Skipped>> {
-        let vfs = &**self.fs.vfs();
-        let moves = self.fs.places().moves();
-        let alone = moves.alone();
+        let path = &*work.file.path;
+        let (vfs, places) = (&**self.fs.vfs(), self.fs.places());
+        let alone = places.moves().alone();
         match stat(vfs, path) {
-            Ok(now) if same_content(before, &now) => {}
+            // A name more than were found would be left behind with the old file.
+            Ok(now) if same_content(before, &now) && now.links <= before.links => {}
             Ok(_) => return Ok(Err(Skipped::Changed)),
             Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => {
                 return Ok(Err(Skipped::Gone));
             }
             Err(error) => return Err(error),
         }
-        moves.note(path);
-        moves.note(temporary);
-        let fail = |e| Error::io("the new file cannot take the old one's place", e).with_path(path);
-        match vfs.rename(temporary, path, Rename::Exchange) {
-            Ok(()) => {
-                // Whoever works past the library may have replaced the file since.
-                if !same_content(before, &stat(vfs, temporary)?) {
-                    vfs.rename(temporary, path, Rename::Exchange).map_err(fail)?;
-                    return Ok(Err(Skipped::Changed));
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Err(Skipped::Gone));
-            }
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                vfs.rename(temporary, path, Rename::Replace).map_err(fail)?;
-            }
-            Err(error) => return Err(fail(error)),
+        let pair = Pair::new(vfs, path, before, stat(vfs, temporary)?);
+        places.moves().note(path);
+        places.moves().note(pair.aside());
+        let exchanged = pair.exchange(temporary, self.how.commit.is_some());
+        match &exchanged {
+            Ok(Ok(())) => places.renamed(temporary, path),
+            _ => places.removed(temporary),
         }
-        self.fs.places().renamed(temporary, path);
+        places.removed(pair.aside());
+        match exchanged? {
+            Ok(()) => {}
+            Err(why) => {
+                if why == Skipped::NoExchange {
+                    self.cannot_exchange(before.device);
+                }
+                return Ok(Err(why));
+            }
+        }
         if self.how.to_plaintext {
             self.account_plaintext(path);
         }
+        let relinked = self.relink(work, before, pair.new_file());
         drop(alone);
         if let Some(dir) = path.parent() {
             // Before the old file goes: after a crash there is the one or the other.
             self.fs.sync_dir(dir)?;
         }
-        match vfs.remove(temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
-            _ => {}
+        pair.remove_old()?;
+        for pair in relinked? {
+            if let Some(dir) = pair.aside().parent() {
+                self.fs.sync_dir(dir)?;
+            }
+            pair.remove_old()?;
         }
         Ok(Ok(()))
+    }
+
+    /// Gives the new file the old one's other names.
+    fn relink<'b>(
+        &'b self,
+        work: &'b Work,
+        before: &'b FileStat,
+        new: FileStat,
+    ) -> Result<Vec<Pair<'b>>> {
+        let (vfs, places) = (&**self.fs.vfs(), self.fs.places());
+        let mut relinked = Vec::new();
+        for other in &work.others {
+            let pair = Pair::new(vfs, other, before, new);
+            places.moves().note(other);
+            places.moves().note(pair.aside());
+            let outcome = pair.relink(&work.file.path, self.how.commit.is_some())?;
+            places.removed(pair.aside());
+            if outcome.is_ok() {
+                places.linked(&work.file.path, other);
+                relinked.push(pair);
+            }
+        }
+        Ok(relinked)
     }
 
     fn account_plaintext(&self, path: &Path) {
@@ -297,12 +339,4 @@ impl Run<'_> {
 
 fn stat(vfs: &dyn Vfs, path: &Path) -> Result<FileStat> {
     vfs.stat(path).map_err(|e| Error::io("the file's attributes are unknown", e).with_path(path))
-}
-
-/// Whether two looks saw one content of one file. Its mode and the number of its names may
-/// change.
-fn same_content(one: &FileStat, other: &FileStat) -> bool {
-    let content =
-        |stat: &FileStat| (stat.kind, stat.device, stat.inode, stat.len, stat.modified_ns);
-    content(one) == content(other)
 }

@@ -137,7 +137,7 @@ fn a_directory_that_is_gone_is_forgotten() {
     let there = entry(&listed(), true).unwrap();
     assert_eq!((&there["path"], &there["exists"]), (&other_name.into(), &true.into()));
     bench.bad(2, "invalid-argument", &["keys", "forget-directory", "data", other_name]);
-    std::fs::remove_dir(&other).unwrap();
+    std::fs::remove_dir_all(&other).unwrap();
     assert_eq!(entry(&listed(), true).unwrap()["exists"], false);
     // Nobody knows what was in it: no key is retired.
     assert_ne!(bench.run(&["keys", "retire", "data"]).code, 0);

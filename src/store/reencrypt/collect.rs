@@ -1,0 +1,105 @@
+//! Which files there are to rewrite.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::Reencrypt;
+use crate::classify::Contents;
+use crate::names::is_temporary;
+use crate::scan::{Found, Visitor};
+use crate::store::links::{Inode, shared_inode};
+use crate::store::stale::{Judge, StaleFile, StaleReason, oldest_first};
+
+/// One file, whatever its names.
+pub(super) struct Work {
+    pub(super) file: StaleFile,
+    /// Its other names that it has to keep.
+    pub(super) others: Vec<Box<Path>>,
+    /// If it has several.
+    pub(super) inode: Option<Inode>,
+    /// The names that were met.
+    pub(super) names: u64,
+}
+
+impl Work {
+    /// The files that were found, oldest first.
+    pub(super) fn of(found: Vec<Collect<'_>>) -> Vec<Self> {
+        let mut names: HashMap<Inode, u64> = HashMap::new();
+        let mut files = Vec::new();
+        for part in found {
+            part.names.into_iter().for_each(|(inode, met)| *names.entry(inode).or_default() += met);
+            files.extend(part.files);
+        }
+        files.sort_unstable_by(|(one, _), (other, _)| oldest_first(one, other));
+        let mut works: Vec<Self> = Vec::with_capacity(files.len());
+        let mut known: HashMap<Inode, usize> = HashMap::new();
+        for (file, inode) in files {
+            if let Some(at) = inode.and_then(|inode| known.get(&inode)) {
+                works[*at].others.push(file.path);
+                continue;
+            }
+            if let Some(inode) = inode {
+                known.insert(inode, works.len());
+            }
+            let names = inode.and_then(|inode| names.get(&inode).copied()).unwrap_or(1);
+            works.push(Self { file, others: Vec::new(), inode, names });
+        }
+        works
+    }
+}
+
+pub(super) struct Collect<'a> {
+    judge: &'a Judge,
+    how: &'a Reencrypt<'a>,
+    files: Vec<(StaleFile, Option<Inode>)>,
+    /// How often files with several names were met.
+    names: HashMap<Inode, u64>,
+    leftovers: Vec<PathBuf>,
+}
+
+impl<'a> Collect<'a> {
+    pub(super) fn new(judge: &'a Judge, how: &'a Reencrypt<'a>) -> Self {
+        Self { judge, how, files: Vec::new(), names: HashMap::new(), leftovers: Vec::new() }
+    }
+
+    /// What killed runs left.
+    pub(super) fn take_leftovers(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.leftovers)
+    }
+}
+
+impl Visitor for Collect<'_> {
+    fn file(&mut self, found: &Found<'_>) {
+        if is_temporary(found.name) {
+            self.leftovers.push(found.path());
+            return;
+        }
+        self.staged(found);
+        let path = || found.path().into_boxed_path();
+        let stale = if self.how.to_plaintext {
+            self.judge.any(path, &found.stat, &found.what)
+        } else if matches!(found.what, Contents::Plaintext) && self.how.plaintext.is_none() {
+            None
+        } else {
+            self.judge.stale(path, &found.stat, &found.what)
+        };
+        let wanted = |file: &StaleFile| match (file.reason, self.how.plaintext) {
+            (StaleReason::Plaintext, Some(spec_of)) => spec_of(&file.path).is_some(),
+            _ => true,
+        };
+        let stale = stale.filter(wanted);
+        self.files.extend(stale.map(|file| (file, shared_inode(&found.stat))));
+    }
+
+    // Only the backup reads it, and the name that the engine gave it is met as well.
+    fn staged(&mut self, found: &Found<'_>) {
+        if let Some(inode) = shared_inode(&found.stat) {
+            *self.names.entry(inode).or_default() += 1;
+        }
+    }
+
+    // Rewriting what it leads to would leave the link behind.
+    fn link(&mut self, _path: &Path) {}
+
+    fn nested(&mut self, _dir: &Path) {}
+}

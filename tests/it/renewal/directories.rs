@@ -1,0 +1,144 @@
+//! Directories outside of the store's own: links that lead elsewhere, disks that are not
+//! mounted.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use atrest::keyring::{KeyState, RETIRE_GRACE, RetireOutcome, Retirement};
+use atrest::{DataKeyId, EncryptedFs, Error, ErrorKind, Keyring, Store};
+
+use super::exchange::Between;
+use super::write;
+use crate::support::{ManualClock, TestStore, kind, options, store_of};
+
+fn open(store: &TestStore, clock: &Arc<ManualClock>) -> EncryptedFs {
+    let keyring = Keyring::open_or_create(store.storage(), store.kms(), options(clock)).unwrap();
+    Store::over(keyring).unwrap().files().clone()
+}
+
+fn retire(fs: &EncryptedFs) -> Result<Retirement, Error> {
+    store_of(fs).renewal().retire(None, RETIRE_GRACE, &|_| {})
+}
+
+fn in_use(fs: &EncryptedFs, key: DataKeyId) -> bool {
+    let retired = retire(fs).unwrap();
+    retired.keys.iter().any(|of| of.id == key && of.outcome == RetireOutcome::InUse)
+}
+
+/// An empty directory beside the store's.
+fn beside(store: &TestStore, name: &str) -> PathBuf {
+    let dir = store.dir.path().canonicalize().unwrap().join(name);
+    std::fs::create_dir(&dir).unwrap();
+    dir
+}
+
+fn list(fs: &EncryptedFs) -> Vec<PathBuf> {
+    store_of(fs).directories().list()
+}
+
+#[test]
+fn a_link_to_a_directory_is_followed_anew_each_time() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    let (one, other) = (beside(&store, "one"), beside(&store, "other"));
+    let link = store.dir.path().join("link");
+    symlink(&one, &link).unwrap();
+    write(&fs, &link.join("a"), b"1");
+    std::fs::remove_file(&link).unwrap();
+    symlink(&other, &link).unwrap();
+    // Created, renamed and linked: each is found where it is.
+    let key = write(&fs, &link.join("b"), b"2");
+    fs.keyring().keys().rotate().unwrap();
+    fs.remove(one.join("a")).unwrap();
+    assert!(in_use(&fs, key));
+    assert!(list(&fs).contains(&one) && list(&fs).contains(&other));
+    let usage = store_of(&fs).renewal().usage().unwrap();
+    assert_eq!(usage.of_key(key).unwrap().count.files, 1);
+    fs.remove(link.join("b")).unwrap();
+    assert_eq!(store_of(&fs).renewal().usage().unwrap().of_key(key).unwrap().count.files, 0);
+}
+
+#[test]
+fn what_is_registered_is_where_a_link_leads() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    let (one, other) = (beside(&store, "one"), beside(&store, "other"));
+    let link = store.data().join("link");
+    symlink(&one, &link).unwrap();
+    store_of(&fs).directories().register(&link).unwrap();
+    assert!(list(&fs).contains(&one), "{:?}", list(&fs));
+    let key = write(&fs, &one.join("a"), b"1");
+    fs.keyring().keys().rotate().unwrap();
+    std::fs::remove_file(&link).unwrap();
+    assert!(in_use(&fs, key));
+    // And a link that takes a registered directory's place is not what was registered.
+    std::fs::rename(&one, store.dir.path().join("moved")).unwrap();
+    symlink(&other, &one).unwrap();
+    let refused = retire(&fs).unwrap_err();
+    assert_eq!((refused.kind(), refused.path()), (ErrorKind::InvalidArgument, Some(&*one)));
+    assert_eq!(kind(store_of(&fs).directories().register("/no/such")), io_not_found());
+}
+
+fn io_not_found() -> ErrorKind {
+    ErrorKind::Io(std::io::ErrorKind::NotFound)
+}
+
+/// Takes a disk away, puts it back, and sees whether its keys stay.
+fn a_disk_that_is_not_mounted_keeps_its_keys(store: &TestStore, fs: &EncryptedFs, disk: &Path) {
+    let key = write(fs, &disk.join("a"), b"1");
+    fs.keyring().keys().rotate().unwrap();
+    assert!(in_use(fs, key));
+    // As after a start without it: an empty directory.
+    let away = store.dir.path().join("away");
+    std::fs::rename(disk, &away).unwrap();
+    std::fs::create_dir(disk).unwrap();
+    for _ in 0..2 {
+        let refused = retire(fs).unwrap_err();
+        assert_eq!((refused.kind(), refused.path()), (ErrorKind::InvalidArgument, Some(disk)));
+        // A file that comes there does not make it the right one.
+        let _ = std::fs::remove_file(disk.join("new"));
+        write(fs, &disk.join("new"), b"1");
+    }
+    std::fs::remove_dir_all(disk).unwrap();
+    std::fs::rename(&away, disk).unwrap();
+    assert!(in_use(fs, key));
+    // Whoever knows better says so.
+    fs.remove(disk.join("a")).unwrap();
+    let mut entries = std::fs::read_dir(disk).unwrap().map(|entry| entry.unwrap());
+    let marker = entries.next().unwrap();
+    assert!(entries.next().is_none());
+    let id = fs.keyring().store_id();
+    assert_eq!(marker.file_name().to_str(), Some(&*format!("KEYRING.directory.{id}")));
+    assert!(fs.list(disk).unwrap().is_empty(), "engines do not see it");
+    std::fs::remove_file(marker.path()).unwrap();
+    assert_eq!(kind(retire(fs)), ErrorKind::InvalidArgument);
+    let shown = store_of(fs).renewal().prove_all_destroyed(&|_| {});
+    assert_eq!(kind(shown), ErrorKind::InvalidArgument);
+    store_of(fs).directories().register(disk).unwrap();
+    assert!(!in_use(fs, key));
+    let status = fs.keyring().status();
+    assert_eq!(status.data_keys[0].state, KeyState::Retiring);
+    store_of(fs).directories().unregister(disk).unwrap();
+    assert!(!marker.path().exists());
+}
+
+#[test]
+fn a_directory_that_is_not_mounted_is_not_taken_for_empty() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    let disk = beside(&store, "disk");
+    a_disk_that_is_not_mounted_keeps_its_keys(&store, &fs, &disk);
+}
+
+#[test]
+fn nor_is_one_below_the_store() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let disk = store.data().canonicalize().unwrap().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mut mounted = Between::new(|_| Ok(()));
+    mounted.mounted = Some(disk.clone());
+    let keyring = Keyring::open_or_create(store.storage(), store.kms(), options(&clock)).unwrap();
+    let fs = Store::over_vfs(keyring, Arc::new(mounted)).unwrap().files().clone();
+    a_disk_that_is_not_mounted_keeps_its_keys(&store, &fs, &disk);
+}
