@@ -22,7 +22,6 @@
 //! # Ok(()) }
 //! ```
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,19 +35,25 @@ use crate::kms::Kms;
 mod backups;
 mod check;
 mod copy;
+mod lack;
 mod manifest;
 mod object;
 mod objects;
+mod own;
 mod restore;
 mod sequence;
 mod settings;
 mod snapshot;
+mod spaces;
 mod staging;
+mod stream;
 mod target;
+mod waiting;
 
 pub use backups::Backups;
 pub use check::{BackupProblem, CheckReport};
 pub use copy::BackupReport;
+pub use lack::{Lack, LackReason};
 pub use restore::{RestoreReport, RestoreSpec};
 pub use snapshot::Snapshot;
 pub use target::{BackupTarget, DirectoryTarget, PutFile};
@@ -88,8 +93,8 @@ pub struct BackupInfo {
     pub copied_files: u64,
     /// Bytes in the target that it added, its manifest included.
     pub added_bytes: u64,
-    /// Files left out because they were not finished: a reader would refuse them.
-    pub unfinished: Vec<PathBuf>,
+    /// What of the store is not in it. A backup with all of the store's files lacks nothing.
+    pub lacks: Vec<Lack>,
     /// SHA-256 of its manifest, in hex. Kept elsewhere, it shows that later backups of the
     /// chain were taken away.
     pub manifest_sha256: String,
@@ -236,7 +241,7 @@ impl BackupInfo {
             bytes: manifest.files.iter().map(|file| file.object.len).sum(),
             copied_files: added.len() as u64,
             added_bytes: added.iter().map(|(_, len)| len).sum::<u64>() + physical_len,
-            unfinished: manifest.unfinished.iter().map(|path| manifest::relative(path)).collect(),
+            lacks: manifest.lacks.iter().filter_map(lack::LackEntry::lack).collect(),
             manifest_sha256: crate::hex::encode(&hash),
         }
     }

@@ -63,9 +63,10 @@ enum Verdict {
     Gone,
 }
 
-/// Verifies every file below `root`, by several threads. The keyring's own files are left
-/// out: whoever opened it has proven it. What an engine removes meanwhile is skipped; what
-/// it has not finished is a problem.
+/// Verifies every file below `root`, by several threads, and if that is all of the store's
+/// own directory, every file below the [others](crate::store::Directories) it has too. The
+/// keyring's own files are left out: whoever opened it has proven it. What an engine removes
+/// meanwhile is skipped; what it has not finished is a problem.
 ///
 /// # Errors
 /// [`Io`](ErrorKind::Io) if a directory cannot be read, and of `Interrupted` when
@@ -76,14 +77,16 @@ pub fn verify(
     on: OnProgress<'_>,
 ) -> Result<VerifyReport> {
     let (mut files, mut nested_stores) = (Vec::new(), Vec::new());
-    walk(&**fs.vfs(), root.as_ref(), &mut |met, entry| {
-        match met {
-            Met::File => files.push((entry.path.clone(), entry.len)),
-            Met::NestedStore => nested_stores.push(entry.path.clone()),
-            _ => {}
-        }
-        Ok(())
-    })?;
+    for root in std::iter::once(root.as_ref().to_owned()).chain(others(fs, root.as_ref())) {
+        walk(&**fs.vfs(), &root, &mut |met, entry| {
+            match met {
+                Met::File => files.push((entry.path.clone(), entry.len)),
+                Met::NestedStore => nested_stores.push(entry.path.clone()),
+                _ => {}
+            }
+            Ok(())
+        })?;
+    }
     nested_stores.sort_unstable();
     files.sort_unstable();
     let bytes = files.iter().map(|(_, len)| len).sum();
@@ -130,6 +133,17 @@ pub fn verify(
         }
     }
     Ok(report)
+}
+
+/// The store's directories beside `root`, if its own is in there.
+fn others(fs: &EncryptedFs, root: &Path) -> Vec<PathBuf> {
+    // One that is lost is told by the walk.
+    let Ok(root) = fs.vfs().canonical(root) else { return Vec::new() };
+    if !fs.keyring().roots().0.is_some_and(|own| own.starts_with(&root)) {
+        return Vec::new();
+    }
+    let all = fs.places().directories().list().into_iter();
+    all.filter(|dir| !dir.starts_with(&root)).collect()
 }
 
 fn judge(

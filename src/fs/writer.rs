@@ -207,7 +207,8 @@ impl Writer {
     }
 
     /// Ends the file and makes it durable: one fsync, none if nothing was appended since
-    /// [`sync`](Self::sync) and the suite adds no last chunk.
+    /// [`sync`](Self::sync) and the suite adds no last chunk. Its name is durable after
+    /// [`sync_dir`](super::EncryptedFs::sync_dir).
     ///
     /// # Errors
     /// Those of [`sync`](Self::sync); in suite 2 [`CmekRevoked`](ErrorKind::CmekRevoked).

@@ -1,11 +1,12 @@
 //! The operating system's files, through the page cache.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::{Attributes, DirEntry, FileStat, Links, ReadFile, Rename, Vfs, WriteFile};
 
@@ -71,6 +72,16 @@ impl Vfs for OsVfs {
         }
     }
 
+    fn remove_in(&self, dir: &Path, expected: &FileStat, name: &OsStr) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = File::from(rustix::fs::open(dir, flags, Mode::empty())?);
+        let found = dir.metadata()?;
+        if (found.dev(), found.ino()) != (expected.device, expected.inode) {
+            return Err(io::Error::other("another directory took its place"));
+        }
+        Ok(rustix::fs::unlinkat(&dir, name, AtFlags::empty())?)
+    }
+
     fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {
         match fs::DirBuilder::new().mode(mode).create(dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
@@ -106,8 +117,11 @@ impl Vfs for OsVfs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        // Not through a link to a file elsewhere, and not to hang on a pipe.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.custom_flags(flags.bits().cast_signed()).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),

@@ -7,7 +7,7 @@ use atrest::ErrorKind;
 use atrest::backup::{RestoreReport, RestoreSpec};
 use serde::Serialize;
 
-use super::{Dest, open_read_only, shown};
+use super::{Dest, lacking, open_read_only, shown};
 use crate::failure::{Failure, Result};
 use crate::key::{self, CmekArgs, Words};
 use crate::output::Out;
@@ -29,7 +29,7 @@ Examples:
 A new passphrase is asked for on the terminal, or comes from ATREST_NEW_PASSPHRASE.
 
 JSON fields: directory, chain_id, number, created_ns, source_store_id, store_id,
-data_key_id, files, bytes, resumed_files, key_uri, seconds
+data_key_id, files, bytes, resumed_files, lacks, key_uri, seconds
 ")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -84,6 +84,9 @@ impl Args {
             }
             _ => place.explain(error),
         })?;
+        for lack in &restore.lacks {
+            out.warn(&lacking(lack));
+        }
         let report = Report {
             directory: shown(&self.newdir),
             restore,
