@@ -245,7 +245,7 @@ impl Chain {
             let what = "the file's header changed since it was linked";
             return Err(Error::new(ErrorKind::IdentityMismatch, what));
         }
-        let mut writer = ObjectWriter::create(self)?;
+        let mut writer = ObjectWriter::create(self, file.stat.len)?;
         let copied = objects::stream_of(&reader, |piece| {
             writer.append(piece)?;
             meter.add(0, piece.len() as u64)

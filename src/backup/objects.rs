@@ -55,13 +55,15 @@ pub(super) struct ObjectWriter {
 }
 
 impl ObjectWriter {
-    pub(super) fn create(chain: &Chain) -> Result<Self> {
+    /// Begins a copy with a stream of about this length.
+    pub(super) fn create(chain: &Chain, stream_len: u64) -> Result<Self> {
         let mut id = [0; 16];
         crate::random::fill(&mut id)?;
         let spec = FileSpec::new(FileKind::Other);
         let spec = spec.file_id(FileId::from_bytes(id)).suite(Suite::FOR_BACKUPS);
         let encryptor = chain.keyring.encryptor(spec.chunk_len(CHUNK_LEN))?;
         let mut put = chain.target.put(&name(&id))?;
+        put.will_append(physical_len(stream_len));
         put.append(encryptor.header())?;
         let ciphertext = Vec::new();
         Ok(Self { id, encryptor, ciphertext, put, hash: Sha256::new(), stream_len: 0 })

@@ -108,6 +108,10 @@ impl<T: BackupTarget + ?Sized> BackupTarget for Box<T> {
 /// A file on its way to a target. Dropped before its end it leaves nothing behind that
 /// is listed, but in the folder `tmp`.
 pub trait PutFile: Send {
+    /// Tells before the first append about how many bytes will come. A hint: there may be
+    /// more or fewer.
+    fn will_append(&mut self, _len: u64) {}
+
     /// Appends all of `bytes`.
     ///
     /// # Errors
