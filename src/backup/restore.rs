@@ -57,8 +57,7 @@ pub struct RestoreSpec {
 impl RestoreSpec {
     /// Restores the last backup into `dir`, a new store under `kms`.
     pub fn new(dir: impl Into<PathBuf>, kms: Arc<dyn Kms>) -> Self {
-        let options = Options { background: false, ..Options::default() };
-        let vfs = Arc::new(OsVfs);
+        let (options, vfs) = (Options::default(), Arc::new(OsVfs));
         Self { number: None, manifest_sha256: None, dir: dir.into(), kms, options, vfs }
     }
 }

@@ -25,6 +25,7 @@ mod lacks;
 mod places;
 mod random;
 mod resume;
+mod watch;
 
 fn go_on(_: WorkProgress) -> ControlFlow<()> {
     ControlFlow::Continue(())

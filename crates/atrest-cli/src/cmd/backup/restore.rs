@@ -72,8 +72,6 @@ impl Args {
         let mut spec = RestoreSpec::new(&self.newdir, new_key.clone());
         spec.number = self.number;
         spec.manifest_sha256 = self.manifest_sha256.clone();
-        // No thread: the process ends with the restore.
-        spec.options.background = false;
         let bar = progress::work("restoring", out.is_json());
         let _stoppable = signal::Stoppable::begin();
         let restored = chain.restore(&spec, &|progress| progress::show(&bar, progress));
