@@ -11,10 +11,10 @@
 #![cfg_attr(not(feature = "danger-internals"), allow(unreachable_pub, dead_code))]
 
 #[cfg(target_arch = "x86_64")]
-mod x86;
+pub(super) mod x86;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::OnceLock;
 
@@ -130,6 +130,15 @@ impl CtrKey {
     fn portable(key: &[u8; 32], nonce: [u8; 8]) -> Self {
         let cipher = Box::new(Aes256Enc::new(key.into()));
         Self(Schedule::Portable { cipher, nonce: u64::from_be_bytes(nonce) })
+    }
+
+    /// The round keys, where the kernels of `x86` do the work.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn x86(&self) -> Option<&x86::RoundKeys> {
+        match &self.0 {
+            Schedule::X86(keys) => Some(keys),
+            Schedule::Portable { .. } => None,
+        }
     }
 
     /// Runs `work`, which uses this key, so that nothing of the key is left outside of it.
