@@ -14,11 +14,12 @@ use std::sync::Arc;
 
 use super::lack::{LackEntry, LackReason};
 use super::staging::{self, Staging};
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{FileKind, Header};
 use crate::ids::StoreId;
 use crate::names::{NameKind, is_temporary, kind_of};
-use crate::scan::{self, What};
+use crate::scan;
 use crate::store::Store;
 use crate::vfs::{DirEntry, EntryKind, FileStat, Links, ReadFile, Vfs};
 use crate::walk::{Met, nested, walk};
@@ -66,7 +67,7 @@ struct Linked {
     inode: u64,
     /// When its header was read.
     len: u64,
-    what: What,
+    what: Contents,
 }
 
 impl Snapshot {
@@ -135,12 +136,12 @@ impl SnapFile {
         // OK because every file of the listing was linked.
         let Linked { link, what, .. } = linked.remove(&path).expect("a linked file");
         let empty = is_unreadable(&what);
-        let header = if let What::Encrypted(header) = what { Some(header) } else { None };
+        let header = if let Contents::Encrypted(header) = what { Some(header) } else { None };
         Self { path, link, stat, header, empty }
     }
 }
 
-/// What lies below a directory.
+/// Contents lies below a directory.
 #[derive(Default)]
 pub(super) struct Listing {
     /// Relative paths.
@@ -257,7 +258,7 @@ impl Taking<'_> {
         self.linked.retain(|path, link| {
             let kept = listing.files.get(path).is_some_and(|stat| stat.inode == link.inode);
             if !kept {
-                // What stays goes with the whole.
+                // Contents stays goes with the whole.
                 drop(vfs.remove(&link.link));
             }
             kept
@@ -307,7 +308,7 @@ impl Taking<'_> {
     /// In which order lengths are taken: first those of files that name others.
     fn rank(&self, path: &Path) -> u8 {
         match self.linked.get(path).map(|link| &link.what) {
-            Some(What::Encrypted(header)) => match header.kind {
+            Some(Contents::Encrypted(header)) => match header.kind {
                 FileKind::Manifest => 0,
                 FileKind::Log => 1,
                 _ => 2,
@@ -324,14 +325,14 @@ impl Taking<'_> {
 }
 
 /// Whether nothing could be read in a file so far.
-fn is_unreadable(what: &What) -> bool {
-    matches!(what, What::Empty | What::Torn)
+fn is_unreadable(what: &Contents) -> bool {
+    matches!(what, Contents::Empty | Contents::Torn)
 }
 
-fn look(vfs: &dyn Vfs, link: &Path, from: &Path) -> Result<(FileStat, What)> {
+fn look(vfs: &dyn Vfs, link: &Path, from: &Path) -> Result<(FileStat, Contents)> {
     let looked = scan::look(vfs, link).map_err(|error| error.with_path(from))?;
     match looked {
-        Some((_, What::Unreadable(kind))) => {
+        Some((_, Contents::Unreadable(kind))) => {
             Err(Error::new(kind, "the file's header is not readable").with_path(from))
         }
         Some(found) => Ok(found),

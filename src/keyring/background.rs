@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Inner;
 use super::alarm::{Alarm, Woken};
 use crate::error::{Error, Result};
+use crate::process::Process;
 
 /// Wait after a failed rotation before the next try.
 const RETRY: Duration = Duration::from_secs(30);
@@ -21,6 +22,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 pub(super) struct Background {
     alarm: Arc<Alarm>,
     thread: Option<JoinHandle<()>>,
+    process: Process,
 }
 
 impl Background {
@@ -32,7 +34,7 @@ impl Background {
             .name("atrest-keyring".into())
             .spawn(move || run(&waiting, &weak))
             .map_err(|source| Error::io("the keyring's thread cannot be started", source))?;
-        Ok(Self { alarm, thread: Some(thread) })
+        Ok(Self { alarm, thread: Some(thread), process: Process::current() })
     }
 }
 
@@ -59,6 +61,11 @@ fn run(alarm: &Alarm, inner: &Weak<Inner>) {
 
 impl Drop for Background {
     fn drop(&mut self) {
+        if !self.process.is_current() {
+            // A forked child has no such thread: it would wait for ever.
+            std::mem::forget(self.thread.take());
+            return;
+        }
         self.alarm.stop();
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != thread::current().id()

@@ -224,9 +224,7 @@ impl Inner {
         withdrawn: Option<&Unlocked>,
         mut edit: impl FnMut(&mut Draft) -> Result<bool>,
     ) -> Result<()> {
-        if !self.writable {
-            return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
-        }
+        self.check_may_write()?;
         writer.check()?;
         for _ in 0..ATTEMPTS_MAX {
             let old = self.vault.load_full();
@@ -265,6 +263,18 @@ impl Inner {
             }
         }
         Err(Error::new(ErrorKind::KeyringConflict, "other writers kept committing first"))
+    }
+
+    /// Refuses what was opened for reading, and a forked child: its parent is the one writer,
+    /// and would destroy the keys of files it never heard of.
+    ///
+    /// # Errors
+    /// [`ReadOnly`](ErrorKind::ReadOnly), [`Poisoned`](ErrorKind::Poisoned).
+    pub(super) fn check_may_write(&self) -> Result<()> {
+        if !self.writable {
+            return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
+        }
+        self.process.check("a forked child cannot write its parent's store: open it again")
     }
 
     pub(super) fn writer(&self) -> MutexGuard<'_, WriterState> {
@@ -322,7 +332,8 @@ impl Inner {
 
     /// Commits the byte counts, if there are new ones and keys to do it with.
     pub(super) fn keep_counts(&self) -> Result<()> {
-        if !self.writable || self.vault.load().unlocked.is_none() {
+        // A forked child encrypted nothing.
+        if self.check_may_write().is_err() || self.vault.load().unlocked.is_none() {
             return Ok(());
         }
         match self.commit(&mut self.writer(), |draft| Ok(draft.counted)) {
@@ -336,7 +347,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         let local = self.storage.location().directory.is_some();
-        if local && self.process == crate::process::id() && !std::thread::panicking() {
+        if local && !std::thread::panicking() {
             // Best effort: whoever wants to know calls `close`. A panic of the storage must
             // not become one of the drop.
             drop(catch_unwind(AssertUnwindSafe(|| self.keep_counts())));
@@ -359,3 +370,6 @@ impl WriterState {
         Err(Error::new(ErrorKind::Poisoned, what))
     }
 }
+
+#[cfg(test)]
+mod tests;

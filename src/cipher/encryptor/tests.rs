@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::ErrorKind;
 use crate::cipher::Decryptor;
 use crate::header::{FileKind, Header, NewHeader, PREFIX_LEN};
 use crate::ids::{DataKeyId, FileId, StoreId};
