@@ -40,6 +40,9 @@ pub struct VerifyReport {
     pub problems: Vec<FileProblem>,
     /// Directories that have a keyring of their own. Nothing in them was verified.
     pub nested_stores: Vec<PathBuf>,
+    /// Directories of the store's files that are not below this one. Nothing in them was
+    /// verified.
+    pub elsewhere: Vec<PathBuf>,
 }
 
 /// A file that a reader would refuse.
@@ -63,10 +66,9 @@ enum Verdict {
     Gone,
 }
 
-/// Verifies every file below `root`, by several threads, and if that is all of the store's
-/// own directory, every file below the [others](crate::store::Directories) it has too. The
-/// keyring's own files are left out: whoever opened it has proven it. What an engine removes
-/// meanwhile is skipped; what it has not finished is a problem.
+/// Verifies every file below `root`, by several threads. The keyring's own files are left
+/// out: whoever opened it has proven it. What an engine removes meanwhile is skipped; what
+/// it has not finished is a problem.
 ///
 /// # Errors
 /// [`Io`](ErrorKind::Io) if a directory cannot be read, and of `Interrupted` when
@@ -77,16 +79,15 @@ pub fn verify(
     on: OnProgress<'_>,
 ) -> Result<VerifyReport> {
     let (mut files, mut nested_stores) = (Vec::new(), Vec::new());
-    for root in std::iter::once(root.as_ref().to_owned()).chain(others(fs, root.as_ref())) {
-        walk(&**fs.vfs(), &root, &mut |met, entry| {
-            match met {
-                Met::File => files.push((entry.path.clone(), entry.len)),
-                Met::NestedStore => nested_stores.push(entry.path.clone()),
-                _ => {}
-            }
-            Ok(())
-        })?;
-    }
+    walk(&**fs.vfs(), root.as_ref(), &mut |met, entry| {
+        match met {
+            Met::File => files.push((entry.path.clone(), entry.len)),
+            Met::NestedStore => nested_stores.push(entry.path.clone()),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let elsewhere = elsewhere(fs, root.as_ref());
     nested_stores.sort_unstable();
     files.sort_unstable();
     let bytes = files.iter().map(|(_, len)| len).sum();
@@ -108,7 +109,7 @@ pub fn verify(
         meter.add(1, 0)?;
         Ok((judged, torn))
     })?;
-    let mut report = VerifyReport { nested_stores, ..VerifyReport::default() };
+    let mut report = VerifyReport { nested_stores, elsewhere, ..VerifyReport::default() };
     for ((path, _), (judged, torn)) in files.into_iter().zip(judged) {
         if let Some(torn) = torn {
             report.torn_logs += 1;
@@ -135,13 +136,10 @@ pub fn verify(
     Ok(report)
 }
 
-/// The store's directories beside `root`, if its own is in there.
-fn others(fs: &EncryptedFs, root: &Path) -> Vec<PathBuf> {
+/// The store's directories that are not below `root`.
+fn elsewhere(fs: &EncryptedFs, root: &Path) -> Vec<PathBuf> {
     // One that is lost is told by the walk.
     let Ok(root) = fs.vfs().canonical(root) else { return Vec::new() };
-    if !fs.keyring().roots().0.is_some_and(|own| own.starts_with(&root)) {
-        return Vec::new();
-    }
     let all = fs.places().directories().list().into_iter();
     all.filter(|dir| !dir.starts_with(&root)).collect()
 }
