@@ -22,7 +22,6 @@
 //! # Ok(()) }
 //! ```
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,25 +29,31 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::StoreId;
-use crate::keyring::{Keyring, Options};
+use crate::keyring::{AccessPolicy, Keyring, Options};
 use crate::kms::Kms;
 
 mod backups;
 mod check;
 mod copy;
+mod lack;
 mod manifest;
 mod object;
 mod objects;
+mod own;
 mod restore;
 mod sequence;
 mod settings;
 mod snapshot;
+mod spaces;
 mod staging;
+mod stream;
 mod target;
+mod waiting;
 
 pub use backups::Backups;
 pub use check::{BackupProblem, CheckReport};
 pub use copy::BackupReport;
+pub use lack::{Lack, LackReason};
 pub use restore::{RestoreReport, RestoreSpec};
 pub use snapshot::Snapshot;
 pub use target::{BackupTarget, DirectoryTarget, PutFile};
@@ -88,8 +93,8 @@ pub struct BackupInfo {
     pub copied_files: u64,
     /// Bytes in the target that it added, its manifest included.
     pub added_bytes: u64,
-    /// Files left out because they were not finished: a reader would refuse them.
-    pub unfinished: Vec<PathBuf>,
+    /// What of the store is not in it. A backup with all of the store's files lacks nothing.
+    pub lacks: Vec<Lack>,
     /// SHA-256 of its manifest, in hex. Kept elsewhere, it shows that later backups of the
     /// chain were taken away.
     pub manifest_sha256: String,
@@ -116,14 +121,14 @@ impl Chain {
             target.settle()?;
         }
         if storage.load()?.is_some() || !storage.kept()?.is_empty() {
-            return Self::open_target(target, vec![kms], true);
+            return Self::open_target(target, vec![kms], true, AccessPolicy::default());
         }
         storage.lock()?;
         if !target.list(target::FILES)?.is_empty() {
             let what = "the keyring of the backups is missing";
             return Err(Error::new(ErrorKind::KeyringMissing, what));
         }
-        let keyring = Keyring::create_boxed(storage, kms, options())?;
+        let keyring = Keyring::create_boxed(storage, kms, options(AccessPolicy::default()))?;
         Ok(Self { target, keyring, writable: true })
     }
 
@@ -133,7 +138,7 @@ impl Chain {
     /// [`BrokenBackup`](ErrorKind::BrokenBackup) if there is none; those of
     /// [`Keyring::open`].
     pub fn open(target: impl BackupTarget + 'static, kms: Vec<Arc<dyn Kms>>) -> Result<Self> {
-        Self::open_target(Arc::new(target), kms, true)
+        Self::open_target(Arc::new(target), kms, true, AccessPolicy::default())
     }
 
     /// Opens a chain to list, verify or restore.
@@ -144,13 +149,27 @@ impl Chain {
         target: impl BackupTarget + 'static,
         kms: Vec<Arc<dyn Kms>>,
     ) -> Result<Self> {
-        Self::open_target(Arc::new(target), kms, false)
+        Self::open_read_only_watching(target, kms, AccessPolicy::default())
+    }
+
+    /// The same, watching over access to the customer's key in this way: what is under way
+    /// ends with [`CmekRevoked`](ErrorKind::CmekRevoked) when the key is gone.
+    ///
+    /// # Errors
+    /// Those of [`open_read_only`](Self::open_read_only).
+    pub fn open_read_only_watching(
+        target: impl BackupTarget + 'static,
+        kms: Vec<Arc<dyn Kms>>,
+        access: AccessPolicy,
+    ) -> Result<Self> {
+        Self::open_target(Arc::new(target), kms, false, access)
     }
 
     fn open_target(
         target: Arc<dyn BackupTarget>,
         kms: Vec<Arc<dyn Kms>>,
         writable: bool,
+        access: AccessPolicy,
     ) -> Result<Self> {
         if !is_labelled(&*target)? {
             return Err(object::broken("there are no backups: the file BACKUP is missing"));
@@ -159,7 +178,7 @@ impl Chain {
         if writable {
             storage.lock()?;
         }
-        let keyring = Keyring::open_boxed(storage, kms, options(), writable)?;
+        let keyring = Keyring::open_boxed(storage, kms, options(access), writable)?;
         Ok(Self { target, keyring, writable })
     }
 
@@ -188,9 +207,10 @@ impl Chain {
     }
 }
 
-/// A chain's data key does not rotate, and no thread runs for it.
-fn options() -> Options {
-    let mut options = Options { background: false, ..Options::default() };
+/// A chain's data key does not rotate. A thread watches over access to the customer's key: a
+/// large restore takes longer than a revocation may.
+fn options(access: AccessPolicy) -> Options {
+    let mut options = Options { access, ..Options::default() };
     options.settings.rotation_period = Duration::MAX;
     options.settings.require_authenticated = true;
     options
@@ -236,7 +256,7 @@ impl BackupInfo {
             bytes: manifest.files.iter().map(|file| file.object.len).sum(),
             copied_files: added.len() as u64,
             added_bytes: added.iter().map(|(_, len)| len).sum::<u64>() + physical_len,
-            unfinished: manifest.unfinished.iter().map(|path| manifest::relative(path)).collect(),
+            lacks: manifest.lacks.iter().filter_map(lack::LackEntry::lack).collect(),
             manifest_sha256: crate::hex::encode(&hash),
         }
     }

@@ -138,10 +138,12 @@ impl EncryptedFs {
     pub(crate) fn create_own(&self, path: &Path, spec: impl Into<FileSpec>) -> Result<Writer> {
         let linked = self.cover(path)?;
         let encryptor = self.keyring.encryptor(spec).map_err(|e| e.with_path(path))?;
-        let file = self
-            .vfs
-            .create_new(path, 0o666)
-            .map_err(|e| Error::io("the file cannot be created", e).with_path(path))?;
+        let file = {
+            // A snapshot that ends must not meet ever more files.
+            let _shared = self.places.moves().shared();
+            let created = self.vfs.create_new(path, 0o666);
+            created.map_err(|e| Error::io("the file cannot be created", e).with_path(path))?
+        };
         if linked {
             self.cover(path)?;
         }

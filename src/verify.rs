@@ -43,6 +43,9 @@ pub struct VerifyReport {
     pub problems: Vec<FileProblem>,
     /// Directories that have a keyring of their own. Nothing in them was verified.
     pub nested_stores: Vec<PathBuf>,
+    /// Directories of the store's files that are not below this one. Nothing in them was
+    /// verified.
+    pub elsewhere: Vec<PathBuf>,
 }
 
 /// A file that a reader would refuse.
@@ -87,6 +90,7 @@ pub fn verify(
         }
         Ok(())
     })?;
+    let elsewhere = elsewhere(fs, root.as_ref());
     nested_stores.sort_unstable();
     files.sort_unstable();
     let bytes = files.iter().map(|(_, len)| len).sum();
@@ -108,7 +112,7 @@ pub fn verify(
         meter.add(1, 0)?;
         Ok((judged, torn))
     })?;
-    let mut report = VerifyReport { nested_stores, ..VerifyReport::default() };
+    let mut report = VerifyReport { nested_stores, elsewhere, ..VerifyReport::default() };
     for ((path, _), (judged, torn)) in files.into_iter().zip(judged) {
         if let Some(torn) = torn {
             report.torn_logs += 1;
@@ -136,6 +140,14 @@ pub fn verify(
         }
     }
     Ok(report)
+}
+
+/// The store's directories that are not below `root`.
+fn elsewhere(fs: &EncryptedFs, root: &Path) -> Vec<PathBuf> {
+    // One that is lost is told by the walk.
+    let Ok(root) = fs.vfs().canonical(root) else { return Vec::new() };
+    let all = fs.places().directories().list().into_iter();
+    all.filter(|dir| !dir.starts_with(&root)).collect()
 }
 
 fn judge(

@@ -2,6 +2,7 @@
 //! between any two of them.
 
 use std::any::Any;
+use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::fs;
 use std::io;
@@ -70,6 +71,15 @@ pub trait Vfs: Any + Send + Sync + Debug {
     /// `NotFound`, `DirectoryNotEmpty` among others.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes the file or symbolic link `name` from the directory `dir`, which is not
+    /// followed if it is a link itself, and only if it still is the one that had
+    /// `expected`'s device and inode.
+    ///
+    /// # Errors
+    /// `NotFound` among others; any kind for another directory, from which nothing is
+    /// removed.
+    fn remove_in(&self, dir: &Path, expected: &FileStat, name: &OsStr) -> io::Result<()>;
+
     /// Creates a directory whose parent exists; one that is there already is fine. A file
     /// system whose directories need no creation has nothing to do.
     ///
@@ -94,7 +104,8 @@ pub trait Vfs: Any + Send + Sync + Debug {
     /// guard is dropped.
     ///
     /// # Errors
-    /// `WouldBlock` if somebody else holds it.
+    /// `WouldBlock` if somebody else holds it; any kind for a symbolic link, which is not
+    /// followed.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 
     /// The one absolute name, through all symbolic links, of what may be named in several

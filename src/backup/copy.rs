@@ -7,17 +7,18 @@ use std::os::unix::ffi::OsStrExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::manifest::{DirectoryEntry, Entry, Manifest, What};
+use super::lack::{LackEntry, LackReason};
+use super::manifest::{DIRECTORY_MODES, DirectoryEntry, Entry, FILE_MODES, Manifest, What};
 use super::object::{Object, ObjectId};
 use super::objects::{self, ObjectReader, ObjectWriter};
 use super::settings::ManifestSettings;
 use super::snapshot::{self, SnapFile};
+use super::spaces::Spaces;
 use super::target::{FILES, TMP};
 use super::{BackupInfo, Chain, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, Torn, TornFile, TornReason};
 use crate::header::HEADER_LEN;
-use crate::ids::DataKeyId;
 use crate::keyring::Expect;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
@@ -38,7 +39,7 @@ pub struct BackupReport {
     pub info: BackupInfo,
     /// Copies that a killed backup had made already.
     pub resumed_files: u64,
-    /// Symbolic links, sockets and the like, which are not in the backup.
+    /// Sockets, devices and the like, which are not in the backup.
     pub others: u64,
     /// Logs that are in the backup up to their first frame that is not good, and no further.
     /// One that is being written through this keyring, and whose last append was under way, is
@@ -92,14 +93,14 @@ impl Chain {
         self.check_source(snapshot, &last)?;
         let number = last.manifest.as_ref().map_or(0, |manifest| manifest.number) + 1;
         let mut leftovers = self.leftovers(&last, number)?;
-        let (plans, copies, mut unfinished) = plan(snapshot, &last, &leftovers);
+        let (plans, copies, mut lacks) = plan(snapshot, &last, &leftovers);
         let bytes_total = copies.iter().map(|file| file.stat.len).sum();
         let meter = Meter::new(on, copies.len() as u64, bytes_total);
         meter.add(0, 0)?;
         let copied = parallel::each(&copies, |file| {
             self.copy(fs, file, number, &meter).map_err(|error| error.with_path(&file.path))
         })?;
-        let spaces = Spaces::of(fs);
+        let mut spaces = Spaces::of(fs);
         let mut resumed_files = 0;
         let mut files = Vec::with_capacity(plans.len());
         let mut torn = Vec::new();
@@ -109,7 +110,7 @@ impl Chain {
                 Plan::Copy(index) => match copied[index] {
                     Some(copied) => copied,
                     None => {
-                        unfinished.push(file.path.as_os_str().as_bytes().to_vec());
+                        lacks.push(unfinished(file));
                         continue;
                     }
                 },
@@ -117,13 +118,18 @@ impl Chain {
             if object.held_by == number && leftovers.remove(&object.identity).is_some() {
                 resumed_files += 1;
             }
-            torn.extend(torn_file(fs, file, &object, end));
-            files.push(entry(file, object, &spaces));
+            if let Some(file) = torn_file(fs, file, &object, end) {
+                let lack = LackEntry::new(&file.path, LackReason::Torn);
+                lacks.push(lack.bytes(file.kept_bytes, file.lost_bytes));
+                torn.push(file);
+            }
+            files.push(entry(file, object, &mut spaces));
         }
         let directories = snapshot.directories.iter().map(|(path, mode)| DirectoryEntry {
             path: path.as_os_str().as_bytes().to_vec(),
-            mode: *mode,
+            mode: *mode & DIRECTORY_MODES,
         });
+        lacks.extend(snapshot.lacks.iter().cloned());
         let mut manifest = Manifest {
             chain_id: *self.id().as_bytes(),
             number,
@@ -135,11 +141,12 @@ impl Chain {
             keyspaces: spaces.names,
             directories: directories.collect(),
             files,
-            unfinished,
+            lacks,
         };
         // Paths order by their parts, a manifest by bytes.
         manifest.files.sort_unstable_by(|one, other| one.path.cmp(&other.path));
         manifest.directories.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        manifest.lacks.sort_unstable_by(|one, other| one.path.cmp(&other.path));
         self.target.settle()?;
         let (hash, physical_len) = self.write_manifest(&manifest)?;
         self.target.settle()?;
@@ -238,7 +245,7 @@ impl Chain {
             let what = "the file's header changed since it was linked";
             return Err(Error::new(ErrorKind::IdentityMismatch, what));
         }
-        let mut writer = ObjectWriter::create(self)?;
+        let mut writer = ObjectWriter::create(self, file.stat.len)?;
         let copied = objects::stream_of(&reader, |piece| {
             writer.append(piece)?;
             meter.add(0, piece.len() as u64)
@@ -282,7 +289,7 @@ fn is_damage(kind: ErrorKind) -> bool {
         && !matches!(kind, ErrorKind::CmekRevoked | ErrorKind::Kms(_) | ErrorKind::UnknownKey)
 }
 
-type Planned<'a> = (Vec<(&'a SnapFile, Plan)>, Vec<&'a SnapFile>, Vec<Vec<u8>>);
+type Planned<'a> = (Vec<(&'a SnapFile, Plan)>, Vec<&'a SnapFile>, Vec<LackEntry>);
 
 fn plan<'a>(
     snapshot: &'a Snapshot,
@@ -295,15 +302,17 @@ fn plan<'a>(
         files.iter().map(|file| (file.object.identity, file)).collect();
     let by_path: HashMap<&[u8], &Entry> =
         files.iter().map(|file| (file.path.as_slice(), file)).collect();
-    let (mut plans, mut copies, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut plans, mut copies, mut lacks) = (Vec::new(), Vec::new(), Vec::new());
     let mut copied: HashMap<[u8; 32], usize> = HashMap::new();
     for file in &snapshot.files {
         if file.empty {
+            let same = by_path.get(file.path.as_os_str().as_bytes());
+            lacks.extend(same.and_then(|same| emptied(file, same)));
             plans.push((file, Plan::Have(Object::default())));
             continue;
         }
         if is_unfinished(file) {
-            unfinished.push(file.path.as_os_str().as_bytes().to_vec());
+            lacks.push(unfinished(file));
             continue;
         }
         let identity = identity(file);
@@ -330,7 +339,18 @@ fn plan<'a>(
         };
         plans.push((file, plan));
     }
-    (plans, copies, unfinished)
+    (plans, copies, lacks)
+}
+
+fn unfinished(file: &SnapFile) -> LackEntry {
+    LackEntry::new(&file.path, LackReason::Unfinished).bytes(0, file.stat.len)
+}
+
+/// What a file lost of which the backup before has something. An encrypted file never gets
+/// shorter, and a plaintext one that an engine empties is told all the same.
+fn emptied(file: &SnapFile, same: &Entry) -> Option<LackEntry> {
+    let lost = same.object.len > 0 && same.inode == file.stat.inode;
+    lost.then(|| LackEntry::new(&file.path, LackReason::Emptied).bytes(0, same.object.len))
 }
 
 /// Whether a file lacks the end that its suite gives it.
@@ -359,7 +379,7 @@ fn identity(file: &SnapFile) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn entry(file: &SnapFile, object: Object, spaces: &Spaces) -> Entry {
+fn entry(file: &SnapFile, object: Object, spaces: &mut Spaces) -> Entry {
     let (what, file_id) = match &file.header {
         _ if file.empty => (What::Empty, [0; 16]),
         None => (What::Plaintext, [0; 16]),
@@ -370,34 +390,10 @@ fn entry(file: &SnapFile, object: Object, spaces: &Spaces) -> Entry {
         }
     };
     let mut entry = Entry::new(file.path.as_os_str().as_bytes().to_vec(), what, file_id);
-    entry.mode = file.stat.mode;
+    entry.mode = file.stat.mode & FILE_MODES;
     entry.modified_ns = file.stat.modified_ns;
     entry.inode = file.stat.inode;
     entry.object = object;
     entry.keyspace = file.header.as_ref().map_or(0, |header| spaces.index(header.data_key_id));
     entry
-}
-
-/// The keyspaces of the store, and which data key belongs to which.
-struct Spaces {
-    names: Vec<String>,
-    of_key: HashMap<DataKeyId, u32>,
-}
-
-impl Spaces {
-    /// Asked after the files were opened, which brings the newest keys into memory.
-    fn of(fs: &EncryptedFs) -> Self {
-        let names: Vec<String> =
-            fs.keyring().keyspaces().list().into_iter().map(|keyspace| keyspace.name).collect();
-        let index = |name: &String| names.iter().position(|other| other == name);
-        let keys = fs.keyring().status().data_keys.into_iter();
-        let of_key = keys
-            .filter_map(|key| Some((key.id, u32::try_from(index(&key.keyspace)?).ok()?)))
-            .collect();
-        Self { names, of_key }
-    }
-
-    fn index(&self, id: DataKeyId) -> u32 {
-        self.of_key.get(&id).copied().unwrap_or(0)
-    }
 }

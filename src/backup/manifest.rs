@@ -3,18 +3,21 @@
 //! The plaintext of a manifest is magic, version, and then the bincode format of
 //! [`Manifest`].
 
-use std::path::{Component, PathBuf};
+use std::path::PathBuf;
 
 use wincode::config::Configuration;
 use wincode::{SchemaRead, SchemaWrite};
 
+use super::lack::LackEntry;
 use super::object::{Object, broken};
 use super::settings::ManifestSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::FileKind;
 use crate::suite::Suite;
-use crate::suite::layout::Layout;
-use crate::tags::Refused;
+
+mod check;
+
+pub(super) use check::{DIRECTORY_MODES, FILE_MODES};
 
 /// Begins a manifest's plaintext; the version, one byte, follows.
 const MAGIC: [u8; 7] = *b"ATRBACK";
@@ -79,8 +82,8 @@ pub(super) struct Manifest {
     pub(super) directories: Vec<DirectoryEntry>,
     /// By path.
     pub(super) files: Vec<Entry>,
-    /// Files of suite 2 without their last chunk: being written, or left by a crash.
-    pub(super) unfinished: Vec<Vec<u8>>,
+    /// What of the store is not in the backup. By path.
+    pub(super) lacks: Vec<LackEntry>,
 }
 
 impl Entry {
@@ -124,6 +127,13 @@ impl Entry {
     pub(super) fn relative(&self) -> PathBuf {
         relative(&self.path)
     }
+
+    /// Whether the copy of one file may be that of the other: both are one file, or copies
+    /// of one.
+    pub(super) fn is_copied_as(&self, other: &Self) -> bool {
+        let of = |file: &Self| (file.what, file.suite, file.chunk_log2, file.kind, file.file_id);
+        self.object == other.object && of(self) == of(other)
+    }
 }
 
 pub(super) fn relative(path: &[u8]) -> PathBuf {
@@ -133,7 +143,7 @@ pub(super) fn relative(path: &[u8]) -> PathBuf {
 
 impl Manifest {
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
-        self.check().map_err(|refused| refused.or(ErrorKind::InvalidArgument))?;
+        self.check(ErrorKind::InvalidArgument)?;
         let config = Configuration::default().with_preallocation_size_limit::<MANIFEST_LEN_MAX>();
         let body = wincode::config::serialize(self, config).map_err(|error| {
             let what = "the manifest cannot be encoded";
@@ -154,66 +164,9 @@ impl Manifest {
         let config = Configuration::default().with_preallocation_size_limit::<MANIFEST_LEN_MAX>();
         let manifest: Self = wincode::config::deserialize_exact(body, config)
             .map_err(|error| broken("the manifest cannot be decoded").with_source(error))?;
-        manifest.check().map_err(|refused| refused.or(ErrorKind::BrokenBackup))?;
+        manifest.check(ErrorKind::BrokenBackup)?;
         Ok(manifest)
     }
-
-    /// Authenticated or not: what is written where its paths say must stay inside.
-    fn check(&self) -> Result<(), Refused> {
-        if self.number == 0 || (self.number == 1) != (self.previous == [0; 32]) {
-            return Err("the manifest's number and predecessor do not fit".into());
-        }
-        self.settings.check()?;
-        self.check_paths()?;
-        if self.keyspaces.is_empty() {
-            return Err("the manifest has no keyspace".into());
-        }
-        Ok(self.files.iter().try_for_each(|file| self.check_file(file))?)
-    }
-
-    fn check_paths(&self) -> Result<(), &'static str> {
-        let ordered = self.directories.windows(2).all(|pair| pair[0].path < pair[1].path)
-            && self.files.windows(2).all(|pair| pair[0].path < pair[1].path);
-        if !ordered {
-            return Err("the manifest's paths are not in order, or not unique");
-        }
-        let directories = self.directories.iter().map(|directory| &directory.path);
-        if !directories.chain(self.files.iter().map(|file| &file.path)).all(|path| is_inside(path))
-        {
-            return Err("a path of the manifest leads out of the store");
-        }
-        Ok(())
-    }
-
-    fn check_file(&self, file: &Entry) -> Result<(), &'static str> {
-        if file.keyspace as usize >= self.keyspaces.len() {
-            return Err("a file of the manifest belongs to no keyspace");
-        }
-        let empty = file.object == Object::default();
-        let good = match file.what() {
-            Some(What::Empty) => empty,
-            Some(What::Plaintext) => !empty,
-            Some(What::Encrypted { suite, chunk_log2, .. }) => {
-                !empty && Layout::parse(suite.number(), chunk_log2).is_ok()
-            }
-            None => false,
-        };
-        if !good || file.object.held_by > self.number || (!empty && file.object.held_by == 0) {
-            return Err("a file of the manifest is described wrongly");
-        }
-        Ok(())
-    }
-}
-
-fn is_inside(path: &[u8]) -> bool {
-    let path = relative(path);
-    let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
-    let again: PathBuf = path.components().collect();
-    plain
-        && !path.as_os_str().is_empty()
-        && again.as_os_str() == path.as_os_str()
-        && !path.as_os_str().as_encoded_bytes().contains(&0)
-        && !crate::names::is_reserved_path(path)
 }
 
 #[cfg(test)]

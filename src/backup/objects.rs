@@ -1,8 +1,8 @@
 //! Copied files: each a file of suite 2 under the chain's data key.
 //!
 //! Its file id is its name, so that one put in another's place is refused. Its plaintext
-//! is the stream of the source file, and then a footer of 80 bytes: magic 8, length of
-//! the stream 8, identity of the source 32, SHA-256 of the stream 32. So a copy that a
+//! is the stream of the source file, and then a footer of 88 bytes: magic 8, length of
+//! the stream 8, plaintext length 8, identity of the source 32, SHA-256 of the stream 32. So a copy that a
 //! killed backup left behind tells by itself, authenticated, what it is a copy of.
 //!
 //! The stream is the file's plaintext; for a log of suite 3 each frame with its length
@@ -23,6 +23,7 @@ use crate::header::{FileKind, HEADER_LEN, Header};
 use crate::ids::FileId;
 use crate::keyring::{Expect, FileSpec};
 use crate::suite::Suite;
+use crate::suite::layout::Layout;
 use crate::vfs::ReadFile;
 
 const FOOTER_MAGIC: [u8; 8] = *b"ATRCOPY\x01";
@@ -36,6 +37,13 @@ pub(super) fn name(id: &ObjectId) -> String {
     format!("{FILES}/{}", crate::hex::encode(id))
 }
 
+/// Bytes in the target of a copy with a stream of this length, which is less than 2^63.
+pub(super) fn physical_len(stream_len: u64) -> u64 {
+    // OK because the length is one of those that chunks have.
+    let layout = Layout::choose(Suite::FOR_BACKUPS, CHUNK_LEN).expect("a length of chunks");
+    HEADER_LEN as u64 + layout.body_len(stream_len + FOOTER_LEN as u64, 0)
+}
+
 /// A copy being written.
 pub(super) struct ObjectWriter {
     id: ObjectId,
@@ -47,13 +55,15 @@ pub(super) struct ObjectWriter {
 }
 
 impl ObjectWriter {
-    pub(super) fn create(chain: &Chain) -> Result<Self> {
+    /// Begins a copy with a stream of about this length.
+    pub(super) fn create(chain: &Chain, stream_len: u64) -> Result<Self> {
         let mut id = [0; 16];
         crate::random::fill(&mut id)?;
         let spec = FileSpec::new(FileKind::Other);
         let spec = spec.file_id(FileId::from_bytes(id)).suite(Suite::FOR_BACKUPS);
         let encryptor = chain.keyring.encryptor(spec.chunk_len(CHUNK_LEN))?;
         let mut put = chain.target.put(&name(&id))?;
+        put.will_append(physical_len(stream_len));
         put.append(encryptor.header())?;
         let ciphertext = Vec::new();
         Ok(Self { id, encryptor, ciphertext, put, hash: Sha256::new(), stream_len: 0 })

@@ -6,39 +6,33 @@
 //! directory without `KEYRING` is no store, and one with `KEYRING.restore` is continued by
 //! the same restore or refused.
 
-use std::collections::HashSet;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::Chain;
+use super::lack::{Lack, LackEntry};
 use super::manifest::{self, Entry, Manifest, What};
 use super::object::broken;
 use super::objects::{ObjectReader, stream_of};
-use super::snapshot::Listing;
+use super::own;
+use super::stream::StreamParts;
+use super::waiting::Waiting;
 use crate::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::EncryptedFs;
 use crate::header::FileKind;
 use crate::ids::{DataKeyId, FileId, StoreId};
-use crate::keyring::{
-    DirectoryStorage, FileSpec, FilesBeside, KEYRING_FILE, Keyring, KeyspaceId, Options,
-};
+use crate::keyring::{DirectoryStorage, FileSpec, Keyring, KeyspaceId, Options};
 use crate::kms::Kms;
-use crate::names::RESTORE_DIR;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
 use crate::store::{Store, StorePlace};
 use crate::suite::Suite;
 use crate::suite::layout::Layout;
-use crate::vfs::{Attributes, Links, OsVfs, Rename, Vfs, adopt_owner, keep_attributes};
-
-/// Where the new keyring waits.
-/// Which backup is being restored: `KEYRING.from` in it.
-const FROM: &str = "from";
+use crate::vfs::{Attributes, OsVfs, Vfs, adopt_owner, keep_attributes};
 
 /// What to restore, and to where.
 #[derive(Clone, Debug)]
@@ -63,8 +57,7 @@ pub struct RestoreSpec {
 impl RestoreSpec {
     /// Restores the last backup into `dir`, a new store under `kms`.
     pub fn new(dir: impl Into<PathBuf>, kms: Arc<dyn Kms>) -> Self {
-        let options = Options { background: false, ..Options::default() };
-        let vfs = Arc::new(OsVfs);
+        let (options, vfs) = (Options::default(), Arc::new(OsVfs));
         Self { number: None, manifest_sha256: None, dir: dir.into(), kms, options, vfs }
     }
 }
@@ -92,6 +85,8 @@ pub struct RestoreReport {
     pub bytes: u64,
     /// Files that a killed restore had written already, proven by their hashes.
     pub resumed_files: u64,
+    /// What of the store was not in the backup, and so is not in the new one.
+    pub lacks: Vec<Lack>,
 }
 
 impl Chain {
@@ -114,6 +109,7 @@ impl Chain {
         let (vfs, dir) = (&spec.vfs, spec.dir.as_path());
         let fail = |e| Error::io("the directory cannot be used", e).with_path(dir);
         vfs.create_dir(dir, 0o777).map_err(fail)?;
+        sync_parent(&**vfs, dir).map_err(fail)?;
         let waiting = Waiting::enter(vfs, dir, &note, &manifest)?;
         let adopt = |path: &Path| {
             let parent = path.parent().unwrap_or(dir);
@@ -121,7 +117,7 @@ impl Chain {
             adopted.map_err(|e| Error::io("the owner cannot be set", e).with_path(path))
         };
         if !waiting.is_published {
-            adopt(&dir.join(RESTORE_DIR))?;
+            adopt(&dir.join(crate::names::RESTORE_DIR))?;
         }
         let mut options = spec.options.clone();
         options.settings = Settings::try_from(&manifest.settings).map_err(broken)?;
@@ -142,8 +138,10 @@ impl Chain {
         let fs = store.files();
         for directory in &manifest.directories {
             let path = dir.join(manifest::relative(&directory.path));
-            let made = vfs.create_dir(&path, directory.mode & 0o7777 | 0o700);
-            made.map_err(|e| Error::io("the directory cannot be created", e).with_path(&path))?;
+            let made = vfs.create_dir(&path, directory.mode | 0o700);
+            let stat = made.and_then(|()| vfs.stat(&path));
+            let fail = |e| Error::io("the directory cannot be created", e).with_path(&path);
+            own::check_kind(&path, stat.map_err(fail)?.kind)?;
             adopt(&path)?;
         }
         let bytes = manifest.files.iter().map(|file| file.object.stream_len).sum();
@@ -210,6 +208,7 @@ impl Chain {
             files: manifest.files.len() as u64,
             bytes: manifest.files.iter().map(|file| file.object.len).sum(),
             resumed_files,
+            lacks: manifest.lacks.iter().filter_map(LackEntry::lack).collect(),
         })
     }
 
@@ -235,6 +234,7 @@ impl Chain {
             _ => {}
         }
         let open = || ObjectReader::open_expecting(self, &entry.object);
+        let mut parts = StreamParts::of(what);
         match what {
             What::Empty => {
                 write_plain(&**vfs, path, |_| Ok(()))?;
@@ -243,29 +243,21 @@ impl Chain {
                 let reader = open()?;
                 write_plain(&**vfs, path, |append| {
                     reader.stream(|piece| {
-                        append(piece)?;
+                        parts.take(piece, append)?;
                         meter.add(0, piece.len() as u64)
-                    })
+                    })?;
+                    parts.end(entry.object.len)
                 })?;
             }
             What::Encrypted { suite, chunk_log2, kind } => {
                 let reader = open()?;
                 let spec = spec_of(entry, suite, chunk_log2, kind)?.keyspace(keyspace);
                 let mut writer = fs.create_new(path, spec)?;
-                let mut frames = suite.keeps_appends().then(Frames::default);
                 reader.stream(|piece| {
-                    match &mut frames {
-                        Some(frames) => frames.take(piece, |frame| writer.append(frame))?,
-                        None => writer.append(piece)?,
-                    }
+                    parts.take(piece, &mut |plaintext| writer.append(plaintext))?;
                     meter.add(0, piece.len() as u64)
                 })?;
-                if frames.is_some_and(|frames| !frames.0.is_empty()) {
-                    return Err(broken("the copied log ends inside a frame"));
-                }
-                if writer.position() != entry.object.len {
-                    return Err(broken("the copy holds another number of bytes than it says"));
-                }
+                parts.end(entry.object.len)?;
                 writer.finish()?;
             }
         }
@@ -279,19 +271,11 @@ impl Chain {
     }
 }
 
-/// The new store's keyspaces, in the order of the manifest. One that no file is in any
-/// more, such as a shredded one, is not created; the first stands for it.
+/// The new store's keyspaces, in the order of the manifest.
 fn keyspaces(keyring: &Keyring, manifest: &Manifest) -> Result<Vec<KeyspaceId>> {
-    let mut ids = Vec::with_capacity(manifest.keyspaces.len());
-    let used: HashSet<usize> = manifest.files.iter().map(|file| file.keyspace as usize).collect();
-    for (index, name) in manifest.keyspaces.iter().enumerate() {
-        ids.push(match keyring.keyspaces().find(name) {
-            Some(id) => id,
-            None if used.contains(&index) => keyring.keyspaces().create(name)?,
-            None => KeyspaceId::default(),
-        });
-    }
-    Ok(ids)
+    let keyspaces = keyring.keyspaces();
+    let id = |name: &String| keyspaces.find(name).map_or_else(|| keyspaces.create(name), Ok);
+    manifest.keyspaces.iter().map(id).collect()
 }
 
 fn spec_of(entry: &Entry, suite: Suite, chunk_log2: u8, kind: FileKind) -> Result<FileSpec> {
@@ -320,6 +304,15 @@ fn is_restored(fs: &EncryptedFs, path: &Path, entry: &Entry, what: What) -> bool
         && hash.finalize()[..] == entry.object.sha256
 }
 
+/// Makes the name of the new store's directory durable, where its parent may be opened.
+fn sync_parent(vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
+    let dir = vfs.canonical(dir)?;
+    match vfs.sync_dir(dir.parent().unwrap_or(&dir)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
+}
+
 type Append<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
 
 fn write_plain(
@@ -331,128 +324,4 @@ fn write_plain(
     let mut file = vfs.create_new(path, 0o666).map_err(fail)?;
     fill(&mut |piece| file.append(piece).map_err(fail))?;
     file.sync().map_err(fail)
-}
-
-/// Finds the frames of a log in pieces of its stream.
-#[derive(Default)]
-struct Frames(Vec<u8>);
-
-impl Frames {
-    fn take(&mut self, piece: &[u8], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        self.0.extend_from_slice(piece);
-        let mut rest = self.0.as_slice();
-        while let Some((len, behind)) = rest.split_first_chunk::<4>() {
-            let len = u32::from_le_bytes(*len) as usize;
-            if len == 0 || len > crate::FRAME_LEN_MAX {
-                return Err(broken("a frame of the copied log has a wrong length"));
-            }
-            let Some((frame, behind)) = behind.split_at_checked(len) else { break };
-            each(frame)?;
-            rest = behind;
-        }
-        let done = self.0.len() - rest.len();
-        self.0.drain(..done);
-        Ok(())
-    }
-}
-
-/// The directory in which the new keyring waits.
-struct Waiting<'a> {
-    vfs: &'a Arc<dyn Vfs>,
-    dir: &'a Path,
-    path: PathBuf,
-    is_published: bool,
-}
-
-impl<'a> Waiting<'a> {
-    fn enter(
-        vfs: &'a Arc<dyn Vfs>,
-        dir: &'a Path,
-        note: &[u8],
-        manifest: &Manifest,
-    ) -> Result<Self> {
-        let path = dir.join(RESTORE_DIR);
-        let mut waiting = Self { vfs, dir, path, is_published: false };
-        let fail = |e| Error::io("the directory cannot be used", e).with_path(dir);
-        let noted = waiting.storage().load_beside(FROM)?;
-        let is_there = |path: &Path| vfs.open(path, Links::Follow).is_ok();
-        let has_keyring = is_there(&dir.join(KEYRING_FILE));
-        match noted {
-            Some(noted) if noted != note => {
-                let what = "an unfinished restore of another backup is in the directory";
-                return Err(Error::new(ErrorKind::IdentityMismatch, what).with_path(dir));
-            }
-            Some(_) => {
-                waiting.is_published = has_keyring && !is_there(&waiting.path.join(KEYRING_FILE));
-                if has_keyring && !waiting.is_published {
-                    return Err(exists(dir));
-                }
-            }
-            None if has_keyring => return Err(exists(dir)),
-            None => {
-                let found = Listing::read(&**vfs, dir)?;
-                let found = found.files.keys().chain(found.directories.keys());
-                // Every new ext file system has that one.
-                let mut found = found.filter(|path| *path != Path::new("lost+found"));
-                if let Some(found) = found.next() {
-                    return Err(not_empty(&dir.join(found)));
-                }
-                vfs.create_dir(&waiting.path, 0o700).map_err(fail)?;
-                vfs.sync_dir(dir).map_err(fail)?;
-                waiting.storage().put_beside(FROM, note)?;
-            }
-        }
-        if !waiting.is_published {
-            waiting.check_strangers(manifest)?;
-        }
-        Ok(waiting)
-    }
-
-    /// Refuses what the restore did not put there.
-    fn check_strangers(&self, manifest: &Manifest) -> Result<()> {
-        let found = Listing::read(&**self.vfs, self.dir)?;
-        for path in found.files.keys() {
-            let bytes = path.as_os_str().as_bytes();
-            let find = |file: &Entry| file.path.as_slice().cmp(bytes);
-            if manifest.files.binary_search_by(find).is_err() {
-                return Err(not_empty(&self.dir.join(path)));
-            }
-        }
-        Ok(())
-    }
-
-    fn storage(&self) -> DirectoryStorage {
-        DirectoryStorage::with_vfs(&self.path, self.vfs.clone())
-    }
-
-    /// Makes the directory a store.
-    fn publish(&self) -> Result<()> {
-        let to = self.dir.join(KEYRING_FILE);
-        let moved = self.vfs.rename(&self.path.join(KEYRING_FILE), &to, Rename::Replace);
-        moved
-            .and_then(|()| self.vfs.sync_dir(self.dir))
-            .map_err(|e| Error::io("the keyring cannot be put in place", e).with_path(&to))
-    }
-
-    fn clear(&self) -> Result<()> {
-        let fail = |e| Error::io("what is left cannot be removed", e).with_path(&self.path);
-        // The note last: without it the rest would belong to nobody.
-        let mut entries = self.vfs.list(&self.path).map_err(fail)?;
-        entries.sort_by_key(|entry| entry.path.ends_with(format!("{KEYRING_FILE}.{FROM}")));
-        for entry in entries {
-            self.vfs.remove(&entry.path).map_err(fail)?;
-        }
-        self.vfs.remove(&self.path).map_err(fail)?;
-        self.vfs.sync_dir(self.dir).map_err(fail)
-    }
-}
-
-fn exists(dir: &Path) -> Error {
-    Error::new(ErrorKind::KeyringExists, "expected an empty directory, found a store")
-        .with_path(dir)
-}
-
-fn not_empty(path: &Path) -> Error {
-    let kind = ErrorKind::Io(io::ErrorKind::DirectoryNotEmpty);
-    Error::new(kind, "expected an empty directory, found something in it").with_path(path)
 }

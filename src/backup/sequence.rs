@@ -90,10 +90,11 @@ fn name(number: u64) -> String {
     format!("{NAME}{number:06}")
 }
 
-/// The number of a manifest's name.
+/// The number of a manifest's name. Every other name is a stranger's, 0 and one with too
+/// many or too few digits among them.
 fn number(name_: &str) -> Option<u64> {
     let number = name_.strip_prefix(NAME)?.parse().ok()?;
-    (name(number) == name_).then_some(number)
+    (number > 0 && name(number) == name_).then_some(number)
 }
 
 fn hash(plaintext: &[u8]) -> [u8; 32] {

@@ -1,31 +1,35 @@
 //! The files of a store at one moment, kept by hard links while they are copied.
 //!
-//! Files are linked and looked at until nothing came, went or moved meanwhile, so all of
-//! them were there at one moment. Lengths are taken at the end of it: of manifests first,
-//! then of logs, then of all else, so that what a manifest names is as long as it has to
-//! be. A file that grows later is copied up to the length it had.
+//! Files are linked and looked at until nothing went or moved meanwhile, so all of them
+//! were there at one moment. Lengths are taken in between: of manifests first, then of logs,
+//! then of all else, so that what a manifest names is as long as it has to be. Of what came
+//! meanwhile, files that name no others are taken along, since a manifest may name them;
+//! for the others it begins anew. A file that grows later is copied up to the length it
+//! had.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::lack::{LackEntry, LackReason};
 use super::staging::{self, Staging};
 use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{FileKind, Header};
 use crate::ids::StoreId;
-use crate::names::is_temporary;
+use crate::names::{NameKind, is_temporary, kind_of};
 use crate::scan;
 use crate::store::Store;
-use crate::vfs::{EntryKind, FileStat, Links, ReadFile, Vfs};
+use crate::vfs::{DirEntry, EntryKind, FileStat, Links, ReadFile, Vfs};
 use crate::walk::{Met, nested, walk};
 
 /// Times that the files are linked before a store that never holds still is given up.
 const ATTEMPTS_MAX: usize = 100;
 
 /// The files of a store at one moment. While it lives, hard links in a directory
-/// `KEYRING.staging.*` of the store keep what the engine removes; it takes them away when
+/// `KEYRING.staging.*` of the store, and in one of each file system that is mounted inside
+/// of it, keep what the engine removes; it takes them away when
 /// it is dropped, and those that a killed process left when the next one is taken.
 ///
 /// An engine whose files have to be consistent in a stronger sense than "every name and
@@ -39,6 +43,7 @@ pub struct Snapshot {
     pub(super) directories: Vec<(PathBuf, u32)>,
     /// By path.
     pub(super) files: Vec<SnapFile>,
+    pub(super) lacks: Vec<LackEntry>,
     others: u64,
     _staging: Staging,
 }
@@ -60,85 +65,108 @@ pub(super) struct SnapFile {
 struct Linked {
     link: PathBuf,
     inode: u64,
+    /// When its header was read.
+    len: u64,
     what: Contents,
 }
 
 impl Snapshot {
     /// Links the files below `root`, the store's directory.
     ///
-    /// Renames, links and removals through the store wait meanwhile.
+    /// Most of it is done beside the engine; for the last difference what it creates,
+    /// renames, links and removes through the store waits.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io), with `ResourceBusy` for a store whose files never stay for
-    /// as long as it takes to link them; [`InvalidArgument`](ErrorKind::InvalidArgument)
+    /// as long as it takes to look at them; [`InvalidArgument`](ErrorKind::InvalidArgument)
     /// if another store or a backup lies inside.
     pub fn take(store: &Store, root: impl AsRef<Path>) -> Result<Self> {
         let fs = store.files();
         let (vfs, root) = (fs.vfs(), root.as_ref());
-        staging::sweep(&**vfs, root)?;
+        let first = Listing::read(&**vfs, root)?;
+        for left in &first.stagings {
+            staging::sweep(vfs, left)?;
+        }
         let staging = Staging::create(vfs.clone(), root)?;
-        let mut linked: HashMap<PathBuf, Linked> = HashMap::new();
+        let mut taking = Taking { vfs: &**vfs, root, staging, linked: HashMap::new() };
+        taking.link(&first)?;
         for _ in 0..ATTEMPTS_MAX {
+            taking.link(&Listing::read(&**vfs, root)?)?;
             let alone = fs.places().moves().alone();
             let taken_ns = fs.keyring().now_ns();
-            let before = Listing::read(&**vfs, root)?;
-            if !link_all(&**vfs, root, &staging, &before, &mut linked)? {
-                continue;
-            }
-            let Some(lengths) = lengths(&**vfs, &mut linked, &before)? else { continue };
-            let after = Listing::read(&**vfs, root)?;
+            let settled = taking.settle()?;
             drop(alone);
-            if before.same(&after) {
-                let files = before.files.into_keys().zip(lengths);
-                let files = files.map(|(path, stat)| SnapFile::new(path, stat, &mut linked));
-                return Ok(Self {
-                    store_id: fs.keyring().store_id(),
-                    generation: fs.keyring().anchor().generation,
-                    taken_ns,
-                    files: files.collect(),
-                    directories: before.directories.into_iter().collect(),
-                    others: before.others,
-                    _staging: staging,
-                });
-            }
+            let Some((listing, stats)) = settled else { continue };
+            let Taking { staging, mut linked, .. } = taking;
+            let files =
+                stats.into_iter().map(|(path, stat)| SnapFile::new(path, stat, &mut linked));
+            let links = listing.links.iter().map(|link| LackEntry::new(link, LackReason::Link));
+            return Ok(Self {
+                store_id: fs.keyring().store_id(),
+                generation: fs.keyring().anchor().generation,
+                taken_ns,
+                files: files.collect(),
+                directories: listing.directories.into_iter().collect(),
+                lacks: links.chain(elsewhere(store, root)?).collect(),
+                others: listing.others,
+                _staging: staging,
+            });
         }
-        let what = "the store's files never stayed while they were linked";
+        let what = "the store's files never stayed while they were looked at";
         Err(Error::new(ErrorKind::Io(io::ErrorKind::ResourceBusy), what).with_path(root))
     }
 
-    /// Symbolic links, sockets and the like, which no backup holds.
+    /// Sockets, devices and the like, which no backup holds.
     pub fn others(&self) -> u64 {
         self.others
     }
+}
+
+/// The store's directories that are not below the one that is backed up.
+fn elsewhere(store: &Store, root: &Path) -> Result<Vec<LackEntry>> {
+    let canonical = store.files().vfs().canonical(root);
+    let root = canonical.map_err(|e| Error::io("the directory is lost", e).with_path(root))?;
+    let all = store.directories().list();
+    let others = all.iter().filter(|dir| !dir.starts_with(&root));
+    Ok(others.map(|dir| LackEntry::new(dir, LackReason::Elsewhere)).collect())
 }
 
 impl SnapFile {
     fn new(path: PathBuf, stat: FileStat, linked: &mut HashMap<PathBuf, Linked>) -> Self {
         // OK because every file of the listing was linked.
         let Linked { link, what, .. } = linked.remove(&path).expect("a linked file");
-        let empty = matches!(what, Contents::Empty | Contents::Torn);
+        let empty = is_unreadable(&what);
         let header = if let Contents::Encrypted(header) = what { Some(header) } else { None };
         Self { path, link, stat, header, empty }
     }
 }
 
-/// What lies below a directory.
+/// Contents lies below a directory.
+#[derive(Default)]
 pub(super) struct Listing {
     /// Relative paths.
     pub(super) files: BTreeMap<PathBuf, FileStat>,
     /// With their modes.
     pub(super) directories: BTreeMap<PathBuf, u32>,
-    others: u64,
+    /// Symbolic links.
+    pub(super) links: Vec<PathBuf>,
+    pub(super) others: u64,
+    /// Directories of links, with their whole paths.
+    stagings: Vec<PathBuf>,
 }
 
 impl Listing {
     pub(super) fn read(vfs: &dyn Vfs, root: &Path) -> Result<Self> {
-        let mut listing = Self { files: BTreeMap::new(), directories: BTreeMap::new(), others: 0 };
-        walk(vfs, root, &mut |met, entry| listing.add(vfs, root, met, &entry.path))?;
+        let mut listing = Self::default();
+        walk(vfs, root, &mut |met, entry| listing.add(vfs, root, met, entry))?;
         Ok(listing)
     }
 
-    fn add(&mut self, vfs: &dyn Vfs, root: &Path, met: Met, path: &Path) -> Result<()> {
+    fn add(&mut self, vfs: &dyn Vfs, root: &Path, met: Met, entry: &DirEntry) -> Result<()> {
+        let path = &entry.path;
+        // OK because a walk names what is below its root.
+        let below = || path.strip_prefix(root).expect("a path below the root").to_owned();
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         let stat = match met {
             Met::File | Met::Directory => match vfs.stat(path) {
                 Ok(stat) => stat,
@@ -150,64 +178,155 @@ impl Listing {
                 }
             },
             Met::NestedStore => return Err(nested(path)),
-            Met::Link | Met::Other => {
+            Met::Link => {
+                self.links.push(below());
+                return Ok(());
+            }
+            Met::Other => {
                 self.others += 1;
                 return Ok(());
             }
-            Met::Own => return Ok(()),
+            Met::Own => {
+                if entry.kind == EntryKind::Directory && kind_of(name) == Some(NameKind::Staging) {
+                    self.stagings.push(path.clone());
+                }
+                return Ok(());
+            }
         };
-        if path.file_name().is_some_and(|name| is_temporary(name.as_encoded_bytes())) {
+        if is_temporary(name) {
             return Ok(());
         }
-        // OK because a walk names what is below its root.
-        let below = path.strip_prefix(root).expect("a path below the root").to_owned();
         match stat.kind {
-            EntryKind::File => drop(self.files.insert(below, stat)),
-            EntryKind::Directory => drop(self.directories.insert(below, stat.mode)),
-            _ => self.others += 1,
+            EntryKind::File => drop(self.files.insert(below(), stat)),
+            EntryKind::Directory => drop(self.directories.insert(below(), stat.mode)),
+            EntryKind::Link => self.links.push(below()),
+            EntryKind::Other => self.others += 1,
         }
         Ok(())
     }
 
-    fn same(&self, other: &Self) -> bool {
-        let inode = |(path, stat): (_, &FileStat)| (path, stat.inode);
-        self.files.len() == other.files.len()
-            && self.files.iter().map(inode).eq(other.files.iter().map(inode))
-            && self.directories.keys().eq(other.directories.keys())
+    /// Whether all that `before` holds is still there: the same files in the same places.
+    fn holds(&self, before: &Self) -> bool {
+        let is_there = |(path, stat): (&PathBuf, &FileStat)| {
+            self.files.get(path).is_some_and(|now| now.inode == stat.inode)
+        };
+        before.files.iter().all(is_there)
+            && before.directories.keys().all(|dir| self.directories.contains_key(dir))
     }
 }
 
-/// Links all files that are not linked yet, and reads their headers. False if one is gone.
-fn link_all(
-    vfs: &dyn Vfs,
-    root: &Path,
-    staging: &Staging,
-    listing: &Listing,
-    linked: &mut HashMap<PathBuf, Linked>,
-) -> Result<bool> {
-    linked.retain(|path, link| {
-        let kept = listing.files.get(path).is_some_and(|stat| stat.inode == link.inode);
-        if !kept {
-            // What stays goes with the whole.
-            drop(vfs.remove(&link.link));
+/// A snapshot being taken.
+struct Taking<'a> {
+    vfs: &'a dyn Vfs,
+    root: &'a Path,
+    staging: Staging,
+    linked: HashMap<PathBuf, Linked>,
+}
+
+impl Taking<'_> {
+    /// All files and their lengths, as they were at one moment. `None` if something went
+    /// away or moved meanwhile, or if what came may name what came after it: files that
+    /// name no others are taken along instead.
+    fn settle(&mut self) -> Result<Option<(Listing, BTreeMap<PathBuf, FileStat>)>> {
+        let before = Listing::read(self.vfs, self.root)?;
+        if !self.link(&before)? {
+            return Ok(None);
         }
-        kept
-    });
-    for (path, stat) in &listing.files {
-        if linked.contains_key(path) {
-            continue;
+        let mut stats = BTreeMap::new();
+        if !self.lengths(before.files.keys(), &mut stats)? {
+            return Ok(None);
         }
-        let from = root.join(path);
-        let Some(link) = staging.link(&from)? else { return Ok(false) };
-        let (now, what) = look(vfs, &link, &from)?;
-        if now.inode != stat.inode {
-            // Another file took the name.
-            drop(vfs.remove(&link));
-            return Ok(false);
+        // All that the files name, as long as they were just now, is in this one.
+        let after = Listing::read(self.vfs, self.root)?;
+        if !after.holds(&before) || !self.link(&after)? {
+            return Ok(None);
         }
-        linked.insert(path.clone(), Linked { link, inode: now.inode, what });
+        let added: Vec<&PathBuf> =
+            after.files.keys().filter(|path| !before.files.contains_key(*path)).collect();
+        if added.iter().any(|path| self.may_name_others(path))
+            || !self.lengths(added.into_iter(), &mut stats)?
+        {
+            return Ok(None);
+        }
+        Ok(Some((after, stats)))
     }
-    Ok(true)
+
+    /// Links all files that are not linked yet, and reads their headers. False if one is
+    /// gone.
+    fn link(&mut self, listing: &Listing) -> Result<bool> {
+        let vfs = self.vfs;
+        self.linked.retain(|path, link| {
+            let kept = listing.files.get(path).is_some_and(|stat| stat.inode == link.inode);
+            if !kept {
+                // Contents stays goes with the whole.
+                drop(vfs.remove(&link.link));
+            }
+            kept
+        });
+        for (path, stat) in &listing.files {
+            if self.linked.contains_key(path) {
+                continue;
+            }
+            let from = self.root.join(path);
+            let Some(link) = self.staging.link(&from)? else { return Ok(false) };
+            let (now, what) = look(vfs, &link, &from)?;
+            if now.inode != stat.inode {
+                // Another file took the name.
+                drop(vfs.remove(&link));
+                return Ok(false);
+            }
+            let linked = Linked { link, inode: now.inode, len: now.len, what };
+            self.linked.insert(path.clone(), linked);
+        }
+        Ok(true)
+    }
+
+    /// Adds the attributes that these files have now. False if one of which nothing was
+    /// readable has grown, and has to be looked at again.
+    fn lengths<'p>(
+        &mut self,
+        paths: impl Iterator<Item = &'p PathBuf>,
+        to: &mut BTreeMap<PathBuf, FileStat>,
+    ) -> Result<bool> {
+        let mut order: Vec<(u8, &PathBuf)> = paths.map(|path| (self.rank(path), path)).collect();
+        order.sort_unstable();
+        for (_, path) in order {
+            let Some(found) = self.linked.get(path.as_path()) else { return Ok(false) };
+            let stat = self.vfs.stat(&found.link).map_err(|e| {
+                Error::io("the file's attributes are unknown", e).with_path(&found.link)
+            })?;
+            if is_unreadable(&found.what) && stat.len != found.len {
+                let gone = self.linked.remove(path.as_path());
+                drop(gone.map(|gone| self.vfs.remove(&gone.link)));
+                return Ok(false);
+            }
+            to.insert(path.clone(), stat);
+        }
+        Ok(true)
+    }
+
+    /// In which order lengths are taken: first those of files that name others.
+    fn rank(&self, path: &Path) -> u8 {
+        match self.linked.get(path).map(|link| &link.what) {
+            Some(Contents::Encrypted(header)) => match header.kind {
+                FileKind::Manifest => 0,
+                FileKind::Log => 1,
+                _ => 2,
+            },
+            // Nobody knows what a plaintext file is for.
+            _ => 0,
+        }
+    }
+
+    fn may_name_others(&self, path: &Path) -> bool {
+        let readable = self.linked.get(path).is_some_and(|link| !is_unreadable(&link.what));
+        readable && self.rank(path) < 2
+    }
+}
+
+/// Whether nothing could be read in a file so far.
+fn is_unreadable(what: &Contents) -> bool {
+    matches!(what, Contents::Empty | Contents::Torn)
 }
 
 fn look(vfs: &dyn Vfs, link: &Path, from: &Path) -> Result<(FileStat, Contents)> {
@@ -222,44 +341,6 @@ fn look(vfs: &dyn Vfs, link: &Path, from: &Path) -> Result<(FileStat, Contents)>
             Err(Error::new(kind, "the link of a file that is backed up is gone").with_path(link))
         }
     }
-}
-
-/// The attributes of all files now, in the order of the listing. `None` if one has got its
-/// header meanwhile and has to be looked at again.
-fn lengths(
-    vfs: &dyn Vfs,
-    linked: &mut HashMap<PathBuf, Linked>,
-    listing: &Listing,
-) -> Result<Option<Vec<FileStat>>> {
-    let rank = |path: &Path| match linked.get(path).map(|link| &link.what) {
-        Some(Contents::Encrypted(header)) => match header.kind {
-            FileKind::Manifest => 0,
-            FileKind::Log => 1,
-            _ => 2,
-        },
-        // Nobody knows what a plaintext file is for.
-        _ => 0,
-    };
-    let paths: Vec<&PathBuf> = listing.files.keys().collect();
-    let mut order: Vec<(u8, usize)> =
-        paths.iter().enumerate().map(|(index, path)| (rank(path), index)).collect();
-    order.sort_unstable();
-    let mut stats = vec![FileStat::default(); paths.len()];
-    for (_, index) in order {
-        let Some(found) = linked.get(paths[index].as_path()) else { return Ok(None) };
-        let stat = vfs.stat(&found.link).map_err(|e| {
-            Error::io("the file's attributes are unknown", e).with_path(&found.link)
-        })?;
-        if matches!(found.what, Contents::Empty | Contents::Torn)
-            && stat.len >= crate::HEADER_LEN as u64
-        {
-            let gone = linked.remove(paths[index].as_path());
-            drop(gone.map(|gone| vfs.remove(&gone.link)));
-            return Ok(None);
-        }
-        stats[index] = stat;
-    }
-    Ok(Some(stats))
 }
 
 /// A file up to the length it had.
@@ -289,7 +370,7 @@ impl ReadFile for Capped {
 
 /// Opens the file of a snapshot.
 pub(super) fn open_capped(vfs: &Arc<dyn Vfs>, file: &SnapFile) -> Result<Box<dyn ReadFile>> {
-    let opened = vfs.open(&file.link, Links::Follow);
+    let opened = vfs.open(&file.link, Links::Refuse);
     let opened = opened.map_err(|e| Error::io("the file cannot be opened", e))?;
     Ok(Box::new(Capped { file: opened, len: file.stat.len }))
 }

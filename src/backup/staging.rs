@@ -1,99 +1,163 @@
-//! The directory of hard links that keeps a snapshot's files.
+//! The directories of hard links that keep a snapshot's files: one on each device, since no
+//! link leads to another.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::own::OwnDir;
 use crate::error::{Error, Result};
 use crate::names::{LOCK_FILE, STAGING_PREFIX};
 use crate::vfs::{EntryKind, Vfs};
 
 pub(super) struct Staging {
     vfs: Arc<dyn Vfs>,
-    dir: PathBuf,
-    next: AtomicU64,
-    lock: Option<Box<dyn Send + Sync>>,
+    root: PathBuf,
+    places: Vec<Place>,
+    next: u64,
 }
 
 impl std::fmt::Debug for Staging {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Staging").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Staging").field("root", &self.root).finish_non_exhaustive()
     }
 }
 
 impl Staging {
     pub(super) fn create(vfs: Arc<dyn Vfs>, root: &Path) -> Result<Self> {
-        let mut random = [0; 8];
-        crate::random::fill(&mut random)?;
-        let dir = root.join(format!("{STAGING_PREFIX}{}", crate::hex::encode(&random)));
-        let fail = |e| Error::io("the directory of links cannot be created", e).with_path(&dir);
-        vfs.create_dir(&dir, 0o700).map_err(fail)?;
-        let lock = Some(vfs.lock(&dir.join(LOCK_FILE)).map_err(fail)?);
-        Ok(Self { vfs, dir, next: AtomicU64::new(0), lock })
+        let places = vec![Place::create(&vfs, root)?];
+        Ok(Self { vfs, root: root.into(), places, next: 0 })
     }
 
     /// Links a file; `None` if it is gone.
-    pub(super) fn link(&self, from: &Path) -> Result<Option<PathBuf>> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let link = self.dir.join(number.to_string());
-        match self.vfs.hard_link(from, &link) {
-            Ok(()) => Ok(Some(link)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => {
-                Err(Error::io("the file cannot be linked, to keep it", error).with_path(from))
+    pub(super) fn link(&mut self, from: &Path) -> Result<Option<PathBuf>> {
+        let name = self.next.to_string();
+        self.next += 1;
+        for place in &self.places {
+            match place.link(&self.vfs, from, &name) {
+                Linking::OtherDevice(_) => {}
+                Linking::Done(linked) => return linked,
             }
         }
+        self.link_elsewhere(from, &name)
+    }
+
+    /// Links a file of a device that was not met before, in its uppermost directory below
+    /// the root.
+    fn link_elsewhere(&mut self, from: &Path, name: &str) -> Result<Option<PathBuf>> {
+        let mut dirs: Vec<&Path> =
+            from.ancestors().skip(1).take_while(|dir| *dir != self.root).collect();
+        dirs.reverse();
+        let mut last = io::Error::from(io::ErrorKind::CrossesDevices);
+        for dir in dirs {
+            let place = match Place::create(&self.vfs, dir) {
+                Ok(place) => place,
+                // Removed meanwhile.
+                Err(_) if self.vfs.stat(from).is_err_and(|e| is_missing(&e)) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            match place.link(&self.vfs, from, name) {
+                Linking::OtherDevice(error) => last = error,
+                Linking::Done(linked) => {
+                    self.places.push(place);
+                    return linked;
+                }
+            }
+        }
+        Err(cannot_link(from, last))
     }
 }
 
-impl Drop for Staging {
+fn cannot_link(from: &Path, source: io::Error) -> Error {
+    Error::io("the file cannot be linked, to keep it", source).with_path(from)
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// What became of a link.
+enum Linking {
+    OtherDevice(io::Error),
+    Done(Result<Option<PathBuf>>),
+}
+
+/// One directory of links, locked for as long as it is in use.
+struct Place {
+    dir: OwnDir,
+    vfs: Arc<dyn Vfs>,
+    lock: Option<Box<dyn Send + Sync>>,
+}
+
+impl Place {
+    fn create(vfs: &Arc<dyn Vfs>, within: &Path) -> Result<Self> {
+        let mut random = [0; 8];
+        crate::random::fill(&mut random)?;
+        let path = within.join(format!("{STAGING_PREFIX}{}", crate::hex::encode(&random)));
+        let dir = OwnDir::create(vfs, path)?;
+        let lock = vfs.lock(&dir.path().join(LOCK_FILE)).map_err(|e| {
+            Error::io("the directory of links cannot be locked", e).with_path(dir.path())
+        })?;
+        Ok(Self { dir, vfs: vfs.clone(), lock: Some(lock) })
+    }
+
+    fn link(&self, vfs: &Arc<dyn Vfs>, from: &Path, name: &str) -> Linking {
+        let link = self.dir.path().join(name);
+        Linking::Done(match vfs.hard_link(from, &link) {
+            Ok(()) => Ok(Some(link)),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                return Linking::OtherDevice(error);
+            }
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(cannot_link(from, error)),
+        })
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
         // What stays is taken away by the next snapshot.
         drop(clear(&*self.vfs, &self.dir, self.lock.take()));
     }
 }
 
-/// Removes what killed processes left.
-pub(super) fn sweep(vfs: &dyn Vfs, root: &Path) -> Result<()> {
-    let fail = |e| Error::io("the directory cannot be listed", e).with_path(root);
-    for entry in vfs.list(root).map_err(fail)? {
-        let named = entry.path.file_name().and_then(|name| name.to_str());
-        if entry.kind != EntryKind::Directory
-            || !named.is_some_and(|name| name.starts_with(STAGING_PREFIX))
-        {
-            continue;
+/// Removes what a killed process left in one of the directories that a walk met.
+pub(super) fn sweep(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<()> {
+    let fail = |e| Error::io("the links of a killed backup cannot be removed", e).with_path(path);
+    let dir = match OwnDir::find(vfs, path.into()) {
+        Ok(Some(dir)) => dir,
+        Ok(None) => return Ok(()),
+        // Not ours.
+        Err(error) if error.kind() == crate::ErrorKind::Io(io::ErrorKind::PermissionDenied) => {
+            return Ok(());
         }
-        let lock = match vfs.lock(&entry.path.join(LOCK_FILE)) {
-            Ok(lock) => lock,
-            // Its process lives; or it is being removed.
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotFound) =>
-            {
-                continue;
-            }
-            Err(error) => {
-                let what = "the links of a killed backup cannot be removed";
-                return Err(Error::io(what, error).with_path(&entry.path));
-            }
-        };
-        clear(vfs, &entry.path, Some(lock))?;
-    }
-    Ok(())
+        Err(error) => return Err(error),
+    };
+    let lock = match vfs.lock(&path.join(LOCK_FILE)) {
+        Ok(lock) => lock,
+        // Its process lives; or it is being removed.
+        Err(error) if is_missing(&error) || error.kind() == io::ErrorKind::WouldBlock => {
+            return Ok(());
+        }
+        Err(error) => return Err(fail(error)),
+    };
+    clear(&**vfs, &dir, Some(lock))
 }
 
-fn clear(vfs: &dyn Vfs, dir: &Path, lock: Option<Box<dyn Send + Sync>>) -> Result<()> {
-    let fail = |e: io::Error| Error::io("a link cannot be removed", e).with_path(dir);
-    for entry in vfs.list(dir).map_err(fail)? {
-        if entry.path.file_name().is_some_and(|name| name != LOCK_FILE) {
-            vfs.remove(&entry.path).map_err(fail)?;
+fn clear(vfs: &dyn Vfs, dir: &OwnDir, lock: Option<Box<dyn Send + Sync>>) -> Result<()> {
+    let fail = |e: io::Error| Error::io("a link cannot be removed", e).with_path(dir.path());
+    for entry in dir.list()? {
+        let Some(name) = entry.path.file_name() else { continue };
+        // What else is there is not ours, and stays.
+        if entry.kind == EntryKind::File && name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            dir.remove(name).map_err(fail)?;
         }
     }
     // The lock last, so that nobody else clears beside us.
-    vfs.remove(&dir.join(LOCK_FILE)).map_err(fail)?;
+    dir.remove(LOCK_FILE.as_ref()).map_err(fail)?;
     drop(lock);
-    match vfs.remove(dir) {
-        // Another process looked for its lock, and made one.
+    match vfs.remove(dir.path()) {
+        // Another process looked for its lock, and made one; or something else is in it.
         Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(fail(error)),
         _ => Ok(()),
     }

@@ -108,6 +108,10 @@ impl<T: BackupTarget + ?Sized> BackupTarget for Box<T> {
 /// A file on its way to a target. Dropped before its end it leaves nothing behind that
 /// is listed, but in the folder `tmp`.
 pub trait PutFile: Send {
+    /// Tells before the first append about how many bytes will come. A hint: there may be
+    /// more or fewer.
+    fn will_append(&mut self, _len: u64) {}
+
     /// Appends all of `bytes`.
     ///
     /// # Errors
@@ -147,6 +151,15 @@ impl DirectoryTarget {
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
+
+    /// What no backup names is removed from a folder, so it must not be somewhere else.
+    fn check_folder(&self, folder: &Path) -> Result<()> {
+        match self.vfs.stat(folder) {
+            Ok(stat) => super::own::check_kind(folder, stat.kind),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(fail("the directory cannot be used", folder)(error)),
+        }
+    }
 }
 
 /// Whether an entry is the chain's keyring's.
@@ -169,6 +182,7 @@ impl BackupTarget for DirectoryTarget {
             let folder = self.path(folder);
             let made = self.vfs.create_dir(&folder, 0o777);
             made.map_err(fail("the directory cannot be created", &folder))?;
+            self.check_folder(&folder)?;
         }
         let mut random = [0; 16];
         crate::random::fill(&mut random)?;
@@ -190,6 +204,9 @@ impl BackupTarget for DirectoryTarget {
 
     fn list(&self, folder: &str) -> Result<Vec<(String, u64)>> {
         let dir = self.path(folder);
+        if !folder.is_empty() {
+            self.check_folder(&dir)?;
+        }
         let entries = match self.vfs.list(&dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_empty() => {

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::format::KEYRING_LEN_MAX;
 use super::storage::{FilesBeside, KEPT_IMAGES, KeyringStorage, Location, StoredImage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::names::{KEYRING_FILE, LOCK_FILE, NEW_FILE, NameKind, kind_of};
+use crate::names::{KEYRING_FILE, LOCK_FILE, NEW_FILE, NameKind, RESTORE_DIR, kind_of};
 use crate::vfs::{EntryKind, Links, OsVfs, Rename, Vfs, adopt_owner, keep_access};
 
 /// Behind the name of an older image that is being copied.
@@ -95,6 +95,19 @@ impl DirectoryStorage {
             .collect();
         generations.sort_unstable();
         Ok(generations)
+    }
+
+    /// A restore that is not finished would find its place taken.
+    fn check_no_restore(&self) -> Result<()> {
+        let path = self.path(RESTORE_DIR);
+        match self.vfs.stat(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io("the directory cannot be used", error).with_path(&path)),
+            Ok(_) => {
+                let what = "an unfinished restore is here: finish it, or remove it";
+                Err(Error::new(ErrorKind::KeyringExists, what).with_path(&path))
+            }
+        }
     }
 
     /// Makes durable what the directory says now.
@@ -221,6 +234,9 @@ impl KeyringStorage for DirectoryStorage {
             self.settle()?;
             let what = "the keyring is not the one that was read";
             return Err(Error::new(ErrorKind::KeyringConflict, what).with_path(&current));
+        }
+        if previous.is_none() {
+            self.check_no_restore()?;
         }
         self.prepare_mirror(bytes)?;
         if let Err(source) = self.write_new(&new, bytes) {

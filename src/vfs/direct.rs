@@ -1,5 +1,6 @@
 //! Files past the page cache (`O_DIRECT`), for engines that have a cache of their own.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -73,6 +74,10 @@ impl Vfs for DirectVfs {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         OsVfs.remove(path)
+    }
+
+    fn remove_in(&self, dir: &Path, expected: &FileStat, name: &OsStr) -> io::Result<()> {
+        OsVfs.remove_in(dir, expected, name)
     }
 
     fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {

@@ -1,11 +1,12 @@
 //! The operating system's files, through the page cache.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::{Attributes, DirEntry, FileStat, Links, ReadFile, Rename, Vfs, WriteFile};
 use crate::process::Process;
@@ -70,6 +71,16 @@ impl Vfs for OsVfs {
             }
             other => other,
         }
+    }
+
+    fn remove_in(&self, dir: &Path, expected: &FileStat, name: &OsStr) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = File::from(rustix::fs::open(dir, flags, Mode::empty())?);
+        let found = dir.metadata()?;
+        if (found.dev(), found.ino()) != (expected.device, expected.inode) {
+            return Err(io::Error::other("another directory took its place"));
+        }
+        Ok(rustix::fs::unlinkat(&dir, name, AtFlags::empty())?)
     }
 
     fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {

@@ -23,6 +23,8 @@ const BUSY: u8 = 9;
 const NOT_ENCRYPTED: u8 = 10;
 const IO: u8 = 11;
 const UNSUPPORTED: u8 = 12;
+/// Exit code of what was done, but not wholly.
+pub(crate) const INCOMPLETE: u8 = 13;
 
 pub(crate) const EXIT_CODES_HELP: &str = "\
 Exit codes:
@@ -31,9 +33,10 @@ Exit codes:
   2   wrong usage or configuration           10   not an encrypted file
   3   the key service refuses the key        11   file system or object store failed
   4   the key service gave no answer         12   written by a newer version
-  5   wrong key, or somebody changed data   129   ended by SIGHUP
-  6   file or keyring is damaged            130   ended by Ctrl-C (SIGINT)
-  7   no such keyring, file or data key     141   whoever read the output closed it
+  5   wrong key, or somebody changed data    13   made, but the backup lacks something
+  6   file or keyring is damaged            129   ended by SIGHUP
+  7   no such keyring, file or data key     130   ended by Ctrl-C (SIGINT)
+                                            141   whoever read the output closed it
                                             143   ended by SIGTERM
 ";
 

@@ -18,6 +18,8 @@ pub(crate) enum Failure {
     Error { error: Error, advice: Option<String> },
     /// Whoever read our output closed it: nobody is left to tell.
     PipeClosed,
+    /// It was done, but not all of it; the result says what is missing.
+    Incomplete,
     /// A step of the demonstration did not hold; the report says which.
     #[cfg(feature = "demo")]
     Unheld,
@@ -78,6 +80,7 @@ impl Failure {
         match self {
             Self::Error { error, .. } => Verdict::of(error.kind()).exit_code,
             Self::PipeClosed => PIPE_CLOSED,
+            Self::Incomplete => crate::advice::INCOMPLETE,
             #[cfg(feature = "demo")]
             Self::Unheld => crate::advice::FAILED,
         }

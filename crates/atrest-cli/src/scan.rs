@@ -30,6 +30,11 @@ impl Usage {
         self.files += 1;
         self.bytes += bytes;
     }
+
+    fn join(&mut self, other: Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+    }
 }
 
 /// A file that is neither readable under this store's keys nor plaintext.
@@ -104,6 +109,18 @@ pub(crate) fn refuse_foreign(found: &Scan, dir: &Path) -> Result<()> {
 }
 
 impl Scan {
+    /// Takes in what was found in another directory.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.encrypted.join(other.encrypted);
+        self.plaintext.join(other.plaintext);
+        self.empty.join(other.empty);
+        self.problem.join(other.problem);
+        for (key, usage) in other.by_key {
+            self.by_key.entry(key).or_default().join(usage);
+        }
+        self.problems.extend(other.problems);
+    }
+
     fn file(&mut self, path: &Path, keyring: Option<&Keyring>) {
         let (start, bytes) = match start_of(path) {
             Ok(read) => read,

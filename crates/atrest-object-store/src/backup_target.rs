@@ -23,12 +23,19 @@ use crate::keyring_storage::failed;
 const TIMEOUT: Duration = Duration::from_secs(300);
 /// Bytes of one part of an upload; a shorter file is put at once.
 const PART_LEN: usize = 8 << 20;
+/// Parts of one length: some stores want all but the last to be so, and all take 10,000.
+const PARTS: usize = 9_000;
+/// After so many more the parts of a file that nobody knew to be so long double.
+const PARTS_MORE: usize = 100;
+/// Bytes at both ends of an upload that tell it from another one.
+const ENDS_LEN: usize = 4096;
 /// Bytes that one request reads ahead: copies are read from front to back.
 const AHEAD_LEN: u64 = 4 << 20;
 
 /// A chain of backups below a prefix of an object store.
 ///
-/// Copies are uploaded by several threads, in parts of 8 MiB. The store **MUST** put an
+/// Copies are uploaded by several threads, in parts of 8 MiB, of more where a file would have
+/// too many. The store **MUST** put an
 /// object on condition, as for [`ObjectStoreKeyringStorage`]. There is no lock: of two
 /// backups made at once the second is refused, and copies that no backup names are used by
 /// the next one but never removed.
@@ -75,7 +82,17 @@ impl BackupTarget for ObjectStoreTarget {
 
     fn put(&self, name: &str) -> Result<Box<dyn PutFile>> {
         let (target, path) = (self.clone(), self.path(name));
-        Ok(Box::new(Put { target, path, buffer: Vec::new(), upload: None }))
+        let put = Put {
+            target,
+            path,
+            buffer: Vec::new(),
+            upload: None,
+            part_len: PART_LEN,
+            parts: 0,
+            sent_len: 0,
+            start: Bytes::new(),
+        };
+        Ok(Box::new(put))
     }
 
     fn open(&self, name: &str) -> Result<Box<dyn ReadFile>> {
@@ -128,12 +145,25 @@ struct Put {
     path: Path,
     buffer: Vec<u8>,
     upload: Option<Box<dyn MultipartUpload>>,
+    part_len: usize,
+    parts: usize,
+    sent_len: u64,
+    /// The first bytes of an upload in parts.
+    start: Bytes,
 }
 
 const CANNOT_WRITE: &str = "the object cannot be written";
 
+/// The length of the parts of a file of about so many bytes.
+fn part_len(file_len: u64) -> usize {
+    let step = PART_LEN as u64;
+    let len = file_len.div_ceil(PARTS as u64).div_ceil(step).max(1) * step;
+    usize::try_from(len).unwrap_or(PART_LEN)
+}
+
 impl Put {
-    fn send_part(&mut self) -> Result<()> {
+    /// Sends the first bytes of the buffer.
+    fn send_part(&mut self, len: usize) -> Result<()> {
         let (store, at) = (self.target.store.clone(), self.path.clone());
         let mut upload = match self.upload.take() {
             Some(upload) => upload,
@@ -142,34 +172,85 @@ impl Put {
                 settled(CANNOT_WRITE, &self.path, begun)?
             }
         };
-        let part = Bytes::from(std::mem::take(&mut self.buffer));
+        let rest = self.buffer.split_off(len);
+        let part = Bytes::from(std::mem::replace(&mut self.buffer, rest));
+        if self.parts == 0 {
+            self.start = Bytes::copy_from_slice(&part[..part.len().min(ENDS_LEN)]);
+        }
         let sent = upload.put_part(part.into());
         self.upload = Some(upload);
-        settled(CANNOT_WRITE, &self.path, self.target.bridge.run(sent))
+        settled(CANNOT_WRITE, &self.path, self.target.bridge.run(sent))?;
+        self.parts += 1;
+        self.sent_len += len as u64;
+        if self.parts >= PARTS && (self.parts - PARTS).is_multiple_of(PARTS_MORE) {
+            self.part_len = self.part_len.saturating_mul(2);
+        }
+        Ok(())
+    }
+
+    fn put_whole(&mut self) -> Result<()> {
+        let (store, at) = (self.target.store.clone(), self.path.clone());
+        let payload = Bytes::from(std::mem::take(&mut self.buffer));
+        let (data, options) = (payload.clone().into(), PutOptions::from(PutMode::Create));
+        let put = self.target.bridge.run(async move { store.put_opts(&at, data, options).await });
+        let put = settled(CANNOT_WRITE, &self.path, put);
+        put.map(drop).or_else(|error| self.unless_there(&[(0, payload)], error))
+    }
+
+    /// The answer to the last request may be lost, or be that to its repetition. What is
+    /// there is looked at: no two files of a backup begin with the same bytes, so the
+    /// right ones at both ends are those of this upload, which appears as a whole.
+    fn unless_there(&self, expected: &[(u64, Bytes)], error: Error) -> Result<()> {
+        let end = expected.iter().map(|(at, bytes)| at + bytes.len() as u64).max().unwrap_or(0);
+        let (store, at) = (self.target.store.clone(), self.path.clone());
+        let expected = expected.to_vec();
+        let same = self.target.bridge.run(async move {
+            if store.head(&at).await?.size != end {
+                return Ok::<_, StoreError>(false);
+            }
+            for (offset, bytes) in expected.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+                let range = offset..offset + bytes.len() as u64;
+                if store.get_range(&at, range).await? != bytes {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        });
+        match same {
+            Ok(Ok(true)) => Ok(()),
+            // The first error is the one to tell.
+            _ => Err(error),
+        }
     }
 }
 
 impl PutFile for Put {
+    fn will_append(&mut self, len: u64) {
+        if self.parts == 0 {
+            self.part_len = part_len(len);
+        }
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= PART_LEN { self.send_part() } else { Ok(()) }
+        while self.buffer.len() >= self.part_len {
+            self.send_part(self.part_len)?;
+        }
+        Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
-        let (store, at) = (self.target.store.clone(), self.path.clone());
         if self.upload.is_none() {
-            let payload = Bytes::from(std::mem::take(&mut self.buffer)).into();
-            let options = PutOptions::from(PutMode::Create);
-            let put =
-                self.target.bridge.run(async move { store.put_opts(&at, payload, options).await });
-            return settled(CANNOT_WRITE, &self.path, put).map(|_| ());
+            return self.put_whole();
         }
+        let end = self.buffer[self.buffer.len().saturating_sub(ENDS_LEN)..].to_vec();
         if !self.buffer.is_empty() {
-            self.send_part()?;
+            self.send_part(self.buffer.len())?;
         }
         // An upload in parts cannot be conditional everywhere. Copies have random names;
         // of two manifests of this size the second is caught here unless both are at this
         // very step.
+        let (store, at) = (self.target.store.clone(), self.path.clone());
         let head = self.target.bridge.run(async move { store.head(&at).await });
         match head {
             Ok(Err(StoreError::NotFound { .. })) => {}
@@ -181,7 +262,10 @@ impl PutFile for Put {
         }
         let Some(mut upload) = self.upload.take() else { return Ok(()) };
         let done = self.target.bridge.run(async move { upload.complete().await });
-        settled(CANNOT_WRITE, &self.path, done).map(|_| ())
+        let end = (self.sent_len - end.len() as u64, Bytes::from(end));
+        settled(CANNOT_WRITE, &self.path, done)
+            .map(drop)
+            .or_else(|error| self.unless_there(&[(0, self.start.clone()), end], error))
     }
 }
 

@@ -241,7 +241,15 @@ fn removal(vfs: &dyn Vfs, dir: &Path) {
     let full = kind(vfs.remove(&sub));
     assert_eq!(full, Some(io::ErrorKind::DirectoryNotEmpty));
     assert_eq!(read(vfs, &sub.join("f")), b"two");
-    vfs.remove(&sub.join("f")).expect("remove");
+    let (stat, other) = (stat_of(vfs, &sub), dir.join("other"));
+    vfs.create_dir(&other, 0o755).expect("create_dir");
+    write(vfs, &other.join("f"), b"two");
+    assert!(vfs.remove_in(&other, &stat, "f".as_ref()).is_err(), "another directory");
+    assert_eq!(read(vfs, &other.join("f")), b"two");
+    vfs.remove_in(&sub, &stat, "f".as_ref()).expect("remove_in");
+    assert_eq!(kind(vfs.remove_in(&sub, &stat, "f".as_ref())), Some(io::ErrorKind::NotFound));
+    vfs.remove(&other.join("f")).expect("remove");
+    vfs.remove(&other).expect("remove an empty directory");
     vfs.remove(&sub).expect("remove an empty directory");
     assert!(vfs.list(dir).expect("list").is_empty());
 }

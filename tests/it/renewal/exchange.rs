@@ -1,5 +1,6 @@
 //! Renames that somebody else comes between, who works past the library.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,9 @@ impl Vfs for Between {
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         OsVfs.remove(path)
+    }
+    fn remove_in(&self, dir: &Path, expected: &FileStat, name: &OsStr) -> io::Result<()> {
+        OsVfs.remove_in(dir, expected, name)
     }
     fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {
         OsVfs.create_dir(dir, mode)

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use atrest::backup::Chain;
+use atrest::backup::{Chain, Lack, LackReason};
 use atrest::kms::Kms;
 use clap::Subcommand;
 
 use crate::failure::Result;
 use crate::output::Out;
+use crate::paint::clean;
+use crate::units;
 
 mod bucket;
 mod list;
@@ -76,6 +78,28 @@ fn open_read_only(place: &Place, keys: Vec<Arc<dyn Kms>>) -> Result<Chain> {
 /// A path as JSON and people see it.
 fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// What a backup lacks, in words.
+fn lacking(lack: &Lack) -> String {
+    let path = clean(&shown(&lack.path));
+    let (kept, lost) = (units::bytes(lack.kept_bytes), units::bytes(lack.lost_bytes));
+    match lack.why {
+        LackReason::Unfinished => {
+            format!("{path} is not in the backup: it has no end, no reader would open it")
+        }
+        LackReason::Torn => {
+            format!("{path} is in the backup up to a frame that is not good: {kept}, not {lost}")
+        }
+        LackReason::Elsewhere => {
+            format!("{path}, a directory of the store elsewhere, is not in the backup")
+        }
+        LackReason::Link => format!("{path} is not in the backup: it is a symbolic link"),
+        LackReason::Emptied => {
+            format!("{path} is in the backup without a byte: the one before has {lost}")
+        }
+        _ => format!("{path} is not in the backup as it should be"),
+    }
 }
 
 #[derive(clap::Args)]

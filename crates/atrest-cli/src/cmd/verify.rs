@@ -56,6 +56,10 @@ impl Args {
         let verified = atrest::verify::verify(store.files(), &self.at.dir, &show);
         bar.finish_and_clear();
         let verified = verified?;
+        for dir in &verified.elsewhere {
+            let dir = clean(&dir.display().to_string());
+            out.warn(&format!("{dir}, a directory of the store elsewhere, was not verified"));
+        }
         let report = Report {
             directory: self.at.dir.display().to_string(),
             good: verified.problems.is_empty(),

@@ -211,3 +211,24 @@ fn the_doctor_finds_what_is_wrong_and_changes_nothing() {
     let text = bench.run(&["doctor", "other"]);
     assert_eq!(text.code, 0, "{}", text.stderr);
 }
+
+#[test]
+fn a_backup_that_lacks_something_has_an_exit_code_of_its_own() {
+    let bench = filled();
+    fs::rename(bench.path("data/a"), bench.path("moved")).unwrap();
+    std::os::unix::fs::symlink(bench.path("moved"), bench.path("data/a")).unwrap();
+    let run = bench.run(&["backup", "create", "data", "dest", "--json"]);
+    assert_eq!(run.code, 13, "{}", run.stderr);
+    let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(
+        (&report["lacks"][0]["path"], &report["lacks"][0]["why"]),
+        (&"a".into(), &"link".into())
+    );
+    let run = bench.run(&["backup", "list", "dest", "--json"]);
+    let list: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(list["backups"][0]["lacks"][0]["why"], "link");
+    let run = bench.run(&["backup", "restore", "dest", "new", "--json"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(report["lacks"][0]["why"], "link");
+}

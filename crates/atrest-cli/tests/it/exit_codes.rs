@@ -84,6 +84,9 @@ fn every_code_of_the_table_is_met_and_no_other() {
     meet(10, &["decrypt", "data", "plain"]);
     meet(11, &["decrypt", "data", "f", "-o", "/dev/full"]);
     meet(12, &["decrypt", "data", "newer"]);
+    bench.good(&["init", "linked"]);
+    std::os::unix::fs::symlink(bench.path("cmek.key"), bench.path("linked/link")).unwrap();
+    meet(13, &["backup", "create", "linked", "chain"]);
     let kms = atrest::kms::from_uri(&bench.uri("cmek.key")).unwrap();
     let mut options = Options::default();
     options.background = false;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use atrest::backup::{Chain, RestoreSpec, Snapshot};
+use atrest::backup::{BackupTarget, Chain, RestoreSpec, Snapshot};
 use atrest::kms::{self, Kms, generate_key_file};
 use atrest::progress::WorkProgress;
 use atrest::{ErrorKind, FileKind, Options, Store};
@@ -12,6 +12,9 @@ use atrest_testkit::backup_target_conformance;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::meddle::{Fate, Meddle};
+use crate::spy::Spy;
 
 fn go_on(_: WorkProgress) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -123,4 +126,72 @@ fn a_cancelled_upload_is_continued_and_two_writers_do_not_mix() {
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Io(std::io::ErrorKind::AlreadyExists));
     let check = bench.chain().verify(&go_on).unwrap();
     assert_eq!((check.backups, check.files, check.problems.len()), (1, 10, 0));
+}
+
+#[test]
+fn a_lost_answer_does_not_lose_a_finished_backup() {
+    for fate in [Fate::Unheard, Fate::Repeated] {
+        let mut bench = Bench::new();
+        let meddle = Meddle::new(Arc::new(InMemory::new()));
+        bench.store = Arc::new(meddle.clone());
+        bench.write("small", 10);
+        let data = bench.dir.path().join("data");
+        let store = &bench.files;
+        let snapshot = Snapshot::take(store, &data).unwrap();
+        let chain = bench.chain();
+        // Not carried out is not done.
+        meddle.puts_of_end("backup.000001", [Fate::Lost]);
+        assert!(chain.back_up(store, &snapshot, &go_on).is_err());
+        meddle.puts_of_end("backup.000001", [fate]);
+        let report = chain.back_up(store, &snapshot, &go_on).unwrap();
+        assert_eq!((report.info.number, report.resumed_files), (1, 1), "{fate:?}");
+        assert_eq!(chain.verify(&go_on).unwrap().problems, [], "{fate:?}");
+    }
+}
+
+#[test]
+fn a_lost_answer_to_the_last_request_of_an_upload_in_parts_is_looked_after() {
+    let meddle = Meddle::new(Arc::new(InMemory::new()));
+    let target = ObjectStoreTarget::new(Arc::new(meddle.clone()), &Path::from("b")).unwrap();
+    let put = |name: &str, byte: u8| {
+        let mut file = target.put(name)?;
+        file.append(&vec![byte; 9 << 20])?;
+        file.finish()
+    };
+    meddle.puts_of_end("one", [Fate::Unheard]);
+    put("one", 1).unwrap();
+    meddle.puts_of_end("two", [Fate::Lost]);
+    assert!(put("two", 2).is_err());
+    // Somebody else's, which came while the last request was under way.
+    let theirs = Path::from("b/three");
+    let inner = meddle.inner.clone();
+    meddle.puts_of_end("three", [Fate::Lost]);
+    meddle.before(1, move || {
+        let theirs = inner.put(&theirs, vec![9_u8; 9 << 20].into());
+        futures_executor::block_on(theirs).unwrap();
+    });
+    assert!(put("three", 3).is_err());
+    assert!(meddle.happened());
+}
+
+#[test]
+fn the_parts_of_an_upload_have_one_length() {
+    let spy = Spy::new(Arc::new(InMemory::new()));
+    let target = ObjectStoreTarget::new(Arc::new(spy.clone()), &Path::from("b")).unwrap();
+    let part = 8 << 20;
+    for (expected, parts) in [(0, vec![part, part, 7]), (1, vec![part, part, 7])] {
+        let mut file = target.put(&format!("{expected}")).unwrap();
+        file.will_append(expected);
+        for piece in vec![1; 2 * part + 7].chunks(1_000_003) {
+            file.append(piece).unwrap();
+        }
+        file.finish().unwrap();
+        assert_eq!(spy.part_lens(), parts);
+    }
+    // 100 GiB in parts of 8 MiB would be too many.
+    let mut file = target.put("large").unwrap();
+    file.will_append(100 << 30);
+    file.append(&vec![1; 2 * part]).unwrap();
+    let lens = spy.part_lens();
+    assert!(lens.len() == 1 && lens[0] > part && lens[0] as u64 * 10_000 > 100 << 30, "{lens:?}");
 }

@@ -22,6 +22,8 @@ pub enum Fate {
     Denied,
     /// Carried out, and no answer ever.
     Hangs,
+    /// Carried out, the answer lost, and so sent once more by the client.
+    Repeated,
 }
 
 type Action = Box<dyn FnOnce() + Send>;
@@ -37,6 +39,8 @@ struct State {
     requests: usize,
     before: Option<(usize, Action)>,
     fates: VecDeque<Fate>,
+    /// Whose they are; the keyring's if it is none.
+    fated: Option<&'static str>,
 }
 
 impl Meddle {
@@ -47,6 +51,19 @@ impl Meddle {
     /// Lets the next puts of the keyring end so.
     pub fn puts_end(&self, fates: impl IntoIterator<Item = Fate>) {
         self.state.lock().unwrap().fates = fates.into_iter().collect();
+    }
+
+    /// The same of the object that is named so.
+    pub fn puts_of_end(&self, name: &'static str, fates: impl IntoIterator<Item = Fate>) {
+        self.puts_end(fates);
+        self.state.lock().unwrap().fated = Some(name);
+    }
+
+    fn fate(&self, at: &Path) -> Fate {
+        let mut state = self.state.lock().unwrap();
+        let fated = at.filename() == Some(state.fated.unwrap_or("KEYRING"));
+        let fate = if fated { state.fates.pop_front() } else { None };
+        fate.unwrap_or(Fate::Done)
     }
 
     /// Does something before the request number `index` from now.
@@ -80,13 +97,15 @@ impl Meddle {
 impl ObjectStore for Meddle {
     async fn put_opts(&self, at: &Path, data: PutPayload, opts: PutOptions) -> Result<PutResult> {
         self.request();
-        let current = at.filename() == Some("KEYRING");
-        let fate = if current { self.state.lock().unwrap().fates.pop_front() } else { None };
-        match fate.unwrap_or(Fate::Done) {
+        match self.fate(at) {
             Fate::Done => self.inner.put_opts(at, data, opts).await,
             Fate::Unheard => {
                 self.inner.put_opts(at, data, opts).await?;
                 Err(Self::lost())
+            }
+            Fate::Repeated => {
+                self.inner.put_opts(at, data.clone(), opts.clone()).await?;
+                self.inner.put_opts(at, data, opts).await
             }
             Fate::Lost => Err(Self::lost()),
             Fate::Denied => {
@@ -104,7 +123,8 @@ impl ObjectStore for Meddle {
         at: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(at, opts).await
+        let inner = self.inner.put_multipart_opts(at, opts).await?;
+        Ok(Box::new(MeddleUpload { inner, meddle: self.clone(), at: at.clone() }))
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
@@ -131,6 +151,35 @@ impl ObjectStore for Meddle {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[derive(Debug)]
+struct MeddleUpload {
+    inner: Box<dyn MultipartUpload>,
+    meddle: Meddle,
+    at: Path,
+}
+
+#[async_trait]
+impl MultipartUpload for MeddleUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.inner.put_part(data)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        match self.meddle.fate(&self.at) {
+            Fate::Done => self.inner.complete().await,
+            Fate::Lost => Err(Meddle::lost()),
+            _ => {
+                self.inner.complete().await?;
+                Err(Meddle::lost())
+            }
+        }
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await
     }
 }
 

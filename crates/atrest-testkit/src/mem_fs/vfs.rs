@@ -1,5 +1,6 @@
 //! The operations of the file system in memory.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -121,6 +122,23 @@ impl Vfs for MemFs {
         Ok(())
     }
 
+    fn remove_in(&self, dir: &Path, expected: &FileStat, name: &OsStr) -> io::Result<()> {
+        let mut state = self.state();
+        state.begin(Op::Remove(name.to_string_lossy().into_owned()))?;
+        let dir = state.resolve(dir, Links::Refuse)?;
+        let at = state.find(&dir)?;
+        if state.inodes[at].node != Node::Directory || at as u64 + 1 != expected.inode {
+            return Err(io::Error::other("another directory"));
+        }
+        let path = dir.join(name);
+        let inode = state.find(&path)?;
+        if state.inodes[inode].node == Node::Directory {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        state.change(NameOp::Remove(path));
+        Ok(())
+    }
+
     fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {
         let mut state = self.state();
         state.begin(Op::CreateDir(name(dir)))?;
@@ -162,7 +180,11 @@ impl Vfs for MemFs {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let mut state = self.state();
         state.begin(Op::Lock)?;
-        let path = state.resolve(path, Links::Follow)?;
+        let path = state.resolve(path, Links::Refuse)?;
+        let there = state.names.get(&path).map(|inode| state.inodes[*inode].kind());
+        if there.is_some_and(|kind| kind != EntryKind::File) {
+            return Err(io::Error::other("no file"));
+        }
         state.check_parent(&path)?;
         if !state.locks.insert(path.clone()) {
             return Err(io::ErrorKind::WouldBlock.into());

@@ -1,5 +1,6 @@
 //! A suite that lets a broken promise pass is worth nothing: each of these is noticed.
 
+use std::ffi::OsStr;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -27,13 +28,14 @@ enum Lie {
     AttributesAreNotSet,
     RemoveDoesNothing,
     RemovesFullDirectories,
+    RemovesFromOthers,
     LocksNobodyOut,
     NamesStayAsGiven,
     ListsWhatIsBelow,
     MissingIsEmpty,
 }
 
-const LIES: [Lie; 12] = [
+const LIES: [Lie; 13] = [
     Lie::CreateReplaces,
     Lie::LinksAreCopies,
     Lie::LinkIsNotMade,
@@ -42,6 +44,7 @@ const LIES: [Lie; 12] = [
     Lie::AttributesAreNotSet,
     Lie::RemoveDoesNothing,
     Lie::RemovesFullDirectories,
+    Lie::RemovesFromOthers,
     Lie::LocksNobodyOut,
     Lie::NamesStayAsGiven,
     Lie::ListsWhatIsBelow,
@@ -119,6 +122,13 @@ impl Vfs for Liar {
                 self.mem.remove(path)
             }
             _ => self.mem.remove(path),
+        }
+    }
+
+    fn remove_in(&self, dir: &Path, expected: &FileStat, name: &OsStr) -> io::Result<()> {
+        match self.lie {
+            Lie::RemovesFromOthers => self.mem.remove(&self.mem.canonical(dir)?.join(name)),
+            _ => self.mem.remove_in(dir, expected, name),
         }
     }
 

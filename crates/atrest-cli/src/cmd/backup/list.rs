@@ -21,7 +21,7 @@ Examples:
   atrest backup list /backup/data --json | jq '.backups[-1].number'
 
 JSON fields: directory, chain_id, backups [number, full, created_ns, source_store_id,
-source_generation, files, bytes, copied_files, added_bytes, unfinished, manifest_sha256]
+source_generation, files, bytes, copied_files, added_bytes, lacks, manifest_sha256]
 ")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -63,6 +63,7 @@ impl Report {
             ("files", Right),
             ("plaintext", Right),
             ("added", Right),
+            ("lacks", Right),
             ("manifest", Left),
         ]);
         for backup in &self.backups {
@@ -73,6 +74,7 @@ impl Report {
                 units::count(backup.files).into(),
                 units::bytes(backup.bytes).into(),
                 units::bytes(backup.added_bytes).into(),
+                units::count(backup.lacks.len() as u64).into(),
                 backup.manifest_sha256[..16].into(),
             ]);
         }

@@ -8,7 +8,7 @@ use atrest::{Error, ErrorKind};
 use serde::Serialize;
 
 use super::place::Place;
-use super::shown;
+use super::{lacking, shown};
 use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::paint::{BOLD, clean};
@@ -26,8 +26,10 @@ Examples:
   atrest backup create data s3://backups/data --cmek file:///etc/app/cmek.key
 
 JSON fields: destination, chain_id, number, full, created_ns, source_store_id,
-source_generation, files, bytes, copied_files, added_bytes, unfinished, manifest_sha256,
-resumed_files, others, seconds
+source_generation, files, bytes, copied_files, added_bytes, lacks [path, why,
+kept_bytes, lost_bytes], manifest_sha256, resumed_files, others, torn, seconds
+
+A backup that lacks something of the store is made, and ends with exit code 13.
 ")]
 pub(super) struct Create {
     #[command(flatten)]
@@ -122,19 +124,17 @@ impl Make {
         warn(&backup, out);
         let seconds = started.elapsed().as_secs_f64();
         let report = Report { destination: shown(place.path()), backup, seconds };
-        out.result(&report, || report.text())
+        out.result(&report, || report.text())?;
+        if report.backup.info.lacks.is_empty() { Ok(()) } else { Err(Failure::Incomplete) }
     }
 }
 
 fn warn(backup: &BackupReport, out: &mut Out) {
-    for path in &backup.info.unfinished {
-        let path = clean(&shown(path));
-        out.warn(&format!(
-            "{path} is not in the backup: it was not finished, no reader would open it"
-        ));
+    for lack in &backup.info.lacks {
+        out.warn(&lacking(lack));
     }
     if backup.others > 0 {
-        let count = units::counted(backup.others, "symbolic link or special file");
+        let count = units::counted(backup.others, "special file");
         out.warn(&format!("not in the backup: {count}"));
     }
 }

@@ -7,7 +7,7 @@ use atrest::ErrorKind;
 use atrest::backup::{RestoreReport, RestoreSpec};
 use serde::Serialize;
 
-use super::{Dest, open_read_only, shown};
+use super::{Dest, lacking, open_read_only, shown};
 use crate::failure::{Failure, Result};
 use crate::key::{self, CmekArgs, Words};
 use crate::output::Out;
@@ -29,7 +29,7 @@ Examples:
 A new passphrase is asked for on the terminal, or comes from ATREST_NEW_PASSPHRASE.
 
 JSON fields: directory, chain_id, number, created_ns, source_store_id, store_id,
-data_key_id, files, bytes, resumed_files, key_uri, seconds
+data_key_id, files, bytes, resumed_files, lacks, key_uri, seconds
 ")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -72,8 +72,6 @@ impl Args {
         let mut spec = RestoreSpec::new(&self.newdir, new_key.clone());
         spec.number = self.number;
         spec.manifest_sha256 = self.manifest_sha256.clone();
-        // No thread: the process ends with the restore.
-        spec.options.background = false;
         let bar = progress::work("restoring", out.is_json());
         let _stoppable = signal::Stoppable::begin();
         let restored = chain.restore(&spec, &|progress| progress::show(&bar, progress));
@@ -84,6 +82,9 @@ impl Args {
             }
             _ => place.explain(error),
         })?;
+        for lack in &restore.lacks {
+            out.warn(&lacking(lack));
+        }
         let report = Report {
             directory: shown(&self.newdir),
             restore,

@@ -4,7 +4,7 @@ use atrest::Error;
 use atrest::backup::{BackupProblem, CheckReport};
 use serde::Serialize;
 
-use super::{Dest, open_read_only, shown};
+use super::{Dest, lacking, open_read_only, shown};
 use crate::failure::{Failure, Result};
 use crate::key::CmekArgs;
 use crate::output::Out;
@@ -25,7 +25,7 @@ Examples:
   atrest backup verify s3://backups/data --cmek file:///etc/app/cmek.key --json
 
 JSON fields: directory, good, chain_id, backups, files, bytes, leftovers,
-problems [path, backup, message]
+problems [path, backup, message], lacks [path, why, kept_bytes, lost_bytes] of the last one
 ")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -86,6 +86,13 @@ impl Report {
             let files = units::counted(check.leftovers, "copy");
             lines.push(format!("  {files} of an unfinished backup"));
         }
+        lines.extend(
+            check
+                .lacks
+                .iter()
+                .take(SHOWN_MAX)
+                .map(|lack| format!("  {} {}", YELLOW.paint("-"), lacking(lack))),
+        );
         lines.extend(check.problems.iter().take(SHOWN_MAX).map(|problem| {
             let path = clean(&shown(&problem.path));
             let (number, message) = (problem.backup, clean(&problem.message));

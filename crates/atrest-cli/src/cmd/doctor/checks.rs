@@ -66,7 +66,10 @@ pub(super) fn all(at: &StoreArgs, keys: Vec<Arc<dyn Kms>>, json: bool) -> Result
     clock(info.as_ref(), status.as_ref(), &mut to);
     rotation(status.as_ref(), &mut to);
     let store = opened.as_ref().and_then(|opened| opened.as_ref().ok());
-    let found = scan(dir, store.map(Opened::keyring), json)?;
+    let mut found = scan(dir, store.map(Opened::keyring), json)?;
+    if let Some(store) = store {
+        elsewhere(dir, store, &mut found, &mut to, json)?;
+    }
     files(&found, status.as_ref(), &mut to);
     Ok(to.0)
 }
@@ -298,6 +301,33 @@ fn rotation(status: Option<&KeyringStatus>, to: &mut Findings) {
             to.problem("rotation", what, "run `atrest rotate data-key DIR`");
         }
     }
+}
+
+/// The store's directories that are not below its own.
+fn elsewhere(
+    dir: &Path,
+    store: &Opened,
+    found: &mut Scan,
+    to: &mut Findings,
+    json: bool,
+) -> Result<()> {
+    let fail = |e| Failure::io("the directory is lost", dir, e);
+    let own = dir.canonicalize().map_err(fail)?;
+    for other in store.store().directories().list() {
+        if other.starts_with(&own) {
+            continue;
+        }
+        let shown = other.display();
+        if other.is_dir() {
+            found.add(scan(&other, Some(store.keyring()), json)?);
+            let advice = "back it up by other means: `atrest backup` does not take it along";
+            to.note("directories", format!("files of the store are in {shown} too"), advice);
+        } else {
+            let advice = "bring it back, or take it off with `atrest keys directories`";
+            to.problem("directories", format!("{shown}, of the store's, is missing"), advice);
+        }
+    }
+    Ok(())
 }
 
 fn files(found: &Scan, status: Option<&KeyringStatus>, to: &mut Findings) {

@@ -1,0 +1,164 @@
+//! What a backup lacks it says, in its report, its manifest, and wherever it is read; and
+//! what it must not lack.
+
+use std::os::unix::fs::symlink;
+
+use super::counting::Counting;
+use super::*;
+
+fn told(lacks: &[atrest::backup::Lack]) -> Vec<(&Path, LackReason)> {
+    lacks.iter().map(|lack| (lack.path.as_path(), lack.why)).collect()
+}
+
+#[test]
+fn a_backup_says_which_directories_and_links_it_lacks() {
+    let bench = Bench::new();
+    fill(&bench);
+    assert_eq!(bench.back_up().info.lacks, []);
+    let fast = bench.path("fastdisk");
+    std::fs::create_dir(&fast).unwrap();
+    let mut writer = bench.fs.create_new(fast.join("wal"), FileKind::Log).unwrap();
+    writer.append(b"only here").unwrap();
+    writer.finish().unwrap();
+    symlink(&fast, bench.store.data().join("wals")).unwrap();
+    let fast = fast.canonicalize().unwrap();
+    let expected =
+        vec![(fast.as_path(), LackReason::Elsewhere), (Path::new("wals"), LackReason::Link)];
+
+    let report = bench.back_up();
+    assert_eq!(told(&report.info.lacks), expected);
+    let chain = bench.read_chain().unwrap();
+    assert_eq!(told(&chain.list().unwrap()[1].lacks), expected);
+    assert_eq!(told(&chain.verify(&go_on).unwrap().lacks), expected);
+    assert_eq!(told(&bench.restore(2, "restored").unwrap().lacks), expected);
+    let json = serde_json::to_value(&report.info).unwrap();
+    assert_eq!(json["lacks"][0]["why"], "elsewhere");
+}
+
+#[test]
+fn a_torn_log_and_an_emptied_file_are_in_the_manifest_as_such() {
+    let bench = Bench::new();
+    let log = FileSpec::new(FileKind::Log).suite(Suite::Aes256GcmLog);
+    bench.write("wal", log, &[b"first", b"second"]);
+    bench.write("a.sst", FileKind::Table, &[&pattern(5000, 1)]);
+    std::fs::write(bench.store.data().join("LOCK"), b"").unwrap();
+    assert_eq!(bench.back_up().info.lacks, []);
+    let (wal, table) = (bench.store.data().join("wal"), bench.store.data().join("a.sst"));
+    let len = std::fs::metadata(&wal).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&wal).unwrap().set_len(len - 1).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&table).unwrap().set_len(0).unwrap();
+    bench.back_up();
+    let chain = bench.read_chain().unwrap();
+    let lacks = &chain.list().unwrap()[1].lacks;
+    let expected =
+        [(Path::new("a.sst"), LackReason::Emptied), (Path::new("wal"), LackReason::Torn)];
+    assert_eq!(told(lacks), expected);
+    assert_eq!((lacks[0].lost_bytes, lacks[1].kept_bytes), (5000, 5));
+    assert_eq!(lacks[1].lost_bytes, 20 + 6 - 1);
+}
+
+#[test]
+fn a_file_system_mounted_inside_of_the_store_is_backed_up_too() {
+    let bench = Bench::new();
+    fill(&bench);
+    let mount = bench.store.data().join("disks/wals");
+    bench.write("disks/wals/7/log", FileKind::Log, &[b"on another disk"]);
+    bench.write("disks/wals/8.log", FileKind::Log, &[b"there too"]);
+    let vfs = Counting { mount: Some(mount.clone()), ..Counting::default() };
+    let fs = store_of(&bench.fs).files().through(Arc::new(vfs));
+    let links = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.filter(|name| name.to_str().unwrap().starts_with("KEYRING.staging.")).count()
+    };
+    // What a killed backup left there goes as well.
+    std::fs::create_dir(mount.join("KEYRING.staging.dead")).unwrap();
+    let snapshot = Snapshot::take(&store_of(&fs), bench.store.data()).unwrap();
+    assert_eq!((links(&bench.store.data()), links(&mount)), (1, 1));
+    bench.chain().back_up(&store_of(&fs), &snapshot, &go_on).unwrap();
+    drop(snapshot);
+    assert_eq!((links(&bench.store.data()), links(&mount)), (0, 0));
+    bench.restore(1, "restored").unwrap();
+    bench.assert_restored("restored", &bench.contents("data", bench.store.kms()));
+}
+
+#[test]
+fn files_that_keep_coming_do_not_hold_a_snapshot_up() {
+    let bench = Bench::new();
+    fill(&bench);
+    let table = bench.store.data().join("000001.sst");
+    let vfs = Counting { multiplies: Some(table), ..Counting::default() };
+    let fs = store_of(&bench.fs).files().through(Arc::new(vfs));
+    let snapshot = Snapshot::take(&store_of(&fs), bench.store.data()).unwrap();
+    let report = bench.chain().back_up(&store_of(&fs), &snapshot, &go_on).unwrap();
+    bench.restore(1, "restored").unwrap();
+    assert_eq!(bench.contents("restored", bench.store.kms()).len() as u64, report.info.files);
+}
+
+#[test]
+fn a_keyspace_without_files_is_restored() {
+    let bench = Bench::new();
+    fill(&bench);
+    for name in ["tenant", "shredded"] {
+        bench.fs.keyring().keyspaces().create(name).unwrap();
+    }
+    bench.fs.keyring().keyspaces().danger_shred("shredded").unwrap();
+    bench.back_up();
+    bench.restore(1, "restored").unwrap();
+    let storage = atrest::keyring::DirectoryStorage::new(bench.path("restored"));
+    let restored = Keyring::open_read_only(storage, bench.store.kms(), manual()).unwrap();
+    let names: Vec<_> = restored.keyspaces().list().into_iter().map(|it| it.name).collect();
+    assert_eq!(names, ["default", "tenant"]);
+}
+
+#[test]
+fn a_chain_without_a_backup_is_not_good() {
+    let bench = Bench::new();
+    drop(bench.chain());
+    assert_eq!(kind(bench.read_chain().unwrap().verify(&go_on)), ErrorKind::BrokenBackup);
+}
+
+#[test]
+fn names_like_a_manifests_are_strangers() {
+    let bench = Bench::new();
+    fill(&bench);
+    bench.back_up();
+    for name in ["backup.000000", "backup.00002", "backup.0000002", "backup.+00002", "backup.2"] {
+        std::fs::write(bench.path("backup").join(name), b"a stranger's").unwrap();
+    }
+    assert_eq!(bench.read_chain().unwrap().verify(&go_on).unwrap().backups, 1);
+    bench.restore(1, "restored").unwrap();
+    assert_eq!(bench.back_up().info.number, 2);
+}
+
+#[test]
+fn no_copy_gives_its_reader_other_rights() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let bench = Bench::new();
+    bench.write("sub/a.sst", FileKind::Table, &[b"a"]);
+    let set = |path: PathBuf, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(bench.store.data().join("sub/a.sst"), 0o6755);
+    set(bench.store.data().join("sub"), 0o6750);
+    bench.back_up();
+    bench.restore(1, "restored").unwrap();
+    let mode = |name: &str| std::fs::metadata(bench.path(name)).unwrap().mode() & 0o7777;
+    assert_eq!(mode("restored/sub/a.sst"), 0o755);
+    assert_eq!(mode("restored/sub") & 0o4777, 0o750);
+}
+
+#[test]
+fn a_verification_says_what_of_the_store_is_elsewhere() {
+    let bench = Bench::new();
+    fill(&bench);
+    let fast = bench.path("fastdisk");
+    std::fs::create_dir(&fast).unwrap();
+    let spec = FileSpec::new(FileKind::Log).suite(Suite::Aes256GcmChunks);
+    let mut writer = bench.fs.create_new(fast.join("wal"), spec).unwrap();
+    writer.append(b"only here").unwrap();
+    writer.finish().unwrap();
+    let verify = |dir: &Path| atrest::verify::verify(&bench.fs, dir, &go_on).unwrap();
+    assert_eq!(verify(&bench.store.data()).elsewhere, [fast.canonicalize().unwrap()]);
+    assert_eq!(verify(&fast).authenticated_files, 1);
+    assert_eq!(verify(&fast).elsewhere, [bench.store.data().canonicalize().unwrap()]);
+}

@@ -1,0 +1,138 @@
+//! What stands in the way of the library's own directories: links to somewhere else, and
+//! what is left of a lost store.
+
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+/// A directory with what another store has in it.
+fn victim(bench: &Bench, name: &str) -> PathBuf {
+    let victim = bench.path(name);
+    std::fs::create_dir(&victim).unwrap();
+    for name in ["KEYRING", "KEYRING.lock", "KEYRING.from", "0", "a.sst"] {
+        std::fs::write(victim.join(name), name).unwrap();
+    }
+    victim
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn assert_untouched(victim: &Path) {
+    assert_eq!(names(victim), ["0", "KEYRING", "KEYRING.from", "KEYRING.lock", "a.sst"]);
+    for name in names(victim) {
+        assert_eq!(std::fs::read(victim.join(&name)).unwrap(), name.as_bytes(), "{name}");
+    }
+}
+
+#[test]
+fn a_snapshot_leaves_alone_what_a_link_leads_to() {
+    let bench = Bench::new();
+    fill(&bench);
+    let victim = victim(&bench, "victim");
+    symlink(&victim, bench.store.data().join("KEYRING.staging.x")).unwrap();
+    drop(Snapshot::take(&store_of(&bench.fs), bench.store.data()).unwrap());
+    assert_untouched(&victim);
+    // Nor is what is no link of ours removed from a directory that looks like one of ours.
+    let own = bench.store.data().join("KEYRING.staging.y");
+    std::fs::create_dir(&own).unwrap();
+    for name in ["KEYRING.lock", "KEYRING", "a.sst", "17"] {
+        std::fs::write(own.join(name), b"").unwrap();
+    }
+    drop(Snapshot::take(&store_of(&bench.fs), bench.store.data()).unwrap());
+    assert_eq!(names(&own), ["KEYRING", "a.sst"]);
+}
+
+#[test]
+fn a_lock_is_not_taken_through_a_link() {
+    let bench = Bench::new();
+    fill(&bench);
+    let own = bench.store.data().join("KEYRING.staging.y");
+    std::fs::create_dir(&own).unwrap();
+    symlink(bench.path("made"), own.join("KEYRING.lock")).unwrap();
+    assert!(Snapshot::take(&store_of(&bench.fs), bench.store.data()).is_err());
+    assert!(!bench.path("made").exists());
+}
+
+#[test]
+fn a_restore_enters_no_link() {
+    let bench = Bench::new();
+    fill(&bench);
+    bench.back_up();
+    let victim = victim(&bench, "victim");
+    for name in ["KEYRING.restore", "tables"] {
+        let to = bench.path("to");
+        std::fs::create_dir(&to).unwrap();
+        symlink(&victim, to.join(name)).unwrap();
+        assert!(bench.restore(1, "to").is_err(), "{name}");
+        assert!(!to.join("KEYRING").exists());
+        assert_untouched(&victim);
+        std::fs::remove_dir_all(&to).unwrap();
+    }
+    // Nor when a killed restore is continued, whose note is in the place of a link.
+    let chain = bench.read_chain().unwrap();
+    let spec = RestoreSpec::new(bench.path("to"), bench.store.kms());
+    assert!(chain.restore(&spec, &|_| ControlFlow::Break(())).is_err());
+    let waiting = bench.path("to/KEYRING.restore");
+    std::fs::rename(&waiting, bench.path("moved")).unwrap();
+    symlink(bench.path("moved"), &waiting).unwrap();
+    let before = names(&bench.path("moved"));
+    assert!(chain.restore(&spec, &go_on).is_err());
+    assert_eq!(names(&bench.path("moved")), before);
+    assert!(!bench.path("to/KEYRING").exists());
+}
+
+#[test]
+fn the_folders_of_a_directory_of_backups_are_no_links() {
+    for folder in ["tmp", "files"] {
+        let bench = Bench::new();
+        fill(&bench);
+        drop(bench.chain());
+        let victim = victim(&bench, "victim");
+        drop(std::fs::remove_dir_all(bench.path("backup").join(folder)));
+        symlink(&victim, bench.path("backup").join(folder)).unwrap();
+        assert!(bench.try_back_up().is_err(), "{folder}");
+        assert_untouched(&victim);
+    }
+}
+
+#[test]
+fn a_restore_over_a_lost_keyring_is_refused() {
+    let bench = Bench::new();
+    fill(&bench);
+    bench.back_up();
+    for left in ["KEYRING.7", "KEYRING.bad-1", "KEYRING.audit.00000000000000000001"] {
+        let to = bench.path("to");
+        std::fs::create_dir(&to).unwrap();
+        std::fs::write(to.join(left), b"the only keys of a lost store").unwrap();
+        assert_eq!(kind(bench.restore(1, "to")), ErrorKind::KeyringExists, "{left}");
+        assert_eq!(names(&to), [left]);
+        std::fs::remove_dir_all(&to).unwrap();
+    }
+    // A lock is nobody's key.
+    std::fs::create_dir(bench.path("to")).unwrap();
+    std::fs::write(bench.path("to/KEYRING.lock"), b"").unwrap();
+    bench.restore(1, "to").unwrap();
+}
+
+#[test]
+fn no_store_is_created_beside_an_unfinished_restore() {
+    let bench = Bench::new();
+    fill(&bench);
+    bench.back_up();
+    let chain = bench.read_chain().unwrap();
+    let spec = RestoreSpec::new(bench.path("to"), bench.store.kms());
+    assert!(chain.restore(&spec, &|_| ControlFlow::Break(())).is_err());
+    let storage = || atrest::keyring::DirectoryStorage::new(bench.path("to"));
+    let created = Keyring::create(storage(), bench.store.kms(), manual());
+    assert_eq!(kind(created), ErrorKind::KeyringExists);
+    let created = Keyring::open_or_create(storage(), bench.store.kms(), manual());
+    assert_eq!(kind(created), ErrorKind::KeyringExists);
+    chain.restore(&spec, &go_on).unwrap();
+    bench.assert_restored("to", &bench.contents("data", bench.store.kms()));
+}
