@@ -46,6 +46,7 @@ mod open;
 mod options;
 mod recover;
 mod retire;
+mod rollback;
 mod rotation;
 mod slots;
 mod snapshot;

@@ -267,6 +267,11 @@ impl Inner {
         Err(Error::new(ErrorKind::KeyringConflict, "other writers kept committing first"))
     }
 
+    /// Removes the older images, which hold what a commit replaced.
+    pub(super) fn forget_older(&self) -> Result<()> {
+        self.storage.forget_kept(self.vault.load().image.fixed.generation)
+    }
+
     pub(super) fn writer(&self) -> MutexGuard<'_, WriterState> {
         // A panic while it was held left the old generation in place.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)

@@ -13,6 +13,7 @@ use std::time::UNIX_EPOCH;
 use sha2::{Digest, Sha256};
 
 use super::format::KEYRING_LEN_MAX;
+use super::rollback;
 use super::storage::{FilesBeside, KEPT_IMAGES, KeyringStorage, Location, StoredImage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{KEYRING_FILE, LOCK_FILE, NEW_FILE, NameKind, kind_of};
@@ -201,6 +202,9 @@ impl KeyringStorage for DirectoryStorage {
             let what = "the keyring is not the one that was read";
             return Err(Error::new(ErrorKind::KeyringConflict, what).with_path(&current));
         }
+        let kept = self.kept_generations()?;
+        rollback::refuse_commit(generation, previous, &kept)
+            .map_err(|error| error.with_path(&current))?;
         self.prepare_mirror(bytes)?;
         if let Err(source) = self.write_new(&new, bytes) {
             self.abandon_mirror();
@@ -226,11 +230,9 @@ impl KeyringStorage for DirectoryStorage {
         })?;
         self.publish_mirror()?;
         // The commit is done; what is left over is removed at the next one.
-        if let Ok(generations) = self.kept_generations() {
-            let excess = generations.len().saturating_sub(KEPT_IMAGES);
-            for generation in &generations[..excess] {
-                drop(self.vfs.remove(&self.path(&format!("KEYRING.{generation}"))));
-            }
+        let is_excess = |kept: &&u64| kept.saturating_add(KEPT_IMAGES as u64) < generation;
+        for stale in kept.iter().filter(is_excess) {
+            drop(self.vfs.remove(&self.path(&format!("KEYRING.{stale}"))));
         }
         Ok(String::new())
     }
@@ -245,10 +247,11 @@ impl KeyringStorage for DirectoryStorage {
         Ok(images)
     }
 
-    fn forget_kept(&self) -> Result<()> {
+    fn forget_kept(&self, before: u64) -> Result<()> {
         // A copy that a crash cut off holds what an older image does.
         for suffix in ["", COPY_SUFFIX] {
-            for generation in self.numbered(suffix)? {
+            let generations = self.numbered(suffix)?;
+            for generation in generations.into_iter().filter(|kept| *kept < before) {
                 let path = self.path(&format!("KEYRING.{generation}{suffix}"));
                 self.remove_if_there(&path).map_err(|e| {
                     Error::io("an older keyring cannot be removed", e).with_path(&path)

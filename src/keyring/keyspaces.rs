@@ -149,7 +149,7 @@ impl Keyspaces<'_> {
             Ok(true)
         })?;
         self.0.inner.vault.handles.withdraw_keys(&shredded);
-        self.0.inner.storage.forget_kept()
+        self.0.inner.forget_older()
     }
 }
 

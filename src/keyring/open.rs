@@ -14,7 +14,7 @@ use super::vault::Vault;
 use super::{
     AuditKind, Counts, DEFAULT_SLOT, Inner, Keyring, KeyringStorage, KmsSet, Marks, Options,
     Snapshot, Unlocked, access, background, check_anchor, directories, format, load, missing,
-    rotation, slots, unlock, withdrawn,
+    rollback, rotation, slots, unlock, withdrawn,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -127,7 +127,10 @@ impl Keyring {
     ///
     /// `kms` holds the customer's keys to try: one, or several for a keyring with several
     /// slots. A store whose directory is not where it was last written starts a new data
-    /// key.
+    /// key. A keyring beside newer images of itself is refused: somebody put it back, and
+    /// [`DirectoryStorage::recover`](super::DirectoryStorage::recover) goes on with the one
+    /// or the other. Reading goes on; [`KeyringInfo::newer_images`](super::KeyringInfo::newer_images)
+    /// tells.
     ///
     /// # Errors
     /// [`KeyringMissing`](ErrorKind::KeyringMissing),
@@ -180,7 +183,10 @@ impl Keyring {
         writable: bool,
         marks: Marks,
     ) -> Result<Self> {
+        // Before the image, which another writer may replace meanwhile.
+        let kept = if writable { storage.kept()? } else { Vec::new() };
         let image = load(&*storage)?;
+        rollback::refuse(&image, &kept)?;
         if marks == Marks::Refuse && access::revocation_requested(&*storage)? {
             return Err(withdrawn());
         }
@@ -204,7 +210,7 @@ impl Keyring {
         }
         let unlocked = Unlocked::new(store_key, &image, &body, None, &Counts::new())?;
         if writable {
-            rotation::forget_stale(&*storage, &image);
+            rotation::forget_stale(&*storage, &image, &kept);
         }
         let location = storage.location().id;
         let moved = writable && body.location != location && body.location != [0; 16];

@@ -202,7 +202,7 @@ impl Keys<'_> {
             Ok(changed)
         })?;
         if report.destroyed().next().is_some() {
-            inner.storage.forget_kept()?;
+            inner.forget_older()?;
         }
         Ok(report)
     }

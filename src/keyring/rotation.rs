@@ -22,7 +22,7 @@ fn count_step(limit: u64) -> u64 {
 
 /// Removes older images that hold a wrapped store key the current one does not: a
 /// rotation ended before it removed them.
-pub(super) fn forget_stale(storage: &dyn KeyringStorage, current: &Image) {
+pub(super) fn forget_stale(storage: &dyn KeyringStorage, current: &Image, kept: &[(u64, Vec<u8>)]) {
     // The wrapped store key differs with every store key, the blob with every slot key.
     let holds = |slot: &Slot| {
         let mut current = current.slots.iter();
@@ -32,10 +32,10 @@ pub(super) fn forget_stale(storage: &dyn KeyringStorage, current: &Image) {
         let stored = StoredImage { bytes: bytes.clone(), version: String::new() };
         Image::parse(stored).is_ok_and(|image| !image.slots.iter().all(holds))
     };
-    if storage.kept().is_ok_and(|kept| kept.iter().any(stale)) {
+    if kept.iter().any(stale) {
         // A store whose old images cannot be removed still opens; the next opening tries
         // again.
-        drop(storage.forget_kept());
+        drop(storage.forget_kept(current.fixed.generation));
     }
 }
 

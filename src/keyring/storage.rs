@@ -44,7 +44,8 @@ pub trait KeyringStorage: FilesBeside + Send + Sync + Debug {
     /// # Errors
     /// [`KeyringConflict`](ErrorKind::KeyringConflict) if another image is there now;
     /// [`Poisoned`](ErrorKind::Poisoned) if nobody knows which image will be there after
-    /// a crash; any other kind means that nothing changed.
+    /// a crash; [`KeyringRolledBack`](ErrorKind::KeyringRolledBack) if the commit would
+    /// replace an image that is kept; any other kind means that nothing changed.
     fn commit(
         &self,
         bytes: &[u8],
@@ -58,11 +59,13 @@ pub trait KeyringStorage: FilesBeside + Send + Sync + Debug {
     /// [`Io`](ErrorKind::Io).
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>>;
 
-    /// Removes all older images, after the store key they hold was replaced.
+    /// Removes the older images of generations below `before`, after a key they hold was
+    /// replaced in that one. Later images are of a keyring that is not there now, and may be
+    /// all that is left of it: they **MUST** stay.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io).
-    fn forget_kept(&self) -> Result<()>;
+    fn forget_kept(&self, before: u64) -> Result<()>;
 
     /// Where the keyring is.
     fn location(&self) -> Location;
@@ -162,8 +165,9 @@ impl KeyringStorage for MemoryStorage {
         Ok(images.kept.iter().map(|(generation, bytes)| (*generation, bytes.clone())).collect())
     }
 
-    fn forget_kept(&self) -> Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).kept.clear();
+    fn forget_kept(&self, before: u64) -> Result<()> {
+        let mut images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        images.kept.retain(|generation, _| *generation >= before);
         Ok(())
     }
 
@@ -213,8 +217,8 @@ impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
         (**self).kept()
     }
 
-    fn forget_kept(&self) -> Result<()> {
-        (**self).forget_kept()
+    fn forget_kept(&self, before: u64) -> Result<()> {
+        (**self).forget_kept(before)
     }
 
     fn location(&self) -> Location {

@@ -79,6 +79,11 @@ impl StoreArgs {
         inspect(&self.dir)
     }
 
+    /// Generations of the images that are newer than the keyring that was read.
+    pub(crate) fn newer_images(&self, info: &KeyringInfo) -> Result<Vec<u64>> {
+        info.newer_images(&storage(&self.dir)?).map_err(|error| self.at(error))
+    }
+
     /// Whether there is a keyring, or an older image of one.
     pub(crate) fn has_keyring(&self) -> Result<bool> {
         if self.dir.join(KEYRING_FILE).symlink_metadata().is_ok() {
@@ -289,7 +294,14 @@ fn at(dir: &Path, error: atrest::Error) -> Failure {
         ErrorKind::KeyringExists => !dir.join(KEYRING_FILE).exists(),
         _ => false,
     };
+    let is_rolled_back = error.kind() == ErrorKind::KeyringRolledBack;
     let failure = Failure::from(error.with_path(dir));
+    if is_rolled_back {
+        let dir = dir.display();
+        return failure.advise(format!(
+            "somebody put an old keyring back: leave all of KEYRING.* as it is, find out who, and see what each image opens: atrest recover {dir} --cmek URI"
+        ));
+    }
     if is_lost && DirectoryStorage::new(dir).kept().is_ok_and(|kept| !kept.is_empty()) {
         let dir = dir.display();
         return failure.advise(format!("see what they open: atrest recover {dir} --cmek URI"));

@@ -23,7 +23,7 @@ mod commit;
 /// Longest keyring that is read, in bytes: the core's own limit.
 const KEYRING_LEN_MAX: u64 = 64 << 20;
 /// Older images that are kept.
-const KEPT_IMAGES: usize = 2;
+const KEPT_IMAGES: u64 = 2;
 /// Default time for one request, the store's own retries included.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// A keyring in an object store.
@@ -155,6 +155,21 @@ impl ObjectStoreKeyringStorage {
     }
 }
 
+impl ObjectStoreKeyringStorage {
+    /// What is kept of a generation is the image that a commit puts aside, put there by
+    /// another writer; or the keyring was put back, and this is of another line.
+    fn check_kept(&self, generation: u64, image: &KeyringImage) -> Result<()> {
+        let path = self.kept_path(generation);
+        match self.read_any(&path)? {
+            Some((bytes, _)) if bytes != image.bytes => {
+                let what = format!("generation {generation} of the keyring is kept as another");
+                Err(Error::new(ErrorKind::KeyringRolledBack, what).with_path(path.as_ref()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl KeyringStorage for ObjectStoreKeyringStorage {
     /// Needs no lock. Proves that the store replaces an object on condition, and only
     /// then: five requests.
@@ -174,10 +189,10 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
     ) -> Result<String> {
         let old = generation.saturating_sub(1);
         if let Some(previous) = previous {
-            // Before the new image, so that no crash loses it. Never over one that is
-            // there: that is the same image, put aside by another writer.
+            // Before the new image, so that no crash loses it. Never over one that is there.
             match self.put(&self.kept_path(old), &previous.bytes, None) {
-                Put::Done(_) | Put::Refused(_) => {}
+                Put::Done(_) => {}
+                Put::Refused(_) => self.check_kept(old, previous)?,
                 Put::Failed(error) | Put::Unknown(error) => return Err(error),
             }
         }
@@ -191,9 +206,9 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
             (Ok(_), _) => {
                 // The commit is done; what is left over is removed at the next one.
                 if let Ok(generations) = self.kept_generations() {
-                    let excess = generations.len().saturating_sub(KEPT_IMAGES);
-                    for generation in &generations[..excess] {
-                        drop(self.delete(&self.kept_path(*generation)));
+                    let is_excess = |kept: &&u64| kept.saturating_add(KEPT_IMAGES) < generation;
+                    for stale in generations.iter().filter(is_excess) {
+                        drop(self.delete(&self.kept_path(*stale)));
                     }
                 }
             }
@@ -212,8 +227,9 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
         Ok(images)
     }
 
-    fn forget_kept(&self) -> Result<()> {
-        self.kept_generations()?.into_iter().try_for_each(|old| self.delete(&self.kept_path(old)))
+    fn forget_kept(&self, before: u64) -> Result<()> {
+        let kept = self.kept_generations()?.into_iter().filter(|kept| *kept < before);
+        kept.map(|old| self.delete(&self.kept_path(old))).collect()
     }
 
     fn location(&self) -> Location {

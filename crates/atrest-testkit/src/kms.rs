@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use atrest::error::KmsErrorKind;
 use atrest::kms::{Deadline, KeyUri, Kms, KmsError, SlotKey, WrapContext, WrappedKey};
-use atrest::{StoreId, SlotKeyId};
+use atrest::{SlotKeyId, StoreId};
 
 /// A key service with the means to make keys in it and to take them away.
 pub trait Service: Sync {

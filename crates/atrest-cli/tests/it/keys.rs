@@ -166,3 +166,40 @@ fn a_file_goes_under_the_keys_of_its_keyspace() {
     assert_eq!(bench.json(&["keys", "keyspaces", "data"])["keyspaces"][1]["active"], Value::Null);
     bench.bad(7, "unknown-key", &["encrypt", "data", "src", "h", "--keyspace", "red"]);
 }
+
+#[test]
+fn a_keyring_put_back_is_told_and_touched_by_no_command() {
+    let bench = Bench::new();
+    let current = bench.path("data/KEYRING");
+    let first = std::fs::read(&current).unwrap();
+    for _ in 0..3 {
+        bench.good(&["rotate", "data-key", "data"]);
+    }
+    bench.write("src", b"words");
+    bench.good(&["encrypt", "data", "src", "f"]);
+    let newest = std::fs::read_dir(bench.path("data")).unwrap().filter_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        name.strip_prefix("KEYRING.")?.parse::<u64>().ok()
+    });
+    let newest = newest.max().unwrap();
+    std::fs::write(&current, &first).unwrap();
+    for args in [
+        &["rotate", "data-key", "data"][..],
+        &["rotate", "store-key", "data"],
+        &["encrypt", "data", "src", "g"],
+        &["keys", "retire", "data"],
+    ] {
+        let refused = bench.run(args);
+        assert_eq!(refused.code, 5, "{args:?}: {}", refused.stderr);
+        assert!(refused.stderr.contains("atrest recover"), "{}", refused.stderr);
+    }
+    let doctor = bench.run(&["doctor", "data"]);
+    let named = format!("KEYRING.{newest}");
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    assert!(doctor.code == 1 && told.contains(&named), "{told}");
+    let status = bench.json(&["status", "data"]);
+    let newer = status["newer_images"].as_array().unwrap();
+    assert!(newer.contains(&newest.into()), "{newer:?}");
+    bench.good(&["recover", "data", "--generation", &newest.to_string()]);
+    bench.good(&["decrypt", "data", "f", "-o", "out"]);
+}

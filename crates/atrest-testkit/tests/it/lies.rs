@@ -179,6 +179,7 @@ enum Slip {
     TakesStaleWriters,
     KeepsNoOlderImage,
     ForgetsNothing,
+    ForgetsLaterOnes,
     LosesWhatIsBeside,
 }
 
@@ -219,10 +220,11 @@ impl KeyringStorage for Sloppy {
         }
     }
 
-    fn forget_kept(&self) -> Result<()> {
+    fn forget_kept(&self, before: u64) -> Result<()> {
         match self.slip {
             Slip::ForgetsNothing => Ok(()),
-            _ => self.inner.forget_kept(),
+            Slip::ForgetsLaterOnes => self.inner.forget_kept(u64::MAX),
+            _ => self.inner.forget_kept(before),
         }
     }
 
@@ -259,6 +261,7 @@ fn a_keyring_storage_that_lies_is_caught() {
         Slip::TakesStaleWriters,
         Slip::KeepsNoOlderImage,
         Slip::ForgetsNothing,
+        Slip::ForgetsLaterOnes,
         Slip::LosesWhatIsBeside,
     ] {
         assert!(panics(|| check(slip)), "{slip:?} was not noticed");

@@ -57,7 +57,8 @@ pub(super) fn all(at: &StoreArgs, keys: Vec<Arc<dyn Kms>>, json: bool) -> Result
         None => at.inspect(),
     };
     let info = keyring(info, &names, &mut to);
-    if info.is_some() {
+    if let Some(info) = &info {
+        rolled_back(at, info, &mut to);
         unlocked(&opened, &mut to);
     }
     lock(dir, &mut to);
@@ -125,6 +126,23 @@ fn keyring(
             None
         }
     }
+}
+
+fn rolled_back(at: &StoreArgs, info: &KeyringInfo, to: &mut Findings) {
+    let newer = match at.newer_images(info) {
+        Ok(newer) if newer.is_empty() => return,
+        Ok(newer) => newer,
+        Err(failure) => {
+            let advice = "run as the user who owns the store";
+            return to.problem("keyring", told(&failure), advice);
+        }
+    };
+    let names: Vec<_> = newer.iter().map(|generation| format!("KEYRING.{generation}")).collect();
+    to.problem(
+        "keyring",
+        format!("an old keyring was put back: newer are {}", names.join(", ")),
+        "find out who did; see what each image opens with `atrest recover DIR --cmek URI`, and choose one",
+    );
 }
 
 fn generation(name: &str) -> Option<u64> {
