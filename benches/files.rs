@@ -25,7 +25,7 @@ fn encrypted_fs(dir: &Path) -> EncryptedFs {
     generate_key_file(&path).expect("a key file");
     let kms = Arc::new(KeyFile::new(&path).expect("a key file"));
     let keyring = Keyring::create(MemoryStorage::new(), kms, Options::default());
-    EncryptedFs::new(keyring.expect("a keyring"))
+    atrest::Store::over(keyring.expect("a keyring")).expect("a store").files().clone()
 }
 
 fn ciphers(criterion: &mut Criterion) {

@@ -22,7 +22,10 @@ fn store() -> (tempfile::TempDir, EncryptedFs) {
     generate_key_file(dir.path().join("cmek.key")).unwrap();
     let kms = Arc::new(KeyFile::new(dir.path().join("cmek.key")).unwrap());
     let storage = DirectoryStorage::new(dir.path());
-    let fs = EncryptedFs::new(Keyring::create(storage, kms, Options::default()).unwrap());
+    let fs = atrest::Store::over(Keyring::create(storage, kms, Options::default()).unwrap())
+        .unwrap()
+        .files()
+        .clone();
     (dir, fs)
 }
 

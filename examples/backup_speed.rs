@@ -6,13 +6,13 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use atrest::backup::{Chain, DirectoryTarget, RestoreSpec, Snapshot};
+use atrest::backup::{Chain, DirectoryTarget, RestoreSpec};
 use atrest::keyring::DirectoryStorage;
 use atrest::kms::{self, generate_key_file};
-use atrest::progress::Progress;
-use atrest::{EncryptedFs, FileKind, Keyring, Options};
+use atrest::progress::WorkProgress;
+use atrest::{FileKind, Options, Store};
 
-fn go_on(_: Progress) -> ControlFlow<()> {
+fn go_on(_: WorkProgress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -28,7 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     generate_key_file(at("cmek.key"))?;
     let kms = kms::from_uri(&format!("file://{}", at("cmek.key").canonicalize()?.display()))?;
     let storage = DirectoryStorage::new(at("data"));
-    let fs = EncryptedFs::new(Keyring::create(storage, kms.clone(), Options::default())?);
+    let store = Store::create(storage, kms.clone(), Options::default())?;
+    let fs = store.files();
     let content = vec![7; len];
     for number in 0..files {
         let mut writer = fs.create_new(at("data").join(number.to_string()), FileKind::Table)?;
@@ -51,11 +52,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let started = Instant::now();
     let chain = Chain::open_or_create(DirectoryTarget::new(at("backup")), kms.clone())?;
-    chain.back_up(&fs, &Snapshot::take(&fs, at("data"))?, &go_on)?;
+    store.backups().add(&chain, at("data"), &go_on)?;
     report("full backup", started);
 
     let started = Instant::now();
-    chain.back_up(&fs, &Snapshot::take(&fs, at("data"))?, &go_on)?;
+    store.backups().add(&chain, at("data"), &go_on)?;
     report("incremental, no news", started);
 
     let started = Instant::now();

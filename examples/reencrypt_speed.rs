@@ -9,10 +9,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use atrest::churn::{Reencrypt, StalePolicy};
 use atrest::keyring::{DirectoryStorage, Options};
 use atrest::kms::{self, generate_key_file};
-use atrest::{EncryptedFs, FileKind, Keyring};
+use atrest::store::{Reencrypt, StalePolicy};
+use atrest::{FileKind, Store};
 
 fn main() {
     let args: Vec<_> = std::env::args().skip(1).collect();
@@ -29,8 +29,8 @@ fn main() {
     generate_key_file(&key).unwrap();
     let kms = kms::from_uri(&format!("file://{}", key.display())).unwrap();
     let storage = DirectoryStorage::new(&data);
-    let keyring = Keyring::open_or_create(storage, kms, Options::default()).unwrap();
-    let fs = EncryptedFs::new(keyring);
+    let store = Store::open_or_create(storage, kms, Options::default()).unwrap();
+    let fs = store.files();
     let block: Vec<u8> = (0..1 << 20_u32).map(|i| (i * 31 + (i >> 8)) as u8).collect();
     for number in 0..files {
         let mut writer =
@@ -49,12 +49,12 @@ fn main() {
             assert!(Command::new("sync").arg("-f").arg(&copy).status().unwrap().success());
         });
         std::fs::remove_dir_all(&copy).unwrap();
-        fs.keyring().keys().rotate().unwrap();
+        store.keys().rotate().unwrap();
         let ours = timed(|| {
             let mut how = Reencrypt::default();
             how.policy = StalePolicy::older_than(Duration::ZERO);
             how.threads = threads.first().map_or(how.threads, |threads| threads.parse().unwrap());
-            let report = fs.reencrypt(&how).unwrap();
+            let report = store.renewal().reencrypt(&how).unwrap();
             assert_eq!(report.files as usize, files, "{:?}", report.failed);
         });
         ratios.push(cp / ours);

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use atrest::keyring::{DirectoryStorage, Options};
 use atrest::kms::{self, generate_key_file};
-use atrest::{EncryptedFs, FileKind, Keyring};
+use atrest::{FileKind, Store};
 
 const FILES_IN_DIRECTORY: usize = 10_000;
 
@@ -26,10 +26,10 @@ fn main() {
     }
     let kms = kms::from_uri(&format!("file://{}", key.display())).unwrap();
     let storage = DirectoryStorage::new(dir.join("data"));
-    let keyring = Keyring::open_or_create(storage, kms, Options::default()).unwrap();
-    let fs = EncryptedFs::new(keyring).write_buffer_len(4096);
+    let store = Store::open_or_create(storage, kms, Options::default()).unwrap();
+    let (fs, renewal) = (store.files().clone().write_buffer_len(4096), store.renewal());
 
-    let known = fs.scan_usage(&|_| {}).unwrap();
+    let known = renewal.scan_usage(&|_| {}).unwrap();
     let known: usize = known.keys.iter().map(|key| key.count.files as usize).sum();
     for number in known..files {
         let sub = dir.join("data").join((number / FILES_IN_DIRECTORY).to_string());
@@ -46,7 +46,8 @@ fn main() {
         ("the same again", false),
     ] {
         let start = Instant::now();
-        let usage = if scan { fs.scan_usage(&|_| {}) } else { fs.rebuild_usage(&|_| {}) }.unwrap();
+        let usage = if scan { renewal.scan_usage(&|_| {}) } else { renewal.rebuild_usage(&|_| {}) }
+            .unwrap();
         let seconds = start.elapsed().as_secs_f64();
         let files: u64 = usage.keys.iter().map(|key| key.count.files).sum();
         println!(

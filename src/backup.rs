@@ -10,13 +10,12 @@
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, sync::Arc};
-//! use atrest::backup::{Chain, DirectoryTarget, RestoreSpec, Snapshot};
-//! use atrest::{EncryptedFs, kms::Kms};
+//! use atrest::backup::{Chain, DirectoryTarget, RestoreSpec};
+//! use atrest::{Store, kms::Kms};
 //!
-//! # fn example(fs: EncryptedFs, kms: Arc<dyn Kms>, new_kms: Arc<dyn Kms>) -> atrest::Result<()> {
+//! # fn example(store: Store, kms: Arc<dyn Kms>, new_kms: Arc<dyn Kms>) -> atrest::Result<()> {
 //! let chain = Chain::open_or_create(DirectoryTarget::new("/backup/db"), kms)?;
-//! let snapshot = Snapshot::take(&fs, "/var/lib/db")?;
-//! chain.back_up(&fs, &snapshot, &|_| ControlFlow::Continue(()))?;
+//! store.backups().add(&chain, "/var/lib/db", &|_| ControlFlow::Continue(()))?;
 //!
 //! let spec = RestoreSpec::new("/var/lib/db2", new_kms);
 //! chain.restore(&spec, &|_| ControlFlow::Continue(()))?;
@@ -34,6 +33,7 @@ use crate::ids::StoreId;
 use crate::keyring::{Keyring, Options};
 use crate::kms::Kms;
 
+mod backups;
 mod check;
 mod copy;
 mod manifest;
@@ -46,6 +46,7 @@ mod snapshot;
 mod staging;
 mod target;
 
+pub use backups::Backups;
 pub use check::{BackupProblem, CheckReport};
 pub use copy::BackupReport;
 pub use restore::{RestoreReport, RestoreSpec};

@@ -10,21 +10,20 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{HEADER_LEN, Header, LAYOUT_LEN, begins_encrypted, claimed_layout};
 use crate::keyring::{Expect, FileSpec, Keyring, PlaintextPolicy};
 use crate::names::{is_reserved_path, kind_of};
+use crate::store::places::Places;
 use crate::suite::source::Scratch;
-use crate::vfs::{EntryKind, Links, OsVfs, ReadFile, Rename, Vfs};
+use crate::vfs::{EntryKind, Links, ReadFile, Rename, Vfs};
 
 mod buffer;
 #[cfg(any(test, feature = "danger-internals"))]
 pub(crate) mod fuzz;
 pub(crate) mod pieces;
-mod places;
 mod reader;
 mod source;
 mod torn;
 mod writer;
 
 pub use crate::suite::log::{Torn, TornReason};
-pub(crate) use places::Places;
 pub use reader::Reader;
 use source::FileBody;
 pub use torn::TornFile;
@@ -81,16 +80,21 @@ pub struct FileEntry {
 }
 
 impl EncryptedFs {
-    /// Encrypted files of the operating system.
-    pub fn new(keyring: Keyring) -> Self {
-        Self::with_vfs(keyring, Arc::new(OsVfs))
+    pub(crate) fn of_store(places: &Arc<Places>) -> Self {
+        Self {
+            keyring: places.keyring().clone(),
+            vfs: places.vfs().clone(),
+            write_buffer_len: WRITE_BUFFER_LEN,
+            counts: Arc::default(),
+            places: places.clone(),
+        }
     }
 
-    /// The same over another file system.
-    pub fn with_vfs(keyring: Keyring, vfs: Arc<dyn Vfs>) -> Self {
-        let places = Arc::new(Places::new(keyring.clone(), vfs.clone()));
-        let counts = Arc::default();
-        Self { keyring, vfs, write_buffer_len: WRITE_BUFFER_LEN, counts, places }
+    /// The same files through other calls of the operating system, such as those of
+    /// [`DirectVfs`](crate::vfs::DirectVfs). The report begins anew.
+    #[must_use]
+    pub fn through(&self, vfs: Arc<dyn Vfs>) -> Self {
+        Self { vfs, counts: Arc::default(), ..self.clone() }
     }
 
     /// Sets the size of writers' buffers in bytes; at least 4096.
@@ -105,15 +109,6 @@ impl EncryptedFs {
         &self.keyring
     }
 
-    /// [`Keyring::close`] for an engine that stops. Its writers are finished or dropped
-    /// before.
-    ///
-    /// # Errors
-    /// Those of [`Keyring::close`].
-    pub fn close(self) -> Result<()> {
-        self.keyring.close()
-    }
-
     pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {
         &self.vfs
     }
@@ -124,13 +119,13 @@ impl EncryptedFs {
 
     /// Creates a file that must not exist, under a fresh key. The first file in a directory
     /// that is not below the keyring's
-    /// [registers](Keyring::register_directory) it. Nothing is written before
+    /// [registers](crate::store::Directories::register) it. Nothing is written before
     /// the buffer is full, or [`sync`](Writer::sync) or [`finish`](Writer::finish) is
     /// called: the header goes out with the first bytes.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io), `AlreadyExists` among others; those of
-    /// [`Keyring::encryptor`] and [`Keyring::register_directory`];
+    /// [`Keyring::encryptor`] and [`Directories::register`](crate::store::Directories::register);
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a
     /// [reserved name](crate::names).
     pub fn create_new(&self, path: impl AsRef<Path>, spec: impl Into<FileSpec>) -> Result<Writer> {
@@ -265,7 +260,7 @@ impl EncryptedFs {
         self.check_name(from)?;
         self.check_name(to)?;
         self.places.cover(to).map_err(|e| e.with_path(to))?;
-        let moves = self.keyring.moves();
+        let moves = self.places.moves();
         let _shared = moves.shared();
         moves.note(to);
         self.vfs
@@ -285,7 +280,7 @@ impl EncryptedFs {
         self.check_name(from)?;
         self.check_name(to)?;
         self.places.cover(to).map_err(|e| e.with_path(to))?;
-        let moves = self.keyring.moves();
+        let moves = self.places.moves();
         let _shared = moves.shared();
         moves.note(to);
         self.vfs
@@ -308,7 +303,7 @@ impl EncryptedFs {
 
     /// The same under any name.
     pub(crate) fn remove_own(&self, path: &Path) -> Result<()> {
-        let _shared = self.keyring.moves().shared();
+        let _shared = self.places.moves().shared();
         self.vfs
             .remove(path)
             .map_err(|e| Error::io("the file cannot be removed", e).with_path(path))?;
@@ -382,7 +377,7 @@ impl EncryptedFs {
             return Ok(());
         }
         // A whole store may lie below such a name: the copy of one in another's.
-        let roots = self.keyring.directories();
+        let roots = self.places.directories().list();
         let inside = roots.iter().filter_map(|root| path.strip_prefix(root).ok());
         if inside.min_by_key(|path| path.as_os_str().len()).is_some_and(|p| !is_reserved_path(p)) {
             return Ok(());

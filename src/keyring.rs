@@ -2,16 +2,15 @@
 //! key, the store key wraps the data keys, and each file's own key is derived from the data
 //! key that was active when the file was created.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId, StoreKeyId};
-use crate::ledger::Ledger;
-use crate::moves::Moves;
 use crate::secret::StoreKey;
 use access::Watch;
 use body::{Body, KeptSlotKey, KeyRecord, Keyspace};
+use claim::StoreFiles;
 use commit::WriterState;
 use customers::CustomerKeys;
 use format::{Fixed, Image, Slot};
@@ -26,10 +25,10 @@ mod alarm;
 mod audit;
 mod background;
 mod body;
+mod claim;
 mod codec;
 mod commit;
 mod customers;
-mod directories;
 mod directory;
 mod files;
 mod format;
@@ -105,12 +104,8 @@ struct Inner {
     vault: Vault,
     customers: CustomerKeys,
     watch: Watch,
-    /// Which files are under which key.
-    ledger: Ledger,
-    moves: Moves,
-    directories_serial: directories::Serial,
-    /// Held by the one re-encryption under way.
-    reencrypting: Mutex<()>,
+    /// Those of the store over it.
+    files: Mutex<Option<Weak<StoreFiles>>>,
 }
 
 /// What opening does with a store that is marked as revoked.
@@ -140,35 +135,6 @@ impl Keyring {
             generation: snapshot.image.fixed.generation,
             mac: *snapshot.image.mac(),
         }
-    }
-
-    pub(crate) fn ledger(&self) -> &Ledger {
-        &self.inner.ledger
-    }
-
-    pub(crate) fn moves(&self) -> &Moves {
-        &self.inner.moves
-    }
-
-    /// Keeps other re-encryptions out.
-    ///
-    /// # Errors
-    /// [`ReadOnly`](ErrorKind::ReadOnly), [`KeyringBusy`](ErrorKind::KeyringBusy).
-    pub(crate) fn reencrypting(&self) -> Result<std::sync::MutexGuard<'_, ()>> {
-        if !self.inner.writable {
-            return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
-        }
-        self.inner.reencrypting.try_lock().map_err(|_| {
-            Error::new(ErrorKind::KeyringBusy, "another thread is re-encrypting the store")
-        })
-    }
-
-    pub(crate) fn is_being_written(&self, header: &crate::Header) -> bool {
-        self.inner.vault.handles.is_being_written(&header.prefix)
-    }
-
-    pub(crate) fn now_ns(&self) -> u64 {
-        self.inner.clock.now_ns()
     }
 
     /// The present state.

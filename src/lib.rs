@@ -14,8 +14,9 @@
 //!
 //! | job | type |
 //! |---|---|
-//! | open or create a store, rotate its keys, withdraw access | [`Keyring`] |
+//! | open or create a store, rotate its keys, withdraw access | [`Store`] |
 //! | write and read files | [`EncryptedFs`], [`Writer`], [`Reader`] |
+//! | keys alone, without files | [`Keyring`] |
 //! | encrypt what an engine writes by itself | [`Encryptor`], [`Decryptor`], [`Header`] |
 //! | copy a store while it is in use, and bring it back | [`backup::Chain`] |
 //! | wrap a slot key in a key service | [`kms::Kms`] |
@@ -31,7 +32,6 @@
 //! - `danger-internals`: raw kernels, for benchmarks and fuzzing only.
 
 pub mod backup;
-pub mod churn;
 mod cipher;
 pub mod classify;
 mod clock;
@@ -45,8 +45,6 @@ mod hex;
 mod ids;
 pub mod keyring;
 pub mod kms;
-mod ledger;
-mod moves;
 pub mod names;
 mod parallel;
 mod process;
@@ -54,6 +52,7 @@ pub mod progress;
 mod random;
 mod scan;
 mod secret;
+pub mod store;
 mod suite;
 mod tags;
 #[cfg(test)]
@@ -70,6 +69,7 @@ pub use header::{FORMAT_VERSION, FileKind, HEADER_LEN, Header};
 pub use ids::{DataKeyId, FileId, SlotKeyId, StoreId, StoreKeyId};
 pub use keyring::{Expect, FileSpec, Keyring, KeyspaceId, Options, PlaintextPolicy, Settings};
 pub use secret::{DataKey, KEY_LEN};
+pub use store::Store;
 pub use suite::Suite;
 pub use suite::limits::BODY_LEN_MAX;
 pub use suite::log::FRAME_LEN_MAX;

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// How far a backup, restore or verification is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
-pub struct Progress {
+pub struct WorkProgress {
     /// Files that are done.
     pub files_done: u64,
     /// Files in all.
@@ -22,7 +22,7 @@ pub struct Progress {
 
 /// Called now and then, from several threads. [`ControlFlow::Break`] ends the work with
 /// [`ErrorKind::Io`] of `Interrupted`.
-pub type OnProgress<'a> = &'a (dyn Fn(Progress) -> ControlFlow<()> + Sync);
+pub type OnProgress<'a> = &'a (dyn Fn(WorkProgress) -> ControlFlow<()> + Sync);
 
 /// Counts for one piece of work.
 pub(crate) struct Meter<'a> {
@@ -44,7 +44,7 @@ impl<'a> Meter<'a> {
     /// # Errors
     /// `Interrupted` if the caller wants no more.
     pub(crate) fn add(&self, files: u64, bytes: u64) -> Result<()> {
-        let progress = Progress {
+        let progress = WorkProgress {
             files_done: self.files.fetch_add(files, Ordering::Relaxed) + files,
             files_total: self.files_total,
             bytes_done: self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes,

@@ -21,6 +21,7 @@ use crate::ids::DataKeyId;
 use crate::keyring::Expect;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
+use crate::store::Store;
 
 /// A plaintext file changed so shortly before a backup may have changed again within the
 /// same tick of its file system's clock.
@@ -69,7 +70,7 @@ impl Chain {
     /// was cancelled or killed is continued by the next call: whole copies are not made
     /// twice.
     ///
-    /// `fs` is the store the snapshot was taken of; its keys may rotate meanwhile.
+    /// `store` is that the snapshot was taken of; its keys may rotate meanwhile.
     ///
     /// # Errors
     /// [`IdentityMismatch`](ErrorKind::IdentityMismatch) if the chain is that of another
@@ -79,10 +80,11 @@ impl Chain {
     /// cancelled.
     pub fn back_up(
         &self,
-        fs: &EncryptedFs,
+        store: &Store,
         snapshot: &Snapshot,
         on: OnProgress<'_>,
     ) -> Result<BackupReport> {
+        let fs = store.files();
         if !self.writable {
             return Err(Error::new(ErrorKind::ReadOnly, "the backups were opened read-only"));
         }

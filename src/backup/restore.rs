@@ -31,6 +31,7 @@ use crate::kms::Kms;
 use crate::names::RESTORE_DIR;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
+use crate::store::{Store, StorePlace};
 use crate::suite::Suite;
 use crate::suite::layout::Layout;
 use crate::vfs::{Attributes, Links, OsVfs, Rename, Vfs, keep_attributes};
@@ -127,9 +128,10 @@ impl Chain {
             waiting.clear()?;
             return Ok(report);
         }
-        let keyring = Keyring::open_or_create(waiting.storage(), spec.kms.clone(), options)?;
-        let spaces = keyspaces(&keyring, &manifest)?;
-        let fs = EncryptedFs::with_vfs(keyring, vfs.clone());
+        let place = StorePlace::new(waiting.storage(), vfs.clone());
+        let store = Store::open_or_create(place, spec.kms.clone(), options)?;
+        let spaces = keyspaces(store.keyring(), &manifest)?;
+        let fs = store.files();
         for directory in &manifest.directories {
             let path = dir.join(manifest::relative(&directory.path));
             let made = vfs.create_dir(&path, directory.mode & 0o7777 | 0o700);
@@ -141,7 +143,7 @@ impl Chain {
         let resumed = parallel::each(&manifest.files, |entry| {
             let path = dir.join(entry.relative());
             let keyspace = spaces[entry.keyspace as usize];
-            self.restore_file(&fs, &path, entry, keyspace, &meter)
+            self.restore_file(fs, &path, entry, keyspace, &meter)
                 .map_err(|error| error.with_path(&path))
         })?;
         let directories = manifest.directories.iter();
@@ -151,7 +153,7 @@ impl Chain {
         }
         let resumed = resumed.into_iter().filter(|resumed| *resumed).count() as u64;
         let report = self.report(&manifest, fs.keyring(), resumed)?;
-        drop(fs);
+        drop(store);
         waiting.publish()?;
         waiting.clear()?;
         Ok(report)

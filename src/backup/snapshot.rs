@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use super::staging::{self, Staging};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::EncryptedFs;
 use crate::header::{FileKind, Header};
 use crate::ids::StoreId;
 use crate::names::is_temporary;
 use crate::scan::{self, What};
+use crate::store::Store;
 use crate::vfs::{EntryKind, FileStat, Links, ReadFile, Vfs};
 use crate::walk::{Met, nested, walk};
 
@@ -65,19 +65,20 @@ struct Linked {
 impl Snapshot {
     /// Links the files below `root`, the store's directory.
     ///
-    /// Renames, links and removals through `fs` wait meanwhile.
+    /// Renames, links and removals through the store wait meanwhile.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io), with `ResourceBusy` for a store whose files never stay for
     /// as long as it takes to link them; [`InvalidArgument`](ErrorKind::InvalidArgument)
     /// if another store or a backup lies inside.
-    pub fn take(fs: &EncryptedFs, root: impl AsRef<Path>) -> Result<Self> {
+    pub fn take(store: &Store, root: impl AsRef<Path>) -> Result<Self> {
+        let fs = store.files();
         let (vfs, root) = (fs.vfs(), root.as_ref());
         staging::sweep(&**vfs, root)?;
         let staging = Staging::create(vfs.clone(), root)?;
         let mut linked: HashMap<PathBuf, Linked> = HashMap::new();
         for _ in 0..ATTEMPTS_MAX {
-            let alone = fs.keyring().moves().alone();
+            let alone = fs.places().moves().alone();
             let taken_ns = fs.keyring().now_ns();
             let before = Listing::read(&**vfs, root)?;
             if !link_all(&**vfs, root, &staging, &before, &mut linked)? {

@@ -4,13 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Places;
 use super::buffer::Buffer;
 use crate::cipher::Encryptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header;
 use crate::ids::DataKeyId;
-use crate::ledger::{FileRecord, Owner, Token};
+use crate::store::ledger::{FileRecord, Owner, Token};
+use crate::store::places::Places;
 use crate::suite::sealer::Intake;
 use crate::vfs::WriteFile;
 

@@ -47,6 +47,10 @@ impl DirectoryStorage {
         Self { dir: dir.into(), vfs, mirror: None, lock: Mutex::new(None) }
     }
 
+    pub(crate) fn file_system(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }

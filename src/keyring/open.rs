@@ -13,15 +13,13 @@ use super::unlock::Search;
 use super::vault::Vault;
 use super::{
     AuditKind, Counts, DEFAULT_SLOT, Inner, Keyring, KeyringStorage, KmsSet, Marks, Options,
-    Snapshot, Unlocked, access, background, check_anchor, directories, format, load, missing,
-    rollback, rotation, slots, unlock, withdrawn,
+    Snapshot, Unlocked, access, background, check_anchor, format, load, missing, rollback,
+    rotation, slots, unlock, withdrawn,
 };
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::{Deadline, Kms};
-use crate::ledger::Ledger;
-use crate::moves::Moves;
 use crate::secret::{DataKey, StoreKey};
 
 impl Keyring {
@@ -39,6 +37,14 @@ impl Keyring {
         kms: Arc<dyn Kms>,
         options: Options,
     ) -> Result<Self> {
+        Self::create_in(Box::new(storage), kms, options)
+    }
+
+    pub(crate) fn create_in(
+        storage: Box<dyn KeyringStorage>,
+        kms: Arc<dyn Kms>,
+        options: Options,
+    ) -> Result<Self> {
         storage.lock()?;
         if storage.load()?.is_some() {
             return Err(Error::new(ErrorKind::KeyringExists, "the store has a keyring already"));
@@ -47,7 +53,7 @@ impl Keyring {
         if !kept.is_empty() {
             return Err(missing(&kept, ErrorKind::KeyringExists));
         }
-        Self::create_boxed(Box::new(storage), kms, options)
+        Self::create_boxed(storage, kms, options)
     }
 
     /// Creates a keyring in a locked storage that has none.
@@ -143,8 +149,16 @@ impl Keyring {
         kms: impl Into<KmsSet>,
         options: Options,
     ) -> Result<Self> {
+        Self::open_in(Box::new(storage), kms.into(), options)
+    }
+
+    pub(crate) fn open_in(
+        storage: Box<dyn KeyringStorage>,
+        kms: KmsSet,
+        options: Options,
+    ) -> Result<Self> {
         storage.lock()?;
-        Self::open_locked(Box::new(storage), kms.into().0, options, true, Marks::Refuse)
+        Self::open_locked(storage, kms.0, options, true, Marks::Refuse)
     }
 
     /// Opens a store for reading, beside a writer or not. Rotations by the writer are seen
@@ -169,11 +183,19 @@ impl Keyring {
         kms: Arc<dyn Kms>,
         options: Options,
     ) -> Result<Self> {
+        Self::open_or_create_in(Box::new(storage), kms, options)
+    }
+
+    pub(crate) fn open_or_create_in(
+        storage: Box<dyn KeyringStorage>,
+        kms: Arc<dyn Kms>,
+        options: Options,
+    ) -> Result<Self> {
         storage.lock()?;
         if storage.load()?.is_none() && storage.kept()?.is_empty() {
-            return Self::create_boxed(Box::new(storage), kms, options);
+            return Self::create_boxed(storage, kms, options);
         }
-        Self::open_locked(Box::new(storage), vec![kms], options, true, Marks::Refuse)
+        Self::open_locked(storage, vec![kms], options, true, Marks::Refuse)
     }
 
     pub(super) fn open_locked(
@@ -241,10 +263,7 @@ impl Keyring {
             vault: Vault::new(snapshot),
             customers: CustomerKeys::new(kms, options.kms_deadline, options.slot),
             watch: Watch::new(monitor),
-            ledger: Ledger::default(),
-            moves: Moves::default(),
-            directories_serial: directories::Serial::default(),
-            reencrypting: Mutex::new(()),
+            files: Mutex::default(),
         });
         let background = if options.background {
             Some(Arc::new(background::Background::start(&inner)?))

@@ -72,7 +72,7 @@ pub struct Anchor {
 
 /// The customer's keys to try when a store is opened: one, or several.
 #[derive(Clone, Debug)]
-pub struct KmsSet(pub(super) Vec<Arc<dyn Kms>>);
+pub struct KmsSet(pub(crate) Vec<Arc<dyn Kms>>);
 
 impl From<Arc<dyn Kms>> for KmsSet {
     fn from(kms: Arc<dyn Kms>) -> Self {

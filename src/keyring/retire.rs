@@ -2,30 +2,24 @@
 //!
 //! decrypt-only --(no file)--> retiring --(grace is over, still no file)--> destroyed
 //!
-//! The proof is a scan of the store's directories inside the call, whatever the caller
-//! says. While it runs no file can be created under the keys in question, and none of
-//! them may be held by an open file, neither before the scan nor at the commit; renames
-//! through the library, which a scan could miss, are looked at afterwards.
+//! The evidence is gathered inside the call, whatever the caller knew before. While it is,
+//! no file can be created under the keys in question, and none of them may be held by an
+//! open file, neither before nor at the commit.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::audit::AuditKind;
+use super::claim::StoreFiles;
 use super::commit::Draft;
 use super::keys::Keys;
 use super::{DataKeyId, Inner, KeyState};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::StoreId;
-use crate::moves::Moves;
-use crate::scan::{Found, OnScan, Visitor, What, look, look_through, scan};
-use crate::vfs::{EntryKind, OsVfs, Vfs};
 
-/// Files under data keys that a scan of the store's directories does not find: objects in
-/// an object store, or files the engine knows of.
+/// What is under data keys now: files in directories, objects in an object store.
 pub trait LiveKeys {
     /// The data keys that the headers of these files name **now**. Called while no file
     /// can be created under a key that may be destroyed; it **MUST** look anew, and fail
@@ -34,13 +28,6 @@ pub trait LiveKeys {
     /// # Errors
     /// Any; nothing is destroyed then.
     fn keys_in_use(&self) -> Result<Vec<DataKeyId>>;
-}
-
-/// No files beside those in the store's directories.
-impl LiveKeys for () {
-    fn keys_in_use(&self) -> Result<Vec<DataKeyId>> {
-        Ok(Vec::new())
-    }
 }
 
 /// What became of one data key.
@@ -98,54 +85,47 @@ impl Retirement {
 pub const RETIRE_GRACE: Duration = Duration::from_secs(7 * 86_400);
 
 impl Keys<'_> {
-    /// Destroys the data keys that are under no file, through two calls at least `grace`
-    /// apart: the first finds no file and starts the time of grace, the second looks
-    /// again. A key with a file, a [hold](super::Holds::register) or an open file under it is
-    /// never destroyed.
+    /// Destroys the data keys that nothing in `live` is under, through two calls at least
+    /// `grace` apart: the first finds nothing and starts the time of grace, the second asks
+    /// again. A key with a [hold](super::Holds::register) or an open file is never
+    /// destroyed. The files of a [`Store`](crate::Store) over the keyring are always looked
+    /// at; [`Renewal::retire`](crate::store::Renewal::retire) needs nothing else.
     ///
     /// Destroying erases the wrapped key, replaces the store key and removes the older
     /// images of the keyring; the key's record stays. A copy of an older keyring kept
     /// elsewhere together with the customer's key could still bring it back.
     ///
-    /// Files that the engine renames without the library **MUST NOT** move between the
-    /// store's directories meanwhile; nor may another process write to the store, as two
-    /// may with a keyring in an object store: there `grace` has to outlast every process
-    /// that has not [reloaded](super::Keyring::reload).
+    /// No other process may write to the store meanwhile, as two may with a keyring in an
+    /// object store: there `grace` has to outlast every process that has not
+    /// [reloaded](super::Keyring::reload).
     ///
     /// # Errors
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) without a known directory and
-    /// `live`; [`KeyringBusy`](ErrorKind::KeyringBusy) beside another
-    /// retirement; [`CorruptHeader`](ErrorKind::CorruptHeader) if nobody can tell the key
-    /// of a file, and [`InvalidArgument`](ErrorKind::InvalidArgument) for a symbolic link
-    /// that leads nowhere or to a directory that is not the store's; those of
-    /// [`rotate`](Self::rotate). No key is
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if files of the store are in
+    /// directories and no [`Store`](crate::Store) is open over the keyring to look at them;
+    /// [`KeyringBusy`](ErrorKind::KeyringBusy) beside another retirement; what `live` returns;
+    /// those of [`rotate`](Self::rotate). No key is
     /// destroyed then, unless only the removal of older images failed.
-    pub fn retire(
-        &self,
-        live: Option<&dyn LiveKeys>,
-        grace: Duration,
-        on_scan: OnScan<'_>,
-    ) -> Result<Retirement> {
-        self.retire_in(&(Arc::new(OsVfs) as Arc<dyn Vfs>), live, grace, on_scan)
+    pub fn retire(&self, live: &dyn LiveKeys, grace: Duration) -> Result<Retirement> {
+        let files = self.0.claimant();
+        let (own, registered) = self.0.roots();
+        if files.is_none() && (own.is_some() || !registered.is_empty()) {
+            let what = "files of the store are in directories, which have to be looked through";
+            return Err(Error::new(ErrorKind::InvalidArgument, what));
+        }
+        self.retire_all_but(&Both(live, files), grace)
     }
 
-    pub(crate) fn retire_in(
+    /// The same, for evidence that covers the directories.
+    pub(crate) fn retire_all_but(
         &self,
-        vfs: &Arc<dyn Vfs>,
-        live: Option<&dyn LiveKeys>,
+        live: &dyn LiveKeys,
         grace: Duration,
-        on_scan: OnScan<'_>,
     ) -> Result<Retirement> {
         let inner = &self.0.inner;
         let Some(_one) = inner.vault.handles.try_closing() else {
             let what = "another thread is retiring keys";
             return Err(Error::new(ErrorKind::KeyringBusy, what));
         };
-        let roots = self.0.directories();
-        if roots.is_empty() && live.is_none() {
-            let what = "the keyring knows no directory of the store";
-            return Err(Error::new(ErrorKind::InvalidArgument, what));
-        }
         inner.check_may_rotate()?;
         let candidates: Vec<DataKeyId> = {
             let snapshot = inner.vault.load();
@@ -157,14 +137,10 @@ impl Keys<'_> {
             return Ok(Retirement::default());
         }
         let _reopened = Reopen(inner);
-        let mut evidence = Evidence {
-            open: inner.vault.handles.close(&candidates, false),
-            in_use: keys_in(vfs, &roots, &inner.moves, inner.store_id, on_scan)?,
-        };
-        if let Some(live) = live {
-            evidence.in_use.extend(live.keys_in_use()?);
-        }
-        self.destroy(&candidates, &mut evidence, grace)
+        // Closed first, so that no file comes after the look.
+        let open = inner.vault.handles.close(&candidates, false);
+        let in_use = live.keys_in_use()?.into_iter().collect();
+        self.destroy(&candidates, &mut Evidence { open, in_use }, grace)
     }
 
     fn destroy(
@@ -205,6 +181,19 @@ impl Keys<'_> {
             inner.forget_older()?;
         }
         Ok(report)
+    }
+}
+
+/// What the caller knows of, and the files of the store over the keyring.
+struct Both<'a>(&'a dyn LiveKeys, Option<Arc<StoreFiles>>);
+
+impl LiveKeys for Both<'_> {
+    fn keys_in_use(&self) -> Result<Vec<DataKeyId>> {
+        let mut keys = self.0.keys_in_use()?;
+        if let Some(files) = &self.1 {
+            keys.extend(files.keys_in_use()?);
+        }
+        Ok(keys)
     }
 }
 
@@ -275,96 +264,4 @@ fn judge(
     record.state = KeyState::Retiring;
     record.retire_after_ns = now_ns.saturating_add(grace_ns).max(1);
     (RetireOutcome::Retiring { until_ns: record.retire_after_ns }, true)
-}
-
-/// The data keys that the store's files name.
-pub(crate) fn keys_in(
-    vfs: &Arc<dyn Vfs>,
-    roots: &[PathBuf],
-    moves: &Moves,
-    store_id: StoreId,
-    on_scan: OnScan<'_>,
-) -> Result<HashSet<DataKeyId>> {
-    let recording = moves.record();
-    let collect =
-        || Collect { store_id, keys: HashSet::new(), unreadable: None, links: Vec::new() };
-    let mut found = scan(vfs, roots, on_scan, collect)?;
-    {
-        let alone = moves.alone();
-        let mut visitor = collect();
-        let mut directories = Vec::new();
-        let mut links = Vec::new();
-        for path in recording.targets(&alone) {
-            match look(&**vfs, &path)? {
-                Some((_, what)) => visitor.add(&what, || path.clone()),
-                None => directories.push(path),
-            }
-        }
-        // What is no file may be a directory that moved with all in it.
-        directories.retain(|path| match vfs.stat(path).map(|stat| stat.kind) {
-            Ok(EntryKind::Directory) => true,
-            Ok(EntryKind::Link) => {
-                links.push(path.clone());
-                false
-            }
-            _ => false,
-        });
-        directories.sort_unstable();
-        directories.dedup_by(|below, above| below.starts_with(above));
-        found.extend(scan(vfs, &directories, on_scan, collect)?);
-        links.extend(found.iter_mut().flat_map(|part| std::mem::take(&mut part.links)));
-        for link in links {
-            if let Some((_, what)) = look_through(&**vfs, &link, roots)? {
-                visitor.add(&what, || link.clone());
-            }
-        }
-        found.push(visitor);
-    }
-    let mut keys = HashSet::new();
-    for part in found {
-        if let Some((path, kind)) = part.unreadable {
-            let what = format!("the data key of this file cannot be told ({kind:?})");
-            return Err(Error::new(ErrorKind::CorruptHeader, what).with_path(path));
-        }
-        keys.extend(part.keys);
-    }
-    Ok(keys)
-}
-
-struct Collect {
-    store_id: StoreId,
-    keys: HashSet<DataKeyId>,
-    unreadable: Option<(PathBuf, ErrorKind)>,
-    links: Vec<PathBuf>,
-}
-
-impl Collect {
-    fn add(&mut self, what: &What, path: impl FnOnce() -> PathBuf) {
-        match what {
-            What::Encrypted(header) if header.store_id == self.store_id => {
-                self.keys.insert(header.data_key_id);
-            }
-            What::Unreadable(kind) if self.unreadable.is_none() => {
-                self.unreadable = Some((path(), *kind));
-            }
-            _ => {}
-        }
-    }
-}
-
-impl Visitor for Collect {
-    fn file(&mut self, found: &Found<'_>) {
-        self.add(&found.what, || found.path());
-    }
-
-    fn staged(&mut self, found: &Found<'_>) {
-        self.file(found);
-    }
-
-    fn link(&mut self, path: &Path) {
-        self.links.push(path.into());
-    }
-
-    /// Its files need the keys of its own keyring.
-    fn nested(&mut self, _dir: &Path) {}
 }

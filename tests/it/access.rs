@@ -8,7 +8,7 @@ use atrest::keyring::{
     AccessState, AuditKind, FilesBeside, Grace, KeyringStorage, MemoryStorage, Options,
 };
 use atrest::kms::{Kms, KmsErrorKind};
-use atrest::{EncryptedFs, ErrorKind, FileKind, Keyring, PlaintextPolicy};
+use atrest::{ErrorKind, FileKind, Keyring, PlaintextPolicy};
 
 use crate::support::options;
 use atrest_testkit::{ManualClock, Mode, ScriptedKms};
@@ -453,7 +453,7 @@ fn writers_readers_and_plaintext_files_stop_and_go_on_together() {
     let keyring = Keyring::create(storage, kms, Options::default().allowing_plaintext()).unwrap();
     assert_eq!(keyring.settings().plaintext, PlaintextPolicy::Allow);
     assert_eq!(keyring.audit().events().unwrap()[0].what, AuditKind::Enabled);
-    let fs = EncryptedFs::new(keyring);
+    let fs = atrest::Store::over(keyring).unwrap().files().clone();
     let old = fs.open(dir.path().join("old.sst")).unwrap();
     let path = dir.path().join("new.log");
     let mut writer = fs.create_new(&path, FileKind::Log).unwrap();

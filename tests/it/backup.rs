@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use atrest::backup::{BackupReport, Chain, DirectoryTarget, RestoreReport, RestoreSpec, Snapshot};
 use atrest::kms::{Kms, generate_key_file};
-use atrest::progress::Progress;
+use atrest::progress::WorkProgress;
 use atrest::vfs::{Attributes, DirEntry, FileStat, Links, OsVfs, ReadFile, Rename, Vfs, WriteFile};
 use atrest::{
     EncryptedFs, Error, ErrorKind, FileKind, FileSpec, Keyring, PlaintextPolicy, Settings, Suite,
 };
 
-use crate::support::{TestStore, key_file, kind, manual};
+use crate::support::{TestStore, key_file, kind, manual, store_of};
 
 mod damage;
 mod random;
 mod resume;
 
-fn go_on(_: Progress) -> ControlFlow<()> {
+fn go_on(_: WorkProgress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -50,7 +50,7 @@ impl Bench {
         let mut options = manual();
         options.settings = settings;
         let keyring = Keyring::create(store.storage(), store.kms(), options).unwrap();
-        let fs = EncryptedFs::new(keyring);
+        let fs = atrest::Store::over(keyring).unwrap().files().clone();
         Self { store, fs }
     }
 
@@ -77,8 +77,8 @@ impl Bench {
     }
 
     fn try_back_up(&self) -> Result<BackupReport, Error> {
-        let snapshot = Snapshot::take(&self.fs, self.store.data())?;
-        self.chain().back_up(&self.fs, &snapshot, &go_on)
+        let snapshot = Snapshot::take(&store_of(&self.fs), self.store.data())?;
+        self.chain().back_up(&store_of(&self.fs), &snapshot, &go_on)
     }
 
     fn read_chain(&self) -> Result<Chain, Error> {
@@ -95,7 +95,10 @@ impl Bench {
     fn contents(&self, dir: &str, kms: Arc<dyn Kms>) -> BTreeMap<PathBuf, Content> {
         let root = self.path(dir);
         let storage = atrest::keyring::DirectoryStorage::new(&root);
-        let fs = EncryptedFs::new(Keyring::open_read_only(storage, kms, manual()).unwrap());
+        let fs = atrest::Store::over(Keyring::open_read_only(storage, kms, manual()).unwrap())
+            .unwrap()
+            .files()
+            .clone();
         let mut contents = BTreeMap::new();
         read_all(&fs, &root, &root, &mut contents);
         contents
@@ -206,7 +209,10 @@ fn a_backup_opens_without_the_store_and_goes_to_another_customers_key() {
     let spec = RestoreSpec::new(bench.store.data(), other.clone());
     chain.restore(&spec, &go_on).unwrap();
     let fs =
-        EncryptedFs::new(Keyring::open(bench.store.storage(), other.clone(), manual()).unwrap());
+        atrest::Store::over(Keyring::open(bench.store.storage(), other.clone(), manual()).unwrap())
+            .unwrap()
+            .files()
+            .clone();
     let bench = Bench { store: bench.store, fs };
     assert!(bench.contents("data", other.clone()) == before);
     // Neither key opens what is the other's.
@@ -256,11 +262,11 @@ fn a_log_that_is_being_written_is_copied_as_far_as_it_was() {
         let mut writer = bench.fs.create_new(&path, spec).unwrap();
         writer.append(b"before").unwrap();
         writer.sync().unwrap();
-        let snapshot = Snapshot::take(&bench.fs, bench.store.data()).unwrap();
+        let snapshot = Snapshot::take(&store_of(&bench.fs), bench.store.data()).unwrap();
         writer.append(b", after").unwrap();
         writer.sync().unwrap();
         bench.fs.remove(&path).unwrap();
-        let report = bench.chain().back_up(&bench.fs, &snapshot, &go_on).unwrap();
+        let report = bench.chain().back_up(&store_of(&bench.fs), &snapshot, &go_on).unwrap();
         assert_eq!((report.info.files, report.info.bytes), (1, 6));
         let to = format!("restored{}", report.info.number);
         bench.restore(report.info.number, &to).unwrap();
@@ -409,11 +415,11 @@ fn an_incremental_backup_reads_only_what_is_new() {
         bench.write(&format!("{number}.sst"), FileKind::Table, &[&pattern(500_000, number)]);
     }
     let counting = Counting::default();
-    let fs = EncryptedFs::with_vfs(bench.fs.keyring().clone(), Arc::new(counting.clone()));
+    let fs = bench.fs.through(Arc::new(counting.clone()));
     let run = || {
         counting.0.store(0, Ordering::Relaxed);
-        let snapshot = Snapshot::take(&fs, bench.store.data()).unwrap();
-        bench.chain().back_up(&fs, &snapshot, &go_on).unwrap();
+        let snapshot = Snapshot::take(&store_of(&fs), bench.store.data()).unwrap();
+        bench.chain().back_up(&store_of(&fs), &snapshot, &go_on).unwrap();
         counting.0.load(Ordering::Relaxed)
     };
     let whole = 20 * (500_000 + 4096) as u64;

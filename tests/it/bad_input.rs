@@ -8,8 +8,8 @@ use std::sync::Arc;
 use atrest::error::KmsErrorKind;
 use atrest::keyring::{DirectoryStorage, KeyringStorage, MemoryStorage};
 use atrest::{
-    EncryptedFs, ErrorKind, Expect, FileId, FileKind, FileSpec, Header, Keyring, PlaintextPolicy,
-    Settings, Suite,
+    ErrorKind, Expect, FileId, FileKind, FileSpec, Header, Keyring, PlaintextPolicy, Settings,
+    Suite,
 };
 
 use crate::support::{
@@ -229,7 +229,7 @@ fn a_read_only_directory_is_readable() {
         std::fs::remove_file(store.data().join("probe")).unwrap();
     }
     let keyring = Keyring::open_read_only(store.storage(), store.kms(), manual()).unwrap();
-    EncryptedFs::new(keyring).open(&path).unwrap();
+    atrest::Store::over(keyring).unwrap().files().clone().open(&path).unwrap();
     mode(0o700);
     assert_eq!(store.contents(), before);
     assert!(!store.data().join("KEYRING.lock").exists(), "a reader wrote a lock file");
@@ -255,7 +255,10 @@ fn a_full_file_system_leaves_the_store_as_it_was() {
         }
     }
     let _mounted = Mounted(store.data());
-    let fs = EncryptedFs::new(Keyring::create(store.storage(), store.kms(), manual()).unwrap());
+    let fs = atrest::Store::over(Keyring::create(store.storage(), store.kms(), manual()).unwrap())
+        .unwrap()
+        .files()
+        .clone();
     let path = store.data().join("file");
     let mut writer = fs.create_new(&path, FileKind::Table).unwrap();
     writer.append(b"bytes").unwrap();
@@ -280,7 +283,7 @@ fn a_full_file_system_leaves_the_store_as_it_was() {
     fs.keyring().keys().rotate().unwrap();
     drop(fs);
     let keyring = Keyring::open(store.storage(), store.kms(), manual()).unwrap();
-    EncryptedFs::new(keyring).open(&path).unwrap();
+    atrest::Store::over(keyring).unwrap().files().clone().open(&path).unwrap();
 }
 
 #[test]

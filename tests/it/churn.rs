@@ -1,9 +1,10 @@
 //! Accounting, stale files, re-encryption and retirement.
 
+use crate::support::store_of;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use atrest::churn::{StalePolicy, StaleReason, Usage};
+use atrest::store::{StalePolicy, StaleReason, Usage};
 use atrest::{DataKeyId, EncryptedFs, FileKind, Keyring, PlaintextPolicy};
 use proptest::prelude::*;
 
@@ -62,7 +63,8 @@ fn usage_counts_every_kind_of_file() {
     std::os::unix::fs::symlink(other.data(), data.join("symlink-dir")).unwrap();
 
     let progress = std::sync::Mutex::new(0);
-    let scanned = fs
+    let scanned = store_of(&fs)
+        .renewal()
         .scan_usage(&|p| {
             let mut max = progress.lock().unwrap();
             *max = p.files.max(*max);
@@ -78,10 +80,10 @@ fn usage_counts_every_kind_of_file() {
     assert_eq!(*progress.lock().unwrap(), 9);
     assert!(scanned.of_key(first).unwrap().last_created_ns.is_some());
 
-    assert_eq!(counts(&fs.usage().unwrap()), counts(&scanned));
+    assert_eq!(counts(&store_of(&fs).renewal().usage().unwrap()), counts(&scanned));
     // The engine's own list: one file once, missing files left out.
     let live = [data.join("a.sst"), data.join("linked"), data.join("c.sst"), data.join("gone")];
-    let live = fs.usage_of(&live, &|_| {}).unwrap();
+    let live = store_of(&fs).renewal().usage_of(&live, &|_| {}).unwrap();
     assert_eq!(live.of_key(first).unwrap().count.files, 1);
     assert_eq!(live.of_key(second).unwrap().count.files, 1);
 }
@@ -92,10 +94,10 @@ fn a_file_counts_where_it_is_when_it_is_finished() {
     let fs = store.fs();
     let key = fs.keyring().keys().active_id().unwrap();
     let path = |name: &str| store.data().join(name);
-    assert_eq!(fs.usage().unwrap().torn.files, 0);
+    assert_eq!(store_of(&fs).renewal().usage().unwrap().torn.files, 0);
     let mut renamed = fs.create_new(path("renamed.tmp"), FileKind::Table).unwrap();
     let mut removed = fs.create_new(path("removed"), FileKind::Table).unwrap();
-    assert_eq!(fs.usage().unwrap().torn.files, 2);
+    assert_eq!(store_of(&fs).renewal().usage().unwrap().torn.files, 2);
     renamed.append(b"12345").unwrap();
     removed.append(b"1").unwrap();
     renamed.sync().unwrap();
@@ -105,12 +107,15 @@ fn a_file_counts_where_it_is_when_it_is_finished() {
     let other = fs.create_new(path("other"), FileKind::Table).unwrap();
     removed.finish().unwrap();
     renamed.finish().unwrap();
-    let usage = fs.usage().unwrap();
+    let usage = store_of(&fs).renewal().usage().unwrap();
     assert_eq!(usage.of_key(key).unwrap().count.files, 1);
     assert_eq!(usage.of_key(key).unwrap().count.bytes, 4101);
     assert_eq!(usage.torn.files, 1);
     other.finish().unwrap();
-    assert_eq!(counts(&fs.usage().unwrap()), counts(&fs.scan_usage(&|_| {}).unwrap()));
+    assert_eq!(
+        counts(&store_of(&fs).renewal().usage().unwrap()),
+        counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap())
+    );
 }
 
 #[derive(Clone, Debug)]
@@ -170,9 +175,9 @@ fn apply(fs: &EncryptedFs, dir: &Path, op: &Op) {
         Op::PlaintextAndRebuild(name) => {
             let _ = std::fs::remove_file(path(name));
             std::fs::write(path(name), b"plain").unwrap();
-            fs.rebuild_usage(&|_| {}).unwrap();
+            store_of(&fs).renewal().rebuild_usage(&|_| {}).unwrap();
         }
-        Op::Rebuild => drop(fs.rebuild_usage(&|_| {}).unwrap()),
+        Op::Rebuild => drop(store_of(&fs).renewal().rebuild_usage(&|_| {}).unwrap()),
     }
 }
 
@@ -183,12 +188,12 @@ proptest! {
         let store = TestStore::new();
         let fs = store.fs();
         std::fs::create_dir(store.data().join("one")).unwrap();
-        fs.usage().unwrap();
+        store_of(&fs).renewal().usage().unwrap();
         for op in &ops {
             apply(&fs, &store.data(), op);
         }
-        let scanned = counts(&fs.scan_usage(&|_| {}).unwrap());
-        prop_assert_eq!(counts(&fs.usage().unwrap()), scanned);
+        let scanned = counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap());
+        prop_assert_eq!(counts(&store_of(&fs).renewal().usage().unwrap()), scanned);
     }
 }
 
@@ -213,11 +218,11 @@ fn a_rebuilding_beside_an_engine_loses_nothing() {
             }
         });
         while !engine.is_finished() {
-            fs.rebuild_usage(&|_| {}).unwrap();
+            store_of(&fs).renewal().rebuild_usage(&|_| {}).unwrap();
         }
     });
-    let scanned = counts(&fs.scan_usage(&|_| {}).unwrap());
-    assert_eq!(counts(&fs.usage().unwrap()), scanned);
+    let scanned = counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap());
+    assert_eq!(counts(&store_of(&fs).renewal().usage().unwrap()), scanned);
 }
 
 fn write_if_free(fs: &EncryptedFs, path: &Path) {
@@ -234,7 +239,7 @@ fn stale_files_come_oldest_first() {
     let mut options = options(&clock);
     options.settings.plaintext = PlaintextPolicy::Allow;
     let keyring = Keyring::create(store.storage(), store.kms(), options).unwrap();
-    let fs = EncryptedFs::new(keyring);
+    let fs = atrest::Store::over(keyring).unwrap().files().clone();
     let path = |name: &str| store.data().join(name);
     let mut keys = Vec::new();
     for name in ["c", "b", "a"] {
@@ -247,7 +252,7 @@ fn stale_files_come_oldest_first() {
     std::fs::write(path("empty"), b"").unwrap();
 
     let names = |policy: &StalePolicy| -> Vec<String> {
-        let stale = fs.stale_files(policy, &|_| {}).unwrap();
+        let stale = store_of(&fs).renewal().stale_files(policy, &|_| {}).unwrap();
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
         stale.map(|file| name(&file.path)).collect()
     };
@@ -260,7 +265,7 @@ fn stale_files_come_oldest_first() {
     assert_eq!(names(&named), ["b"]);
     let mut authenticated = StalePolicy::default();
     authenticated.require_authenticated = true;
-    let weak = fs.stale_files(&authenticated, &|_| {}).unwrap();
+    let weak = store_of(&fs).renewal().stale_files(&authenticated, &|_| {}).unwrap();
     assert_eq!(weak.len(), 5);
     assert_eq!(weak.as_slice()[1].reason, StaleReason::WeakSuite);
     assert_eq!(weak.as_slice()[1].data_key_id, Some(keys[0]));

@@ -35,7 +35,7 @@ fn a_clean_end_keeps_the_exact_count_with_one_commit() {
     let fs = mem_create(&mem, &kms).unwrap();
     write(&fs, "one");
     assert_eq!((stored(&mem, &kms), generation(&mem)), (0, 1));
-    fs.close().unwrap();
+    atrest::Store::from(fs).close().unwrap();
     assert_eq!((stored(&mem, &kms), generation(&mem)), (LEN, 2));
     // The last handle, whichever it is, with a writer that is dropped and not finished.
     let fs = mem_open(&mem, &kms).unwrap();
@@ -50,7 +50,7 @@ fn a_clean_end_keeps_the_exact_count_with_one_commit() {
     let fs = mem_open(&mem, &kms).unwrap();
     // Nothing to keep, nothing written.
     mem.clear_log();
-    fs.close().unwrap();
+    atrest::Store::from(fs).close().unwrap();
     drop(mem_open(&mem, &kms).unwrap());
     assert_eq!(generation(&mem), 3);
     let appended = mem.log().iter().any(|op| matches!(op, atrest_testkit::mem_fs::Op::Append(..)));
@@ -69,7 +69,7 @@ fn the_background_thread_does_not_keep_the_last_handle_from_counting() {
         let storage = mem_storage(&mem);
         let options = atrest::Options::default();
         let keyring = Keyring::open_or_create(storage, kms.clone(), options).unwrap();
-        let fs = EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()));
+        let fs = atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone();
         write(&fs, &round.to_string());
         drop(fs);
         assert_eq!(stored(&mem, &kms), round * LEN);
@@ -82,7 +82,7 @@ fn a_killed_process_loses_an_hour_and_never_counts_too_much() {
     let mut options = manual();
     options.clock = clock.clone();
     let keyring = Keyring::create(mem_storage(&mem), kms.clone(), options.clone()).unwrap();
-    let fs = EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()));
+    let fs = atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone();
     write(&fs, "one");
     const HOUR_NS: u64 = 3600 * 1_000_000_000;
     clock.advance(ns(HOUR_NS - 1));
@@ -102,7 +102,7 @@ fn a_killed_process_loses_an_hour_and_never_counts_too_much() {
         let fork = mem.fork();
         let fs = mem_open(&fork, &kms).unwrap();
         write(&fs, "three");
-        fs.close().unwrap();
+        atrest::Store::from(fs).close().unwrap();
         fork.log().len()
     };
     for at in 0..=count {
@@ -111,7 +111,7 @@ fn a_killed_process_loses_an_hour_and_never_counts_too_much() {
         let Ok(fs) = mem_open(&stopped, &kms) else { continue };
         let Ok(mut writer) = fs.create_new(in_dir("three"), FileKind::Table) else { continue };
         let written = writer.append(&[7; LEN as usize]).and_then(|()| writer.finish());
-        let closed = fs.close();
+        let closed = atrest::Store::from(fs).close();
         for (crash, left) in stopped.crashes() {
             let stored = stored(&left, &kms);
             println!("stopped at {at}, {crash:?}: {stored}");
@@ -130,7 +130,7 @@ fn closing_does_not_fail_when_keys_are_withdrawn_and_tells_of_other_faults() {
     let fs = mem_create(&mem, &kms).unwrap();
     write(&fs, "one");
     mem.room(Some(0));
-    assert!(matches!(kind(fs.clone().close()), ErrorKind::Io(_)));
+    assert!(matches!(kind(atrest::Store::from(fs.clone()).close()), ErrorKind::Io(_)));
     mem.room(None);
     // The file is open for writing while keys are withdrawn and given back.
     let mut writer = fs.create_new(in_dir("two"), FileKind::Table).unwrap();
@@ -139,12 +139,12 @@ fn closing_does_not_fail_when_keys_are_withdrawn_and_tells_of_other_faults() {
     fs.keyring().access().restore().unwrap();
     writer.append(&[7; LEN as usize]).unwrap();
     writer.finish().unwrap();
-    fs.clone().close().unwrap();
+    atrest::Store::from(fs.clone()).close().unwrap();
     assert_eq!(stored(&mem, &kms), 3 * LEN);
     write(&fs, "three");
     fs.keyring().access().revoke().unwrap();
     let before = mem.files();
-    fs.close().unwrap();
+    atrest::Store::from(fs).close().unwrap();
     assert_eq!(mem.files(), before);
 }
 

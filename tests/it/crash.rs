@@ -38,7 +38,7 @@ fn base() -> MemFs {
 fn open_with_any(mem: &MemFs) -> EncryptedFs {
     let kms: Vec<Arc<dyn atrest::kms::Kms>> = vec![ScriptedKms::new(1), ScriptedKms::new(2)];
     let keyring = Keyring::open(mem_storage(mem), kms, manual()).unwrap();
-    EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()))
+    atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone()
 }
 
 /// The store opens in the old or the new generation with all its files, takes another
@@ -122,7 +122,7 @@ fn a_crash_while_encryption_is_switched_on_leaves_the_plaintext_and_another_try(
     let enable = |mem: &MemFs| -> Result<_, Error> {
         let keyring =
             Keyring::create(mem_storage(mem), ScriptedKms::new(1), manual().allowing_plaintext())?;
-        Ok(EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())))
+        Ok(atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone())
     };
     creation(&base, |mem| {
         let fs = enable(mem);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use atrest::vfs::DirectVfs;
-use atrest::{EncryptedFs, FileKind, FileSpec, Suite};
+use atrest::{FileKind, FileSpec, Suite};
 
 use crate::support::TestStore;
 
@@ -17,7 +17,7 @@ fn aligned(bytes: &mut [u8], len: usize) -> &mut [u8] {
 fn direct_files_are_those_of_the_page_cache() {
     let store = TestStore::new();
     let buffered = store.fs();
-    let direct = EncryptedFs::with_vfs(buffered.keyring().clone(), Arc::new(DirectVfs));
+    let direct = buffered.through(Arc::new(DirectVfs));
     let data: Vec<u8> = (0..700_003_u32).map(|i| (i * 131 + 7) as u8).collect();
     for suite in [Suite::Aes256Ctr, Suite::Aes256GcmChunks] {
         for len in [0, 1, 4095, 4096, 4097, 262_144, 700_003] {

@@ -28,7 +28,7 @@ fn recover(
     kms: &Arc<ScriptedKms>,
 ) -> Result<(EncryptedFs, Recovery), Error> {
     let (keyring, recovery) = storage.recover(place, vec![kms.clone()], manual())?;
-    Ok((EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())), recovery))
+    Ok((atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone(), recovery))
 }
 
 /// Three generations, a file under the data key of each.
@@ -179,7 +179,7 @@ fn the_mirror_has_every_commit_and_is_never_newer() {
     mem.clear_log();
     let run = |mem: &MemFs| -> Result<(), Error> {
         let keyring = Keyring::open(mirrored(mem), kms.clone(), manual())?;
-        let fs = EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()));
+        let fs = atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone();
         fs.keyring().keys().rotate()?;
         write_file(&fs, "file")
     };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use atrest::keyring::{KeyState, KeyringStorage, MemoryStorage, Options};
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, Header, Keyring, Settings};
+use atrest::{DataKeyId, ErrorKind, FileKind, Header, Keyring, Settings};
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 use crate::support::{
@@ -248,7 +248,7 @@ fn a_rotation_is_seen_by_other_handles_and_by_readers() {
     let fs = mem_create(&mem, &kms).unwrap();
     let clone = fs.clone();
     let reader = Keyring::open_read_only(mem_storage(&mem), kms.clone(), manual()).unwrap();
-    let reader = EncryptedFs::with_vfs(reader, Arc::new(mem.clone()));
+    let reader = atrest::Store::over_vfs(reader, Arc::new(mem.clone())).unwrap().files().clone();
     let id = fs.keyring().keys().rotate().unwrap();
     assert_eq!(clone.keyring().keys().active_id().unwrap(), id);
     write_file(&clone, "new").unwrap();
@@ -367,7 +367,8 @@ fn a_copied_directory_starts_a_new_data_key() {
     let keyring = Keyring::open(storage, store.kms(), manual()).unwrap();
     assert_ne!(keyring.keys().active_id().unwrap(), id);
     let mut buf = [0; 5];
-    let reader = EncryptedFs::new(keyring).open(copy.join("file")).unwrap();
+    let reader =
+        atrest::Store::over(keyring).unwrap().files().clone().open(copy.join("file")).unwrap();
     reader.read_exact_at(&mut buf, 0).unwrap();
     assert_eq!(&buf, b"bytes");
     // A reader of a copy changes nothing.

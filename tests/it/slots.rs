@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::keyring::{AuditKind, MemoryStorage, Options};
+use atrest::keyring::{AuditKind, LiveKeys, MemoryStorage, Options};
 use atrest::kms::{Kms, KmsErrorKind};
-use atrest::{ErrorKind, Keyring};
+use atrest::{DataKeyId, ErrorKind, Keyring};
 
 use atrest_testkit::{Mode, ScriptedKms};
 
@@ -191,12 +191,21 @@ fn a_customers_key_is_replaced_and_the_change_is_in_the_audit() {
     drop(Keyring::open(storage, new, Options::default()).unwrap());
 }
 
+/// There are no files.
+struct NoFiles;
+
+impl LiveKeys for NoFiles {
+    fn keys_in_use(&self) -> atrest::Result<Vec<DataKeyId>> {
+        Ok(Vec::new())
+    }
+}
+
 /// Destroys one data key by retirement, with the keys given, and shreds a keyspace.
 fn destroy_something(keyring: &Keyring) {
     let status = keyring.status();
     let old = status.data_keys.iter().find(|key| key.keyspace == "default").unwrap().id;
     keyring.keys().rotate().unwrap();
-    let retire = || keyring.keys().retire(Some(&()), Duration::ZERO, &|_| {}).unwrap();
+    let retire = || keyring.keys().retire(&NoFiles, Duration::ZERO).unwrap();
     retire();
     assert!(retire().destroyed().any(|id| id == old));
     keyring.keyspaces().create("tenant").unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use atrest::keyring::{DirectoryStorage, Options};
 use atrest::kms::{self, Kms, generate_key_file};
-use atrest::{EncryptedFs, Error, ErrorKind, FileKind, Keyring};
+use atrest::{EncryptedFs, Error, ErrorKind, FileKind, Keyring, Store};
 use atrest_testkit::MemFs;
 pub use atrest_testkit::{ManualClock, Mode, ScriptedKms};
 
@@ -41,7 +41,7 @@ impl TestStore {
     }
 
     pub fn fs(&self) -> EncryptedFs {
-        EncryptedFs::new(self.keyring())
+        Store::over(self.keyring()).unwrap().files().clone()
     }
 
     /// Names and contents of the directory, without the lock file.
@@ -59,6 +59,11 @@ impl TestStore {
 
 pub fn key_file(path: &Path) -> Arc<dyn Kms> {
     kms::from_uri(&format!("file://{}", path.display())).unwrap()
+}
+
+/// The store that these files are of.
+pub fn store_of(fs: &EncryptedFs) -> Store {
+    fs.clone().into()
 }
 
 /// Options without a background thread, so that nothing happens by itself.
@@ -101,13 +106,13 @@ pub fn mem_storage(mem: &MemFs) -> DirectoryStorage {
 
 pub fn mem_open(mem: &MemFs, kms: &Arc<ScriptedKms>) -> Result<EncryptedFs, Error> {
     let keyring = Keyring::open(mem_storage(mem), kms.clone(), manual())?;
-    Ok(EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())))
+    Ok(Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone())
 }
 
 /// A new store in memory.
 pub fn mem_create(mem: &MemFs, kms: &Arc<ScriptedKms>) -> Result<EncryptedFs, Error> {
     let keyring = Keyring::create(mem_storage(mem), kms.clone(), manual())?;
-    Ok(EncryptedFs::with_vfs(keyring, Arc::new(mem.clone())))
+    Ok(Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone())
 }
 
 /// The process is killed: what it counted is not kept, nor its locks.

@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 
 use atrest::fs::TornReason;
-use atrest::progress::Progress;
+use atrest::progress::WorkProgress;
 use atrest::verify::verify;
 use atrest::{ErrorKind, FileKind, FileSpec, Suite};
 
 use crate::support::{TestStore, kind};
 
-fn go_on(_: Progress) -> ControlFlow<()> {
+fn go_on(_: WorkProgress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 

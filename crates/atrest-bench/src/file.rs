@@ -43,7 +43,7 @@ impl Files {
         let kms = Arc::new(KeyFile::new(dir.path().join("cmek.key")).unwrap());
         let storage = DirectoryStorage::new(dir.path());
         let keyring = Keyring::create(storage, kms, Options::default()).unwrap();
-        let fs = EncryptedFs::new(keyring);
+        let fs = atrest::Store::over(keyring).unwrap().files().clone();
         let piece = vec![0x5a; PIECE_LEN];
         let mut plain = File::create(dir.path().join("plain")).unwrap();
         let mut encrypted = fs.create_new(dir.path().join("atrest"), FileKind::Table).unwrap();

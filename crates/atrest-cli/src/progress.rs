@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use atrest::progress::Progress;
+use atrest::progress::WorkProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::signal;
@@ -41,7 +41,7 @@ pub(crate) fn work(what: &'static str, json: bool) -> ProgressBar {
 }
 
 /// Shows how far the work is, and ends it after an interruption.
-pub(crate) fn show(bar: &ProgressBar, progress: Progress) -> ControlFlow<()> {
+pub(crate) fn show(bar: &ProgressBar, progress: WorkProgress) -> ControlFlow<()> {
     bar.set_length(progress.bytes_total);
     bar.set_position(progress.bytes_done);
     if signal::is_interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

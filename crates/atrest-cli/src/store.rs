@@ -10,7 +10,7 @@ use atrest::keyring::{
     KeyringStorage, Recovery, SlotInfo,
 };
 use atrest::kms::{Kms, KmsErrorKind};
-use atrest::{EncryptedFs, ErrorKind, Keyring, Options};
+use atrest::{EncryptedFs, ErrorKind, Keyring, Options, Store};
 
 use crate::failure::{Failure, Result};
 use crate::key::CmekArgs;
@@ -172,7 +172,7 @@ impl StoreArgs {
         let given = keys.iter().map(|key| key.key_uri().to_string()).collect();
         let keyring = open(storage(&self.dir)?, keys, self.options());
         let keyring = keyring.map_err(|error| self.at(error))?;
-        Ok(Opened { fs: EncryptedFs::new(keyring), given })
+        Ok(Opened { inner: Store::over(keyring)?, given })
     }
 
     fn at(&self, error: atrest::Error) -> Failure {
@@ -182,33 +182,34 @@ impl StoreArgs {
 
 /// An open store.
 pub(crate) struct Opened {
-    fs: EncryptedFs,
+    inner: Store,
     /// The URIs of the keys it was opened with.
     given: Vec<String>,
 }
 
 impl Opened {
-    pub(crate) fn fs(&self) -> &EncryptedFs {
-        &self.fs
+    pub(crate) fn files(&self) -> &EncryptedFs {
+        self.inner.files()
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner
     }
 
     pub(crate) fn keyring(&self) -> &Keyring {
-        self.fs.keyring()
+        self.inner.keyring()
     }
 
     /// Ends the store cleanly, with all counts kept.
     pub(crate) fn close(self) -> Result<()> {
-        Ok(self.fs.close()?)
+        Ok(self.inner.close()?)
     }
 
     /// Changes the keyring. An interruption waits for it, and an error names the slots
     /// whose keys are missing.
-    pub(crate) fn commit<T>(
-        &self,
-        change: impl FnOnce(&EncryptedFs) -> atrest::Result<T>,
-    ) -> Result<T> {
+    pub(crate) fn commit<T>(&self, change: impl FnOnce(&Store) -> atrest::Result<T>) -> Result<T> {
         let _committing = signal::Committing::begin();
-        change(&self.fs).map_err(|error| self.explain(error))
+        change(&self.inner).map_err(|error| self.explain(error))
     }
 
     fn explain(&self, error: atrest::Error) -> Failure {

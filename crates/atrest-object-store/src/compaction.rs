@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use atrest::Keyring;
-use atrest::churn::{StaleJudge, StalePolicy};
+use atrest::store::{StaleJudge, StalePolicy};
 use object_store::path::Path;
 use slatedb::compactor::{
     CompactionRequest, CompactionScheduler, CompactionSchedulerSupplier, CompactionSpec,
@@ -55,7 +55,7 @@ mod tables;
 /// # use std::time::Duration;
 /// # use atrest::keyring::{MemoryStorage, Options};
 /// # use atrest::{Keyring, kms};
-/// use atrest::churn::StalePolicy;
+/// use atrest::store::StalePolicy;
 /// use atrest_object_store::{EncryptedStore, SteeredCompaction, slatedb_file_kind};
 /// # use object_store::memory::InMemory;
 /// use slatedb::config::{CompactorOptions, Settings};

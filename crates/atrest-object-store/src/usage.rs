@@ -63,7 +63,7 @@ impl EncryptedStore {
         look(inner, store_id, prefix.cloned()).await
     }
 
-    /// [`Keyring::retire`](atrest::Keyring::retire) for the objects of this whole store:
+    /// [`Keys::retire`](atrest::keyring::Keys::retire) for the objects of this whole store:
     /// reads the header of every one. Headers remembered here are forgotten first, since a
     /// key that something can open is not destroyed.
     ///
@@ -72,7 +72,7 @@ impl EncryptedStore {
     /// every one that has not reloaded the keyring.
     ///
     /// # Errors
-    /// Those of [`Keyring::retire`](atrest::Keyring::retire), as an `object_store::Error`
+    /// Those of [`Keys::retire`](atrest::keyring::Keys::retire), as an `object_store::Error`
     /// that [`find_error`](crate::find_error) looks into.
     pub async fn retire(&self, grace: Duration) -> Result<Retirement> {
         self.forget_headers();
@@ -80,7 +80,7 @@ impl EncryptedStore {
         let retired = blocking(move || {
             let bridge = Bridge::new(LOOK_MAX)?;
             let live = Objects { bridge, inner, store_id: keyring.store_id() };
-            keyring.keys().retire(Some(&live), grace, &|_| {})
+            keyring.keys().retire(&live, grace)
         });
         retired.await.map_err(|error| refused(&Path::default(), error))
     }

@@ -4,10 +4,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::FileKind;
 use crate::keyring::{Keyring, MemoryStorage, Options};
 use crate::kms::{KeyFile, generate_key_file};
 use crate::process::tests::in_forked_child;
-use crate::{EncryptedFs, FileKind};
 
 #[derive(Debug, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -36,7 +36,7 @@ fn a_forked_child_writes_nothing() {
     // A background thread might hold a lock at the moment of the fork.
     let options = Options { background: false, ..Options::default() };
     let keyring = Keyring::create(MemoryStorage::new(), kms, options).unwrap();
-    let fs = EncryptedFs::new(keyring);
+    let fs = crate::Store::over(keyring).unwrap().files().clone();
     let written = Arc::new(Mutex::new(Vec::new()));
     let encryptor = fs.keyring().encryptor(FileKind::Log).unwrap();
     let file = Box::new(Sink(written.clone()));

@@ -21,7 +21,7 @@ use crate::keyring::format::Image;
 use crate::keyring::unlock::Search;
 use crate::keyring::{DirectoryStorage, KeyringStorage, Options};
 use crate::kms::{Deadline, KeyFile, Kms, generate_key_file};
-use crate::{EncryptedFs, FileKind, Keyring, Suite};
+use crate::{FileKind, Keyring, Suite};
 
 const CHILD: &str = "ATREST_RESIDUE_CHILD";
 
@@ -50,7 +50,7 @@ fn child() {
         Options { background: true, ..Options::default() },
     )
     .unwrap();
-    let fs = EncryptedFs::new(keyring);
+    let fs = crate::Store::over(keyring).unwrap().files().clone();
     let mut writers = Vec::new();
     let mut readers = Vec::new();
     for round in 0..2 {

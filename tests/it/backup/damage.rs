@@ -1,6 +1,7 @@
 //! What a damaged, foreign or incomplete backup is refused for.
 
 use super::*;
+use crate::support::store_of;
 
 /// A chain of two backups with a few files.
 fn two() -> Bench {
@@ -134,8 +135,8 @@ fn another_chains_files_are_refused() {
     refused(&bench, "a foreign manifest", &[IdentityMismatch]);
     std::fs::write(&manifest, good).unwrap();
     // A chain of one store takes no backup of another.
-    let snapshot = Snapshot::take(&other.fs, other.store.data()).unwrap();
-    let result = bench.chain().back_up(&other.fs, &snapshot, &go_on);
+    let snapshot = Snapshot::take(&store_of(&other.fs), other.store.data()).unwrap();
+    let result = bench.chain().back_up(&store_of(&other.fs), &snapshot, &go_on);
     assert_eq!(kind(result), IdentityMismatch);
     // The second manifest of a chain that forked: written after the same first one was
     // put back.
@@ -169,7 +170,7 @@ fn wrong_places_and_keys_are_refused() {
     std::fs::create_dir(bench.store.data().join("inside")).unwrap();
     let inside = DirectoryTarget::new(bench.store.data().join("inside"));
     let chain = Chain::open_or_create(inside, bench.store.kms()).unwrap();
-    let taken = Snapshot::take(&bench.fs, bench.store.data());
+    let taken = Snapshot::take(&store_of(&bench.fs), bench.store.data());
     assert_eq!(kind(taken), ErrorKind::InvalidArgument);
     drop(chain);
     // Restores go to nothing that is there.
@@ -188,10 +189,10 @@ fn wrong_places_and_keys_are_refused() {
     let second = Chain::open(target, vec![bench.store.kms()]);
     assert_eq!(kind(second), ErrorKind::KeyringBusy);
     drop(writer);
-    let snapshot = Snapshot::take(&bench.fs, bench.path("data/inside"));
+    let snapshot = Snapshot::take(&store_of(&bench.fs), bench.path("data/inside"));
     assert!(snapshot.is_ok());
     let read_only = bench.read_chain().unwrap();
-    let result = read_only.back_up(&bench.fs, &snapshot.unwrap(), &go_on);
+    let result = read_only.back_up(&store_of(&bench.fs), &snapshot.unwrap(), &go_on);
     assert_eq!(kind(result), ErrorKind::ReadOnly);
 }
 
@@ -219,7 +220,12 @@ fn a_damaged_store_is_not_backed_up_in_silence() {
 fn appends(bench: &Bench, dir: &str, name: &str) -> Vec<Vec<u8>> {
     let storage = atrest::keyring::DirectoryStorage::new(bench.path(dir));
     let keyring = Keyring::open_read_only(storage, bench.store.kms(), manual()).unwrap();
-    let reader = EncryptedFs::new(keyring).open(bench.path(dir).join(name)).unwrap();
+    let reader = atrest::Store::over(keyring)
+        .unwrap()
+        .files()
+        .clone()
+        .open(bench.path(dir).join(name))
+        .unwrap();
     let mut frame = Vec::new();
     let mut read = |number| reader.read_frame(number, &mut frame).unwrap().then(|| frame.clone());
     (0..).map_while(&mut read).collect()

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::support::store_of;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -65,13 +66,11 @@ fn run(bench: &Bench, step: &Step, seed: u8) -> Option<BackupReport> {
         Step::RotateStoreKey => drop(bench.fs.keyring().keys().rotate_store_key().unwrap()),
         Step::BackUp => return Some(bench.back_up()),
         Step::Cancelled(calls) => {
-            let snapshot = Snapshot::take(&bench.fs, bench.store.data()).unwrap();
+            let snapshot = Snapshot::take(&store_of(&bench.fs), bench.store.data()).unwrap();
             let left = AtomicU64::new(u64::from(*calls));
-            let result = bench.chain().back_up(&bench.fs, &snapshot, &|_| match left.fetch_update(
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-                |n| n.checked_sub(1),
-            ) {
+            let result = bench.chain().back_up(&store_of(&bench.fs), &snapshot, &|_| match left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+            {
                 Ok(_) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             });

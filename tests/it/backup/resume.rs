@@ -1,9 +1,10 @@
 //! Backups and restores that were cancelled or killed.
 
 use super::*;
+use crate::support::store_of;
 
 /// Stops after so many calls.
-fn stop_after(calls: u64) -> impl Fn(Progress) -> ControlFlow<()> + Sync {
+fn stop_after(calls: u64) -> impl Fn(WorkProgress) -> ControlFlow<()> + Sync {
     let left = AtomicU64::new(calls);
     move |_| match left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)) {
         Ok(_) => ControlFlow::Continue(()),
@@ -22,8 +23,8 @@ fn a_cancelled_backup_is_none_and_is_continued() {
     let log = FileSpec::new(FileKind::Log).suite(Suite::Aes256GcmLog);
     bench.write("wal", log, &[b"a", b"bcd", b"ef"]);
     for calls in [0, 1, 7, 20] {
-        let snapshot = Snapshot::take(&bench.fs, bench.store.data()).unwrap();
-        let stopped = bench.chain().back_up(&bench.fs, &snapshot, &stop_after(calls));
+        let snapshot = Snapshot::take(&store_of(&bench.fs), bench.store.data()).unwrap();
+        let stopped = bench.chain().back_up(&store_of(&bench.fs), &snapshot, &stop_after(calls));
         assert_eq!(kind(stopped), CANCELLED);
         let chain = bench.read_chain().unwrap();
         assert_eq!(chain.list().unwrap(), []);
@@ -113,9 +114,9 @@ fn links_of_a_killed_backup_are_swept_and_those_of_a_living_one_stay() {
     std::fs::create_dir(&dead).unwrap();
     std::fs::write(dead.join("KEYRING.lock"), b"").unwrap();
     std::fs::hard_link(bench.store.data().join("000001.sst"), dead.join("0")).unwrap();
-    let living = Snapshot::take(&bench.fs, bench.store.data()).unwrap();
+    let living = Snapshot::take(&store_of(&bench.fs), bench.store.data()).unwrap();
     assert_eq!(staging(), 1);
-    let second = Snapshot::take(&bench.fs, bench.store.data()).unwrap();
+    let second = Snapshot::take(&store_of(&bench.fs), bench.store.data()).unwrap();
     assert_eq!(staging(), 2);
     drop((living, second));
     assert_eq!(staging(), 0);

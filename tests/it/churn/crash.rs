@@ -1,10 +1,11 @@
 //! Crashes and faults between any two operations of a re-encryption, a retirement and a
 //! shredding, on file systems that exchange files and on those that cannot.
 
+use crate::support::store_of;
 use std::time::Duration;
 
-use atrest::churn::{Reencrypt, StalePolicy};
 use atrest::keyring::KeyState;
+use atrest::store::{Reencrypt, StalePolicy};
 use atrest::{EncryptedFs, Error};
 
 use crate::support::{DIR, ScriptedKms, check_file, in_dir, mem_create, mem_open, write_file};
@@ -18,8 +19,8 @@ type Change = fn(&EncryptedFs) -> Result<(), Error>;
 const CHANGES: [(&str, Change); 3] = [
     ("re-encryption", reencrypt),
     ("retirement", |fs| {
-        fs.retire(None, Duration::ZERO, &|_| {})?;
-        fs.retire(None, Duration::ZERO, &|_| {}).map(drop)
+        store_of(&fs).renewal().retire(None, Duration::ZERO, &|_| {})?;
+        store_of(&fs).renewal().retire(None, Duration::ZERO, &|_| {}).map(drop)
     }),
     ("shredding", |fs| fs.keyring().keyspaces().danger_shred("tenant")),
 ];
@@ -29,7 +30,7 @@ fn reencrypt(fs: &EncryptedFs) -> Result<(), Error> {
     how.policy = StalePolicy::older_than(Duration::ZERO);
     // One after the other, so that each step is the same in each run.
     how.threads = 1;
-    let report = fs.reencrypt(&how)?;
+    let report = store_of(&fs).renewal().reencrypt(&how)?;
     report.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
 }
 
@@ -53,7 +54,7 @@ fn base() -> MemFs {
 fn check(mem: &MemFs) {
     let fs = mem_open(mem, &ScriptedKms::new(1)).unwrap();
     FILES.iter().for_each(|file| check_file(&fs, file));
-    let usage = fs.scan_usage(&|_| {}).unwrap();
+    let usage = store_of(&fs).renewal().scan_usage(&|_| {}).unwrap();
     for key in &usage.keys {
         assert!(key.key.state != KeyState::Destroyed || key.count.files == 0);
     }
@@ -61,7 +62,7 @@ fn check(mem: &MemFs) {
     FILES.iter().for_each(|file| check_file(&fs, file));
     let names: Vec<_> = mem.files().into_keys().filter(|name| !name.starts_with("KEY")).collect();
     assert_eq!(names, FILES);
-    let usage = fs.scan_usage(&|_| {}).unwrap();
+    let usage = store_of(&fs).renewal().scan_usage(&|_| {}).unwrap();
     // The active key of the default keyspace is left, and nothing else.
     let alive = usage.keys.iter().filter(|key| key.key.state != KeyState::Destroyed);
     assert_eq!(alive.count(), 1);

@@ -12,12 +12,12 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use atrest::churn::{Reencrypt, StalePolicy};
 use atrest::keyring::{DirectoryStorage, KeyState, Options};
 use atrest::kms::generate_key_file;
+use atrest::store::{Reencrypt, StalePolicy};
 use atrest::{EncryptedFs, FileKind, FileSpec, Header, Keyring, Suite};
 
-use crate::support::key_file;
+use crate::support::{key_file, store_of};
 
 const CHILD: &str = "ATREST_KILL_CHILD";
 
@@ -26,7 +26,10 @@ fn open(dir: &Path) -> EncryptedFs {
     options.background = false;
     let kms = key_file(&dir.join("cmek.key"));
     let storage = DirectoryStorage::new(dir.join("data"));
-    EncryptedFs::new(Keyring::open_or_create(storage, kms, options).unwrap())
+    atrest::Store::over(Keyring::open_or_create(storage, kms, options).unwrap())
+        .unwrap()
+        .files()
+        .clone()
 }
 
 /// What a file holds follows from its number.
@@ -62,7 +65,7 @@ fn child() {
                 let mut how = Reencrypt::default();
                 how.policy = StalePolicy::older_than(Duration::ZERO);
                 how.threads = 2;
-                let report = fs.reencrypt(&how).unwrap();
+                let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
                 if let Some((path, error)) = report.failed.first() {
                     say(&format!("failed {} {error:?}", path.display()));
                 }
@@ -71,7 +74,7 @@ fn child() {
         scope.spawn(|| {
             loop {
                 // A grace of nothing, so that as much as can be is destroyed.
-                match fs.retire(None, Duration::ZERO, &|_| {}) {
+                match store_of(&fs).renewal().retire(None, Duration::ZERO, &|_| {}) {
                     Ok(done) => done.destroyed().for_each(|id| say(&format!("destroyed {id}"))),
                     Err(error) => say(&format!("failed retire {error:?}")),
                 }
@@ -221,7 +224,7 @@ fn check(dir: &Path, files: &mut BTreeMap<u64, Known>, round: u64) -> u64 {
     });
     files.values_mut().for_each(|known| *known = Known::Written);
     // A run that is not killed leaves nothing behind.
-    let done = fs.reencrypt(&Reencrypt::default()).unwrap();
+    let done = store_of(&fs).renewal().reencrypt(&Reencrypt::default()).unwrap();
     assert!(done.failed.is_empty(), "round {round}: {:?}", done.failed);
     let names = std::fs::read_dir(&data).unwrap().map(|e| e.unwrap().file_name());
     let leftovers: Vec<_> =

@@ -1,6 +1,7 @@
 //! Symbolic links, stores inside of a store, and names that are the library's: what a walk
 //! over a store's directory meets besides files.
 
+use crate::support::store_of;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
@@ -8,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atrest::backup::Snapshot;
-use atrest::churn::{Reencrypt, ScanProgress, StalePolicy};
 use atrest::keyring::{DirectoryStorage, KeyState, RetireOutcome};
+use atrest::store::{Reencrypt, ScanProgress, StalePolicy};
 use atrest::verify::verify;
 use atrest::vfs::Vfs;
 use atrest::{DataKeyId, EncryptedFs, Error, ErrorKind, FileKind, Keyring};
@@ -31,7 +32,7 @@ fn all<'a>() -> Reencrypt<'a> {
 
 /// What becomes of one key at a retirement without grace.
 fn retire(fs: &EncryptedFs, id: DataKeyId) -> Result<RetireOutcome, Error> {
-    let done = fs.retire(None, Duration::ZERO, &quiet)?;
+    let done = store_of(&fs).renewal().retire(None, Duration::ZERO, &quiet)?;
     Ok(done.keys.into_iter().find(|key| key.id == id).unwrap().outcome)
 }
 
@@ -43,7 +44,7 @@ fn state(fs: &EncryptedFs, id: DataKeyId) -> KeyState {
 fn with_a_cold_table() -> (TestStore, EncryptedFs, DataKeyId) {
     let (store, clock) = (TestStore::new(), ManualClock::new());
     let keyring = Keyring::create(store.storage(), store.kms(), options(&clock)).unwrap();
-    let fs = EncryptedFs::new(keyring);
+    let fs = atrest::Store::over(keyring).unwrap().files().clone();
     let (hot, cold) = (store.data().join("table"), store.dir.path().join("cold"));
     let key = write(&fs, &hot, b"rows");
     std::fs::rename(&hot, &cold).unwrap();
@@ -78,7 +79,7 @@ fn a_link_that_leads_nowhere_or_elsewhere_stops_a_retirement() {
     std::fs::create_dir(&elsewhere).unwrap();
     for target in [Path::new("nowhere"), elsewhere.as_path()] {
         symlink(target, &link).unwrap();
-        let refused = fs.retire(None, Duration::ZERO, &quiet).unwrap_err();
+        let refused = store_of(&fs).renewal().retire(None, Duration::ZERO, &quiet).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
         assert!(refused.to_string().contains("link"), "{refused}");
         assert_eq!(state(&fs, key), KeyState::DecryptOnly);
@@ -87,7 +88,7 @@ fn a_link_that_leads_nowhere_or_elsewhere_stops_a_retirement() {
     // A directory that the keyring knows is scanned anyway, and one inside is met anyway.
     std::fs::create_dir(store.data().join("inside")).unwrap();
     symlink("inside", store.data().join("link2")).unwrap();
-    fs.keyring().register_directory(&elsewhere).unwrap();
+    store_of(&fs).directories().register(&elsewhere).unwrap();
     symlink(&elsewhere, &link).unwrap();
     assert_eq!(retire(&fs, key).unwrap(), RetireOutcome::InUse);
 }
@@ -96,7 +97,7 @@ fn a_link_that_leads_nowhere_or_elsewhere_stops_a_retirement() {
 fn a_copy_of_the_store_inside_of_it_keeps_its_own_keys() {
     let (store, clock) = (TestStore::new(), ManualClock::new());
     let keyring = Keyring::create(store.storage(), store.kms(), options(&clock)).unwrap();
-    let fs = EncryptedFs::new(keyring);
+    let fs = atrest::Store::over(keyring).unwrap().files().clone();
     let (table, copy) = (store.data().join("table"), store.data().join("old"));
     let old = write(&fs, &table, b"rows");
     let copied = store.dir.path().join("copied");
@@ -107,21 +108,22 @@ fn a_copy_of_the_store_inside_of_it_keeps_its_own_keys() {
     let before = std::fs::read(copy.join("table")).unwrap();
 
     fs.keyring().keys().rotate().unwrap();
-    let report = fs.reencrypt(&all()).unwrap();
+    let report = store_of(&fs).renewal().reencrypt(&all()).unwrap();
     assert_eq!((report.files, report.failed.len()), (1, 0), "{report:?}");
     assert!(std::fs::read(copy.join("table")).unwrap() == before, "another store's file");
     let report = verify(&fs, store.data(), &|_| std::ops::ControlFlow::Continue(())).unwrap();
     assert_eq!((report.unauthenticated_files, report.problems.len()), (1, 0));
     assert_eq!(report.nested_stores, std::slice::from_ref(&copy));
-    let usage = fs.scan_usage(&quiet).unwrap();
+    let usage = store_of(&fs).renewal().scan_usage(&quiet).unwrap();
     assert!(usage.of_key(old).is_none_or(|usage| usage.count.files == 0), "{usage:?}");
-    assert_eq!(kind(Snapshot::take(&fs, store.data())), ErrorKind::InvalidArgument);
+    assert_eq!(kind(Snapshot::take(&store_of(&fs), store.data())), ErrorKind::InvalidArgument);
     assert!(matches!(retire(&fs, old).unwrap(), RetireOutcome::Retiring { .. }));
 
     let storage = DirectoryStorage::new(&copy);
     let inner = Keyring::open_read_only(storage, store.kms(), manual()).unwrap();
     let mut rows = [0; 4];
-    let reader = EncryptedFs::new(inner).open(copy.join("table")).unwrap();
+    let reader =
+        atrest::Store::over(inner).unwrap().files().clone().open(copy.join("table")).unwrap();
     reader.read_exact_at(&mut rows, 0).unwrap();
     assert_eq!(&rows, b"rows");
 }
@@ -141,7 +143,15 @@ fn links_and_stores_inside_are_seen_through_any_file_system() {
     fs.keyring().keys().rotate().unwrap();
     assert_eq!(retire(&fs, key).unwrap(), RetireOutcome::InUse);
     check_file(&fs, "table");
-    assert_eq!(fs.scan_usage(&quiet).unwrap().of_key(key).map_or(0, |usage| usage.count.files), 0);
+    assert_eq!(
+        store_of(&fs)
+            .renewal()
+            .scan_usage(&quiet)
+            .unwrap()
+            .of_key(key)
+            .map_or(0, |usage| usage.count.files),
+        0
+    );
     mem.put_link(&in_dir("table"), "/cold/none");
     assert_eq!(kind(retire(&fs, key)), ErrorKind::InvalidArgument);
     mem.delete(&in_dir("table"));
@@ -186,7 +196,7 @@ fn a_whole_store_may_lie_below_a_reserved_name() {
     let mem = MemFs::new("/disk/KEYRING.copy/store");
     let storage = || DirectoryStorage::with_vfs("/disk/KEYRING.copy/store", Arc::new(mem.clone()));
     let keyring = Keyring::create(storage(), ScriptedKms::new("copy"), manual()).unwrap();
-    let fs = EncryptedFs::with_vfs(keyring, Arc::new(mem.clone()));
+    let fs = atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone();
     let path = Path::new("/disk/KEYRING.copy/store/file");
     fs.create_new(path, FileKind::Other).unwrap().finish().unwrap();
     let inside = Path::new("/disk/KEYRING.copy/store/KEYRING.x/file");

@@ -1,13 +1,14 @@
 //! Re-encryption, beside an engine that does as it likes.
 
+use crate::support::store_of;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use atrest::churn::{CommitHook, Reencrypt, ReencryptReport, Skipped, StalePolicy};
 use atrest::fs::TornReason;
+use atrest::store::{CommitHook, Reencrypt, ReencryptReport, Skipped, StalePolicy};
 use atrest::{
     EncryptedFs, Error, ErrorKind, FileKind, FileSpec, HEADER_LEN, Keyring, PlaintextPolicy, Suite,
 };
@@ -31,7 +32,10 @@ fn read(fs: &EncryptedFs, path: &Path) -> Vec<u8> {
 fn open_allowing_plaintext(store: &TestStore) -> EncryptedFs {
     let mut options = options(&ManualClock::new());
     options.settings.plaintext = PlaintextPolicy::Allow;
-    EncryptedFs::new(Keyring::create(store.storage(), store.kms(), options).unwrap())
+    atrest::Store::over(Keyring::create(store.storage(), store.kms(), options).unwrap())
+        .unwrap()
+        .files()
+        .clone()
 }
 
 fn clean(report: &ReencryptReport) {
@@ -77,10 +81,10 @@ fn files_go_on_under_the_newest_key() {
 
     let last = Mutex::new(None);
     let on_progress =
-        |p: &atrest::churn::ReencryptProgress| *last.lock().unwrap() = Some(p.clone());
+        |p: &atrest::store::ReencryptProgress| *last.lock().unwrap() = Some(p.clone());
     let mut how = all();
     how.on_progress = &on_progress;
-    let report = fs.reencrypt(&how).unwrap();
+    let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
     clean(&report);
     assert_eq!((report.files, report.bytes), (4, 9_000_000));
     let last = last.into_inner().unwrap().unwrap();
@@ -101,9 +105,12 @@ fn files_go_on_under_the_newest_key() {
     before.read_exact_at(&mut piece, 2_000_000).unwrap();
     assert_eq!(piece, data[2_000_000..2_000_100]);
     assert_eq!(names(&store), ["ctr", "empty", "gcm", "log"]);
-    assert_eq!(counts(&fs.usage().unwrap()), counts(&fs.scan_usage(&|_| {}).unwrap()));
+    assert_eq!(
+        counts(&store_of(&fs).renewal().usage().unwrap()),
+        counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap())
+    );
     // Nothing is left to do.
-    assert_eq!(fs.reencrypt(&all()).unwrap().files, 0);
+    assert_eq!(store_of(&fs).renewal().reencrypt(&all()).unwrap().files, 0);
 }
 
 /// Ten appends of uneven lengths.
@@ -133,7 +140,7 @@ fn a_log_keeps_its_appends() {
     let path = store.data().join("wal");
     write_log(&fs, &path, &appends());
     let old = fs.keyring().keys().rotate().unwrap();
-    let report = fs.reencrypt(&all()).unwrap();
+    let report = store_of(&fs).renewal().reencrypt(&all()).unwrap();
     clean(&report);
     assert_eq!((report.files, report.merged.len()), (1, 0));
     let header = |path: &Path| atrest::Header::parse(&std::fs::read(path).unwrap()).unwrap();
@@ -144,14 +151,14 @@ fn a_log_keeps_its_appends() {
     fs.keyring().keys().rotate().unwrap();
     let mut how = all();
     how.suite = Some(Suite::Aes256GcmChunks);
-    let report = fs.reencrypt(&how).unwrap();
+    let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
     clean(&report);
     assert_eq!((report.files, &report.merged[..]), (1, &[path.clone()][..]));
     assert_eq!(read(&fs, &path), appends().concat());
     // And what has none gets none back.
     fs.keyring().keys().rotate().unwrap();
     how.suite = Some(Suite::Aes256GcmLog);
-    let report = fs.reencrypt(&how).unwrap();
+    let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
     clean(&report);
     assert_eq!((report.files, report.merged.len()), (1, 0));
     assert_eq!(read(&fs, &path), appends().concat());
@@ -186,14 +193,14 @@ fn what_cannot_be_read_whole_is_not_rewritten_shorter() {
             assert_eq!(torn.kept_bytes, expected);
             assert_eq!(torn.lost_bytes, bad.len() as u64 - 4096 - 20 * kept as u64 - expected);
         };
-        let report = fs.reencrypt(&all()).unwrap();
+        let report = store_of(&fs).renewal().reencrypt(&all()).unwrap();
         assert_eq!((report.files, &report.skipped[..]), (0, &[(path.clone(), Skipped::Torn)][..]));
         torn(&report);
         assert!(std::fs::read(&path).unwrap() == bad, "{reason:?}: the file was touched");
         assert_eq!(names(&store), ["wal"]);
 
         // Only who says so loses the rest.
-        let report = fs.reencrypt(&all().danger_cut_torn()).unwrap();
+        let report = store_of(&fs).renewal().reencrypt(&all().danger_cut_torn()).unwrap();
         clean(&report);
         assert_eq!((report.files, report.bytes), (1, expected));
         torn(&report);
@@ -210,31 +217,42 @@ fn plaintext_in_and_out() {
     std::fs::write(path("a.sst"), b"plain").unwrap();
     std::fs::write(path("LOG"), b"the engine reads this by itself").unwrap();
     std::fs::write(path("LOCK"), b"").unwrap();
-    assert_eq!(fs.reencrypt(&all()).unwrap().files, 0, "plaintext is only touched on request");
+    assert_eq!(
+        store_of(&fs).renewal().reencrypt(&all()).unwrap().files,
+        0,
+        "plaintext is only touched on request"
+    );
     let spec_of = |path: &Path| {
         path.extension().map(|_| FileSpec::new(FileKind::Table).suite(Suite::Aes256GcmChunks))
     };
     let mut how = all();
     how.plaintext = Some(&spec_of);
-    fs.usage().unwrap();
-    let report = fs.reencrypt(&how).unwrap();
+    store_of(&fs).renewal().usage().unwrap();
+    let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
     clean(&report);
     assert_eq!(report.files, 1);
     assert_eq!(fs.open(path("a.sst")).unwrap().suite(), Some(Suite::Aes256GcmChunks));
     assert_eq!(read(&fs, &path("a.sst")), b"plain");
-    assert_eq!(counts(&fs.usage().unwrap()), counts(&fs.scan_usage(&|_| {}).unwrap()));
+    assert_eq!(
+        counts(&store_of(&fs).renewal().usage().unwrap()),
+        counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap())
+    );
 
     // The active key's files go too.
-    let report = fs.reencrypt(&Reencrypt::default().danger_to_plaintext()).unwrap();
+    let report =
+        store_of(&fs).renewal().reencrypt(&Reencrypt::default().danger_to_plaintext()).unwrap();
     clean(&report);
     assert_eq!(std::fs::read(path("a.sst")).unwrap(), b"plain");
-    assert_eq!(counts(&fs.usage().unwrap()), counts(&fs.scan_usage(&|_| {}).unwrap()));
+    assert_eq!(
+        counts(&store_of(&fs).renewal().usage().unwrap()),
+        counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap())
+    );
     let mut strict = fs.keyring().settings();
     strict.plaintext = PlaintextPolicy::Require;
     fs.keyring().keys().configure(&strict).unwrap();
-    let refused = fs.reencrypt(&Reencrypt::default().danger_to_plaintext());
+    let refused = store_of(&fs).renewal().reencrypt(&Reencrypt::default().danger_to_plaintext());
     assert_eq!(kind(refused), ErrorKind::InvalidArgument);
-    assert_eq!(kind(fs.reencrypt(&how)), ErrorKind::InvalidArgument);
+    assert_eq!(kind(store_of(&fs).renewal().reencrypt(&how)), ErrorKind::InvalidArgument);
 }
 
 #[test]
@@ -245,7 +263,7 @@ fn a_weak_suite_is_raised_to_the_minimum() {
     write(&fs, &path, b"12345");
     let mut how = Reencrypt::default();
     how.policy.require_authenticated = true;
-    clean(&fs.reencrypt(&how).unwrap());
+    clean(&store_of(&fs).renewal().reencrypt(&how).unwrap());
     assert_eq!(fs.open(&path).unwrap().suite(), Some(Suite::Aes256GcmChunks));
     assert_eq!(read(&fs, &path), b"12345");
 }
@@ -259,12 +277,12 @@ fn a_file_in_writing_is_left_alone() {
     writer.append(b"first ").unwrap();
     writer.sync().unwrap();
     fs.keyring().keys().rotate().unwrap();
-    let report = fs.reencrypt(&all()).unwrap();
+    let report = store_of(&fs).renewal().reencrypt(&all()).unwrap();
     assert_eq!(report.skipped, [(path.clone(), Skipped::BeingWritten)]);
     writer.append(b"second").unwrap();
     writer.finish().unwrap();
     assert_eq!(read(&fs, &path), b"first second");
-    clean(&fs.reencrypt(&all()).unwrap());
+    clean(&store_of(&fs).renewal().reencrypt(&all()).unwrap());
     assert_eq!(read(&fs, &path), b"first second");
 }
 
@@ -277,15 +295,15 @@ fn a_cancelled_run_is_gone_on_with() {
     }
     fs.keyring().keys().rotate().unwrap();
     let (cancel, steps) = (AtomicBool::new(false), AtomicU64::new(0));
-    let on_progress = |_: &atrest::churn::ReencryptProgress| {
+    let on_progress = |_: &atrest::store::ReencryptProgress| {
         cancel.store(steps.fetch_add(1, Ordering::Relaxed) > 12, Ordering::Relaxed);
     };
     let mut how = all();
     (how.cancel, how.on_progress) = (Some(&cancel), &on_progress);
-    let first = fs.reencrypt(&how).unwrap();
+    let first = store_of(&fs).renewal().reencrypt(&how).unwrap();
     assert!(first.cancelled && first.files > 0 && first.files < 20, "{first:?}");
     assert_eq!(names(&store).len(), 20);
-    let second = fs.reencrypt(&all()).unwrap();
+    let second = store_of(&fs).renewal().reencrypt(&all()).unwrap();
     clean(&second);
     assert_eq!(first.files + second.files, 20);
     for file in 0..20 {
@@ -316,12 +334,15 @@ fn leftovers_are_recognised_and_removed() {
     let stop = Stop(Mutex::new(None));
     let mut how = all();
     how.commit = Some(&stop);
-    assert_eq!(fs.reencrypt(&how).unwrap().skipped, [(path.clone(), Skipped::Changed)]);
+    assert_eq!(
+        store_of(&fs).renewal().reencrypt(&how).unwrap().skipped,
+        [(path.clone(), Skipped::Changed)]
+    );
     let leftover = stop.0.into_inner().unwrap().unwrap();
     assert!(!leftover.exists());
     std::fs::write(&leftover, b"half of a").unwrap();
     assert_eq!(fs.list(store.data()).unwrap().len(), 1, "engines do not see it");
-    let report = fs.reencrypt(&all()).unwrap();
+    let report = store_of(&fs).renewal().reencrypt(&all()).unwrap();
     assert_eq!((report.leftovers_removed, report.files), (1, 1));
     assert_eq!(names(&store), ["a"]);
 }
@@ -353,7 +374,7 @@ fn what_the_engine_does_meanwhile_stands() {
         let hook = Meanwhile(meanwhile);
         let mut how = all();
         how.commit = Some(&hook);
-        let report = fs.reencrypt(&how).unwrap();
+        let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
         assert!(report.failed.is_empty(), "{report:?}");
         let names = names(&store);
         assert!(names.iter().all(|name| !name.starts_with('.')), "{names:?}");
@@ -425,7 +446,7 @@ fn an_engine_that_removes_and_replaces_at_random_loses_nothing() {
         });
         while !stop.load(Ordering::Relaxed) {
             fs.keyring().keys().rotate().unwrap();
-            let report = fs.reencrypt(&all()).unwrap();
+            let report = store_of(&fs).renewal().reencrypt(&all()).unwrap();
             assert!(report.failed.is_empty(), "{report:?}");
         }
     });
@@ -435,7 +456,10 @@ fn an_engine_that_removes_and_replaces_at_random_loses_nothing() {
             None => assert!(!path(file).exists(), "{file} was brought back"),
         }
     }
-    assert_eq!(counts(&fs.usage().unwrap()), counts(&fs.scan_usage(&|_| {}).unwrap()));
+    assert_eq!(
+        counts(&store_of(&fs).renewal().usage().unwrap()),
+        counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap())
+    );
 }
 
 #[test]
@@ -453,7 +477,7 @@ fn a_damaged_file_fails_and_stays() {
     bytes[20_000] ^= 1;
     std::fs::write(path("bad"), &bytes).unwrap();
     fs.keyring().keys().rotate().unwrap();
-    let report = fs.reencrypt(&all()).unwrap();
+    let report = store_of(&fs).renewal().reencrypt(&all()).unwrap();
     assert_eq!((report.files, report.failed.len()), (1, 1));
     assert_eq!(report.failed[0].1.kind(), ErrorKind::Authentication);
     assert_eq!(std::fs::read(path("bad")).unwrap(), bytes);

@@ -1,16 +1,17 @@
 //! Retirement, holds, keyspaces.
 
+use crate::support::store_of;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use atrest::churn::ScanProgress;
 use atrest::keyring::{
     DirectoryStorage, KeyState, LiveKeys, MemoryStorage, RetireOutcome, Retirement,
 };
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring};
+use atrest::store::ScanProgress;
+use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring, Store};
 
 use super::write;
 use crate::support::{ManualClock, TestStore, kind, options};
@@ -21,11 +22,11 @@ fn quiet(_: ScanProgress) {}
 
 fn open(store: &TestStore, clock: &Arc<ManualClock>) -> EncryptedFs {
     let keyring = Keyring::open_or_create(store.storage(), store.kms(), options(clock)).unwrap();
-    EncryptedFs::new(keyring)
+    Store::over(keyring).unwrap().files().clone()
 }
 
 fn retire(fs: &EncryptedFs) -> Retirement {
-    fs.retire(None, GRACE, &quiet).unwrap()
+    store_of(&fs).renewal().retire(None, GRACE, &quiet).unwrap()
 }
 
 #[test]
@@ -46,7 +47,7 @@ fn files_open_at_any_time_while_keys_are_retired() {
             fs.keyring().keys().rotate().unwrap();
             write(&fs, &path, b"1");
             fs.remove(&path).unwrap();
-            fs.retire(None, Duration::ZERO, &quiet).unwrap();
+            store_of(&fs).renewal().retire(None, Duration::ZERO, &quiet).unwrap();
         }
     });
     let status = fs.keyring().status();
@@ -82,7 +83,10 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
     assert_eq!(state(&fs, old), KeyState::Retiring);
     clock.advance(6 * ManualClock::DAY);
     assert_eq!(outcome(&retire(&fs), old), RetireOutcome::Retiring { until_ns });
-    assert_eq!(kind(fs.prove_destroyed(old, &quiet)), ErrorKind::InvalidArgument);
+    assert_eq!(
+        kind(store_of(&fs).renewal().prove_destroyed(old, &quiet)),
+        ErrorKind::InvalidArgument
+    );
     clock.advance(1 * ManualClock::DAY);
     let last = retire(&fs);
     assert_eq!(last.destroyed().collect::<Vec<_>>(), [old]);
@@ -90,10 +94,10 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
     assert_ne!(fs.keyring().status().info.store_key_id, store_key);
 
     // Neither the current image nor an older one has the wrapped key.
-    let proof = fs.prove_destroyed(old, &quiet).unwrap();
+    let proof = store_of(&fs).renewal().prove_destroyed(old, &quiet).unwrap();
     assert_eq!((proof.key.encrypted_bytes, proof.files_read), (5000, 1));
     assert!(proof.key.destroyed_ns.is_some());
-    assert_eq!(fs.prove_all_destroyed(&quiet).unwrap(), [proof]);
+    assert_eq!(store_of(&fs).renewal().prove_all_destroyed(&quiet).unwrap(), [proof]);
     for entry in std::fs::read_dir(store.data()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let older = name.strip_prefix("KEYRING.").is_some_and(|g| g.parse::<u64>().is_ok());
@@ -203,13 +207,13 @@ fn files_in_other_directories_count() {
     write(&fs, &link.join("b"), b"1");
     assert_eq!(fs.keyring().anchor().generation, generation, "one commit a directory");
     let canonical = elsewhere.path().canonicalize().unwrap();
-    assert!(fs.keyring().directories().contains(&canonical));
+    assert!(store_of(&fs).directories().list().contains(&canonical));
     fs.keyring().keys().rotate().unwrap();
     drop(fs);
 
     let fs = open(&store, &clock);
     assert_eq!(outcome(&retire(&fs), first), RetireOutcome::InUse);
-    assert_eq!(fs.usage().unwrap().of_key(first).unwrap().count.files, 2);
+    assert_eq!(store_of(&fs).renewal().usage().unwrap().of_key(first).unwrap().count.files, 2);
     // A rename is as good as a creation.
     let third = tempfile::tempdir().unwrap();
     fs.rename(link.join("a"), third.path().join("a")).unwrap();
@@ -217,10 +221,13 @@ fn files_in_other_directories_count() {
     assert_eq!(outcome(&retire(&fs), first), RetireOutcome::InUse);
     // A directory that is not there is no proof of anything.
     std::fs::rename(elsewhere.path(), store.dir.path().join("away")).unwrap();
-    assert!(matches!(kind(fs.retire(None, GRACE, &quiet)), ErrorKind::Io(_)));
-    fs.keyring().unregister_directory(&canonical).unwrap();
+    assert!(matches!(kind(store_of(&fs).renewal().retire(None, GRACE, &quiet)), ErrorKind::Io(_)));
+    store_of(&fs).directories().unregister(&canonical).unwrap();
     // Nor is the link to it.
-    assert_eq!(kind(fs.retire(None, GRACE, &quiet)), ErrorKind::InvalidArgument);
+    assert_eq!(
+        kind(store_of(&fs).renewal().retire(None, GRACE, &quiet)),
+        ErrorKind::InvalidArgument
+    );
     std::fs::remove_file(&link).unwrap();
     assert_eq!(outcome(&retire(&fs), first), RetireOutcome::InUse);
 }
@@ -235,7 +242,7 @@ fn a_header_that_cannot_be_read_stops_everything() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[60] ^= 1; // In the data key's id.
     std::fs::write(&path, bytes).unwrap();
-    let refused = fs.retire(None, GRACE, &quiet).unwrap_err();
+    let refused = store_of(&fs).renewal().retire(None, GRACE, &quiet).unwrap_err();
     assert_eq!((refused.kind(), refused.path()), (ErrorKind::CorruptHeader, Some(&*path)));
 }
 
@@ -265,11 +272,12 @@ fn a_file_that_is_finished_during_the_scan_keeps_its_key() {
             writer.finish().unwrap();
         }
     };
-    let found = fs.retire(None, GRACE, &on_scan).unwrap();
+    let found = store_of(&fs).renewal().retire(None, GRACE, &on_scan).unwrap();
     assert_eq!(outcome(&found, old), RetireOutcome::Open);
     assert!(fs.open(&path).unwrap().is_empty().unwrap());
 }
 
+#[derive(Default)]
 struct Listed(Mutex<Vec<DataKeyId>>);
 
 impl LiveKeys for Listed {
@@ -284,14 +292,35 @@ fn a_store_without_directories_has_its_own_list() {
     let keyring = Keyring::create(MemoryStorage::new(), store.kms(), options(&clock)).unwrap();
     let old = keyring.keys().active_id().unwrap();
     keyring.keys().rotate().unwrap();
-    assert_eq!(kind(keyring.keys().retire(None, GRACE, &quiet)), ErrorKind::InvalidArgument);
     let live = Listed(Mutex::new(vec![old]));
-    let retire = || keyring.keys().retire(Some(&live), GRACE, &quiet).unwrap();
+    let files = Store::over(keyring.clone()).unwrap();
+    let unlisted = files.renewal().retire(None, GRACE, &quiet);
+    assert_eq!(kind(unlisted), ErrorKind::InvalidArgument);
+    let found = files.renewal().retire(Some(&live), GRACE, &quiet).unwrap();
+    assert_eq!(outcome(&found, old), RetireOutcome::InUse);
+    drop(files);
+    let retire = || keyring.keys().retire(&live, GRACE).unwrap();
     assert_eq!(outcome(&retire(), old), RetireOutcome::InUse);
     live.0.lock().unwrap().clear();
     retire();
     clock.advance(7 * ManualClock::DAY);
     assert_eq!(outcome(&retire(), old), RetireOutcome::Destroyed);
+}
+
+#[test]
+fn files_in_directories_are_never_left_out() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let (fs, none) = (open(&store, &clock), Listed::default());
+    let keyring = fs.keyring().clone();
+    write(&fs, &store.data().join("one"), b"one");
+    let old = keyring.keys().active_id().unwrap();
+    keyring.keys().rotate().unwrap();
+    let found = keyring.keys().retire(&none, GRACE).unwrap();
+    assert_eq!(outcome(&found, old), RetireOutcome::InUse, "the store over it was asked");
+    assert_eq!(kind(Store::over(keyring.clone())), ErrorKind::KeyringBusy);
+    drop(fs);
+    assert_eq!(kind(keyring.keys().retire(&none, GRACE)), ErrorKind::InvalidArgument);
+    drop(Store::over(keyring).unwrap());
 }
 
 #[test]
@@ -301,8 +330,9 @@ fn a_read_only_handle_writes_no_file() {
     let keyring =
         Keyring::open_read_only(store.storage(), store.kms(), Default::default()).unwrap();
     assert_eq!(kind(keyring.encryptor(FileKind::Table)), ErrorKind::ReadOnly);
+    let files = Store::over(keyring.clone()).unwrap();
     assert_eq!(
-        kind(keyring.keys().retire(None, GRACE, &quiet).and_then(|r| {
+        kind(files.renewal().retire(None, GRACE, &quiet).and_then(|r| {
             assert_eq!(r.keys, []);
             keyring.keys().rotate()
         })),
@@ -343,7 +373,7 @@ fn files_that_move_during_the_scan_save_their_key() {
         });
         let _stop = Stop(&stop);
         for _ in 0..300 {
-            let found = fs.retire(None, GRACE, &quiet).unwrap();
+            let found = store_of(&fs).renewal().retire(None, GRACE, &quiet).unwrap();
             assert_eq!(outcome(&found, wanted), RetireOutcome::InUse);
         }
     });

@@ -10,7 +10,10 @@ fn requiring(store: &TestStore, authenticated: bool) -> EncryptedFs {
     let mut settings = Settings::default();
     settings.require_authenticated = authenticated;
     options.settings = settings;
-    EncryptedFs::new(Keyring::create(store.storage(), store.kms(), options).unwrap())
+    atrest::Store::over(Keyring::create(store.storage(), store.kms(), options).unwrap())
+        .unwrap()
+        .files()
+        .clone()
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use atrest::FileKind;
 use atrest::kms::{Kms as _, KmsErrorKind};
-use atrest::{EncryptedFs, FileKind};
 use atrest_admin::{Store, router};
 use axum::http::header::CONTENT_TYPE;
 
@@ -68,7 +68,7 @@ async fn metrics_tell_keys_access_and_events() {
     let bench = Bench::new();
     let (first, second) = (bench.key("first"), bench.key("second"));
     let (router, keyring) = one(&bench, &first, &[&second]);
-    let fs = EncryptedFs::new(keyring.clone());
+    let fs = atrest::Store::over(keyring.clone()).unwrap().files().clone();
     let mut file = fs.create_new(bench.path("data/file"), FileKind::Table).unwrap();
     file.append(&[7; 5000]).unwrap();
     file.finish().unwrap();

@@ -66,7 +66,7 @@ impl Args {
         // Before the passphrase is asked for: whether there is such a file.
         File::open(&path).map_err(|e| Failure::io("the file cannot be opened", &path, e))?;
         let store = self.at.open_read_only()?;
-        let reader = store.fs().open(&path)?;
+        let reader = store.files().open(&path)?;
         let bytes = match target {
             Some(target) => target.fill(&reader, self.force, out.is_json())?,
             None => {

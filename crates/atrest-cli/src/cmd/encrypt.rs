@@ -125,7 +125,7 @@ impl Args {
         let (mut source, len) = open_source(&self.src)?;
         let staged = Staged::new(&target, self.force)?;
         let store = self.at.open()?;
-        store.commit(|fs| fs.keyring().maintain())?;
+        store.commit(|store| store.keyring().maintain())?;
         let mut spec = FileSpec::new(self.kind.into());
         if let Some(suite) = self.suite {
             spec = spec.suite(suite.into());
@@ -133,7 +133,7 @@ impl Args {
         if let Some(name) = &self.keyspace {
             spec = spec.keyspace(keyspace(store.keyring(), name)?);
         }
-        let writer = store.fs().create_new(staged.path(), spec);
+        let writer = store.files().create_new(staged.path(), spec);
         let mut writer = writer.map_err(|e| named(e, &target))?;
         let progress = progress::bytes("encrypting", len, out.is_json());
         let mut piece = vec![0; PIECE_LEN];

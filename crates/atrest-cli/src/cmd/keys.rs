@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use atrest::churn::{KeyUsage, ScanProgress};
 use atrest::keyring::{KeyState, RetireOutcome, Retirement};
+use atrest::store::{KeyUsage, ScanProgress};
 use atrest::{ErrorKind, StoreId};
 use clap::Subcommand;
 use serde::Serialize;
@@ -147,7 +147,7 @@ fn scanning<T>(json: bool, work: impl FnOnce(&(dyn Fn(ScanProgress) + Sync)) -> 
 impl List {
     fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open_read_only()?;
-        let usage = scanning(out.is_json(), |on_scan| store.fs().scan_usage(on_scan))?;
+        let usage = scanning(out.is_json(), |on_scan| store.store().renewal().scan_usage(on_scan))?;
         out.result(&usage, || table(&usage.keys))
     }
 }
@@ -203,7 +203,7 @@ impl Retire {
     fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open()?;
         let retired = scanning(out.is_json(), |on_scan| {
-            store.commit(|fs| fs.retire(None, self.grace, on_scan))
+            store.commit(|store| store.renewal().retire(None, self.grace, on_scan))
         })?;
         out.result(&retired, || retired_text(&retired))
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use atrest::churn::{Reencrypt, ReencryptProgress, ReencryptReport, Skipped, StalePolicy};
+use atrest::store::{Reencrypt, ReencryptProgress, ReencryptReport, Skipped, StalePolicy};
 use atrest::{FileKind, FileSpec};
 use serde::Serialize;
 
@@ -94,7 +94,7 @@ impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open()?;
         let scanning = progress::files("Reading headers", out.is_json());
-        let on_scan = |p: atrest::churn::ScanProgress| scanning.set_position(p.files);
+        let on_scan = |p: atrest::store::ScanProgress| scanning.set_position(p.files);
         // The number of bytes is only known after the scan.
         let working = progress::bytes("Re-encrypting", Some(u64::MAX), out.is_json());
         let on_progress = |p: &ReencryptProgress| {
@@ -112,7 +112,7 @@ impl Args {
         if self.danger_to_plaintext {
             how = how.danger_to_plaintext();
         }
-        let report = store.fs().reencrypt(&how);
+        let report = store.store().renewal().reencrypt(&how);
         scanning.finish_and_clear();
         working.finish_and_clear();
         let mut done = report?;

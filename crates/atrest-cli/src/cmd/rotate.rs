@@ -112,7 +112,7 @@ impl DataKey {
         let store = self.at.open()?;
         let keyring = store.keyring();
         let old_data_key_id = keyring.keys().active_id()?;
-        let data_key_id = store.commit(|fs| fs.keyring().keys().rotate())?;
+        let data_key_id = store.commit(|store| store.keyring().keys().rotate())?;
         let generation = keyring.status().info.generation;
         let report =
             DataKeyReport { rotated: "data-key", old_data_key_id, data_key_id, generation };
@@ -139,7 +139,7 @@ impl StoreKey {
         let keyring = store.keyring();
         let old_store_key_id = keyring.status().info.store_key_id;
         let old_data_key_id = keyring.keys().active_id()?;
-        let store_key_id = store.commit(|fs| fs.keyring().keys().rotate_store_key())?;
+        let store_key_id = store.commit(|store| store.keyring().keys().rotate_store_key())?;
         let report = StoreKeyReport {
             rotated: "store-key",
             old_store_key_id,
@@ -173,7 +173,7 @@ impl Cmek {
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let key_uri = new.key_uri().to_string();
         let before = store.keyring().slots().list();
-        store.commit(|fs| fs.keyring().slots().rotate(new))?;
+        store.commit(|store| store.keyring().slots().rotate(new))?;
         let KeyringInfo { generation, slots, .. } = store.keyring().status().info;
         let replaced = before.into_iter().find(|slot| !slots.contains(slot));
         let old_key_uri = replaced.map_or_else(|| key_uri.clone(), |slot| slot.key_uri);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use atrest::churn::churned_in;
 use atrest::keyring::{AuditEvent, DataKeyStatus, KeyState, KeyringInfo, KeyringStatus};
+use atrest::store::churned_in;
 use atrest::{Clock, DataKeyId, PlaintextPolicy, Settings, SystemClock};
 use serde::Serialize;
 

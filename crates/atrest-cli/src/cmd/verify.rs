@@ -53,7 +53,7 @@ impl Args {
         let bar = progress::work("verifying", out.is_json());
         let _stoppable = signal::Stoppable::begin();
         let show = |progress| progress::show(&bar, progress);
-        let verified = atrest::verify::verify(store.fs(), &self.at.dir, &show);
+        let verified = atrest::verify::verify(store.files(), &self.at.dir, &show);
         bar.finish_and_clear();
         let verified = verified?;
         let report = Report {

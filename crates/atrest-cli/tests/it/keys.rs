@@ -125,7 +125,7 @@ fn a_directory_that_is_gone_is_forgotten() {
     let kms = atrest::kms::from_uri(&bench.uri("cmek.key")).unwrap();
     let storage = atrest::keyring::DirectoryStorage::new(bench.path("data"));
     let keyring = atrest::Keyring::open(storage, kms, atrest::Options::default()).unwrap();
-    keyring.register_directory(&other).unwrap();
+    atrest::Store::over(keyring.clone()).unwrap().directories().register(&other).unwrap();
     drop(keyring);
     let other_name = other.to_str().unwrap();
     let listed = || bench.json(&["keys", "directories", "data"])["directories"].clone();

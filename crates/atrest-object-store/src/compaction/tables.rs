@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use atrest::HEADER_LEN;
-use atrest::churn::{StaleJudge, StaleReason};
 use atrest::classify::Contents;
+use atrest::store::{StaleJudge, StaleReason};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};
 use slatedb::manifest::SsTableId;

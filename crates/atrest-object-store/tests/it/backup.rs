@@ -6,7 +6,7 @@ use std::sync::Arc;
 use atrest::backup::{Chain, RestoreSpec, Snapshot};
 use atrest::keyring::DirectoryStorage;
 use atrest::kms::{self, Kms, generate_key_file};
-use atrest::progress::Progress;
+use atrest::progress::WorkProgress;
 use atrest::{EncryptedFs, ErrorKind, FileKind, Keyring, Options};
 use atrest_object_store::ObjectStoreTarget;
 use atrest_testkit::backup_target_conformance;
@@ -14,7 +14,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-fn go_on(_: Progress) -> ControlFlow<()> {
+fn go_on(_: WorkProgress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -42,7 +42,7 @@ impl Bench {
         std::fs::create_dir(dir.path().join("data")).unwrap();
         let storage = DirectoryStorage::new(dir.path().join("data"));
         let keyring = Keyring::create(storage, kms.clone(), Options::default()).unwrap();
-        let fs = EncryptedFs::new(keyring);
+        let fs = atrest::Store::over(keyring).unwrap().files().clone();
         Self { dir, kms, fs, store: Arc::new(InMemory::new()) }
     }
 
@@ -74,11 +74,12 @@ fn a_chain_in_an_object_store_restores() {
     // In parts.
     bench.write("large", 20_000_000);
     let data = bench.dir.path().join("data");
-    let snapshot = Snapshot::take(&bench.fs, &data).unwrap();
-    bench.chain().back_up(&bench.fs, &snapshot, &go_on).unwrap();
+    let snapshot = Snapshot::take(&atrest::Store::from(bench.fs.clone()), &data).unwrap();
+    bench.chain().back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &go_on).unwrap();
     bench.write("later", 70_000);
-    let snapshot = Snapshot::take(&bench.fs, &data).unwrap();
-    let second = bench.chain().back_up(&bench.fs, &snapshot, &go_on).unwrap();
+    let snapshot = Snapshot::take(&atrest::Store::from(bench.fs.clone()), &data).unwrap();
+    let second =
+        bench.chain().back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &go_on).unwrap();
     assert_eq!((second.info.number, second.info.copied_files), (2, 1));
     let chain = Chain::open_read_only(bench.target(), vec![bench.kms.clone()]).unwrap();
     let check = chain.verify(&go_on).unwrap();
@@ -86,7 +87,7 @@ fn a_chain_in_an_object_store_restores() {
     let to = bench.dir.path().join("restored");
     chain.restore(&RestoreSpec::new(&to, bench.kms.clone()), &go_on).unwrap();
     let keyring = Keyring::open(DirectoryStorage::new(&to), bench.kms.clone(), Options::default());
-    let fs = EncryptedFs::new(keyring.unwrap());
+    let fs = atrest::Store::over(keyring.unwrap()).unwrap().files().clone();
     for (name, len) in [("small", 10), ("large", 20_000_000), ("later", 70_000)] {
         let reader = fs.open(to.join(name)).unwrap();
         let mut bytes = vec![0; len];
@@ -104,20 +105,26 @@ fn a_cancelled_upload_is_continued_and_two_writers_do_not_mix() {
     for number in 0..10 {
         bench.write(&format!("{number}"), 1000 + number);
     }
-    let snapshot = Snapshot::take(&bench.fs, bench.dir.path().join("data")).unwrap();
-    let cancel = |progress: Progress| match progress.files_done {
+    let snapshot =
+        Snapshot::take(&atrest::Store::from(bench.fs.clone()), bench.dir.path().join("data"))
+            .unwrap();
+    let cancel = |progress: WorkProgress| match progress.files_done {
         0..4 => ControlFlow::Continue(()),
         _ => ControlFlow::Break(()),
     };
-    let error = bench.chain().back_up(&bench.fs, &snapshot, &cancel).unwrap_err();
+    let error = bench
+        .chain()
+        .back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &cancel)
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io(std::io::ErrorKind::Interrupted));
     assert_eq!(bench.chain().list().unwrap(), []);
     let (one, other) = (bench.chain(), bench.chain());
     // The other one writes its whole backup while the first is at its first file.
     let begun = std::sync::atomic::AtomicBool::new(false);
-    let error = one.back_up(&bench.fs, &snapshot, &|_| {
+    let error = one.back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &|_| {
         if !begun.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            let report = other.back_up(&bench.fs, &snapshot, &go_on).unwrap();
+            let report =
+                other.back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &go_on).unwrap();
             assert!(report.resumed_files >= 3, "{report:?}");
         }
         ControlFlow::Continue(())

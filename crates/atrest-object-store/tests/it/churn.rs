@@ -1,12 +1,13 @@
 //! Months of an engine's life in moments: old keys go away, and every record stays.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use atrest::churn::{Reencrypt, StalePolicy};
 use atrest::keyring::{DirectoryStorage, KeyState, Options, RetireOutcome};
 use atrest::kms::generate_key_file;
-use atrest::{EncryptedFs, Keyring};
+use atrest::store::{Reencrypt, StalePolicy};
+use atrest::{Clock, Keyring, Store};
 use atrest_object_store::{EncryptedStore, slatedb_file_kind};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -17,13 +18,31 @@ use slatedb::config::{
     GarbageCollectorOptions, Settings,
 };
 
-use atrest_testkit::ManualClock;
-
 use crate::support::{in_memory, key_file, pattern, read};
 
+const DAY_NS: u64 = 86_400_000_000_000;
 /// The policy: no file is older, nor any data key that is left.
 const AGE_MAX: Duration = Duration::from_secs(90 * 86_400);
 const RECORDS: usize = 400;
+
+#[derive(Clone, Debug)]
+pub struct MovedClock(Arc<AtomicU64>);
+
+impl MovedClock {
+    pub fn new() -> Self {
+        Self(Arc::new(AtomicU64::new(20_000 * DAY_NS)))
+    }
+
+    pub fn advance_days(&self, days: u64) {
+        self.0.fetch_add(days * DAY_NS, Ordering::Relaxed);
+    }
+}
+
+impl Clock for MovedClock {
+    fn now_ns(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// An engine that compacts and collects garbage all the time.
 async fn open(store: Arc<dyn ObjectStore>) -> Db {
@@ -88,29 +107,29 @@ async fn months_of_an_engine_leave_no_old_key() {
     let data = dir.path().join("data");
     generate_key_file(dir.path().join("cmek.key")).unwrap();
     std::fs::create_dir(&data).unwrap();
-    let clock = ManualClock::new();
+    let clock = MovedClock::new();
     let mut options = Options::default();
-    options.clock = clock.clone();
+    options.clock = Arc::new(clock.clone());
     options.background = false;
     let storage = DirectoryStorage::new(&data);
     let keyring = Keyring::create(storage, key_file(&dir), options).unwrap();
     let raw = Arc::new(LocalFileSystem::new_with_prefix(&data).unwrap());
     let store = EncryptedStore::new(raw, keyring.clone()).with_file_kind(slatedb_file_kind);
     // The same files, for what the object store has no operation for.
-    let fs = EncryptedFs::new(keyring.clone());
+    let fs = Store::over(keyring.clone()).unwrap();
     let db = open(Arc::new(store.clone())).await;
 
     let mut destroyed = 0;
     for month in 0..months {
         load(&db, month).await;
-        clock.advance(30 * ManualClock::DAY);
+        clock.advance_days(30);
         keyring.maintain().unwrap();
         destroyed += pass(&fs, &store).await;
         verify(&db, month).await;
     }
     // What a reader still held open, and the time of grace of the last keys.
     for _ in 0..4 {
-        clock.advance(8 * ManualClock::DAY);
+        clock.advance_days(8);
         destroyed += pass(&fs, &store).await;
     }
     verify(&db, months - 1).await;
@@ -118,7 +137,7 @@ async fn months_of_an_engine_leave_no_old_key() {
     drop(db);
 
     assert!(destroyed >= months.saturating_sub(5), "{destroyed} of {months} keys");
-    let usage = fs.scan_usage(&|_| {}).unwrap();
+    let usage = fs.renewal().scan_usage(&|_| {}).unwrap();
     assert!(usage.unknown_keys.is_empty() && usage.unreadable.files == 0, "{usage:?}");
     for key in &usage.keys {
         let dead = key.key.state == KeyState::Destroyed;
@@ -141,12 +160,12 @@ async fn months_of_an_engine_leave_no_old_key() {
 
 /// Rewrites what compaction leaves cold, and retires; returns the number of keys
 /// destroyed.
-async fn pass(fs: &EncryptedFs, store: &EncryptedStore) -> usize {
+async fn pass(fs: &Store, store: &EncryptedStore) -> usize {
     let fs = fs.clone();
     let report = tokio::task::spawn_blocking(move || {
         let mut how = Reencrypt::default();
         how.policy = StalePolicy::older_than(AGE_MAX);
-        fs.reencrypt(&how).unwrap()
+        fs.renewal().reencrypt(&how).unwrap()
     });
     let report = report.await.unwrap();
     assert!(report.failed.is_empty(), "{:?}", report.failed);

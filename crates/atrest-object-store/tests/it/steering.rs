@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use atrest::churn::StalePolicy;
 use atrest::keyring::{DirectoryStorage, KeyState, KeyringStorage, MemoryStorage, Options};
 use atrest::kms::generate_key_file;
+use atrest::store::StalePolicy;
 use atrest::{DataKeyId, Keyring};
 use atrest_object_store::{EncryptedStore, SteeredCompaction, slatedb_file_kind};
 use futures_util::TryStreamExt;

@@ -113,9 +113,9 @@ impl Make {
         }
         let bar = progress::work("copying", out.is_json());
         let _stoppable = signal::Stoppable::begin();
-        let snapshot = Snapshot::take(store.fs(), &self.at.dir)?;
+        let snapshot = Snapshot::take(store.store(), &self.at.dir)?;
         let backup =
-            chain.back_up(store.fs(), &snapshot, &|progress| progress::show(&bar, progress));
+            chain.back_up(store.store(), &snapshot, &|progress| progress::show(&bar, progress));
         drop(snapshot);
         bar.finish_and_clear();
         let backup = backup.map_err(|error| place.explain(error))?;

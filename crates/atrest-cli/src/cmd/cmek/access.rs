@@ -64,7 +64,7 @@ impl Revoke {
         if !keys.is_empty() {
             match self.at.open_with(keys) {
                 Ok(store) => {
-                    store.commit(|fs| fs.keyring().access().revoke())?;
+                    store.commit(|store| store.keyring().access().revoke())?;
                     return Ok("marked");
                 }
                 Err(failure) => match failure.kind() {

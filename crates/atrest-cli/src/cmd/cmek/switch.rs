@@ -72,7 +72,7 @@ impl Enable {
         }
         let keyring = if self.at.has_keyring()? {
             let store = self.at.open()?;
-            store.commit(|fs| fs.keyring().slots().enable_cmek(new))?;
+            store.commit(|store| store.keyring().slots().enable_cmek(new))?;
             store.keyring().clone()
         } else {
             refuse_foreign(&scan(&self.at.dir, None, out.is_json())?, &self.at.dir)?;
@@ -107,7 +107,7 @@ impl Disable {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open()?;
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
-        store.commit(|fs| fs.keyring().slots().disable_cmek(new))?;
+        store.commit(|store| store.keyring().slots().disable_cmek(new))?;
         let report = Report::new("disabled", store.keyring());
         out.result(&report, || report.text("The store is under a local key."))
     }

@@ -76,7 +76,7 @@ impl Directories {
             registered: path != own,
             exists: exists(&path),
         };
-        let directories = store.keyring().directories().into_iter().map(entry).collect();
+        let directories = store.store().directories().list().into_iter().map(entry).collect();
         let report = Report { directories };
         out.result(&report, || {
             let line = |entry: &Entry| match entry.exists {
@@ -97,7 +97,7 @@ impl ForgetDirectory {
             return Err(Failure::new(ErrorKind::InvalidArgument, what)
                 .advise("move its files below another of the store's directories and remove it"));
         }
-        store.commit(|fs| fs.keyring().unregister_directory(&self.path))?;
+        store.commit(|store| store.directories().unregister(&self.path))?;
         let report = ForgottenReport { forgotten: self.path.to_string_lossy().into_owned() };
         out.result(&report, || format!("Forgot the directory {}.", clean(&report.forgotten)))
     }

@@ -100,7 +100,7 @@ impl Holds {
 impl AddHold {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open()?;
-        store.commit(|fs| fs.keyring().holds().register(&self.name, &self.keys))?;
+        store.commit(|store| store.keyring().holds().register(&self.name, &self.keys))?;
         let mut holds = store.keyring().holds().list().into_iter();
         // OK because the hold is in the keyring since the call above.
         let hold = holds.find(|hold| hold.name == self.name).expect("registered");
@@ -112,7 +112,7 @@ impl AddHold {
 impl Release {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open()?;
-        store.commit(|fs| fs.keyring().holds().release(&self.name))?;
+        store.commit(|store| store.keyring().holds().release(&self.name))?;
         let report = ReleaseReport { released: &self.name };
         out.result(&report, || format!("Released the hold {}.", clean(&self.name)))
     }

@@ -73,7 +73,7 @@ impl Keyspaces {
 impl AddKeyspace {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open()?;
-        let id = store.commit(|fs| fs.keyring().keyspaces().create(&self.name))?;
+        let id = store.commit(|store| store.keyring().keyspaces().create(&self.name))?;
         let report = KeyspaceReport { keyspace: &self.name, id };
         out.result(&report, || format!("Added the keyspace {}.", clean(&self.name)))
     }

@@ -1,7 +1,7 @@
 //! `atrest keys proof`: that destroyed data keys are gone.
 
-use atrest::churn::{KeyUsage, Usage};
 use atrest::keyring::{Anchor, DataKeyStatus, KeyState, KeyspaceStatus};
+use atrest::store::{KeyUsage, Usage};
 use atrest::{DataKeyId, Error, ErrorKind, Keyring};
 use serde::Serialize;
 
@@ -57,7 +57,7 @@ struct Destroyed {
 impl Proof {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open_read_only()?;
-        let usage = scanning(out.is_json(), |on_scan| store.fs().scan_usage(on_scan))?;
+        let usage = scanning(out.is_json(), |on_scan| store.store().renewal().scan_usage(on_scan))?;
         let proofs = self.chosen(&usage)?.into_iter();
         let proofs =
             proofs.map(|key| prove(key, &usage, store.keyring())).collect::<Result<_>>()?;

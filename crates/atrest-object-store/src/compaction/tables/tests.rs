@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
-use atrest::churn::StalePolicy;
 use atrest::keyring::{MemoryStorage, Options};
+use atrest::store::StalePolicy;
 use atrest::{FileKind, Header, Keyring, kms};
 use object_store::memory::InMemory;
 use ulid::Ulid;

@@ -7,13 +7,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Moves {
     gate: RwLock<()>,
     log: Mutex<Log>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Log {
     recordings: usize,
     targets: Vec<PathBuf>,

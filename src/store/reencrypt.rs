@@ -11,17 +11,19 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::renewal::Renewal;
 use super::stale::{Judge, StaleFile, StalePolicy, StaleReason};
-use super::throttle::Throttle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, TornFile};
 use crate::keyring::{FileSpec, PlaintextPolicy};
 use crate::names::is_temporary;
 use crate::scan::{Found, OnScan, Visitor, What, scan};
 use crate::suite::Suite;
+use throttle::Throttle;
 
 mod fingerprint;
 mod rewrite;
+mod throttle;
 
 /// Says what a plaintext file is, or `None` for one to leave alone.
 pub type SpecOf<'a> = &'a (dyn Fn(&Path) -> Option<FileSpec> + Sync);
@@ -173,7 +175,7 @@ pub struct ReencryptReport {
     pub cancelled: bool,
 }
 
-impl EncryptedFs {
+impl Renewal<'_> {
     /// Rewrites stale files, each into a new file beside it that is made durable, read
     /// back and compared, and then takes its name. Readers keep what they have open. The
     /// new file has the old one's mode and owner, kind, file id and keyspace, and in a suite
@@ -189,23 +191,23 @@ impl EncryptedFs {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for plaintext that the store's
     /// policy does not allow; those of [`scan_usage`](Self::scan_usage).
     pub fn reencrypt(&self, how: &Reencrypt<'_>) -> Result<ReencryptReport> {
-        let _one = self.keyring().reencrypting()?;
-        let allowed = self.keyring().settings().plaintext == PlaintextPolicy::Allow;
+        let _one = self.0.places().reencrypting()?;
+        let allowed = self.0.keyring().settings().plaintext == PlaintextPolicy::Allow;
         if (how.to_plaintext || how.plaintext.is_some()) && !allowed {
             let what = "the store's policy does not allow plaintext";
             return Err(Error::new(ErrorKind::InvalidArgument, what));
         }
-        let judge = Judge::new(self.keyring(), &how.policy);
+        let judge = Judge::new(self.0.keyring(), &how.policy);
         let new = || Collect { judge: &judge, how, files: Vec::new(), leftovers: Vec::new() };
-        let mut found = scan(self.vfs(), &self.roots()?, how.on_scan, new)?;
+        let mut found = scan(self.0.vfs(), &self.roots()?, how.on_scan, new)?;
         let mut report = ReencryptReport::default();
         for leftover in found.iter_mut().flat_map(|part| std::mem::take(&mut part.leftovers)) {
-            self.remove_own(&leftover)?;
+            self.0.remove_own(&leftover)?;
             report.leftovers_removed += 1;
         }
         let mut files: Vec<_> = found.into_iter().flat_map(|part| part.files).collect();
         files.sort_unstable_by(super::stale::oldest_first);
-        let run = Run::new(self, how, &judge, &files);
+        let run = Run::new(self.0, how, &judge, &files);
         std::thread::scope(|scope| {
             for _ in 0..how.threads.clamp(1, files.len().max(1)) {
                 scope.spawn(|| run.work());

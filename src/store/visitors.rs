@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::ledger::{FileRecord, Ledger, Owner, Seen, Tally};
 use crate::ids::StoreId;
-use crate::ledger::{FileRecord, Ledger, Owner, Seen, Tally};
 use crate::scan::{Found, Visitor, What};
 use crate::vfs::FileStat;
 

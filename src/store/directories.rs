@@ -6,21 +6,28 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Keyring;
 use crate::error::{Error, ErrorKind, Result};
+use crate::keyring::Keyring;
 
-/// Changes when a directory is taken off the list.
-#[derive(Default)]
-pub(super) struct Serial(AtomicU64);
+/// The directories that hold a store's files.
+#[derive(Debug)]
+pub struct Directories {
+    keyring: Keyring,
+    /// Changes when a directory is taken off the list.
+    serial: AtomicU64,
+}
 
-impl Keyring {
+impl Directories {
+    pub(super) fn new(keyring: Keyring) -> Self {
+        Self { keyring, serial: AtomicU64::new(0) }
+    }
+
     /// The directories that hold the store's files, each with all below it: the keyring's
     /// own, and those registered. None contains another.
-    pub fn directories(&self) -> Vec<PathBuf> {
-        let snapshot = self.inner.vault.load();
-        let registered = snapshot.body.directories.iter().map(|path| path_of(path).to_owned());
-        let mut all: Vec<_> =
-            self.inner.storage.location().directory.into_iter().chain(registered).collect();
+    pub fn list(&self) -> Vec<PathBuf> {
+        let (own, registered) = self.keyring.roots();
+        let registered = registered.iter().map(|path| path_of(path).to_owned());
+        let mut all: Vec<_> = own.into_iter().chain(registered).collect();
         all.sort_unstable();
         // Sorted, a directory stands right before all below it.
         all.dedup_by(|below, above| below.starts_with(above));
@@ -33,20 +40,18 @@ impl Keyring {
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a relative path; those of
-    /// [`Keys::rotate`](super::Keys::rotate).
-    pub fn register_directory(&self, dir: impl AsRef<Path>) -> Result<()> {
+    /// [`Keys::rotate`](crate::keyring::Keys::rotate).
+    pub fn register(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         if !dir.is_absolute() {
             let what = "expected the absolute path of a directory";
             return Err(Error::new(ErrorKind::InvalidArgument, what).with_path(dir));
         }
-        if self.covers(dir) {
+        if self.list().iter().any(|known| dir.starts_with(known)) {
             return Ok(());
         }
-        let mut writer = self.inner.writer();
-        self.inner.commit(&mut writer, |draft| {
+        self.keyring.edit_roots(|directories| {
             let bytes = dir.as_os_str().as_bytes().to_vec();
-            let directories = &mut draft.body.directories;
             if directories.contains(&bytes) {
                 return Ok(false);
             }
@@ -61,12 +66,10 @@ impl Keyring {
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if it is not on the list; those of
-    /// [`Keys::rotate`](super::Keys::rotate).
-    pub fn unregister_directory(&self, dir: impl AsRef<Path>) -> Result<()> {
+    /// [`Keys::rotate`](crate::keyring::Keys::rotate).
+    pub fn unregister(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
-        let mut writer = self.inner.writer();
-        let result = self.inner.commit(&mut writer, |draft| {
-            let directories = &mut draft.body.directories;
+        let result = self.keyring.edit_roots(|directories| {
             let before = directories.len();
             directories.retain(|other| path_of(other) != dir);
             if directories.len() == before {
@@ -75,18 +78,13 @@ impl Keyring {
             }
             Ok(true)
         });
-        self.inner.directories_serial.0.fetch_add(1, Ordering::Release);
+        self.serial.fetch_add(1, Ordering::Release);
         result
     }
 
-    /// Whether a scan of the store comes by `dir`, a canonical path.
-    pub(crate) fn covers(&self, dir: &Path) -> bool {
-        self.directories().iter().any(|known| dir.starts_with(known))
-    }
-
     /// What was true of the directories stays true while this number does.
-    pub(crate) fn directories_serial(&self) -> u64 {
-        self.inner.directories_serial.0.load(Ordering::Acquire)
+    pub(super) fn serial(&self) -> u64 {
+        self.serial.load(Ordering::Acquire)
     }
 }
 

@@ -150,6 +150,12 @@ pub(crate) struct Seen {
     pub(crate) linked: Option<(u64, u64)>,
 }
 
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").finish_non_exhaustive()
+    }
+}
+
 impl Default for Ledger {
     fn default() -> Self {
         Self { hashers: (RandomState::new(), RandomState::new()), table: Mutex::default() }

@@ -11,9 +11,9 @@ use crate::fs::pieces::Copied;
 use crate::fs::{Reader, TornFile, Writer};
 use crate::header::{FileKind, Header, begins_encrypted};
 use crate::keyring::FileSpec;
-use crate::ledger::{FileRecord, Owner};
 use crate::names::temporary_name;
 use crate::scan::{What, look};
+use crate::store::ledger::{FileRecord, Owner};
 use crate::vfs::{Attributes, FileStat, Rename, Vfs, WriteFile, keep_attributes};
 
 /// What a copy goes into.
@@ -240,7 +240,7 @@ impl Run<'_> {
         before: &FileStat,
     ) -> Result<Result<(), Skipped>> {
         let vfs = &**self.fs.vfs();
-        let moves = self.fs.keyring().moves();
+        let moves = self.fs.places().moves();
         let alone = moves.alone();
         match stat(vfs, path) {
             Ok(now) if same_content(before, &now) => {}
@@ -289,7 +289,7 @@ impl Run<'_> {
         let Ok(now) = stat(&**self.fs.vfs(), path) else { return };
         let record = FileRecord { owner: Owner::Plaintext, bytes: now.len, created_ns: 0 };
         if let Some(place) = self.fs.places().place(path) {
-            self.fs.keyring().ledger().created(place, record);
+            self.fs.places().ledger().created(place, record);
         }
     }
 }

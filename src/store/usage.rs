@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::ledger::{Owner, Tally};
+use super::renewal::Renewal;
 use super::visitors::{Met, Rebuild, Tallies, record_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::EncryptedFs;
 use crate::ids::DataKeyId;
 use crate::keyring::{DataKeyStatus, KeyState};
-use crate::ledger::{Owner, Tally};
 use crate::scan::{OnScan, ScanProgress, look, scan, thread_count};
 
 /// A number of files and their bytes on disk, headers included.
@@ -143,7 +144,7 @@ impl From<&Tally> for Count {
     }
 }
 
-impl EncryptedFs {
+impl Renewal<'_> {
     /// What is under which key, from memory. The first call scans the store; after that
     /// it is exact for all that is created (counted when it is finished), removed,
     /// renamed and linked through the library. What else happens to the files is seen by
@@ -152,8 +153,8 @@ impl EncryptedFs {
     /// # Errors
     /// Those of [`rebuild_usage`](Self::rebuild_usage), if a scan is needed.
     pub fn usage(&self) -> Result<Usage> {
-        if self.keyring().ledger().is_complete() {
-            return Ok(Usage::new(self, self.keyring().ledger().tallies()));
+        if self.0.places().ledger().is_complete() {
+            return Ok(Usage::new(self.0, self.0.places().ledger().tallies()));
         }
         self.rebuild_usage(&|_| {})
     }
@@ -169,33 +170,34 @@ impl EncryptedFs {
         const ATTEMPTS_MAX: usize = 3;
         for _ in 0..ATTEMPTS_MAX {
             self.rebuild_once(on_scan)?;
-            if self.keyring().ledger().is_complete() {
+            if self.0.places().ledger().is_complete() {
                 break;
             }
             // A directory was renamed, or a file with several names changed, meanwhile.
         }
-        Ok(Usage::new(self, self.keyring().ledger().tallies()))
+        Ok(Usage::new(self.0, self.0.places().ledger().tallies()))
     }
 
     fn rebuild_once(&self, on_scan: OnScan<'_>) -> Result<()> {
-        let keyring = self.keyring();
-        let ledger = keyring.ledger();
+        let (keyring, places) = (self.0.keyring(), self.0.places());
+        let ledger = places.ledger();
         let roots = self.roots()?;
-        let recording = keyring.moves().record();
+        let recording = places.moves().record();
         if !ledger.begin_scan() {
             let what = "another thread is reading the headers of the store";
             return Err(Error::new(ErrorKind::KeyringBusy, what));
         }
-        let result = scan(self.vfs(), &roots, on_scan, || Rebuild::new(ledger, keyring.store_id()));
+        let result =
+            scan(self.0.vfs(), &roots, on_scan, || Rebuild::new(ledger, keyring.store_id()));
         if result.is_ok() {
             // Renames that the walk may have missed.
-            let alone = keyring.moves().alone();
+            let alone = places.moves().alone();
             for path in recording.targets(&alone) {
-                let Some(place) = self.places().place(&path) else { continue };
+                let Some(place) = self.0.places().place(&path) else { continue };
                 if ledger.knows(place) {
                     continue;
                 }
-                if let Ok(Some((stat, what))) = look(&**self.vfs(), &path) {
+                if let Ok(Some((stat, what))) = look(&**self.0.vfs(), &path) {
                     ledger.created(place, record_of(&stat, &what, keyring.store_id()));
                 }
             }
@@ -218,10 +220,10 @@ impl EncryptedFs {
     /// # Errors
     /// [`Io`](ErrorKind::Io) if a directory cannot be read.
     pub fn scan_usage_of(&self, roots: &[PathBuf], on_scan: OnScan<'_>) -> Result<Usage> {
-        let store_id = self.keyring().store_id();
+        let store_id = self.0.keyring().store_id();
         let shared = Met::default();
-        let found = scan(self.vfs(), roots, on_scan, || Tallies::new(store_id, &shared))?;
-        Ok(Usage::new(self, Tallies::merge(found)))
+        let found = scan(self.0.vfs(), roots, on_scan, || Tallies::new(store_id, &shared))?;
+        Ok(Usage::new(self.0, Tallies::merge(found)))
     }
 
     /// What the engine's own list of live files is under. Files that are not there are
@@ -237,11 +239,11 @@ impl EncryptedFs {
         let (threads, shared) = (thread_count(), Met::default());
         let progress = Mutex::new(ScanProgress::default());
         let part = |paths: &[P]| -> Result<Tallies> {
-            let mut tallies = Tallies::new(self.keyring().store_id(), &shared);
+            let mut tallies = Tallies::new(self.0.keyring().store_id(), &shared);
             for path in paths.chunks(1024) {
                 let mut bytes = 0;
                 for path in path {
-                    if let Some((stat, what)) = look(&**self.vfs(), path.as_ref())? {
+                    if let Some((stat, what)) = look(&**self.0.vfs(), path.as_ref())? {
                         bytes += stat.len;
                         tallies.add(&stat, &what);
                     }
@@ -265,11 +267,11 @@ impl EncryptedFs {
                 };
             threads.into_iter().map(join).collect::<Result<Vec<_>>>()
         })?;
-        Ok(Usage::new(self, Tallies::merge(parts)))
+        Ok(Usage::new(self.0, Tallies::merge(parts)))
     }
 
     pub(super) fn roots(&self) -> Result<Vec<PathBuf>> {
-        let roots = self.keyring().directories();
+        let roots = self.0.places().directories().list();
         if roots.is_empty() {
             let what = "the keyring knows no directory of the store";
             return Err(Error::new(ErrorKind::InvalidArgument, what));

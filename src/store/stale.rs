@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::renewal::Renewal;
 use crate::error::Result;
-use crate::fs::EncryptedFs;
 use crate::header::Header;
 use crate::ids::DataKeyId;
 use crate::keyring::{DataKeyStatus, KeyState, Keyring, KeyspaceId};
@@ -147,7 +147,7 @@ impl StaleFiles {
     }
 }
 
-impl EncryptedFs {
+impl Renewal<'_> {
     /// The files that a compaction should prefer, oldest first: an engine picks from the
     /// front those it can rewrite. Reads the header of every file.
     ///
@@ -155,9 +155,9 @@ impl EncryptedFs {
     /// As [`scan_usage`](Self::scan_usage).
     pub fn stale_files(&self, policy: &StalePolicy, on_scan: OnScan<'_>) -> Result<StaleFiles> {
         let roots = self.roots()?;
-        let judge = Judge::new(self.keyring(), policy);
+        let judge = Judge::new(self.0.keyring(), policy);
         let new = || Collect { judge: &judge, files: Vec::new() };
-        let found = scan(self.vfs(), &roots, on_scan, new)?;
+        let found = scan(self.0.vfs(), &roots, on_scan, new)?;
         let mut files: Vec<_> = found.into_iter().flat_map(|part| part.files).collect();
         files.sort_unstable_by(oldest_first);
         Ok(StaleFiles(files.into_iter()))

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::evidence::AllFiles;
+use super::renewal::Renewal;
 use super::usage::Usage;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::EncryptedFs;
 use crate::ids::DataKeyId;
 use crate::keyring::{Anchor, DataKeyStatus, KeyState, LiveKeys, Retirement};
 use crate::scan::OnScan;
@@ -24,19 +25,33 @@ pub struct DestructionProof {
     pub keyring: Anchor,
 }
 
-impl EncryptedFs {
-    /// [`Keyring::retire`](crate::Keyring::retire) for a store of files: looks through
-    /// its directories by itself. `live` names files elsewhere, if there are any.
+impl Renewal<'_> {
+    /// Destroys the data keys that are under no file, through two calls at least `grace`
+    /// apart: the first finds no file and starts the time of grace, the second looks
+    /// again. `elsewhere` names files outside of the store's directories, if there are any.
+    /// A key with a file, a [hold](crate::keyring::Holds::register) or an open file under
+    /// it is never destroyed. What [`Keys::retire`](crate::keyring::Keys::retire) says
+    /// holds here.
+    ///
+    /// Files that the engine renames without the library **MUST NOT** move between the
+    /// store's directories meanwhile.
     ///
     /// # Errors
-    /// Those of [`Keyring::retire`](crate::Keyring::retire).
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) without a known directory and
+    /// `elsewhere`; [`CorruptHeader`](ErrorKind::CorruptHeader) if nobody can tell the key
+    /// of a file; those of [`Keys::retire`](crate::keyring::Keys::retire).
     pub fn retire(
         &self,
-        live: Option<&dyn LiveKeys>,
+        elsewhere: Option<&dyn LiveKeys>,
         grace: Duration,
         on_scan: OnScan<'_>,
     ) -> Result<Retirement> {
-        self.keyring().keys().retire_in(self.vfs(), live, grace, on_scan)
+        if elsewhere.is_none() {
+            self.roots()?;
+        }
+        let (places, vfs) = (self.0.places(), self.0.vfs());
+        let files = AllFiles { places, vfs, elsewhere, on_scan };
+        self.0.keyring().keys().retire_all_but(&files, grace)
     }
 
     /// Shows that a data key is destroyed and that no file of the store names it.
@@ -82,7 +97,7 @@ impl EncryptedFs {
         Ok(DestructionProof {
             key: of_key.key.clone(),
             files_read,
-            keyring: self.keyring().anchor(),
+            keyring: self.0.keyring().anchor(),
         })
     }
 }
