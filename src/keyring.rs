@@ -103,7 +103,7 @@ struct Inner {
     writer: Mutex<WriterState>,
     vault: Vault,
     customers: CustomerKeys,
-    watch: Watch,
+    watch: Arc<Watch>,
     /// Those of the store over it.
     files: Mutex<Option<Weak<StoreFiles>>>,
 }
@@ -183,13 +183,16 @@ impl Keyring {
     }
 
     /// Does what is due: checks access to the customer's key, rotates data keys by age or
-    /// bytes, keeps the byte counts once an hour. The background thread does it; a caller
-    /// that switched the thread off calls this.
+    /// bytes, keeps the byte counts once an hour. The background threads do it; a caller
+    /// that switched them off calls this, and waits for the storage too: what a storage
+    /// that hangs holds up then is also the watch over the customer's key.
     ///
     /// # Errors
     /// Those of [`Keys::rotate`].
     pub fn maintain(&self) -> Result<()> {
         self.inner.watch_access(&|| false);
+        self.inner.follow_if_due(&|| false);
+        self.inner.watch.deliver();
         self.inner.maintain()
     }
 

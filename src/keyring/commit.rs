@@ -248,7 +248,9 @@ impl Inner {
                 Ok(version) => {
                     new.image.stored.version = version;
                     self.vault.publish(new);
-                    self.watch.monitor().forget_notes(notes.len());
+                    let mut monitor = self.watch.monitor();
+                    monitor.forget_notes(notes.len());
+                    monitor.seen(self.clock.since_boot());
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::KeyringConflict => {
@@ -308,6 +310,7 @@ impl Inner {
         let unlocked = old.unlocked()?;
         let image = self.load_newer(&old)?;
         if image.stored == old.image.stored {
+            self.watch.monitor().seen(self.clock.since_boot());
             return Ok(());
         }
         let (store_key, body) = if image.fixed.store_key_id == old.image.fixed.store_key_id {
@@ -318,6 +321,7 @@ impl Inner {
         let marked = body.revoked_ns != 0;
         let unlocked = Unlocked::new(store_key, &image, &body, Some(unlocked), &Counts::new())?;
         self.vault.publish(Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) });
+        self.watch.monitor().seen(self.clock.since_boot());
         if marked {
             self.heed_mark();
             return Err(withdrawn());

@@ -262,7 +262,7 @@ impl Keyring {
             writer: Mutex::new(WriterState::default()),
             vault: Vault::new(snapshot),
             customers: CustomerKeys::new(kms, options.kms_deadline, options.slot),
-            watch: Watch::new(monitor),
+            watch: Arc::new(Watch::new(monitor)),
             files: Mutex::default(),
         });
         let background = if options.background {

@@ -24,8 +24,8 @@ pub struct Options {
     /// Name of the CMEK slot to ask first, such as the region the process runs in.
     /// Default: none; the slots are asked in the order of the keys given.
     pub slot: Option<String>,
-    /// Rotate data keys and check access in a background thread when they are due.
-    /// Default: true. Without it the caller **MUST** call [`Keyring::maintain`](super::Keyring::maintain) every few
+    /// Check access, follow the storage and rotate data keys in background threads when it
+    /// is due. Default: true. Without them the caller **MUST** call [`Keyring::maintain`](super::Keyring::maintain) every few
     /// minutes, or a lost customer's key is never noticed.
     pub background: bool,
     /// Refuse a keyring older than this. Default: none.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::commit::Draft;
 use super::{ActiveKey, Image, Inner, KeyringStorage, Settings, Slot, StoredImage};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 /// A key created further in the future than this comes from a clock that was wrong.
 const CLOCK_TOLERANCE_NS: u64 = 24 * 3600 * 1_000_000_000;
@@ -41,8 +41,14 @@ pub(super) fn forget_stale(storage: &dyn KeyringStorage, current: &Image, kept: 
 
 impl Inner {
     pub(super) fn maintain(&self) -> Result<()> {
-        let mut writer = self.writer();
-        self.commit(&mut writer, |draft| self.do_due(draft))
+        let done = {
+            let mut writer = self.writer();
+            self.commit(&mut writer, |draft| self.do_due(draft))
+        };
+        // Without a key there is nothing to rotate.
+        let failed = done.as_ref().err().filter(|e| e.kind() != ErrorKind::CmekRevoked);
+        self.watch.monitor().upkeep_problem = failed.map(ToString::to_string);
+        done
     }
 
     pub(super) fn rotate_all_data_keys(&self) -> Result<()> {

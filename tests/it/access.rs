@@ -136,6 +136,7 @@ fn a_key_is_not_rotated_while_its_service_is_silent() {
     let (storage, kms) = (Arc::new(MemoryStorage::new()), ScriptedKms::new("silent"));
     let mut with = options(&clock);
     with.access.unreachable_grace = Grace::Forever;
+    with.access.view_grace = Grace::Forever;
     let keyring = Keyring::create(storage, kms.clone(), with).unwrap();
     let before = keyring.keys().active_id().unwrap();
     kms.fail(KmsErrorKind::Unreachable);

@@ -132,10 +132,14 @@ impl Inner {
         let jitter = jitter();
         let mut monitor = self.watch.monitor();
         self.vault.let_in(epoch, Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) })?;
-        let change = monitor.machine.restored(self.clock.since_boot(), jitter);
+        let now = self.clock.since_boot();
+        let change = monitor.machine.restored(now, jitter);
+        monitor.seen(now);
         monitor.revoked_by = RevokedBy::None;
         monitor.barrier = None;
         monitor.changed(change, self.clock.now_ns());
+        drop(monitor);
+        self.watch.watcher.ring();
         Ok(())
     }
 
