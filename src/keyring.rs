@@ -22,6 +22,7 @@ use vault::Vault;
 mod access;
 mod adoption;
 mod alarm;
+mod aside;
 mod audit;
 mod background;
 mod body;

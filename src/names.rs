@@ -45,6 +45,27 @@ pub enum NameKind {
     Unknown,
 }
 
+impl NameKind {
+    /// Whether what has such a name may hold wrapped keys: an image of the keyring, or a
+    /// directory with one.
+    pub fn may_hold_keys(self) -> bool {
+        match self {
+            Self::Keyring
+            | Self::Older(_)
+            | Self::Unfinished
+            | Self::Restore
+            | Self::Bad
+            | Self::Unknown => true,
+            Self::Lock
+            | Self::Audit
+            | Self::Revoke
+            | Self::Staging
+            | Self::RestoreNote
+            | Self::Reencrypt => false,
+        }
+    }
+}
+
 /// One row of the list.
 #[derive(Clone, Copy, Debug)]
 pub struct ReservedName {
@@ -70,7 +91,10 @@ pub const RESERVED_NAMES: &[ReservedName] = &[
     ),
     row("KEYRING.restore/", "the keyring of a restore that is not finished (section 13)"),
     row("KEYRING.from", "in `KEYRING.restore/`: which backup is restored (section 13)"),
-    row("KEYRING.bad-*", "what a recovery found in the keyring's place"),
+    row(
+        "KEYRING.bad-*",
+        "what a recovery found in the keyring's place: kept until it is removed on request",
+    ),
     row(".atrest-reencrypt-<hash>", "the successor of a file that is re-encrypted, beside it"),
     row("_atrest/", "in an object store: the directory of all of these"),
 ];

@@ -105,7 +105,7 @@ impl DirectoryStorage {
             .map_err(|e| Error::io("the directory cannot be synced", e).with_path(&self.dir))
     }
 
-    fn remove_if_there(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn remove_if_there(&self, path: &Path) -> io::Result<()> {
         match self.vfs.remove(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -262,7 +262,18 @@ impl KeyringStorage for DirectoryStorage {
                 })?;
             }
         }
+        self.forget_restored()?;
         self.settle()
+    }
+
+    fn copies_aside(&self) -> Result<Vec<String>> {
+        let below =
+            |path: &PathBuf| path.strip_prefix(&self.dir).unwrap_or(path).display().to_string();
+        Ok(self.aside_paths()?.iter().map(below).collect())
+    }
+
+    fn forget_aside(&self) -> Result<()> {
+        self.remove_all(self.aside_paths()?)
     }
 
     fn location(&self) -> Location {

@@ -67,6 +67,19 @@ pub trait KeyringStorage: FilesBeside + Send + Sync + Debug {
     /// [`Io`](ErrorKind::Io).
     fn forget_kept(&self, before: u64) -> Result<()>;
 
+    /// Names of other copies of the keyring beside it, which [`forget_kept`](Self::forget_kept)
+    /// leaves: what a recovery put aside.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    fn copies_aside(&self) -> Result<Vec<String>>;
+
+    /// Durably removes them.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    fn forget_aside(&self) -> Result<()>;
+
     /// Where the keyring is.
     fn location(&self) -> Location;
 }
@@ -171,6 +184,14 @@ impl KeyringStorage for MemoryStorage {
         Ok(())
     }
 
+    fn copies_aside(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn forget_aside(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Nowhere in particular.
     fn location(&self) -> Location {
         Location::default()
@@ -219,6 +240,14 @@ impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
 
     fn forget_kept(&self, before: u64) -> Result<()> {
         (**self).forget_kept(before)
+    }
+
+    fn copies_aside(&self) -> Result<Vec<String>> {
+        (**self).copies_aside()
+    }
+
+    fn forget_aside(&self) -> Result<()> {
+        (**self).forget_aside()
     }
 
     fn location(&self) -> Location {

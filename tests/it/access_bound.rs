@@ -100,6 +100,14 @@ impl KeyringStorage for Faulty {
         self.reach()?.forget_kept(before)
     }
 
+    fn copies_aside(&self) -> Result<Vec<String>> {
+        self.reach()?.copies_aside()
+    }
+
+    fn forget_aside(&self) -> Result<()> {
+        self.reach()?.forget_aside()
+    }
+
     fn location(&self) -> Location {
         self.inner.location()
     }

@@ -353,3 +353,43 @@ fn another_image_of_the_same_generation_is_of_another_line() {
     mem.put(&in_dir(KEYRING_FILE), &other.read(&in_dir(KEYRING_FILE)).unwrap());
     assert_rolled_back(&mem, &kms, &[3]);
 }
+
+#[test]
+fn what_a_recovery_put_aside_spoils_the_proof_of_destruction() {
+    let (mem, kms) = three();
+    damage(&mem);
+    let (fs, recovery) = recover(&mem, mem_storage(&mem), ImagePlace::Kept(2), &kms).unwrap();
+    let keyring = fs.keyring();
+    assert_eq!(keyring.copies_aside().unwrap().len(), recovery.kept_aside.len());
+    keyring.keys().rotate_store_key().unwrap();
+    assert!(recovery.kept_aside.iter().all(|path| mem.read(path).is_some()));
+    keyring.danger_forget_aside().unwrap();
+    assert!(keyring.copies_aside().unwrap().is_empty());
+    assert!(recovery.kept_aside.iter().all(|path| mem.read(path).is_none()));
+
+    // With all keys of the store they go without being asked for.
+    let aside = in_dir("KEYRING.bad-1");
+    mem.put(&aside, b"an image");
+    keyring.keyspaces().danger_shred_store(keyring.store_id()).unwrap();
+    assert_eq!(mem.read(&aside), None);
+}
+
+#[test]
+fn what_a_killed_restore_left_goes_with_the_older_images() {
+    let (mem, kms) = three();
+    let old = mem.read(&in_dir("KEYRING.1")).unwrap();
+    let dir = in_dir("KEYRING.restore");
+    mem.put_dir(&dir);
+    mem.put(&dir.join("KEYRING.1"), &old);
+    mem.put(&dir.join("KEYRING.from"), b"a note");
+    let fs = mem_open(&mem, &kms).unwrap();
+    assert_eq!(fs.keyring().copies_aside().unwrap(), ["KEYRING.restore/KEYRING.1"]);
+    fs.keyring().keys().rotate_store_key().unwrap();
+    assert_eq!(mem.read(&dir.join("KEYRING.1")), None);
+    assert!(fs.keyring().copies_aside().unwrap().is_empty());
+    // One under way has its keyring in there, and keeps it.
+    mem.put(&dir.join(KEYRING_FILE), &old);
+    mem.put(&dir.join("KEYRING.1"), &old);
+    fs.keyring().keys().rotate_store_key().unwrap();
+    assert!(mem.read(&dir.join("KEYRING.1")).is_some());
+}

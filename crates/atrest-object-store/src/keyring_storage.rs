@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atrest::keyring::{FilesBeside, KeyringImage, KeyringStorage, Location};
+use atrest::names::{NameKind, kind_of};
 use atrest::{Error, ErrorKind, Result};
 use futures_util::TryStreamExt;
 use object_store::path::Path;
@@ -36,6 +37,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// with an object `_atrest/PROBE` and refuses a store that cannot, such as
 /// `LocalFileSystem`, or that ignores the condition. A keyring beside a local store is kept
 /// in its directory by [`DirectoryStorage`](atrest::keyring::DirectoryStorage).
+///
+/// A bucket that keeps older versions of its objects keeps older images of the keyring with
+/// them, and in these what was destroyed or replaced since: let it expire noncurrent versions
+/// below `_atrest/`, or do not count on the destruction of keys.
 ///
 /// All methods block, also inside of a runtime: there, call them from a blocking thread.
 /// Requests are made by a thread of this storage's own, so give it a store (an HTTP
@@ -132,8 +137,8 @@ impl ObjectStoreKeyringStorage {
         }
     }
 
-    /// Generations of the older images, oldest first.
-    fn kept_generations(&self) -> Result<Vec<u64>> {
+    /// Names of what is beside the keyring.
+    fn names(&self) -> Result<Vec<String>> {
         let (store, dir) = (self.store.clone(), self.dir.clone());
         let listed = self.bridge.run(async move {
             let metas = store.list(Some(&dir));
@@ -146,10 +151,16 @@ impl ObjectStoreKeyringStorage {
             }
             Err(NoAnswer(error)) => return Err(error.with_path(self.dir.as_ref())),
         };
-        let generation = |path: &Path| {
-            path.filename()?.strip_prefix(KEYRING_FILE)?.strip_prefix('.')?.parse().ok()
+        Ok(locations.iter().filter_map(Path::filename).map(String::from).collect())
+    }
+
+    /// Generations of the older images, oldest first.
+    fn kept_generations(&self) -> Result<Vec<u64>> {
+        let generation = |name: &String| match kind_of(name.as_bytes()) {
+            Some(NameKind::Older(generation)) => Some(generation),
+            _ => None,
         };
-        let mut generations: Vec<u64> = locations.iter().filter_map(generation).collect();
+        let mut generations: Vec<u64> = self.names()?.iter().filter_map(generation).collect();
         generations.sort_unstable();
         Ok(generations)
     }
@@ -232,6 +243,15 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
         kept.map(|old| self.delete(&self.kept_path(old))).collect()
     }
 
+    fn copies_aside(&self) -> Result<Vec<String>> {
+        let aside = self.names()?.into_iter().filter(|name| is_aside(name));
+        Ok(aside.collect())
+    }
+
+    fn forget_aside(&self) -> Result<()> {
+        self.copies_aside()?.iter().try_for_each(|name| self.delete(&self.path(name)))
+    }
+
     fn location(&self) -> Location {
         Location { id: self.location, directory: None }
     }
@@ -257,6 +277,10 @@ impl FilesBeside for ObjectStoreKeyringStorage {
     fn remove_beside(&self, name: &str) -> Result<()> {
         self.delete(&self.beside(name))
     }
+}
+
+fn is_aside(name: &str) -> bool {
+    matches!(kind_of(name.as_bytes()), Some(NameKind::Bad | NameKind::Unknown))
 }
 
 pub(crate) fn failed(what: &str, path: &Path, error: StoreError) -> Error {

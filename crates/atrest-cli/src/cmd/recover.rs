@@ -42,6 +42,10 @@ pub(crate) struct Args {
     /// Go on with the present keyring although newer images stand beside it.
     #[arg(long, conflicts_with_all = ["generation", "from_mirror"])]
     from_current: bool,
+    /// Delete what recoveries put aside (KEYRING.bad-*): nothing under keys that only they
+    /// hold can be read again.
+    #[arg(long, conflicts_with_all = ["generation", "from_mirror", "from_current"])]
+    forget_aside: bool,
     /// The directory that commits are mirrored to.
     #[arg(long, value_name = "DIR")]
     mirror: Option<PathBuf>,
@@ -72,6 +76,9 @@ struct ImageReport {
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let dir = &self.at.dir;
+        if self.forget_aside {
+            self.at.open()?.keyring().danger_forget_aside().map_err(Failure::from)?;
+        }
         dir.metadata().map_err(|e| Failure::io("the store cannot be opened", dir, e))?;
         let keys = self.at.cmek.some()?;
         let images = self.at.images(self.mirror.as_deref(), &keys)?;

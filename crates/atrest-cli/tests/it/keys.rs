@@ -202,4 +202,8 @@ fn a_keyring_put_back_is_told_and_touched_by_no_command() {
     assert!(newer.contains(&newest.into()), "{newer:?}");
     bench.good(&["recover", "data", "--generation", &newest.to_string()]);
     bench.good(&["decrypt", "data", "f", "-o", "out"]);
+    // What was put aside may hold what is destroyed later.
+    bench.bad(6, "corrupt-header", &["keys", "proof", "data"]);
+    bench.good(&["recover", "data", "--forget-aside"]);
+    bench.good(&["keys", "proof", "data"]);
 }

@@ -228,6 +228,14 @@ impl KeyringStorage for Sloppy {
         }
     }
 
+    fn copies_aside(&self) -> Result<Vec<String>> {
+        self.inner.copies_aside()
+    }
+
+    fn forget_aside(&self) -> Result<()> {
+        self.inner.forget_aside()
+    }
+
     fn location(&self) -> Location {
         self.inner.location()
     }
