@@ -83,7 +83,7 @@ pub const RESERVED_NAMES: &[ReservedName] = &[
     row("KEYRING.new", "an image whose commit did not finish: ignored, removed by the next"),
     row("KEYRING.*.new", "any other of these files that a crash cut off: ignored, replaced"),
     row("KEYRING.lock", "locked (flock) by the one writer"),
-    row("KEYRING.audit.<number>", "archived events, 20 digits (section 9)"),
+    row("KEYRING.audit.<hash>", "archived events, 64 hexadecimal digits (section 9)"),
     row("KEYRING.revoke", "empty: somebody asked for access to be withdrawn"),
     row(
         "KEYRING.staging.<random>/",

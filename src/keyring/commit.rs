@@ -227,7 +227,7 @@ impl Inner {
         if !self.writable {
             return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
         }
-        writer.check()?;
+        self.settle(writer)?;
         for _ in 0..ATTEMPTS_MAX {
             let old = self.vault.load_full();
             let unlocked = withdrawn.map_or_else(|| old.unlocked(), Ok)?;
@@ -240,7 +240,8 @@ impl Inner {
                 return Ok(());
             }
             draft.body.location = self.storage.location().id;
-            draft.body.audit.archive(&*self.storage, self.store_id)?;
+            let committed = old.body.audit.tail_len();
+            draft.body.audit.archive(&*self.storage, self.store_id, committed)?;
             let mut new = draft.prove(&old)?;
             let stored = &new.image.stored.bytes;
             let generation = new.image.fixed.generation;
@@ -274,6 +275,19 @@ impl Inner {
         self.storage.forget_kept(self.vault.load().image.fixed.generation)
     }
 
+    /// Goes on after a commit of unknown outcome, where the storage can.
+    ///
+    /// # Errors
+    /// [`Poisoned`](ErrorKind::Poisoned).
+    pub(super) fn settle(&self, writer: &mut WriterState) -> Result<()> {
+        if writer.poisoned {
+            let settled = self.storage.settle_unknown();
+            settled.map_err(|error| writer.refusal().with_source(error))?;
+            writer.poisoned = false;
+        }
+        Ok(())
+    }
+
     pub(super) fn writer(&self) -> MutexGuard<'_, WriterState> {
         // A panic while it was held left the old generation in place.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
@@ -305,7 +319,7 @@ impl Inner {
     pub(super) fn reload(&self, writer: &mut WriterState) -> Result<()> {
         // The image that can be read now may be gone after a crash: its keys must not be
         // used.
-        writer.check()?;
+        self.settle(writer)?;
         let old = self.vault.load_full();
         let unlocked = old.unlocked()?;
         let image = self.load_newer(&old)?;
@@ -355,16 +369,13 @@ impl Drop for Inner {
 
 #[derive(Default)]
 pub(super) struct WriterState {
-    /// After a commit whose outcome nobody knows.
+    /// After a commit whose outcome nobody knows, until the storage says what is there.
     poisoned: bool,
 }
 
 impl WriterState {
-    pub(super) fn check(&self) -> Result<()> {
-        if !self.poisoned {
-            return Ok(());
-        }
+    fn refusal(&self) -> Error {
         let what = "an earlier commit had an unknown outcome: open the store again";
-        Err(Error::new(ErrorKind::Poisoned, what))
+        Error::new(ErrorKind::Poisoned, what)
     }
 }

@@ -241,6 +241,11 @@ impl KeyringStorage for DirectoryStorage {
         Ok(String::new())
     }
 
+    /// A directory whose fsync failed cannot be synced again to any effect.
+    fn settle_unknown(&self) -> Result<()> {
+        Err(Error::new(ErrorKind::Poisoned, "the directory could not be synced"))
+    }
+
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         let mut images = Vec::new();
         for generation in self.kept_generations()? {

@@ -253,7 +253,8 @@ impl DirectoryStorage {
         draft.rotate_all_data_keys()?;
         draft.record(AuditKind::Recovered, format!("generation {generation}"));
         draft.body.location = self.location().id;
-        draft.body.audit.archive(self, draft.store_id())?;
+        let committed = chosen.body.audit.tail_len();
+        draft.body.audit.archive(self, draft.store_id(), committed)?;
         draft.prove(&chosen)
     }
 

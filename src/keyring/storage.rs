@@ -53,6 +53,15 @@ pub trait KeyringStorage: FilesBeside + Send + Sync + Debug {
         previous: Option<&StoredImage>,
     ) -> Result<String>;
 
+    /// Called after a commit that ended [`Poisoned`](ErrorKind::Poisoned), before anything
+    /// else: returns if [`load`](Self::load) gives an image that stays, whichever it is, or
+    /// that only such a commit may still replace as names it. A storage that cannot know
+    /// fails, and its keyring is to be opened again.
+    ///
+    /// # Errors
+    /// [`Poisoned`](ErrorKind::Poisoned), [`Io`](ErrorKind::Io).
+    fn settle_unknown(&self) -> Result<()>;
+
     /// Older images that are kept, by generation, oldest first.
     ///
     /// # Errors
@@ -173,6 +182,10 @@ impl KeyringStorage for MemoryStorage {
         Ok(version)
     }
 
+    fn settle_unknown(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         let images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(images.kept.iter().map(|(generation, bytes)| (*generation, bytes.clone())).collect())
@@ -232,6 +245,10 @@ impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
         previous: Option<&StoredImage>,
     ) -> Result<String> {
         (**self).commit(bytes, generation, previous)
+    }
+
+    fn settle_unknown(&self) -> Result<()> {
+        (**self).settle_unknown()
     }
 
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {

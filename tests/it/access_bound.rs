@@ -92,6 +92,10 @@ impl KeyringStorage for Faulty {
         self.reach()?.commit(bytes, generation, previous)
     }
 
+    fn settle_unknown(&self) -> Result<()> {
+        self.reach()?.settle_unknown()
+    }
+
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         self.reach()?.kept()
     }

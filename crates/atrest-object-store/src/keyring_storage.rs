@@ -228,6 +228,12 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
         outcome
     }
 
+    /// What can be read is durable, and a put that may still arrive replaces no image but
+    /// the one it names: it loses against whoever commits first.
+    fn settle_unknown(&self) -> Result<()> {
+        self.load().map(drop)
+    }
+
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         let mut images = Vec::new();
         for generation in self.kept_generations()? {

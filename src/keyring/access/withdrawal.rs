@@ -87,7 +87,7 @@ impl Inner {
 
     pub(super) fn restore(&self) -> Result<()> {
         // The image that can be read now may be gone after a crash.
-        self.writer().check()?;
+        self.settle(&mut self.writer())?;
         let epoch = self.vault.epoch();
         let old = self.vault.load_full();
         if old.unlocked.is_some() {
@@ -120,8 +120,8 @@ impl Inner {
         store_key: Arc<StoreKey>,
         mut body: Body,
     ) -> Result<()> {
-        let writer = self.writer();
-        writer.check()?;
+        let mut writer = self.writer();
+        self.settle(&mut writer)?;
         let counted = &self.vault.load_full().body;
         for record in &mut body.keys {
             if let Some(counted) = counted.keys.iter().find(|counted| counted.id == record.id) {

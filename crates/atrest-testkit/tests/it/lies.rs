@@ -213,6 +213,10 @@ impl KeyringStorage for Sloppy {
         self.inner.commit(bytes, generation, previous)
     }
 
+    fn settle_unknown(&self) -> Result<()> {
+        self.inner.settle_unknown()
+    }
+
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         match self.slip {
             Slip::KeepsNoOlderImage => Ok(Vec::new()),
