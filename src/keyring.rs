@@ -14,7 +14,7 @@ use claim::StoreFiles;
 use commit::WriterState;
 use customers::CustomerKeys;
 use format::{Fixed, Image, Slot};
-use options::check_anchor;
+use options::{check_anchor, check_store};
 use snapshot::{ActiveKey, Counts, KeyEntry, Snapshot, Unlocked, active_keys};
 use storage::StoredImage;
 use vault::Vault;

@@ -13,8 +13,8 @@ use super::unlock::Search;
 use super::vault::Vault;
 use super::{
     AuditKind, Counts, DEFAULT_SLOT, Inner, Keyring, KeyringStorage, KmsSet, Marks, Options,
-    Snapshot, Unlocked, access, background, check_anchor, format, load, missing, rollback,
-    rotation, slots, unlock, withdrawn,
+    Snapshot, Unlocked, access, background, check_anchor, check_store, format, load, missing,
+    rollback, rotation, slots, unlock, withdrawn,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -142,7 +142,8 @@ impl Keyring {
     /// [`KeyringMissing`](ErrorKind::KeyringMissing),
     /// [`KeyringBusy`](ErrorKind::KeyringBusy), [`Kms`](ErrorKind::Kms),
     /// [`WrongStoreKey`](ErrorKind::WrongStoreKey),
-    /// [`KeyringRolledBack`](ErrorKind::KeyringRolledBack), the kinds of a damaged
+    /// [`IdentityMismatch`](ErrorKind::IdentityMismatch) for another store than
+    /// [`Options::store_id`], [`KeyringRolledBack`](ErrorKind::KeyringRolledBack), the kinds of a damaged
     /// keyring, [`Io`](ErrorKind::Io). The store is as it was.
     pub fn open(
         storage: impl KeyringStorage + 'static,
@@ -208,6 +209,7 @@ impl Keyring {
         // Before the image, which another writer may replace meanwhile.
         let kept = if writable { storage.kept()? } else { Vec::new() };
         let image = load(&*storage)?;
+        check_store(&image, &options)?;
         rollback::refuse(&image, &kept)?;
         if marks == Marks::Refuse && access::revocation_requested(&*storage)? {
             return Err(withdrawn());

@@ -206,6 +206,7 @@ impl DirectoryStorage {
             Error::new(ErrorKind::KeyringMissing, "there is no such image of the keyring")
         })?;
         let image = Image::parse(StoredImage { bytes: bytes.clone(), version: String::new() })?;
+        super::check_store(&image, &options)?;
         let (store_key, body) = open(&image, &kms, &options)?;
         if body.revoked_ns != 0 {
             return Err(withdrawn());

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atrest::keyring::{
-    Access, Audit, AuditEvent, DirectoryStorage, ImageInfo, ImagePlace, KEYRING_FILE, KeyringInfo,
-    KeyringStorage, Recovery, SlotInfo,
+    Access, Anchor, Audit, AuditEvent, DirectoryStorage, ImageInfo, ImagePlace, KEYRING_FILE,
+    KeyringInfo, KeyringStorage, Recovery, SlotInfo,
 };
 use atrest::kms::{Kms, KmsErrorKind};
-use atrest::{EncryptedFs, ErrorKind, Keyring, Options, Store};
+use atrest::{EncryptedFs, ErrorKind, Keyring, Options, Store, StoreId};
 
 use crate::failure::{Failure, Result};
 use crate::key::CmekArgs;
@@ -28,6 +28,13 @@ pub(crate) struct StoreArgs {
     /// Longest time for all calls to key services in one step; 15s if not given.
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     kms_timeout: Option<Duration>,
+    /// Refuse another store than this: the id that `atrest status` shows.
+    #[arg(long, value_name = "ID")]
+    store_id: Option<StoreId>,
+    /// Refuse another store and an older keyring: what `atrest status` showed, kept
+    /// elsewhere.
+    #[arg(long, value_name = "TEXT")]
+    anchor: Option<Anchor>,
 }
 
 type Keys = Vec<Arc<dyn Kms>>;
@@ -77,6 +84,11 @@ impl StoreArgs {
     /// What can be read without a key.
     pub(crate) fn inspect(&self) -> Result<KeyringInfo> {
         inspect(&self.dir)
+    }
+
+    /// Whether another store would be refused.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.store_id.is_some() || self.anchor.is_some()
     }
 
     /// Generations of the images that are newer than the keyring that was read.
@@ -144,6 +156,7 @@ impl StoreArgs {
     pub(crate) fn options(&self) -> Options {
         let mut options = Options::default();
         options.background = false;
+        (options.store_id, options.anchor) = (self.store_id, self.anchor);
         options.kms_deadline = self.kms_timeout.unwrap_or(options.kms_deadline);
         options
     }

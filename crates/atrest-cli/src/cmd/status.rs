@@ -24,7 +24,7 @@ Examples:
 
 JSON fields: directory, authenticated, store_id, store_key_id, generation, written_ns,
 slots [name, key_uri, key_version, created_ns], newer_images (generations; not empty if
-an old keyring was put back), settings [rotation_period_s,
+an old keyring was put back), anchor (null without a key), settings [rotation_period_s,
 rotation_bytes, plaintext, require_authenticated], data_keys [id, files, bytes, and with a key
 keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes
 (at least), rewritten_in_s (null if nothing can be said)], history [number, at_ns,
@@ -56,6 +56,8 @@ struct Report {
     authenticated: bool,
     #[serde(flatten)]
     info: KeyringInfo,
+    /// To be kept elsewhere and given as --anchor.
+    anchor: Option<String>,
     /// Images newer than the keyring: it was put back.
     newer_images: Vec<u64>,
     settings: Option<Settings>,
@@ -116,7 +118,8 @@ impl Args {
             let store = self.at.read_only_with(keys)?;
             let files = scan(&self.at.dir, Some(store.keyring()), out.is_json())?;
             // After the scan, which reads the keyring again if a writer rotated.
-            Report::authenticated(self, store.keyring().status(), files)
+            let anchor = store.keyring().anchor().to_string();
+            Report::authenticated(self, store.keyring().status(), files).with_anchor(anchor)
         };
         report.newer_images = self.at.newer_images(&report.info)?;
         out.result(&report, || report.text())
@@ -136,11 +139,17 @@ impl Report {
             authenticated: true,
             data_keys: data_keys.collect(),
             info: status.info,
+            anchor: None,
             newer_images: Vec::new(),
             settings: Some(status.settings),
             history: Some(status.history),
             files,
         }
+    }
+
+    fn with_anchor(mut self, anchor: String) -> Self {
+        self.anchor = Some(anchor);
+        self
     }
 
     fn without_keys(args: &Args, info: KeyringInfo, files: Scan) -> Self {
@@ -156,6 +165,7 @@ impl Report {
             authenticated: false,
             data_keys: data_keys.collect(),
             info,
+            anchor: None,
             newer_images: Vec::new(),
             settings: None,
             history: None,
@@ -192,8 +202,14 @@ impl Report {
             };
             let since = units::time(slot.created_ns);
             let (name, uri) = (clean(&slot.name), clean(&slot.key_uri));
-            format!("  CMEK slot   {name}: {uri}{version}, since {since}")
+            let public = if atrest_kms::wraps_for_anybody(&slot.key_uri) {
+                YELLOW.paint("; anybody can wrap by it: pin the store with --store-id")
+            } else {
+                String::new()
+            };
+            format!("  CMEK slot   {name}: {uri}{version}, since {since}{public}")
         }));
+        lines.extend(self.anchor.as_ref().map(|anchor| format!("  anchor      {anchor}")));
         lines.extend(self.settings.as_ref().map(settings_line));
         lines.push(format!("\n{}", BOLD.paint("Data keys")));
         lines.push(self.key_table());

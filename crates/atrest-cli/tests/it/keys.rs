@@ -207,3 +207,17 @@ fn a_keyring_put_back_is_told_and_touched_by_no_command() {
     bench.good(&["recover", "data", "--forget-aside"]);
     bench.good(&["keys", "proof", "data"]);
 }
+
+#[test]
+fn a_pinned_store_is_the_only_one_that_opens() {
+    let bench = Bench::new();
+    bench.good(&["init", "other"]);
+    let id = |dir: &str| bench.json(&["status", dir])["store_id"].as_str().unwrap().to_owned();
+    let anchor = bench.json(&["status", "data"])["anchor"].clone();
+    let (ours, theirs) = (id("data"), id("other"));
+    bench.good(&["rotate", "data-key", "data", "--store-id", &ours]);
+    bench.good(&["audit", "data", "--anchor", anchor.as_str().unwrap_or_default()]);
+    for command in [&["rotate", "data-key", "data"][..], &["audit", "data"], &["verify", "data"]] {
+        bench.bad(5, "identity-mismatch", &[command, &["--store-id", &theirs]].concat());
+    }
+}

@@ -59,6 +59,7 @@ pub(super) fn all(at: &StoreArgs, keys: Vec<Arc<dyn Kms>>, json: bool) -> Result
     let info = keyring(info, &names, &mut to);
     if let Some(info) = &info {
         rolled_back(at, info, &mut to);
+        pinned(at, info, &mut to);
         unlocked(&opened, &mut to);
     }
     lock(dir, &mut to);
@@ -125,6 +126,20 @@ fn keyring(
             to.problem("keyring", told(&failure), advice);
             None
         }
+    }
+}
+
+fn pinned(at: &StoreArgs, info: &KeyringInfo, to: &mut Findings) {
+    let is_public =
+        |slot: &&atrest::keyring::SlotInfo| atrest_kms::wraps_for_anybody(&slot.key_uri);
+    if let Some(slot) = info.slots.iter().find(is_public)
+        && !at.is_pinned()
+    {
+        to.note(
+            "keyring",
+            format!("anybody can wrap by the key of the slot {}", slot.name),
+            "pin the store, in the engine's options too: whoever can write to the directory could put a store of his own there; give --store-id or --anchor",
+        );
     }
 }
 
