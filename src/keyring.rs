@@ -19,6 +19,7 @@ use snapshot::{ActiveKey, Counts, KeyEntry, Snapshot, Unlocked, active_keys};
 use storage::StoredImage;
 use vault::Vault;
 
+mod absent;
 mod access;
 mod adoption;
 mod alarm;
@@ -105,6 +106,7 @@ struct Inner {
     vault: Vault,
     customers: CustomerKeys,
     watch: Arc<Watch>,
+    absent: absent::Absent,
     /// Those of the store over it.
     files: Mutex<Option<Weak<StoreFiles>>>,
 }

@@ -187,6 +187,14 @@ impl Trail {
         self.tail.push(event);
     }
 
+    /// Whether the last revocation was not followed by its end yet: one by a file alone is
+    /// told of nowhere.
+    pub(super) fn tells_of_revocation(&self) -> bool {
+        let (revoked, restored) = (AuditKind::Revoked as u8, AuditKind::Restored as u8);
+        let mut events = self.tail.iter().rev().map(|event| event.what);
+        events.find(|what| [revoked, restored].contains(what)) == Some(revoked)
+    }
+
     /// The events that the keyring holds, oldest first.
     pub(crate) fn recent(&self) -> Vec<AuditEvent> {
         (self.archived..).zip(&self.tail).map(|(number, event)| event.numbered(number)).collect()

@@ -26,6 +26,8 @@ pub(crate) use slot_key::KeptSlotKey;
 pub(crate) const DEFAULT_KEYSPACE: &str = "default";
 /// Most keyspaces in one store.
 const KEYSPACES_MAX: usize = 65_536;
+/// Records of destroyed keys that a keyring keeps: 3 MiB of its 64.
+const DESTROYED_KEPT: usize = 16_384;
 
 /// One line of data keys with an active one.
 #[derive(Clone, Default, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
@@ -95,7 +97,7 @@ impl Body {
 
     fn check_keyspaces(&self) -> Result<(), Refused> {
         if self.keyspaces.is_empty() || self.keyspaces.len() > KEYSPACES_MAX {
-            return Err("expected at least one keyspace".into());
+            return Err("expected 1 to 65536 keyspaces".into());
         }
         if !are_names(self.keyspaces.iter().map(|keyspace| &*keyspace.name)) {
             return Err("a keyspace's name is empty, too long or not unique".into());
@@ -137,6 +139,19 @@ impl Body {
     pub(super) fn keep_keys_of<'a>(&mut self, ids: impl Iterator<Item = &'a [u8; 16]>) {
         let kept = ids.filter_map(|id| self.slot_keys.iter().find(|kept| kept.id == *id).cloned());
         self.slot_keys = kept.collect();
+    }
+
+    /// Leaves out the oldest records of destroyed keys where there are many, so that they
+    /// never fill the keyring: nothing needs them, and the audit trail has their ends.
+    pub(super) fn prune_destroyed(&mut self) {
+        let is_destroyed = |key: &KeyRecord| key.state == KeyState::Destroyed;
+        let destroyed = self.keys.iter().filter(|key| is_destroyed(key)).count();
+        let mut excess = destroyed.saturating_sub(DESTROYED_KEPT);
+        self.keys.retain(|key| {
+            let leaves = excess > 0 && is_destroyed(key);
+            excess -= usize::from(leaves);
+            !leaves
+        });
     }
 
     /// The key of a slot.

@@ -239,6 +239,7 @@ impl Inner {
             if !edit(&mut draft)? {
                 return Ok(());
             }
+            draft.body.prune_destroyed();
             draft.body.location = self.storage.location().id;
             let committed = old.body.audit.tail_len();
             draft.body.audit.archive(&*self.storage, self.store_id, committed)?;

@@ -265,6 +265,7 @@ impl Keyring {
             vault: Vault::new(snapshot),
             customers: CustomerKeys::new(kms, options.kms_deadline, options.slot),
             watch: Arc::new(Watch::new(monitor)),
+            absent: super::absent::Absent::default(),
             files: Mutex::default(),
         });
         let background = if options.background {

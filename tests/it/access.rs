@@ -537,3 +537,15 @@ fn the_customers_key_is_switched_off_and_on() {
     assert!(what.contains(&AuditKind::Disabled));
     again.decryptor(&header, &Default::default()).unwrap();
 }
+
+#[test]
+fn a_revocation_by_file_alone_is_in_the_audit_when_it_ends() {
+    let store = store("file");
+    let (storage, kms) = (store.storage.clone(), store.kms.clone());
+    drop(store.keyring);
+    atrest::keyring::Access::request_revocation(&*storage).unwrap();
+    let with = options(&store.clock);
+    let keyring = atrest::keyring::Access::open_and_restore(storage, kms, with).unwrap();
+    let what: Vec<_> = keyring.audit().events().unwrap().into_iter().map(|e| e.what).collect();
+    assert_eq!(what, [AuditKind::Created, AuditKind::Revoked, AuditKind::Restored]);
+}

@@ -37,7 +37,7 @@ struct Family {
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
 /// Name, type and help of every family.
-const FAMILIES: [(&str, &str, &str); 24] = [
+const FAMILIES: [(&str, &str, &str); 27] = [
     ("atrest_store_encrypted", "gauge", "Whether the store has a keyring."),
     ("atrest_store_open", "gauge", "Whether the store's keys are in memory."),
     ("atrest_access_state", "gauge", "1 for the state of access to the customer's key."),

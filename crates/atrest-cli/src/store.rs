@@ -122,12 +122,7 @@ impl StoreArgs {
 
     /// Creates a keyring beside the plaintext files of a directory in use.
     pub(crate) fn enable(&self, key: Arc<dyn Kms>) -> Result<Keyring> {
-        let keyring = Keyring::create(
-            DirectoryStorage::new(&self.dir),
-            key,
-            self.options().allowing_plaintext(),
-        );
-        keyring.map_err(|error| self.at(error))
+        create(&self.dir, key, self.options().allowing_plaintext())
     }
 
     /// The images of the keyring that are there, each tried with the keys.
@@ -270,8 +265,8 @@ pub(crate) fn open(dir: &Path, key: Arc<dyn Kms>, options: Options) -> Result<Ke
 
 /// A new store in a directory that is there.
 pub(crate) fn create(dir: &Path, key: Arc<dyn Kms>, options: Options) -> Result<Keyring> {
-    let keyring = Keyring::create(DirectoryStorage::new(dir), key, options);
-    keyring.map_err(|error| at(dir, error))
+    let store = Store::create(DirectoryStorage::new(dir), key, options);
+    store.map(|store| store.keyring().clone()).map_err(|error| at(dir, error))
 }
 
 /// The keyring's place in an existing directory. An opening must not leave a lock file in

@@ -75,8 +75,11 @@ impl Inner {
         let requested = revocation_requested(&*self.storage)?;
         self.commit(&mut writer, |draft| {
             let marked = draft.body.revoked_ns != 0 || requested;
-            draft.body.revoked_ns = 0;
             if marked {
+                if !draft.body.audit.tells_of_revocation() {
+                    draft.record(AuditKind::Revoked, "on another process's request");
+                }
+                draft.body.revoked_ns = 0;
                 draft.record(AuditKind::Restored, "on request");
             }
             Ok(marked)
