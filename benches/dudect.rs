@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::hint::black_box;
 
-use atrest::internals::{CtrKey, Width};
+use atrest::internals::{CtrKey, GcmKey, Width};
 use dudect_bencher::ctbench::{BenchFn, BenchMetadata, BenchName, BenchOpts, run_benches_console};
 use dudect_bencher::rand::RngExt;
 use dudect_bencher::{BenchRng, Class, CtRunner};
@@ -45,6 +45,43 @@ fn apply(runner: &mut CtRunner, rng: &mut BenchRng, width: Width, len: usize, by
     }
 }
 
+/// The same for sealing.
+fn seal(runner: &mut CtRunner, rng: &mut BenchRng, width: Width, len: usize, by_key: bool) {
+    let (mut key, mut data) = ([0; 32], vec![0; len]);
+    let buf = RefCell::new(vec![0; len]);
+    for (class, keep) in classes(rng) {
+        // Drawn for both classes, so that both leave the caches alike.
+        rng.fill(&mut key);
+        rng.fill(&mut data[..]);
+        for byte in &mut key {
+            *byte &= if by_key { keep } else { 0 };
+        }
+        for byte in &mut data {
+            *byte &= if by_key { 0 } else { keep };
+        }
+        let Some(gcm) = GcmKey::with_width(&key, &[0; 12], width) else {
+            return;
+        };
+        runner.run_one(class, || gcm.seal(0, b"", black_box(&data), &mut buf.borrow_mut()));
+    }
+}
+
+/// Tags that are wrong in the first byte against tags that are wrong in the last one.
+fn compare(runner: &mut CtRunner, rng: &mut BenchRng) {
+    let gcm = GcmKey::from_parts(&[1; 32], &[0; 12]);
+    let mut sealed = vec![0; 100];
+    let tag = gcm.seal(0, b"", &[0; 100], &mut sealed);
+    let plain = RefCell::new(vec![0; 100]);
+    for (class, keep) in classes(rng) {
+        let mut wrong = tag;
+        wrong[0] ^= 1 & !keep;
+        wrong[15] ^= 1 & keep;
+        runner.run_one(class, || {
+            gcm.open(0, b"", black_box(&sealed), black_box(&wrong), 0, &mut plain.borrow_mut())
+        });
+    }
+}
+
 /// Fixed against random keys, expanded.
 fn expand(runner: &mut CtRunner, rng: &mut BenchRng) {
     for (class, keep) in classes(rng) {
@@ -56,31 +93,44 @@ fn expand(runner: &mut CtRunner, rng: &mut BenchRng) {
 }
 
 macro_rules! checks {
-    ($($name:ident($width:ident, $len:expr, $by_key:expr);)*) => {
+    ($($name:ident: $work:ident($width:ident, $len:expr, $by_key:expr);)*) => {
         $(fn $name(runner: &mut CtRunner, rng: &mut BenchRng) {
-            apply(runner, rng, Width::$width, $len, $by_key);
+            $work(runner, rng, Width::$width, $len, $by_key);
         })*
 
         const CHECKS: &[(&str, Width, BenchFn)] = &[
             $((stringify!($name), Width::$width, $name),)*
             ("schedule", Width::Aes128, expand),
+            ("tag", Width::Portable, compare),
         ];
     };
 }
 
 checks! {
-    aesni_data_100(Aes128, 100, false);
-    aesni_key_100(Aes128, 100, true);
-    aesni_data_16k(Aes128, 16 << 10, false);
-    aesni_key_16k(Aes128, 16 << 10, true);
-    vaes256_data_100(Vaes256, 100, false);
-    vaes256_key_100(Vaes256, 100, true);
-    vaes256_data_16k(Vaes256, 16 << 10, false);
-    vaes256_key_16k(Vaes256, 16 << 10, true);
-    vaes512_data_100(Vaes512, 100, false);
-    vaes512_key_100(Vaes512, 100, true);
-    vaes512_data_16k(Vaes512, 16 << 10, false);
-    vaes512_key_16k(Vaes512, 16 << 10, true);
+    aesni_data_100: apply(Aes128, 100, false);
+    aesni_key_100: apply(Aes128, 100, true);
+    aesni_data_16k: apply(Aes128, 16 << 10, false);
+    aesni_key_16k: apply(Aes128, 16 << 10, true);
+    vaes256_data_100: apply(Vaes256, 100, false);
+    vaes256_key_100: apply(Vaes256, 100, true);
+    vaes256_data_16k: apply(Vaes256, 16 << 10, false);
+    vaes256_key_16k: apply(Vaes256, 16 << 10, true);
+    vaes512_data_100: apply(Vaes512, 100, false);
+    vaes512_key_100: apply(Vaes512, 100, true);
+    vaes512_data_16k: apply(Vaes512, 16 << 10, false);
+    vaes512_key_16k: apply(Vaes512, 16 << 10, true);
+    gcm_aesni_data_100: seal(Aes128, 100, false);
+    gcm_aesni_key_100: seal(Aes128, 100, true);
+    gcm_aesni_data_16k: seal(Aes128, 16 << 10, false);
+    gcm_aesni_key_16k: seal(Aes128, 16 << 10, true);
+    gcm_vaes256_data_100: seal(Vaes256, 100, false);
+    gcm_vaes256_key_100: seal(Vaes256, 100, true);
+    gcm_vaes256_data_16k: seal(Vaes256, 16 << 10, false);
+    gcm_vaes256_key_16k: seal(Vaes256, 16 << 10, true);
+    gcm_vaes512_data_100: seal(Vaes512, 100, false);
+    gcm_vaes512_key_100: seal(Vaes512, 100, true);
+    gcm_vaes512_data_16k: seal(Vaes512, 16 << 10, false);
+    gcm_vaes512_key_16k: seal(Vaes512, 16 << 10, true);
 }
 
 fn main() -> std::io::Result<()> {

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use aes::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 use atrest::keyring::{MemoryStorage, Options};
 use atrest::kms::{KeyFile, generate_key_file};
-use atrest::{EncryptedFs, Expect, FileKind, Header, Keyring};
+use atrest::store::StorePlace;
+use atrest::vfs::OsVfs;
+use atrest::{EncryptedFs, Expect, FileKind, Header, Store};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const SIZES: [usize; 5] = [256, 4 << 10, 16 << 10, 64 << 10, 1 << 20];
@@ -24,8 +26,9 @@ fn encrypted_fs(dir: &Path) -> EncryptedFs {
     let path = dir.join("cmek.key");
     generate_key_file(&path).expect("a key file");
     let kms = Arc::new(KeyFile::new(&path).expect("a key file"));
-    let keyring = Keyring::create(MemoryStorage::new(), kms, Options::default());
-    atrest::Store::over(keyring.expect("a keyring")).expect("a store").files().clone()
+    let place = StorePlace::new(MemoryStorage::new(), Arc::new(OsVfs));
+    let store = Store::create(place, kms, Options::default()).expect("a store");
+    store.files().clone()
 }
 
 fn ciphers(criterion: &mut Criterion) {

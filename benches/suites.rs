@@ -8,10 +8,9 @@ use std::time::Instant;
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
-use atrest::keyring::DirectoryStorage;
 use atrest::kms::{KeyFile, generate_key_file};
 use atrest::{
-    Decryptor, EncryptedFs, Encryptor, Expect, FileKind, FileSpec, Header, Keyring, Options, Suite,
+    Decryptor, EncryptedFs, Encryptor, Expect, FileKind, FileSpec, Header, Options, Store, Suite,
 };
 use criterion::{Criterion, Throughput, criterion_group};
 
@@ -21,12 +20,8 @@ fn store() -> (tempfile::TempDir, EncryptedFs) {
     let dir = tempfile::tempdir().unwrap();
     generate_key_file(dir.path().join("cmek.key")).unwrap();
     let kms = Arc::new(KeyFile::new(dir.path().join("cmek.key")).unwrap());
-    let storage = DirectoryStorage::new(dir.path());
-    let fs = atrest::Store::over(Keyring::create(storage, kms, Options::default()).unwrap())
-        .unwrap()
-        .files()
-        .clone();
-    (dir, fs)
+    let store = Store::create(dir.path(), kms, Options::default()).unwrap();
+    (dir, store.files().clone())
 }
 
 fn spec(suite: Suite, chunk_len: u32) -> FileSpec {

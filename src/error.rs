@@ -49,8 +49,9 @@ pub enum ErrorKind {
     SuiteTooWeak,
     /// Ciphertext failed its authentication tag. Alert; restore the file.
     Authentication,
-    /// A write failed earlier, so this handle takes no more. Delete the file and write a
-    /// new one; for a keyring, open it again.
+    /// A write failed earlier, or this is a forked child of the process that opened it, so
+    /// this handle takes no more. Delete the file, unless it is a parent's, and write a new
+    /// one; for a keyring, open it again.
     Poisoned,
     /// The file would exceed 2^44 bytes. Start a new file.
     FileTooLarge,

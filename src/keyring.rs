@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId, StoreKeyId};
+use crate::process::Process;
 use crate::secret::StoreKey;
 use access::Watch;
 use body::{Body, KeptSlotKey, KeyRecord, Keyspace};
@@ -82,7 +83,8 @@ pub use storage::{
 pub const DEFAULT_SLOT: &str = "default";
 
 /// An open keyring. A clone is another handle on the same one: a rotation in one is seen
-/// by all. An engine that stops calls [`close`](Self::close).
+/// by all. An engine that stops calls [`close`](Self::close). A forked child reads with its
+/// parent's; to write it opens one of its own, once the parent's is closed.
 ///
 /// Nothing on the path of a file takes a lock, writes the keyring or calls the key
 /// service; the first file under a data key this process has not seen reads the keyring
@@ -99,8 +101,8 @@ struct Inner {
     storage: Box<dyn KeyringStorage>,
     clock: Arc<dyn Clock>,
     writable: bool,
-    /// The process that opened it: a forked child commits nothing when it ends.
-    process: u32,
+    /// The process that opened it, which alone may write.
+    process: Process,
     /// Serialises commits.
     writer: Mutex<WriterState>,
     vault: Vault,

@@ -83,6 +83,7 @@ struct Readme;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::cipher::ctr::{CtrKey, Width, limit};
+    pub use crate::cipher::gcm::{GcmKey, limit as gcm_limit};
     pub use crate::keyring::fuzz::many_keys;
 
     /// What the fuzz targets call.

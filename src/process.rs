@@ -8,29 +8,77 @@
 #[cfg(target_os = "linux")]
 use std::sync::OnceLock;
 #[cfg(target_os = "linux")]
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The id of this process, also in a child that was forked since the last call.
+use crate::error::{Error, ErrorKind, Result};
+
+/// The process that something was made in, by a random number that a fork replaces: a
+/// process id does not tell a child in a new PID namespace from its parent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process(u64);
+
+impl Process {
+    /// This process, also in a child that was forked since the last call.
+    #[inline]
+    pub(crate) fn current() -> Self {
+        Self(token())
+    }
+
+    /// Whether this is still the same process.
+    #[inline]
+    pub(crate) fn is_current(self) -> bool {
+        self.0 != 0 && self.0 == token()
+    }
+
+    /// Refuses in another process.
+    ///
+    /// # Errors
+    /// [`Poisoned`](ErrorKind::Poisoned), saying `what`.
+    #[inline]
+    pub(crate) fn check(self, what: &str) -> Result<()> {
+        if self.is_current() { Ok(()) } else { Err(Error::new(ErrorKind::Poisoned, what)) }
+    }
+}
+
+/// What names this process; 0, which names none, where the system has no randomness.
 #[inline]
-pub(crate) fn id() -> u32 {
+fn token() -> u64 {
     #[cfg(target_os = "linux")]
     {
-        static REMEMBERED: OnceLock<Option<&AtomicU32>> = OnceLock::new();
-        if let Some(remembered) = *REMEMBERED.get_or_init(emptied_by_fork) {
-            // Only the id itself is read, so nothing has to be ordered.
-            match remembered.load(Ordering::Relaxed) {
-                0 => remembered.store(std::process::id(), Ordering::Relaxed),
-                id => return id,
-            }
+        static PAGE: OnceLock<Option<&AtomicU64>> = OnceLock::new();
+        if let Some(page) = *PAGE.get_or_init(emptied_by_fork) {
+            // Only the number itself is read, so nothing has to be ordered.
+            return match page.load(Ordering::Relaxed) {
+                0 => draw(page),
+                token => token,
+            };
         }
     }
-    std::process::id()
+    // The last resort, where no memory is emptied by a fork: safe Rust hears of a fork in no
+    // other way (`pthread_atfork`). It does not tell a child in a new PID namespace, nor one
+    // that got its dead parent's id.
+    u64::from(std::process::id())
+}
+
+#[cfg(target_os = "linux")]
+#[cold]
+fn draw(page: &AtomicU64) -> u64 {
+    let mut bytes = [0; 8];
+    if crate::random::fill(&mut bytes).is_err() {
+        return 0;
+    }
+    let token = u64::from_ne_bytes(bytes).max(1);
+    match page.compare_exchange(0, token, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => token,
+        // Another thread was first.
+        Err(token) => token,
+    }
 }
 
 /// A number in memory that the system sets to 0 in a forked child (`MADV_WIPEONFORK`,
 /// madvise(2), Linux 4.14), whatever call forked it. `None` where there is no such memory.
 #[cfg(target_os = "linux")]
-fn emptied_by_fork() -> Option<&'static AtomicU32> {
+fn emptied_by_fork() -> Option<&'static AtomicU64> {
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
     let len = rustix::param::page_size();
     let access = ProtFlags::READ | ProtFlags::WRITE;
@@ -41,7 +89,7 @@ fn emptied_by_fork() -> Option<&'static AtomicU32> {
     // this runs once.
     unsafe { madvise(page, len, Advice::LinuxWipeOnFork) }.ok()?;
     // SAFETY: zeroed, aligned, never unmapped, and reached through this reference alone.
-    Some(unsafe { &*page.cast::<AtomicU32>() })
+    Some(unsafe { &*page.cast::<AtomicU64>() })
 }
 
 #[cfg(test)]
@@ -57,6 +105,14 @@ pub(crate) mod tests {
     /// Runs `check` in a forked child and returns what it says there. It may not panic,
     /// nor wait for another thread.
     pub(crate) fn in_forked_child(check: impl FnOnce() -> bool) -> bool {
+        beside_forked_child(check, || ())
+    }
+
+    /// The same, while the parent does something too.
+    pub(crate) fn beside_forked_child(
+        check: impl FnOnce() -> bool,
+        meanwhile: impl FnOnce(),
+    ) -> bool {
         // SAFETY: the child has this thread alone, and leaves without unwinding or
         // running anything of the parent's.
         unsafe {
@@ -65,6 +121,7 @@ pub(crate) mod tests {
             if child == 0 {
                 _exit(if check() { 0 } else { 1 });
             }
+            meanwhile();
             let mut status = 0;
             assert_eq!(waitpid(child, &mut status, 0), child);
             status == 0
@@ -72,22 +129,49 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_child_and_its_child_have_ids_of_their_own() {
-        let parent = id();
-        assert_eq!(parent, std::process::id());
+    fn a_child_and_its_child_are_processes_of_their_own() {
+        let parent = Process::current();
+        assert!(parent.is_current());
         assert!(in_forked_child(|| {
-            let child = id();
-            child != parent
-                && child == std::process::id()
-                && child == id()
-                && in_forked_child(|| id() != child && id() == std::process::id())
+            let child = Process::current();
+            child.is_current()
+                && !parent.is_current()
+                && parent.check("refused").is_err()
+                && in_forked_child(|| !child.is_current() && !parent.is_current())
+                && child.is_current()
         }));
-        assert_eq!(id(), parent);
+        assert!(parent.is_current());
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_id_is_remembered_on_this_kernel() {
-        assert!(emptied_by_fork().is_some(), "every call would be a system call");
+    fn a_child_with_its_parents_id_is_another_process() {
+        unsafe extern "C" {
+            fn unshare(flags: i32) -> i32;
+        }
+        const CLONE_NEWUSER: i32 = 0x1000_0000;
+        const CLONE_NEWPID: i32 = 0x2000_0000;
+        // SAFETY: no memory is passed.
+        let namespace = |flags| unsafe { unshare(flags) } == 0;
+        let both = CLONE_NEWUSER | CLONE_NEWPID;
+        if !in_forked_child(|| namespace(both)) {
+            eprintln!("no PID namespaces here: not tried");
+            return;
+        }
+        assert!(in_forked_child(|| {
+            namespace(both)
+                && in_forked_child(|| {
+                    let parent = Process::current();
+                    std::process::id() == 1
+                        && namespace(CLONE_NEWPID)
+                        && in_forked_child(|| std::process::id() == 1 && !parent.is_current())
+                })
+        }));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_fork_empties_memory_on_this_kernel() {
+        assert!(emptied_by_fork().is_some(), "a process would be told by its id alone");
     }
 }

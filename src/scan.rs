@@ -10,16 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{NameKind, kind_of};
-use crate::vfs::{DirectVfs, EntryKind, FileStat, Links, OsVfs, Vfs};
+use crate::vfs::{EntryKind, FileStat, Links, OsVfs, Vfs};
 use crate::walk::{Met, walk};
 
 mod links;
 mod os;
 mod queue;
 
-pub(crate) use crate::classify::Contents as What;
 pub(crate) use links::look_through;
 
 /// One file that a scan found.
@@ -28,7 +28,7 @@ pub(crate) struct Found<'a> {
     /// The file's name, not UTF-8 by necessity.
     pub(crate) name: &'a [u8],
     pub(crate) stat: FileStat,
-    pub(crate) what: What,
+    pub(crate) what: Contents,
 }
 
 impl Found<'_> {
@@ -186,7 +186,11 @@ fn tell(
 /// other implementation is passed by: its own `open` may do more.
 fn is_os(vfs: &dyn Vfs) -> bool {
     let vfs: &dyn Any = vfs;
-    vfs.is::<OsVfs>() || vfs.is::<DirectVfs>()
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    if vfs.is::<crate::vfs::DirectVfs>() {
+        return true;
+    }
+    vfs.is::<OsVfs>()
 }
 
 fn is_staging(name: &[u8]) -> bool {
@@ -198,7 +202,7 @@ fn is_staging(name: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`Io`](ErrorKind::Io) if its attributes cannot be read.
-pub(crate) fn look(vfs: &dyn Vfs, path: &Path) -> Result<Option<(FileStat, What)>> {
+pub(crate) fn look(vfs: &dyn Vfs, path: &Path) -> Result<Option<(FileStat, Contents)>> {
     let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
     let stat = match vfs.stat(path) {
         Ok(stat) if stat.kind == EntryKind::File => stat,
@@ -210,8 +214,8 @@ pub(crate) fn look(vfs: &dyn Vfs, path: &Path) -> Result<Option<(FileStat, What)
     };
     let mut start = [0; crate::header::HEADER_LEN];
     match vfs.open(path, Links::Refuse).and_then(|file| file.read_at(&mut start, 0)) {
-        Ok(read) => Ok(Some((stat, What::of(&start[..read])))),
+        Ok(read) => Ok(Some((stat, Contents::of(&start[..read])))),
         Err(error) if missing(&error) => Ok(None),
-        Err(error) => Ok(Some((stat, What::Unreadable(ErrorKind::Io(error.kind()))))),
+        Err(error) => Ok(Some((stat, Contents::Unreadable(ErrorKind::Io(error.kind()))))),
     }
 }

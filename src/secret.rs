@@ -14,11 +14,11 @@ mod registers;
 mod scrub;
 
 #[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use below::BYTES_MAX as SCRUBBED_BYTES_MAX;
+#[cfg(all(test, target_arch = "x86_64"))]
 pub(crate) use left::Left;
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(crate) use registers::contents_512;
-#[cfg(all(test, target_arch = "x86_64"))]
-pub(crate) use scrub::BYTES_MAX as SCRUBBED_BYTES_MAX;
 pub(crate) use scrub::{scrubbed, scrubbed_deeply, scrubbed_lightly};
 
 /// Length of every key of the hierarchy, in bytes: AES-256 only.

@@ -8,11 +8,16 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod direct;
 mod os;
+#[cfg(test)]
+mod tests;
 
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 pub use direct::DirectVfs;
 pub use os::OsVfs;
+pub(crate) use os::regular;
 
 /// A file system. Paths are used as given.
 ///
@@ -27,7 +32,8 @@ pub trait Vfs: Any + Send + Sync + Debug {
     /// `AlreadyExists`, for whatever is at `path`; `NotFound` without its directory.
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>>;
 
-    /// Opens a file for reading at offsets.
+    /// Opens a file for reading at offsets. Waits for nobody: a pipe is refused, and so is
+    /// all else that is no regular file.
     ///
     /// # Errors
     /// `NotFound` among others; any kind for a symbolic link that is [refused](Links).
@@ -215,7 +221,8 @@ pub trait ReadFile: Send + Sync + Debug {
     fn will_need(&self, _offset: u64, _len: u64) {}
 }
 
-/// A file open for appending.
+/// A file open for appending. Those of the operating system take nothing from a forked
+/// child of the process that created them, which shares their place in the file.
 pub trait WriteFile: Send + Sync + Debug {
     /// Appends all of `buf`.
     ///

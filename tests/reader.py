@@ -324,7 +324,9 @@ def main():
             sys.stdout.buffer.write(decrypt(path.read_bytes(), keyring))
         return
     keys = [{"id": key["id"].hex(), "state": key["state"], "bytes": key["bytes"]} for key in keyring.body["keys"]]
-    print(json.dumps({"store_id": keyring.store_id.hex(), "generation": keyring.generation, "keys": keys}))
+    said = {"store_id": keyring.store_id.hex(), "generation": keyring.generation, "keys": keys}
+    said["settings"] = {tag: value.hex() for tag, value in keyring.body["settings"].items()}
+    print(json.dumps(said))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::staging::{self, Staging};
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{FileKind, Header};
 use crate::ids::StoreId;
 use crate::names::is_temporary;
-use crate::scan::{self, What};
+use crate::scan;
 use crate::store::Store;
 use crate::vfs::{EntryKind, FileStat, Links, ReadFile, Vfs};
 use crate::walk::{Met, nested, walk};
@@ -59,7 +60,7 @@ pub(super) struct SnapFile {
 struct Linked {
     link: PathBuf,
     inode: u64,
-    what: What,
+    what: Contents,
 }
 
 impl Snapshot {
@@ -115,8 +116,8 @@ impl SnapFile {
     fn new(path: PathBuf, stat: FileStat, linked: &mut HashMap<PathBuf, Linked>) -> Self {
         // OK because every file of the listing was linked.
         let Linked { link, what, .. } = linked.remove(&path).expect("a linked file");
-        let empty = matches!(what, What::Empty | What::Torn);
-        let header = if let What::Encrypted(header) = what { Some(header) } else { None };
+        let empty = matches!(what, Contents::Empty | Contents::Torn);
+        let header = if let Contents::Encrypted(header) = what { Some(header) } else { None };
         Self { path, link, stat, header, empty }
     }
 }
@@ -209,10 +210,10 @@ fn link_all(
     Ok(true)
 }
 
-fn look(vfs: &dyn Vfs, link: &Path, from: &Path) -> Result<(FileStat, What)> {
+fn look(vfs: &dyn Vfs, link: &Path, from: &Path) -> Result<(FileStat, Contents)> {
     let looked = scan::look(vfs, link).map_err(|error| error.with_path(from))?;
     match looked {
-        Some((_, What::Unreadable(kind))) => {
+        Some((_, Contents::Unreadable(kind))) => {
             Err(Error::new(kind, "the file's header is not readable").with_path(from))
         }
         Some(found) => Ok(found),
@@ -231,7 +232,7 @@ fn lengths(
     listing: &Listing,
 ) -> Result<Option<Vec<FileStat>>> {
     let rank = |path: &Path| match linked.get(path).map(|link| &link.what) {
-        Some(What::Encrypted(header)) => match header.kind {
+        Some(Contents::Encrypted(header)) => match header.kind {
             FileKind::Manifest => 0,
             FileKind::Log => 1,
             _ => 2,
@@ -249,7 +250,9 @@ fn lengths(
         let stat = vfs.stat(&found.link).map_err(|e| {
             Error::io("the file's attributes are unknown", e).with_path(&found.link)
         })?;
-        if matches!(found.what, What::Empty | What::Torn) && stat.len >= crate::HEADER_LEN as u64 {
+        if matches!(found.what, Contents::Empty | Contents::Torn)
+            && stat.len >= crate::HEADER_LEN as u64
+        {
             let gone = linked.remove(paths[index].as_path());
             drop(gone.map(|gone| vfs.remove(&gone.link)));
             return Ok(None);

@@ -11,10 +11,10 @@
 #![cfg_attr(not(feature = "danger-internals"), allow(unreachable_pub, dead_code))]
 
 #[cfg(target_arch = "x86_64")]
-mod x86;
+pub(super) mod x86;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::OnceLock;
 
@@ -22,6 +22,7 @@ use aes::Aes256Enc;
 use aes::cipher::{BlockCipherEncrypt, InOutBuf, InnerIvInit, KeyInit, StreamCipherCore};
 use ctr::{CtrCore, flavors};
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_imports, reason = "for the kernels"))]
 use crate::secret::{scrubbed, scrubbed_lightly};
 
 const BLOCK_BYTES: u64 = 16;
@@ -106,6 +107,9 @@ enum Schedule {
         cipher: Box<Aes256Enc>,
         /// The 8 fixed bytes of the counter block, as a big-endian number.
         nonce: u64,
+        /// Where the other variant has its keys. Left alone, these bytes would be what the
+        /// stack held when the key was made, round keys among it, and go to the heap with it.
+        _zeros: [u128; 14],
     },
 }
 
@@ -129,7 +133,16 @@ impl CtrKey {
 
     fn portable(key: &[u8; 32], nonce: [u8; 8]) -> Self {
         let cipher = Box::new(Aes256Enc::new(key.into()));
-        Self(Schedule::Portable { cipher, nonce: u64::from_be_bytes(nonce) })
+        Self(Schedule::Portable { cipher, nonce: u64::from_be_bytes(nonce), _zeros: [0; 14] })
+    }
+
+    /// The round keys, where the kernels of `x86` do the work.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn x86(&self) -> Option<&x86::RoundKeys> {
+        match &self.0 {
+            Schedule::X86(keys) => Some(keys),
+            Schedule::Portable { .. } => None,
+        }
     }
 
     /// Runs `work`, which uses this key, so that nothing of the key is left outside of it.
@@ -169,7 +182,7 @@ impl CtrKey {
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
             Schedule::X86(keys) => keys.apply(block, skip, src, dst),
-            Schedule::Portable { cipher, nonce } => {
+            Schedule::Portable { cipher, nonce, .. } => {
                 let Ok(inout) = InOutBuf::new(src, dst) else {
                     unreachable!("lengths compared above")
                 };
@@ -183,7 +196,7 @@ impl CtrKey {
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
             Schedule::X86(keys) => keys.apply_in_place(block, skip, buf),
-            Schedule::Portable { cipher, nonce } => {
+            Schedule::Portable { cipher, nonce, .. } => {
                 apply_portable(cipher, *nonce, block, skip, buf.into());
             }
         }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::slot::KeySlot;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::header::HEADER_LEN;
+use crate::process::Process;
 use crate::suite::Suite;
 use crate::suite::layout::Layout;
 use crate::suite::sealer::{Intake, Sealer};
@@ -62,7 +63,7 @@ pub struct Encryptor {
     count: Arc<ByteCount>,
     /// The process that may write: a forked child shares the file and would reuse the
     /// keystream.
-    process: u32,
+    process: Process,
 }
 
 impl Encryptor {
@@ -72,7 +73,7 @@ impl Encryptor {
         slot: Arc<KeySlot>,
         count: Arc<ByteCount>,
     ) -> Self {
-        let process = crate::process::id();
+        let process = Process::current();
         let (suite, sealer) = (layout.suite(), Sealer::new(layout));
         Self { header, suite, slot, position: 0, sealer, uncounted: 0, count, process }
     }
@@ -106,10 +107,10 @@ impl Encryptor {
     /// - Suite 3: one frame of 20 bytes more; nothing for no bytes.
     ///
     /// # Errors
-    /// [`FileTooLarge`](ErrorKind::FileTooLarge),
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for more than
-    /// [`FRAME_LEN_MAX`] bytes in suite 3,
-    /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`Poisoned`](ErrorKind::Poisoned) in a
+    /// [`FileTooLarge`](crate::ErrorKind::FileTooLarge),
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for more than
+    /// [`FRAME_LEN_MAX`](crate::FRAME_LEN_MAX) bytes in suite 3,
+    /// [`CmekRevoked`](crate::ErrorKind::CmekRevoked), [`Poisoned`](crate::ErrorKind::Poisoned) in a
     /// forked child. Nothing was taken then, and `out` is as it was.
     pub fn append(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
         self.check_process()?;
@@ -123,7 +124,7 @@ impl Encryptor {
     /// A file of suite 2 without it is refused by every reader.
     ///
     /// # Errors
-    /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`Poisoned`](ErrorKind::Poisoned) in a
+    /// [`CmekRevoked`](crate::ErrorKind::CmekRevoked), [`Poisoned`](crate::ErrorKind::Poisoned) in a
     /// forked child. The file cannot be ended any more then.
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<()> {
         self.end(out)
@@ -144,7 +145,7 @@ impl Encryptor {
     /// Whether the key is still here, for what does not use it but must stop with it.
     ///
     /// # Errors
-    /// [`CmekRevoked`](ErrorKind::CmekRevoked).
+    /// [`CmekRevoked`](crate::ErrorKind::CmekRevoked).
     pub fn check_access(&self) -> Result<()> {
         self.slot.check()
     }
@@ -152,9 +153,9 @@ impl Encryptor {
     /// Encrypts the next bytes of the file where they stand.
     ///
     /// # Errors
-    /// [`FileTooLarge`](ErrorKind::FileTooLarge),
-    /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`Poisoned`](ErrorKind::Poisoned) in a
-    /// forked child, [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) for a suite that
+    /// [`FileTooLarge`](crate::ErrorKind::FileTooLarge),
+    /// [`CmekRevoked`](crate::ErrorKind::CmekRevoked), [`Poisoned`](crate::ErrorKind::Poisoned) in a
+    /// forked child, [`UnsupportedFeature`](crate::ErrorKind::UnsupportedFeature) for a suite that
     /// changes lengths. `buf` is then unchanged and the position stays.
     pub fn encrypt_in_place(&mut self, buf: &mut [u8]) -> Result<()> {
         self.check_process()?;
@@ -167,7 +168,7 @@ impl Encryptor {
     ///
     /// # Errors
     /// Those of [`encrypt_in_place`](Self::encrypt_in_place), and
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the lengths differ.
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the lengths differ.
     pub fn encrypt(&mut self, plaintext: &[u8], ciphertext: &mut [u8]) -> Result<()> {
         self.check_process()?;
         stream::apply(&self.slot, self.position, plaintext, ciphertext)?;
@@ -177,11 +178,7 @@ impl Encryptor {
 
     /// Refuses in a forked child, which must not go on writing its parent's file.
     pub(crate) fn check_process(&self) -> Result<()> {
-        if crate::process::id() == self.process {
-            return Ok(());
-        }
-        let what = "a forked child cannot go on writing its parent's file";
-        Err(Error::new(ErrorKind::Poisoned, what))
+        self.process.check("a forked child cannot go on writing its parent's file")
     }
 
     fn advance(&mut self, len: usize) {

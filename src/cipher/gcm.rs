@@ -3,37 +3,48 @@
 //! Message number `index` of a file has the nonce `nonce XOR (0^4 || BE64(index))`. An
 //! index has 32 bits, so only the last four bytes of the nonce change, and the counter
 //! block `nonce || BE32(counter)` is the one of [`CtrKey`] with those four bytes in the
-//! upper half of its block number: the kernels of suite 1 do the encryption. GHASH is the
-//! `ghash` crate's.
+//! upper half of its block number: both ciphers have one key schedule.
 //!
-//! The two halves are kept apart, unlike in an AEAD crate, so that a reader verifies a
-//! whole message and decrypts only the bytes it was asked for, straight into its caller's
-//! buffer: plaintext nobody asked for never exists.
+//! On x86-64 the kernels of `x86` encrypt and hash in one pass; elsewhere, and on machines
+//! without the instructions, `portable` does. All produce the same bytes.
+//!
+//! A reader verifies a whole message and decrypts only the bytes it was asked for, straight
+//! into its caller's buffer: plaintext that nobody asked for never exists, and none that was
+//! not verified is left there. Each byte of ciphertext is loaded once, so that what is
+//! decrypted is what was verified, even in memory that somebody else can write to.
+
+// `danger-internals` exports these items; without it some are neither reachable nor used.
+#![cfg_attr(not(feature = "danger-internals"), allow(unreachable_pub, dead_code))]
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(test)]
+mod tests;
 
 use ghash::GHash;
-use ghash::universal_hash::UniversalHash;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
-use super::ctr::CtrKey;
+use super::ctr::{CtrKey, Width};
 use crate::derive::Derived;
 
 /// Length of an authentication tag in bytes.
 pub(crate) const TAG_LEN: usize = 16;
 
 /// The key of one file in suite 2 or 3. Zeroized on drop.
-pub(crate) struct GcmKey {
+pub struct GcmKey {
     ctr: CtrKey,
     /// The last four bytes of the file's nonce.
     nonce_low: u32,
-    ghash: GHash,
+    hash: Hash,
 }
 
-/// A message whose tag was verified: the only thing that decrypts.
-pub(crate) struct Verified<'a> {
-    key: &'a GcmKey,
-    index: u32,
-    ciphertext: &'a [u8],
+enum Hash {
+    #[cfg(target_arch = "x86_64")]
+    X86(Box<x86::Powers>),
+    Portable(Box<GHash>),
 }
 
 impl GcmKey {
@@ -41,19 +52,35 @@ impl GcmKey {
         Self::from_parts(derived.key(), derived.nonce())
     }
 
-    fn from_parts(key: &[u8; 32], nonce: &[u8; 12]) -> Self {
-        let [high @ .., a, b, c, d] = *nonce;
-        // The hash key is the encryption of the zero block.
-        let mut hash_key = [0; 16];
-        CtrKey::new(key, [0; 8]).apply_in_place_at_block(0, 0, &mut hash_key);
-        let ghash = GHash::new(&hash_key.into());
-        hash_key.zeroize();
-        Self { ctr: CtrKey::new(key, high), nonce_low: u32::from_be_bytes([a, b, c, d]), ghash }
+    /// For the width that suits this machine.
+    #[must_use]
+    pub fn from_parts(key: &[u8; 32], nonce: &[u8; 12]) -> Self {
+        let (high, low) = split(nonce);
+        Self::from_ctr(key, CtrKey::new(key, high), low)
+    }
+
+    /// For one width of [`CtrKey`]; `None` where the machine lacks it.
+    #[must_use]
+    pub fn with_width(key: &[u8; 32], nonce: &[u8; 12], width: Width) -> Option<Self> {
+        let (high, low) = split(nonce);
+        Some(Self::from_ctr(key, CtrKey::with_width(key, high, width)?, low))
+    }
+
+    fn from_ctr(key: &[u8; 32], ctr: CtrKey, nonce_low: u32) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(powers) = ctr.x86().and_then(x86::Powers::new) {
+            return Self { ctr, nonce_low, hash: Hash::X86(powers) };
+        }
+        let hash = Hash::Portable(Box::new(portable::hash_key(key)));
+        Self { ctr, nonce_low, hash }
     }
 
     /// Runs `work`, which uses this key, so that nothing of the key is left outside of it.
+    ///
+    /// All of the stretch: frames of the kernels have holes, and how deep a short message went
+    /// is not to be found out.
     pub(super) fn scrubbed<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.ctr.scrubbed(work)
+        crate::secret::scrubbed(work)
     }
 
     /// Encrypts message `index`, of at most 2^24 bytes, and returns its tag.
@@ -62,60 +89,92 @@ impl GcmKey {
     ///
     /// # Panics
     /// When the lengths differ.
-    pub(crate) fn seal(
+    pub fn seal(
         &self,
         index: u32,
         aad: &[u8],
         plaintext: &[u8],
         ciphertext: &mut [u8],
     ) -> [u8; TAG_LEN] {
-        self.ctr.apply_at_block(self.block(index, 2), 0, plaintext, ciphertext);
-        self.tag(index, aad, ciphertext)
+        let block = self.first_block(index);
+        match &self.hash {
+            #[cfg(target_arch = "x86_64")]
+            Hash::X86(powers) => powers.seal(self.round_keys(), block, aad, plaintext, ciphertext),
+            Hash::Portable(hash) => {
+                portable::seal(&self.ctr, hash, block, aad, plaintext, ciphertext)
+            }
+        }
     }
 
-    /// Compares the tag in constant time; `None` if it is wrong.
-    pub(crate) fn verify<'a>(
-        &'a self,
-        index: u32,
-        aad: &[u8],
-        ciphertext: &'a [u8],
-        tag: &[u8],
-    ) -> Option<Verified<'a>> {
-        let same = self.tag(index, aad, ciphertext).ct_eq(tag);
-        bool::from(same).then_some(Verified { key: self, index, ciphertext })
-    }
-
-    fn tag(&self, index: u32, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
-        let mut ghash = self.ghash.clone();
-        ghash.update_padded(aad);
-        ghash.update_padded(ciphertext);
-        let mut lengths = [0; 16];
-        lengths[..8].copy_from_slice(&(aad.len() as u64 * 8).to_be_bytes());
-        lengths[8..].copy_from_slice(&(ciphertext.len() as u64 * 8).to_be_bytes());
-        ghash.update(&[lengths.into()]);
-        let mut tag: [u8; TAG_LEN] = ghash.finalize().into();
-        self.ctr.apply_in_place_at_block(self.block(index, 1), 0, &mut tag);
-        tag
-    }
-
-    /// The low half of a counter block. A message has at most 2^20 blocks, so the counter
-    /// never carries into the nonce.
-    fn block(&self, index: u32, counter: u32) -> u64 {
-        u64::from(self.nonce_low ^ index) << 32 | u64::from(counter)
-    }
-}
-
-impl Verified<'_> {
-    /// Decrypts `plaintext.len()` bytes from byte `skip` of the message on.
+    /// Verifies message `index` and decrypts `plaintext.len()` bytes from its byte `skip`
+    /// on. Compares the tag in constant time; `false`, and zeros in `plaintext`, if it is
+    /// wrong.
     ///
     /// # Panics
     /// Beyond the end of the message.
-    pub(crate) fn decrypt(&self, skip: usize, plaintext: &mut [u8]) {
-        let ciphertext = &self.ciphertext[skip..skip + plaintext.len()];
-        let block = self.key.block(self.index, 2) + skip as u64 / 16;
-        self.key.ctr.apply_at_block(block, skip % 16, ciphertext, plaintext);
+    #[must_use]
+    pub fn open(
+        &self,
+        index: u32,
+        aad: &[u8],
+        ciphertext: &[u8],
+        tag: &[u8],
+        skip: usize,
+        plaintext: &mut [u8],
+    ) -> bool {
+        let block = self.first_block(index);
+        let found = match &self.hash {
+            #[cfg(target_arch = "x86_64")]
+            Hash::X86(powers) => {
+                powers.open(self.round_keys(), block, aad, ciphertext, skip, plaintext)
+            }
+            Hash::Portable(hash) => {
+                portable::open(&self.ctr, hash, block, aad, ciphertext, skip, plaintext)
+            }
+        };
+        // As one number, not byte by byte.
+        let same = <[u8; TAG_LEN]>::try_from(tag)
+            .is_ok_and(|tag| u128::from_ne_bytes(found).ct_eq(&u128::from_ne_bytes(tag)).into());
+        if !same {
+            plaintext.zeroize();
+        }
+        same
+    }
+
+    /// Whether the tag is that of message `index`.
+    #[must_use]
+    pub fn verify(&self, index: u32, aad: &[u8], ciphertext: &[u8], tag: &[u8]) -> bool {
+        self.open(index, aad, ciphertext, tag, 0, &mut [])
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn round_keys(&self) -> &super::ctr::x86::RoundKeys {
+        // OK because the powers were made from them.
+        self.ctr.x86().expect("round keys where there are powers")
+    }
+
+    /// The low half of J0, the first counter block. A message has at most 2^20 blocks, so
+    /// the counter never carries into the nonce.
+    fn first_block(&self, index: u32) -> u64 {
+        u64::from(self.nonce_low ^ index) << 32 | 1
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Runs as many AES rounds and carry-less multiplications as sealing `blocks` blocks takes, on
+/// registers alone: the ceiling that benchmarks compare with. `None` where the machine lacks
+/// the width, and for the portable one.
+#[must_use]
+pub fn limit(width: Width, blocks: u64) -> Option<u64> {
+    #[cfg(target_arch = "x86_64")]
+    return x86::limit(width, blocks);
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (width, blocks);
+        None
+    }
+}
+
+fn split(nonce: &[u8; 12]) -> ([u8; 8], u32) {
+    let [high @ .., a, b, c, d] = *nonce;
+    (high, u32::from_be_bytes([a, b, c, d]))
+}

@@ -171,12 +171,12 @@ impl Writer {
         self.check()?;
         // Ciphertext could go out without a key; but a revoked store takes no more.
         self.encryptor.check_access().map_err(|error| error.with_path(&self.path))?;
+        // A forked child shares the file and has copies of the buffers: if it wrote, the
+        // parent's bytes would stand in the file twice, or be cut off.
+        self.encryptor.check_process().map_err(|error| error.with_path(&self.path))?;
         if self.buffer.is_empty() {
             return Ok(());
         }
-        // A forked child shares the file and has a copy of the buffer: if it wrote, the
-        // parent's bytes would stand in the file twice.
-        self.encryptor.check_process().map_err(|error| error.with_path(&self.path))?;
         // Set here, so that a failed `append` that took a part of its bytes counts too.
         self.unsynced = true;
         let written = self.file.append(self.buffer.filled());

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::Inner;
 use super::alarm::{Alarm, Woken};
 use crate::error::{Error, Result};
+use crate::process::Process;
 
 /// Wait after a failed rotation before the next try.
 const RETRY: Duration = Duration::from_secs(30);
@@ -22,12 +23,14 @@ const LONGEST: Duration = Duration::from_secs(10);
 pub(super) struct Background {
     alarms: [Arc<Alarm>; 2],
     threads: Vec<JoinHandle<()>>,
+    process: Process,
 }
 
 impl Background {
     pub(super) fn start(inner: &Arc<Inner>) -> Result<Self> {
         let alarms = [inner.watch.watcher.clone(), inner.watch.alarm.clone()];
-        let mut started = Self { alarms: alarms.clone(), threads: Vec::new() };
+        let process = Process::current();
+        let mut started = Self { alarms: alarms.clone(), threads: Vec::new(), process };
         let [watcher, alarm] = alarms;
         let weak = Arc::downgrade(inner);
         started.spawn("atrest-watch", move || watch(&watcher, &weak))?;
@@ -89,6 +92,11 @@ fn follow(alarm: &Alarm, inner: &Weak<Inner>) {
 
 impl Drop for Background {
     fn drop(&mut self) {
+        if !self.process.is_current() {
+            // A forked child has no such threads: it would wait for ever.
+            self.threads.drain(..).for_each(std::mem::forget);
+            return;
+        }
         self.alarms.iter().for_each(|alarm| alarm.stop());
         for thread in self.threads.drain(..) {
             if thread.thread().id() != thread::current().id() {

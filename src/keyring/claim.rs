@@ -31,12 +31,9 @@ impl Keyring {
     }
 
     /// # Errors
-    /// [`ReadOnly`](ErrorKind::ReadOnly).
+    /// [`ReadOnly`](ErrorKind::ReadOnly), [`Poisoned`](ErrorKind::Poisoned) in a forked child.
     pub(crate) fn check_writable(&self) -> Result<()> {
-        if self.inner.writable {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"))
+        self.inner.check_may_write()
     }
 
     /// The directory that the keyring is in, and those that the store keeps in its body.

@@ -224,9 +224,7 @@ impl Inner {
         withdrawn: Option<&Unlocked>,
         mut edit: impl FnMut(&mut Draft) -> Result<bool>,
     ) -> Result<()> {
-        if !self.writable {
-            return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
-        }
+        self.check_may_write()?;
         self.settle(writer)?;
         for _ in 0..ATTEMPTS_MAX {
             let old = self.vault.load_full();
@@ -289,6 +287,18 @@ impl Inner {
         Ok(())
     }
 
+    /// Refuses what was opened for reading, and a forked child: its parent is the one writer,
+    /// and would destroy the keys of files it never heard of.
+    ///
+    /// # Errors
+    /// [`ReadOnly`](ErrorKind::ReadOnly), [`Poisoned`](ErrorKind::Poisoned).
+    pub(super) fn check_may_write(&self) -> Result<()> {
+        if !self.writable {
+            return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
+        }
+        self.process.check("a forked child cannot write its parent's store: open it again")
+    }
+
     pub(super) fn writer(&self) -> MutexGuard<'_, WriterState> {
         // A panic while it was held left the old generation in place.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
@@ -346,7 +356,8 @@ impl Inner {
 
     /// Commits the byte counts, if there are new ones and keys to do it with.
     pub(super) fn keep_counts(&self) -> Result<()> {
-        if !self.writable || self.vault.load().unlocked.is_none() {
+        // A forked child encrypted nothing.
+        if self.check_may_write().is_err() || self.vault.load().unlocked.is_none() {
             return Ok(());
         }
         match self.commit(&mut self.writer(), |draft| Ok(draft.counted)) {
@@ -360,7 +371,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         let local = self.storage.location().directory.is_some();
-        if local && self.process == crate::process::id() && !std::thread::panicking() {
+        if local && !std::thread::panicking() {
             // Best effort: whoever wants to know calls `close`. A panic of the storage must
             // not become one of the drop.
             drop(catch_unwind(AssertUnwindSafe(|| self.keep_counts())));
@@ -380,3 +391,6 @@ impl WriterState {
         Error::new(ErrorKind::Poisoned, what)
     }
 }
+
+#[cfg(test)]
+mod tests;

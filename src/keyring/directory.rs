@@ -304,6 +304,15 @@ impl FilesBeside for DirectoryStorage {
         self.read(&self.path(&format!("{KEYRING_FILE}.{name}")))
     }
 
+    fn exists_beside(&self, name: &str) -> Result<bool> {
+        let path = self.path(&format!("{KEYRING_FILE}.{name}"));
+        match self.vfs.stat(&path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("the file cannot be looked up", error).with_path(&path)),
+        }
+    }
+
     fn remove_beside(&self, name: &str) -> Result<()> {
         let path = self.path(&format!("{KEYRING_FILE}.{name}"));
         self.remove_if_there(&path)

@@ -99,6 +99,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`ReadOnly`](ErrorKind::ReadOnly),
+    /// [`Poisoned`](ErrorKind::Poisoned) in a forked child,
     /// [`UnknownKey`](ErrorKind::UnknownKey) for a keyspace that is unknown or shredded,
     /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) where the store requires a better suite,
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a chunk length out of range,
@@ -157,10 +158,8 @@ impl Keyring {
     }
 
     fn try_encryptor(&self, spec: &FileSpec) -> Result<Encryptor> {
-        if !self.inner.writable {
-            // The writer, which retires keys, would not know of the file.
-            return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
-        }
+        // The writer, which retires keys, would not know of the file.
+        self.inner.check_may_write()?;
         let snapshot = self.inner.vault.load();
         let settings = snapshot.body.settings();
         let suite = spec.suite_under(settings.require_authenticated);

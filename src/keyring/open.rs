@@ -20,6 +20,7 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::{Deadline, Kms};
+use crate::process::Process;
 use crate::secret::{DataKey, StoreKey};
 
 impl Keyring {
@@ -260,7 +261,7 @@ impl Keyring {
             storage,
             clock: options.clock,
             writable,
-            process: crate::process::id(),
+            process: Process::current(),
             writer: Mutex::new(WriterState::default()),
             vault: Vault::new(snapshot),
             customers: CustomerKeys::new(kms, options.kms_deadline, options.slot),

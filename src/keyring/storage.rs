@@ -109,6 +109,14 @@ pub trait FilesBeside {
     /// [`Io`](ErrorKind::Io).
     fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
+    /// Whether something is there under this name, be it readable or not.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    fn exists_beside(&self, name: &str) -> Result<bool> {
+        Ok(self.load_beside(name)?.is_some())
+    }
+
     /// Durably removes it, if it is there.
     ///
     /// # Errors
@@ -280,6 +288,10 @@ impl<T: FilesBeside + ?Sized> FilesBeside for std::sync::Arc<T> {
 
     fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
         (**self).load_beside(name)
+    }
+
+    fn exists_beside(&self, name: &str) -> Result<bool> {
+        (**self).exists_beside(name)
     }
 
     fn remove_beside(&self, name: &str) -> Result<()> {

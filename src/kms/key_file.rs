@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey, local};
 use crate::error::{Error, Result};
 use crate::secret::{CmekParent, SlotKey};
+use crate::vfs::regular;
 
 /// Length of the id in front of the key.
 const ID_LEN: usize = 32;
@@ -60,10 +61,16 @@ impl KeyFile {
 
     /// Reads the file and derives the wrapping parent: HKDF-Extract(salt = id, key).
     fn parent(&self) -> Result<CmekParent, KmsError> {
-        let mut file = File::open(&self.path).map_err(|source| {
+        // Not to hang on a pipe.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(&self.path);
+        let mut file = opened.and_then(regular).map_err(|source| {
             let kind = match source.kind() {
                 std::io::ErrorKind::NotFound => KmsErrorKind::NotFound,
                 std::io::ErrorKind::PermissionDenied => KmsErrorKind::AccessDenied,
+                std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => {
+                    KmsErrorKind::Misconfigured
+                }
                 _ => KmsErrorKind::Unreachable,
             };
             self.fail(kind, "the key file cannot be opened").with_source(source)

@@ -4,7 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{What, look};
+use super::look;
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::vfs::{EntryKind, FileStat, Vfs};
 
@@ -19,7 +20,7 @@ pub(crate) fn look_through(
     vfs: &dyn Vfs,
     link: &Path,
     roots: &[PathBuf],
-) -> Result<Option<(FileStat, What)>> {
+) -> Result<Option<(FileStat, Contents)>> {
     let fail = |e| Error::io("where the symbolic link leads is unknown", e).with_path(link);
     let refuse = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what).with_path(link));
     let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;

@@ -12,7 +12,8 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::queue::Queue;
-use super::{Found, Shared, Visitor, What, is_staging, thread_count};
+use super::{Found, Shared, Visitor, is_staging, thread_count};
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind};
 use crate::header::HEADER_LEN;
 use crate::names::{KEYRING_FILE, is_keyring_name};
@@ -220,7 +221,7 @@ fn read_files<V: Visitor>(
             }
             Err(errno) => {
                 let kind = ErrorKind::Io(io::Error::from(errno).kind());
-                (FileStat::default(), What::Unreadable(kind))
+                (FileStat::default(), Contents::Unreadable(kind))
             }
         };
         files += 1;
@@ -240,7 +241,7 @@ fn read_file(
     dir: &OwnedFd,
     name: &CStr,
     start: &mut [u8],
-) -> Result<Option<(FileStat, What)>, Errno> {
+) -> Result<Option<(FileStat, Contents)>, Errno> {
     // Not to hang on a pipe that took a file's place.
     let flags = FLAGS | OFlags::NONBLOCK;
     let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
@@ -261,7 +262,7 @@ fn read_file(
             Err(errno) => return Err(errno),
         }
     }
-    Ok(Some((file_stat(&stat), What::of(&start[..read]))))
+    Ok(Some((file_stat(&stat), Contents::of(&start[..read]))))
 }
 
 #[allow(

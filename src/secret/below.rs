@@ -15,8 +15,8 @@ use std::arch::x86_64::{
     __m128i, _mm_and_si128, _mm_cmpeq_epi8, _mm_movemask_epi8, _mm_set1_epi64x,
 };
 
-use super::scrub::BYTES_MAX;
-
+/// Most bytes that a call may touch, but one that is scrubbed deeply.
+pub(crate) const BYTES_MAX: usize = 16 << 10;
 const LINE: usize = 64;
 pub(super) const PAINT: u64 = 0x5ca1_ab1e_b01d_face;
 

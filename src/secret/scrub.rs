@@ -8,7 +8,7 @@
 //! derivation, a MAC or a key service, goes through [`scrubbed`] or [`scrubbed_deeply`],
 //! and nothing that runs inside needs to wipe its own stack or registers.
 //!
-//! **What a thread must have:** [`BYTES_MAX`] bytes of stack left below the call, which are
+//! **What a thread must have:** 16 KiB of stack left below the call, which are
 //! touched page by page from the top, so that a guard page is met and not jumped over. The
 //! deepest call of this library that the tests see takes 11 KiB.
 //!
@@ -24,9 +24,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 #[cfg(target_arch = "x86_64")]
 use super::below::Stretch;
 use super::registers::clear_registers;
-
-/// Most bytes that are overwritten but by [`scrubbed_deeply`].
-pub(crate) const BYTES_MAX: usize = 16 << 10;
 
 /// How much of the stack below is overwritten.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,7 +75,7 @@ fn above(work: &mut dyn FnMut(), depth: Depth) {
     #[cfg(target_arch = "x86_64")]
     stretch.overwrite(depth != Depth::Touched);
     #[cfg(not(target_arch = "x86_64"))]
-    overwrite::<{ BYTES_MAX / 2 }>();
+    overwrite::<{ 8 << 10 }>();
     if depth == Depth::Deep {
         overwrite::<{ 128 << 10 }>();
     }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::moves::Moves;
 use super::places::Places;
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId};
 use crate::keyring::LiveKeys;
-use crate::scan::{Found, OnScan, Visitor, What, look, look_through, scan};
+use crate::scan::{Found, OnScan, Visitor, look, look_through, scan};
 use crate::vfs::{EntryKind, Vfs};
 
 /// The files below the store's directories, and those elsewhere that the engine knows of.
@@ -104,12 +105,12 @@ struct Collect {
 }
 
 impl Collect {
-    fn add(&mut self, what: &What, path: impl FnOnce() -> PathBuf) {
+    fn add(&mut self, what: &Contents, path: impl FnOnce() -> PathBuf) {
         match what {
-            What::Encrypted(header) if header.store_id == self.store_id => {
+            Contents::Encrypted(header) if header.store_id == self.store_id => {
                 self.keys.insert(header.data_key_id);
             }
-            What::Unreadable(kind) if self.unreadable.is_none() => {
+            Contents::Unreadable(kind) if self.unreadable.is_none() => {
                 self.unreadable = Some((path(), *kind));
             }
             _ => {}

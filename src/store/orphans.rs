@@ -1,7 +1,8 @@
 //! Encrypted files without a keyring: a store that lost it is not to be begun anew.
 
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
-use crate::scan::{What, look};
+use crate::scan::look;
 use crate::vfs::Vfs;
 use crate::walk::{Met, walk};
 use std::path::Path;
@@ -17,7 +18,7 @@ pub(super) fn refuse(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
             return Ok(());
         }
         match look(vfs, &entry.path)? {
-            Some((_, What::Encrypted(header))) => {
+            Some((_, Contents::Encrypted(header))) => {
                 let what = format!(
                     "there is no keyring, and a file is encrypted under that of store {}",
                     header.store_id

@@ -13,11 +13,12 @@ use serde::Serialize;
 
 use super::renewal::Renewal;
 use super::stale::{Judge, StaleFile, StalePolicy, StaleReason};
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, TornFile};
 use crate::keyring::{FileSpec, PlaintextPolicy};
 use crate::names::is_temporary;
-use crate::scan::{Found, OnScan, Visitor, What, scan};
+use crate::scan::{Found, OnScan, Visitor, scan};
 use crate::suite::Suite;
 use throttle::Throttle;
 
@@ -325,7 +326,7 @@ impl Visitor for Collect<'_> {
         let path = || found.path().into_boxed_path();
         let stale = if self.how.to_plaintext {
             self.judge.any(path, &found.stat, &found.what)
-        } else if matches!(found.what, What::Plaintext) && self.how.plaintext.is_none() {
+        } else if matches!(found.what, Contents::Plaintext) && self.how.plaintext.is_none() {
             None
         } else {
             self.judge.stale(path, &found.stat, &found.what)

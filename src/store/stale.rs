@@ -9,12 +9,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::renewal::Renewal;
+use crate::classify::Contents;
 use crate::error::Result;
 use crate::header::Header;
 use crate::ids::DataKeyId;
 use crate::keyring::{DataKeyStatus, KeyState, Keyring, KeyspaceId};
 use crate::names::is_temporary;
-use crate::scan::{Found, OnScan, Visitor, What, scan};
+use crate::scan::{Found, OnScan, Visitor, scan};
 use crate::vfs::FileStat;
 
 /// Which files are stale. A file under its keyspace's active data key never is because of
@@ -194,10 +195,10 @@ impl Judge {
         }
     }
 
-    pub(super) fn judge(&self, what: &What) -> Option<StaleReason> {
+    pub(super) fn judge(&self, what: &Contents) -> Option<StaleReason> {
         match what {
-            What::Plaintext => self.policy.plaintext.then_some(StaleReason::Plaintext),
-            What::Encrypted(header) if header.store_id == self.store_id => self.header(header),
+            Contents::Plaintext => self.policy.plaintext.then_some(StaleReason::Plaintext),
+            Contents::Encrypted(header) if header.store_id == self.store_id => self.header(header),
             // A key that cannot read a file cannot rewrite it.
             _ => None,
         }
@@ -225,7 +226,7 @@ impl Judge {
         &self,
         path: impl FnOnce() -> Box<Path>,
         stat: &FileStat,
-        what: &What,
+        what: &Contents,
     ) -> Option<StaleFile> {
         Some(self.describe(path(), self.judge(what)?, stat, what))
     }
@@ -235,9 +236,9 @@ impl Judge {
         &self,
         path: impl FnOnce() -> Box<Path>,
         stat: &FileStat,
-        what: &What,
+        what: &Contents,
     ) -> Option<StaleFile> {
-        let What::Encrypted(header) = what else { return None };
+        let Contents::Encrypted(header) = what else { return None };
         let readable = header.store_id == self.store_id
             && self.keys.get(&header.data_key_id)?.state != KeyState::Destroyed;
         readable.then(|| self.describe(path(), StaleReason::OldKey, stat, what))
@@ -248,10 +249,10 @@ impl Judge {
         path: Box<Path>,
         reason: StaleReason,
         stat: &FileStat,
-        what: &What,
+        what: &Contents,
     ) -> StaleFile {
         let (data_key_id, key_created_ns, created_ns) = match what {
-            What::Encrypted(header) => {
+            Contents::Encrypted(header) => {
                 let id = header.data_key_id;
                 (Some(id), self.keys.get(&id).map_or(0, |key| key.created_ns), header.created_ns)
             }

@@ -5,20 +5,21 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ledger::{FileRecord, Ledger, Owner, Seen, Tally};
+use crate::classify::Contents;
 use crate::ids::StoreId;
-use crate::scan::{Found, Visitor, What};
+use crate::scan::{Found, Visitor};
 use crate::vfs::FileStat;
 
 /// What a file counts for.
-pub(super) fn record_of(stat: &FileStat, what: &What, store_id: StoreId) -> FileRecord {
+pub(super) fn record_of(stat: &FileStat, what: &Contents, store_id: StoreId) -> FileRecord {
     let (owner, created_ns) = match what {
-        What::Encrypted(header) if header.store_id == store_id => {
+        Contents::Encrypted(header) if header.store_id == store_id => {
             (Owner::Key(header.data_key_id), header.created_ns)
         }
-        What::Encrypted(header) => (Owner::Foreign(header.store_id), header.created_ns),
-        What::Plaintext | What::Keyring => (Owner::Plaintext, 0),
-        What::Empty | What::Torn => (Owner::Torn, 0),
-        What::Unreadable(_) => (Owner::Unreadable, 0),
+        Contents::Encrypted(header) => (Owner::Foreign(header.store_id), header.created_ns),
+        Contents::Plaintext | Contents::Keyring => (Owner::Plaintext, 0),
+        Contents::Empty | Contents::Torn => (Owner::Torn, 0),
+        Contents::Unreadable(_) => (Owner::Unreadable, 0),
     };
     FileRecord { owner, bytes: stat.len, created_ns }
 }
@@ -38,7 +39,7 @@ impl Tallies {
         Self { store_id, met: met.clone(), owners: HashMap::new() }
     }
 
-    pub(super) fn add(&mut self, stat: &FileStat, what: &What) {
+    pub(super) fn add(&mut self, stat: &FileStat, what: &Contents) {
         let again = stat.links > 1
             && stat.inode != 0
             && !self

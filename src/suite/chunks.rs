@@ -177,9 +177,8 @@ pub(crate) fn open_chunk(
     let number = message_index(index)?;
     let (ciphertext, tag) =
         chunk.split_last_chunk::<TAG_LEN>().ok_or_else(|| authentication("a chunk is cut"))?;
-    let verified = key
-        .verify(number, &[], ciphertext, tag)
-        .ok_or_else(|| authentication(format!("chunk {index} failed its authentication")))?;
-    verified.decrypt(skip, plaintext);
-    Ok(())
+    if key.open(number, &[], ciphertext, tag, skip, plaintext) {
+        return Ok(());
+    }
+    Err(authentication(format!("chunk {index} failed its authentication")))
 }

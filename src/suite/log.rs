@@ -10,7 +10,7 @@
 //! ```
 
 use super::limits::{BODY_LEN_MAX, message_index, too_large};
-use crate::cipher::gcm::{GcmKey, TAG_LEN, Verified};
+use crate::cipher::gcm::{GcmKey, TAG_LEN};
 use crate::error::{Error, ErrorKind, Result};
 
 mod index;
@@ -34,27 +34,16 @@ pub(crate) fn frame_len(head: [u8; HEAD_LEN]) -> Option<usize> {
     (1..=FRAME_LEN_MAX).contains(&len).then_some(len)
 }
 
-/// Verifies a frame, all of which is given; `None` if it is not what was written.
+/// Whether a frame, all of which is given, is what was written.
 ///
 /// # Errors
 /// [`FileTooLarge`](ErrorKind::FileTooLarge) for a number that no frame has.
-pub(crate) fn verify<'a>(
-    key: &'a GcmKey,
-    index: u64,
-    frame: &'a [u8],
-) -> Result<Option<Verified<'a>>> {
-    let number = message_index(index)?;
-    let parts = frame
-        .split_first_chunk::<HEAD_LEN>()
-        .and_then(|(head, rest)| Some((head, rest.split_last_chunk::<TAG_LEN>()?)));
-    // The head is the additional data: it must be true of the bytes that are hashed.
-    Ok(parts.and_then(|(head, (ciphertext, tag))| {
-        let is_true = frame_len(*head) == Some(ciphertext.len());
-        if is_true { key.verify(number, head, ciphertext, tag) } else { None }
-    }))
+pub(crate) fn verify(key: &GcmKey, index: u64, frame: &[u8]) -> Result<bool> {
+    open(key, index, frame, 0, &mut [])
 }
 
-/// Verifies a frame and decrypts `plaintext.len()` bytes from its byte `skip` on.
+/// Verifies a frame and decrypts `plaintext.len()` bytes from its byte `skip` on: zeros if it
+/// is not what was written.
 pub(crate) fn open_frame(
     key: &GcmKey,
     index: u64,
@@ -62,11 +51,23 @@ pub(crate) fn open_frame(
     skip: usize,
     plaintext: &mut [u8],
 ) -> Result<()> {
-    let verified = verify(key, index, frame)?.ok_or_else(|| {
-        super::limits::authentication(format!("frame {index} failed its authentication"))
-    })?;
-    verified.decrypt(skip, plaintext);
-    Ok(())
+    if open(key, index, frame, skip, plaintext)? {
+        return Ok(());
+    }
+    let failed = format!("frame {index} failed its authentication");
+    Err(super::limits::authentication(failed))
+}
+
+fn open(key: &GcmKey, index: u64, frame: &[u8], skip: usize, plaintext: &mut [u8]) -> Result<bool> {
+    let number = message_index(index)?;
+    let parts = frame
+        .split_first_chunk::<HEAD_LEN>()
+        .and_then(|(head, rest)| Some((head, rest.split_last_chunk::<TAG_LEN>()?)));
+    // The head is the additional data: it must be true of the bytes that are hashed.
+    Ok(parts.is_some_and(|(head, (ciphertext, tag))| {
+        frame_len(*head) == Some(ciphertext.len())
+            && key.open(number, head, ciphertext, tag, skip, plaintext)
+    }))
 }
 
 /// What an encryptor knows about the log it writes.

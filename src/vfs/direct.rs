@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::os::FORKED;
 use super::{Attributes, DirEntry, FileStat, Links, OsVfs, ReadFile, Rename, Vfs, WriteFile, os};
+use crate::process::Process;
 
 /// Alignment of addresses, offsets and lengths in bytes: that of every block device in
 /// use. The 4096-byte header keeps it, so an aligned logical read is an aligned one.
@@ -31,7 +33,7 @@ fn pages(count: usize) -> Box<[Page]> {
 /// end. For tables, whose end the engine knows; a log belongs in the page cache.
 ///
 /// The file system has to support `O_DIRECT`: where it does not, opening fails with
-/// `InvalidInput`.
+/// `InvalidInput`. On Linux, Android and FreeBSD only.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DirectVfs;
 
@@ -41,11 +43,16 @@ impl Vfs for DirectVfs {
         let mut options = OpenOptions::new();
         options.custom_flags(OFlags::DIRECT.bits().cast_signed());
         let file = options.write(true).create_new(true).mode(mode).open(path)?;
-        Ok(Box::new(DirectWriter { file, pages: pages(PAGES), filled: 0, offset: 0 }))
+        let (pages, process) = (pages(PAGES), Process::current());
+        Ok(Box::new(DirectWriter { file, pages, filled: 0, offset: 0, process }))
     }
 
     fn open(&self, path: &Path, links: Links) -> io::Result<Box<dyn ReadFile>> {
-        Ok(Box::new(DirectReader(os::open(path, links, OFlags::DIRECT)?)))
+        Ok(Box::new(DirectReader(os::regular(os::open(
+            path,
+            links,
+            OFlags::DIRECT | OFlags::NONBLOCK,
+        )?)?)))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
@@ -146,6 +153,9 @@ struct DirectWriter {
     filled: usize,
     /// Where the pages go in the file: aligned.
     offset: u64,
+    /// The one that may write: a forked child's pages are those of the moment of the fork,
+    /// and its idea of the end too.
+    process: Process,
 }
 
 impl std::fmt::Debug for DirectWriter {
@@ -169,6 +179,7 @@ impl DirectWriter {
 
 impl WriteFile for DirectWriter {
     fn append(&mut self, mut buf: &[u8]) -> io::Result<()> {
+        self.process.check(FORKED)?;
         while !buf.is_empty() {
             let room = &mut self.pages.as_mut_bytes()[self.filled..];
             let (now, later) = buf.split_at(room.len().min(buf.len()));
@@ -185,6 +196,7 @@ impl WriteFile for DirectWriter {
     /// Writes the last page, padded, and cuts the padding off. Its bytes stay here too,
     /// and are written again, the same, when the page is full.
     fn flush(&mut self) -> io::Result<()> {
+        self.process.check(FORKED)?;
         self.write_whole()?;
         if self.filled > 0 {
             let page = &mut self.pages.as_mut_bytes()[..ALIGNMENT];

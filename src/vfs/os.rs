@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::{Attributes, DirEntry, FileStat, Links, ReadFile, Rename, Vfs, WriteFile};
+use crate::process::Process;
 
 /// The operating system's files, through the page cache.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,11 +17,11 @@ pub struct OsVfs;
 impl Vfs for OsVfs {
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        Ok(Box::new(OsFile(file)))
+        Ok(Box::new(OsWriter { file, process: Process::current() }))
     }
 
     fn open(&self, path: &Path, links: Links) -> io::Result<Box<dyn ReadFile>> {
-        Ok(Box::new(OsFile(open(path, links, OFlags::empty())?)))
+        Ok(Box::new(OsFile(regular(open(path, links, OFlags::NONBLOCK)?)?)))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
@@ -106,8 +107,11 @@ impl Vfs for OsVfs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        // Not to hang on a pipe, nor to create a file elsewhere.
+        options.custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
+        let file = regular(options.open(path)?)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
@@ -146,6 +150,17 @@ fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Refuses what is no regular file. Opened without waiting, so as not to hang on a pipe.
+pub(crate) fn regular(file: File) -> io::Result<File> {
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        return Ok(file);
+    }
+    let kind =
+        if kind.is_dir() { io::ErrorKind::IsADirectory } else { io::ErrorKind::InvalidInput };
+    Err(io::Error::new(kind, "expected a regular file"))
+}
+
 #[derive(Debug)]
 struct OsFile(File);
 
@@ -182,16 +197,27 @@ impl ReadFile for OsFile {
     }
 }
 
-impl WriteFile for OsFile {
+#[derive(Debug)]
+struct OsWriter {
+    file: File,
+    process: Process,
+}
+
+/// What a file's writer says in a forked child.
+pub(super) const FORKED: &str = "a forked child cannot go on writing its parent's file";
+
+impl WriteFile for OsWriter {
     fn append(&mut self, buf: &[u8]) -> io::Result<()> {
-        io::Write::write_all(&mut self.0, buf)
+        self.process.check(FORKED)?;
+        io::Write::write_all(&mut self.file, buf)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        Ok(self.process.check(FORKED)?)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_data()
+        self.process.check(FORKED)?;
+        self.file.sync_data()
     }
 }

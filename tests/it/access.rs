@@ -276,6 +276,20 @@ fn another_process_can_ask_for_revocation() {
 }
 
 #[test]
+fn a_request_that_cannot_be_read_counts() {
+    let (dir, store) = (tempfile::tempdir().unwrap(), store("unreadable"));
+    let storage = || atrest::keyring::DirectoryStorage::new(dir.path());
+    let keyring = Keyring::create(storage(), store.kms.clone(), options(&store.clock)).unwrap();
+    // Another user's file, mode 0600, is none to the superuser; this is none to anybody.
+    std::fs::create_dir(dir.path().join("KEYRING.revoke")).unwrap();
+    assert!(atrest::keyring::Access::is_revocation_requested(&storage()).unwrap());
+    let opened = Keyring::open_read_only(storage(), store.kms.clone(), options(&store.clock));
+    assert_eq!(opened.unwrap_err().kind(), ErrorKind::CmekRevoked);
+    assert_eq!(keyring.access().check_now().state, Revoked);
+    assert_eq!(keyring.keys().active_id().unwrap_err().kind(), ErrorKind::CmekRevoked);
+}
+
+#[test]
 fn a_reader_follows_the_writers_revocation_and_restoration() {
     let store = store("reader");
     let reader =
@@ -450,11 +464,11 @@ fn writers_readers_and_plaintext_files_stop_and_go_on_together() {
     let dir = tempfile::tempdir().unwrap();
     let kms = ScriptedKms::new("files");
     std::fs::write(dir.path().join("old.sst"), b"from before encryption").unwrap();
-    let storage = atrest::keyring::DirectoryStorage::new(dir.path());
-    let keyring = Keyring::create(storage, kms, Options::default().allowing_plaintext()).unwrap();
-    assert_eq!(keyring.settings().plaintext, PlaintextPolicy::Allow);
-    assert_eq!(keyring.audit().events().unwrap()[0].what, AuditKind::Enabled);
-    let fs = atrest::Store::over(keyring).unwrap().files().clone();
+    let options = Options::default().allowing_plaintext();
+    let store = atrest::Store::create(dir.path(), kms, options).unwrap();
+    assert_eq!(store.keyring().settings().plaintext, PlaintextPolicy::Allow);
+    assert_eq!(store.audit().events().unwrap()[0].what, AuditKind::Enabled);
+    let fs = store.files();
     let old = fs.open(dir.path().join("old.sst")).unwrap();
     let path = dir.path().join("new.log");
     let mut writer = fs.create_new(&path, FileKind::Log).unwrap();

@@ -11,7 +11,8 @@ use atrest::kms::{Kms, generate_key_file};
 use atrest::progress::WorkProgress;
 use atrest::vfs::{Attributes, DirEntry, FileStat, Links, OsVfs, ReadFile, Rename, Vfs, WriteFile};
 use atrest::{
-    EncryptedFs, Error, ErrorKind, FileKind, FileSpec, Keyring, PlaintextPolicy, Settings, Suite,
+    EncryptedFs, Error, ErrorKind, FileKind, FileSpec, Keyring, PlaintextPolicy, Settings, Store,
+    Suite,
 };
 
 use crate::support::{TestStore, key_file, kind, manual, store_of};
@@ -49,8 +50,7 @@ impl Bench {
         std::fs::create_dir(store.dir.path().join("backup")).unwrap();
         let mut options = manual();
         options.settings = settings;
-        let keyring = Keyring::create(store.storage(), store.kms(), options).unwrap();
-        let fs = atrest::Store::over(keyring).unwrap().files().clone();
+        let fs = store.create(options).files().clone();
         Self { store, fs }
     }
 
@@ -94,13 +94,9 @@ impl Bench {
     /// All files of a store, through a handle of its own.
     fn contents(&self, dir: &str, kms: Arc<dyn Kms>) -> BTreeMap<PathBuf, Content> {
         let root = self.path(dir);
-        let storage = atrest::keyring::DirectoryStorage::new(&root);
-        let fs = atrest::Store::over(Keyring::open_read_only(storage, kms, manual()).unwrap())
-            .unwrap()
-            .files()
-            .clone();
+        let store = Store::open_read_only(&root, kms, manual()).unwrap();
         let mut contents = BTreeMap::new();
-        read_all(&fs, &root, &root, &mut contents);
+        read_all(store.files(), &root, &root, &mut contents);
         contents
     }
 
@@ -208,11 +204,8 @@ fn a_backup_opens_without_the_store_and_goes_to_another_customers_key() {
     let chain = Chain::open_read_only(target.clone(), vec![bench.store.kms()]).unwrap();
     let spec = RestoreSpec::new(bench.store.data(), other.clone());
     chain.restore(&spec, &go_on).unwrap();
-    let fs =
-        atrest::Store::over(Keyring::open(bench.store.storage(), other.clone(), manual()).unwrap())
-            .unwrap()
-            .files()
-            .clone();
+    let restored = Store::open(bench.store.data(), other.clone(), manual()).unwrap();
+    let fs = restored.files().clone();
     let bench = Bench { store: bench.store, fs };
     assert!(bench.contents("data", other.clone()) == before);
     // Neither key opens what is the other's.

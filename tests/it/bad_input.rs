@@ -9,7 +9,7 @@ use atrest::error::KmsErrorKind;
 use atrest::keyring::{DirectoryStorage, KeyringStorage, MemoryStorage};
 use atrest::{
     ErrorKind, Expect, FileId, FileKind, FileSpec, Header, Keyring, PlaintextPolicy, Settings,
-    Suite,
+    Store, Suite,
 };
 
 use crate::support::{
@@ -228,8 +228,8 @@ fn a_read_only_directory_is_readable() {
     } else {
         std::fs::remove_file(store.data().join("probe")).unwrap();
     }
-    let keyring = Keyring::open_read_only(store.storage(), store.kms(), manual()).unwrap();
-    atrest::Store::over(keyring).unwrap().files().clone().open(&path).unwrap();
+    let reader = Store::open_read_only(store.data(), store.kms(), manual()).unwrap();
+    reader.files().open(&path).unwrap();
     mode(0o700);
     assert_eq!(store.contents(), before);
     assert!(!store.data().join("KEYRING.lock").exists(), "a reader wrote a lock file");
@@ -255,10 +255,7 @@ fn a_full_file_system_leaves_the_store_as_it_was() {
         }
     }
     let _mounted = Mounted(store.data());
-    let fs = atrest::Store::over(Keyring::create(store.storage(), store.kms(), manual()).unwrap())
-        .unwrap()
-        .files()
-        .clone();
+    let fs = store.create(manual()).files().clone();
     let path = store.data().join("file");
     let mut writer = fs.create_new(&path, FileKind::Table).unwrap();
     writer.append(b"bytes").unwrap();
@@ -282,8 +279,7 @@ fn a_full_file_system_leaves_the_store_as_it_was() {
     std::fs::remove_file(store.data().join("filler")).unwrap();
     fs.keyring().keys().rotate().unwrap();
     drop(fs);
-    let keyring = Keyring::open(store.storage(), store.kms(), manual()).unwrap();
-    atrest::Store::over(keyring).unwrap().files().clone().open(&path).unwrap();
+    store.open(manual()).files().open(&path).unwrap();
 }
 
 #[test]

@@ -6,8 +6,8 @@ use atrest::keyring::MemoryStorage;
 use atrest::{EncryptedFs, ErrorKind, FileKind, Keyring};
 
 use crate::support::{
-    DIR, ManualClock, ScriptedKms, in_dir, killed, kind, manual, mem_create, mem_open, mem_storage,
-    ns,
+    DIR, ManualClock, ScriptedKms, in_dir, killed, kind, manual, mem_create, mem_files, mem_open,
+    mem_storage, ns,
 };
 use atrest_testkit::MemFs;
 
@@ -69,7 +69,7 @@ fn the_background_thread_does_not_keep_the_last_handle_from_counting() {
         let storage = mem_storage(&mem);
         let options = atrest::Options::default();
         let keyring = Keyring::open_or_create(storage, kms.clone(), options).unwrap();
-        let fs = atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone();
+        let fs = mem_files(&mem, keyring);
         write(&fs, &round.to_string());
         drop(fs);
         assert_eq!(stored(&mem, &kms), round * LEN);
@@ -82,7 +82,7 @@ fn a_killed_process_loses_an_hour_and_never_counts_too_much() {
     let mut options = manual();
     options.clock = clock.clone();
     let keyring = Keyring::create(mem_storage(&mem), kms.clone(), options.clone()).unwrap();
-    let fs = atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone();
+    let fs = mem_files(&mem, keyring);
     write(&fs, "one");
     const HOUR_NS: u64 = 3600 * 1_000_000_000;
     clock.advance(ns(HOUR_NS - 1));

@@ -6,8 +6,8 @@ use atrest::keyring::Access;
 use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
 
 use crate::support::{
-    DIR, ScriptedKms, check_file, in_dir, killed, kind, manual, mem_create, mem_open, mem_storage,
-    write_file,
+    DIR, ScriptedKms, check_file, in_dir, killed, kind, manual, mem_create, mem_files, mem_open,
+    mem_storage, write_file,
 };
 use atrest_testkit::MemFs;
 use atrest_testkit::mem_fs::{After, Op, kill_everywhere};
@@ -38,7 +38,7 @@ fn base() -> MemFs {
 fn open_with_any(mem: &MemFs) -> EncryptedFs {
     let kms: Vec<Arc<dyn atrest::kms::Kms>> = vec![ScriptedKms::new(1), ScriptedKms::new(2)];
     let keyring = Keyring::open(mem_storage(mem), kms, manual()).unwrap();
-    atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone()
+    mem_files(mem, keyring)
 }
 
 /// The store opens in the old or the new generation with all its files, takes another
@@ -122,7 +122,7 @@ fn a_crash_while_encryption_is_switched_on_leaves_the_plaintext_and_another_try(
     let enable = |mem: &MemFs| -> Result<_, Error> {
         let keyring =
             Keyring::create(mem_storage(mem), ScriptedKms::new(1), manual().allowing_plaintext())?;
-        Ok(atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone())
+        Ok(mem_files(mem, keyring))
     };
     creation(&base, |mem| {
         let fs = enable(mem);

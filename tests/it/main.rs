@@ -5,14 +5,17 @@ mod access;
 mod access_bound;
 mod backup;
 mod bad_input;
-mod churn;
+
 mod counts;
 mod crash;
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod direct;
 mod files;
+mod golden;
 mod kms;
 mod reader_script;
 mod recover;
+mod renewal;
 mod rotation;
 mod slots;
 mod suites;

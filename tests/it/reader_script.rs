@@ -12,7 +12,7 @@ fn script() -> PathBuf {
 }
 
 /// Whether the script can run. Where everything has to be there, its absence fails.
-fn available() -> bool {
+pub fn available() -> bool {
     let import = Command::new("python3").args(["-c", "import cryptography"]).output();
     let available = import.is_ok_and(|output| output.status.success());
     let required = std::env::var_os("ATREST_REQUIRE_SERVERS").is_some_and(|value| value == "1");
@@ -23,15 +23,28 @@ fn available() -> bool {
     available
 }
 
+fn run(dir: &Path, key: &Path, files: &[PathBuf]) -> Output {
+    let mut command = Command::new("python3");
+    command.arg(script()).arg(dir).arg("--key-file").arg(key).args(files).output().unwrap()
+}
+
+/// What it says of a keyring.
+pub fn list(dir: &Path, key: &Path) -> serde_json::Value {
+    let output = run(dir, key, &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The plaintext of files one after the other, or why one is refused.
+pub fn decrypt(dir: &Path, key: &Path, files: &[PathBuf]) -> Result<Vec<u8>, String> {
+    let output = run(dir, key, files);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(output.stdout) } else { Err(said) }
+}
+
 fn read(store: &TestStore, key: &str, files: &[&str]) -> Output {
-    Command::new("python3")
-        .arg(script())
-        .arg(store.data())
-        .arg("--key-file")
-        .arg(store.dir.path().join(key))
-        .args(files.iter().map(|file| store.data().join(file)))
-        .output()
-        .unwrap()
+    let files: Vec<_> = files.iter().map(|file| store.data().join(file)).collect();
+    run(&store.data(), &store.dir.path().join(key), &files)
 }
 
 #[test]
@@ -75,8 +88,7 @@ fn an_independent_reader_decrypts_a_store() {
     fs.keyring().slots().rotate(key_file(&new)).unwrap();
     check("new.key");
     // What it is told about the keys is what the library says.
-    let listed = read(&store, "new.key", &[]);
-    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let listed = list(&store.data(), &store.dir.path().join("new.key"));
     let status = fs.keyring().status();
     assert_eq!(listed["generation"], status.info.generation);
     assert_eq!(listed["store_id"], status.info.store_id.to_string());

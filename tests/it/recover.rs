@@ -9,8 +9,8 @@ use atrest::kms::Kms;
 use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
 
 use crate::support::{
-    DIR, ScriptedKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create, mem_open,
-    mem_storage, write_file,
+    DIR, ScriptedKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create, mem_files,
+    mem_open, mem_storage, write_file,
 };
 use atrest_testkit::MemFs;
 
@@ -28,7 +28,7 @@ fn recover(
     kms: &Arc<ScriptedKms>,
 ) -> Result<(EncryptedFs, Recovery), Error> {
     let (keyring, recovery) = storage.recover(place, vec![kms.clone()], manual())?;
-    Ok((atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone(), recovery))
+    Ok((mem_files(mem, keyring), recovery))
 }
 
 /// Three generations, a file under the data key of each.
@@ -179,7 +179,7 @@ fn the_mirror_has_every_commit_and_is_never_newer() {
     mem.clear_log();
     let run = |mem: &MemFs| -> Result<(), Error> {
         let keyring = Keyring::open(mirrored(mem), kms.clone(), manual())?;
-        let fs = atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone();
+        let fs = mem_files(mem, keyring);
         fs.keyring().keys().rotate()?;
         write_file(&fs, "file")
     };

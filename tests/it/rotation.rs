@@ -10,7 +10,7 @@ use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 use crate::support::{
     DIR, ManualClock, Mode, ScriptedKms, TestStore, check_file, in_dir, key_file, kind, manual,
-    mem_create, mem_open, mem_storage, ns, write_file,
+    mem_create, mem_files, mem_open, mem_storage, ns, write_file,
 };
 use atrest_testkit::MemFs;
 
@@ -248,7 +248,7 @@ fn a_rotation_is_seen_by_other_handles_and_by_readers() {
     let fs = mem_create(&mem, &kms).unwrap();
     let clone = fs.clone();
     let reader = Keyring::open_read_only(mem_storage(&mem), kms.clone(), manual()).unwrap();
-    let reader = atrest::Store::over_vfs(reader, Arc::new(mem.clone())).unwrap().files().clone();
+    let reader = mem_files(&mem, reader);
     let id = fs.keyring().keys().rotate().unwrap();
     assert_eq!(clone.keyring().keys().active_id().unwrap(), id);
     write_file(&clone, "new").unwrap();
@@ -363,12 +363,10 @@ fn a_copied_directory_starts_a_new_data_key() {
     for (name, bytes) in store.contents() {
         std::fs::write(copy.join(name), bytes).unwrap();
     }
-    let storage = atrest::keyring::DirectoryStorage::new(&copy);
-    let keyring = Keyring::open(storage, store.kms(), manual()).unwrap();
-    assert_ne!(keyring.keys().active_id().unwrap(), id);
+    let copied = atrest::Store::open(&copy, store.kms(), manual()).unwrap();
+    assert_ne!(copied.keys().active_id().unwrap(), id);
     let mut buf = [0; 5];
-    let reader =
-        atrest::Store::over(keyring).unwrap().files().clone().open(copy.join("file")).unwrap();
+    let reader = copied.files().open(copy.join("file")).unwrap();
     reader.read_exact_at(&mut buf, 0).unwrap();
     assert_eq!(&buf, b"bytes");
     // A reader of a copy changes nothing.

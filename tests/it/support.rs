@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use atrest::keyring::{DirectoryStorage, Options};
 use atrest::kms::{self, Kms, generate_key_file};
+use atrest::store::StorePlace;
 use atrest::{EncryptedFs, Error, ErrorKind, FileKind, Keyring, Store};
 use atrest_testkit::MemFs;
 pub use atrest_testkit::{ManualClock, Mode, ScriptedKms};
@@ -40,8 +41,20 @@ impl TestStore {
         Keyring::open_or_create(self.storage(), self.kms(), Options::default()).unwrap()
     }
 
+    /// Its files, of a store with the default options.
     pub fn fs(&self) -> EncryptedFs {
-        Store::over(self.keyring()).unwrap().files().clone()
+        let store = Store::open_or_create(self.data(), self.kms(), Options::default());
+        store.unwrap().files().clone()
+    }
+
+    /// A new store.
+    pub fn create(&self, options: Options) -> Store {
+        Store::create(self.data(), self.kms(), options).unwrap()
+    }
+
+    /// The store that is there.
+    pub fn open(&self, options: Options) -> Store {
+        Store::open(self.data(), self.kms(), options).unwrap()
     }
 
     /// Names and contents of the directory, without the lock file.
@@ -104,15 +117,22 @@ pub fn mem_storage(mem: &MemFs) -> DirectoryStorage {
     DirectoryStorage::with_vfs(DIR, Arc::new(mem.clone()))
 }
 
+fn mem_place(mem: &MemFs) -> StorePlace {
+    StorePlace::new(mem_storage(mem), Arc::new(mem.clone()))
+}
+
 pub fn mem_open(mem: &MemFs, kms: &Arc<ScriptedKms>) -> Result<EncryptedFs, Error> {
-    let keyring = Keyring::open(mem_storage(mem), kms.clone(), manual())?;
-    Ok(Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone())
+    Ok(Store::open(mem_place(mem), kms.clone(), manual())?.files().clone())
+}
+
+/// The files of a store in memory over a keyring that was opened in its own way.
+pub fn mem_files(mem: &MemFs, keyring: Keyring) -> EncryptedFs {
+    Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone()
 }
 
 /// A new store in memory.
 pub fn mem_create(mem: &MemFs, kms: &Arc<ScriptedKms>) -> Result<EncryptedFs, Error> {
-    let keyring = Keyring::create(mem_storage(mem), kms.clone(), manual())?;
-    Ok(Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone())
+    Ok(Store::create(mem_place(mem), kms.clone(), manual())?.files().clone())
 }
 
 /// The process is killed: what it counted is not kept, nor its locks.

@@ -26,8 +26,11 @@ const STATES: [AccessState; 8] = [
 ];
 
 /// Families in the order of their first sample, each with its samples together.
-#[derive(Default)]
-struct Families(Vec<Family>);
+struct Families {
+    families: Vec<Family>,
+    /// Whether keyspaces are named.
+    keyspaces: bool,
+}
 
 struct Family {
     name: &'static str,
@@ -97,7 +100,8 @@ const FAMILIES: [(&str, &str, &str); 27] = [
 
 /// All metrics. Reads archives of audit events where a keyring changed.
 pub(crate) fn text(state: &AdminState) -> String {
-    let mut out = Families::default();
+    // Keyspaces are named after tenants, which are nobody else's business.
+    let mut out = Families { families: Vec::new(), keyspaces: !state.has_public_metrics() };
     let stores = state.clusters().values().map(|cluster| cluster.stores.len()).sum::<usize>();
     out.add("atrest_stores", &[], stores as f64);
     for (id, cluster) in state.clusters() {
@@ -177,11 +181,15 @@ fn add_keys(out: &mut Families, at: Labels<'_>, keyring: &Keyring) {
             continue;
         }
         let id = key.id.to_string();
-        let labels = with(at, &[("keyspace", &key.keyspace), ("data_key", &id)]);
+        let line = match out.keyspaces {
+            true => with(at, &[("keyspace", &key.keyspace)]),
+            false => at.to_vec(),
+        };
+        let labels = with(&line, &[("data_key", &id)]);
         out.add("atrest_data_key_age_seconds", &labels, age(key.created_ns));
         out.add("atrest_data_key_encrypted_bytes", &labels, key.encrypted_bytes as f64);
         if key.state == KeyState::Active {
-            let labels = with(at, &[("keyspace", &key.keyspace)]);
+            let labels = if out.keyspaces { line } else { labels };
             out.add("atrest_active_data_key_age_seconds", &labels, age(key.created_ns));
         }
     }
@@ -249,11 +257,12 @@ impl Families {
     }
 
     fn add_part(&mut self, name: &'static str, suffix: &str, labels: Labels<'_>, value: f64) {
-        let index = self.0.iter().position(|family| family.name == name).unwrap_or_else(|| {
-            self.0.push(Family { name, samples: String::new() });
-            self.0.len() - 1
-        });
-        let samples = &mut self.0[index].samples;
+        let index =
+            self.families.iter().position(|family| family.name == name).unwrap_or_else(|| {
+                self.families.push(Family { name, samples: String::new() });
+                self.families.len() - 1
+            });
+        let samples = &mut self.families[index].samples;
         samples.push_str(name);
         samples.push_str(suffix);
         for (position, (label, text)) in labels.iter().enumerate() {
@@ -271,7 +280,7 @@ impl Families {
 
     fn finish(self) -> String {
         let mut text = String::new();
-        for family in self.0 {
+        for family in self.families {
             let known = FAMILIES.iter().find(|(name, _, _)| *name == family.name);
             let (name, kind, help) = known.copied().unwrap_or((family.name, "untyped", ""));
             // OK because a String takes any text.

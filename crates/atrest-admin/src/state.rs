@@ -63,7 +63,8 @@ impl AdminState {
         self
     }
 
-    /// Shows `/metrics` to anybody, not only to who has the token. Default: false.
+    /// Shows `/metrics` to anybody, not only to who has the token, and without the names of
+    /// keyspaces. Default: false.
     #[must_use]
     pub fn with_public_metrics(mut self, public: bool) -> Self {
         self.public_metrics = public;

@@ -8,9 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use atrest::keyring::{DirectoryStorage, Options};
 use atrest::kms::{KeyFile, generate_key_file};
-use atrest::{EncryptedFs, FileKind, Keyring};
+use atrest::{EncryptedFs, FileKind, Options, Store};
 use ctr::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 
 use crate::Row;
@@ -41,9 +40,8 @@ impl Files {
         let dir = tempfile::tempdir().unwrap();
         generate_key_file(dir.path().join("cmek.key")).unwrap();
         let kms = Arc::new(KeyFile::new(dir.path().join("cmek.key")).unwrap());
-        let storage = DirectoryStorage::new(dir.path());
-        let keyring = Keyring::create(storage, kms, Options::default()).unwrap();
-        let fs = atrest::Store::over(keyring).unwrap().files().clone();
+        let store = Store::create(dir.path(), kms, Options::default()).unwrap();
+        let fs = store.files().clone();
         let piece = vec![0x5a; PIECE_LEN];
         let mut plain = File::create(dir.path().join("plain")).unwrap();
         let mut encrypted = fs.create_new(dir.path().join("atrest"), FileKind::Table).unwrap();

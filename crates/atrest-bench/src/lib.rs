@@ -6,6 +6,7 @@
 pub mod ctr;
 pub mod engine;
 pub mod file;
+pub mod gcm;
 pub mod measure;
 pub mod plot;
 

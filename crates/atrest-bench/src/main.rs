@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use atrest::internals::Width;
 use atrest_bench::measure::Effort;
-use atrest_bench::{Row, ctr, engine, file, plot};
+use atrest_bench::{Row, ctr, engine, file, gcm, plot};
 use clap::{Parser, Subcommand};
 
 /// Measures atrest against plain files, its peers and the processor's limit.
@@ -31,7 +31,7 @@ enum Command {
         /// Directory for the plots.
         #[arg(long, value_name = "DIR", default_value = "docs/bench")]
         plots: PathBuf,
-        /// Measure only the rows whose name begins so: ctr, file or engine.
+        /// Measure only the rows whose name begins so: ctr, gcm, file or engine.
         #[arg(long, value_name = "PREFIX", default_value = "")]
         only: String,
     },
@@ -54,6 +54,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rows = Vec::new();
     if "ctr".starts_with(&only) {
         rows.extend(ctr::rows(effort, progress));
+    }
+    if "gcm".starts_with(&only) {
+        rows.extend(gcm::rows(effort, progress));
     }
     if "file".starts_with(&only) {
         rows.extend(file::rows(effort, progress));

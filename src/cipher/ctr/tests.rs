@@ -12,7 +12,7 @@ use super::*;
 const BLOCK_32: u64 = 1 << 32;
 const BLOCK_40: u64 = 1 << 40;
 
-fn widths() -> Vec<Width> {
+pub(in crate::cipher) fn widths() -> Vec<Width> {
     static SAID: Once = Once::new();
     SAID.call_once(|| {
         for width in Width::ALL.into_iter().filter(|width| !width.is_available()) {
@@ -43,7 +43,7 @@ fn naive(key: &[u8; 32], nonce: [u8; 8], block: u64, skip: usize, data: &mut [u8
 }
 
 /// xorshift64*: for inputs that must never change.
-pub(super) struct Random(pub(super) u64);
+pub(in crate::cipher) struct Random(pub(in crate::cipher) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -53,11 +53,11 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(in crate::cipher) fn below(&mut self, end: u64) -> u64 {
         (self.next() >> 16) % end
     }
 
-    pub(super) fn fill(&mut self, bytes: &mut [u8]) {
+    pub(in crate::cipher) fn fill(&mut self, bytes: &mut [u8]) {
         bytes.fill_with(|| (self.next() >> 56) as u8);
     }
 }

@@ -9,9 +9,9 @@
 #![allow(unsafe_code)]
 
 mod bulk;
-mod kernels;
+pub(in crate::cipher) mod kernels;
 #[cfg(test)]
-mod tests;
+pub(in crate::cipher) mod tests;
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -23,8 +23,8 @@ use super::Width;
 use bulk::run_bulk;
 use kernels::{GROUP_BLOCKS, Job, Vector, run_limit, run_long};
 
-const ROUNDS: usize = 14;
-const BLOCK_BYTES: usize = 16;
+pub(in crate::cipher) const ROUNDS: usize = 14;
+pub(in crate::cipher) const BLOCK_BYTES: usize = 16;
 
 pub(super) fn is_available(width: Width) -> bool {
     match width {
@@ -41,9 +41,9 @@ pub(super) fn is_available(width: Width) -> bool {
 
 /// The 15 round keys, with a width that was found available: no other value can be made, which
 /// is what the `unsafe` calls below rest on.
-pub(super) struct RoundKeys {
-    keys: [u128; ROUNDS + 1],
-    nonce: u64,
+pub(in crate::cipher) struct RoundKeys {
+    pub(in crate::cipher) keys: [u128; ROUNDS + 1],
+    pub(in crate::cipher) nonce: u64,
     width: Width,
 }
 
@@ -57,7 +57,7 @@ impl ZeroizeOnDrop for RoundKeys {}
 
 impl RoundKeys {
     #[inline]
-    pub(super) fn new(key: &[u8; 32], nonce: u64, width: Width) -> Option<Self> {
+    pub(in crate::cipher) fn new(key: &[u8; 32], nonce: u64, width: Width) -> Option<Self> {
         if !is_available(width) {
             return None;
         }
@@ -66,6 +66,10 @@ impl RoundKeys {
         // SAFETY: every available width implies AES-NI and SSSE3.
         unsafe { expand(key, &mut this.keys) };
         Some(this)
+    }
+
+    pub(in crate::cipher) fn width(&self) -> Width {
+        self.width
     }
 
     #[inline]
@@ -181,7 +185,7 @@ unsafe fn xor_bytes(mut keystream: *const u8, mut src: *const u8, mut dst: *mut 
 
 /// One bit for each of the bytes `from..to`; `from < to <= 64`.
 #[inline(always)]
-fn part_mask(from: usize, to: usize) -> u64 {
+pub(in crate::cipher) fn part_mask(from: usize, to: usize) -> u64 {
     u64::MAX << from & u64::MAX >> (64 - to)
 }
 

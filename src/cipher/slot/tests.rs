@@ -43,8 +43,7 @@ fn uses(len: usize) -> Vec<(&'static str, Use)> {
         uses.push(("CTR", Box::new(move || key.apply(skip, &src, &mut dst))));
         let (key, sealed, mut part) = (Arc::clone(&gcm), sealed.clone(), vec![0; len / 2]);
         let open = move || {
-            let verified = key.verify(9, b"head", &sealed, &tag).expect("the tag made of it");
-            verified.decrypt(len / 3, &mut part);
+            assert!(key.open(9, b"head", &sealed, &tag, len / 3, &mut part));
         };
         uses.push(("GCM open", Box::new(open)));
     }
@@ -70,7 +69,11 @@ fn no_use_of_a_key_leaves_anything_below_it() {
             let bare = Left::after(|| black_box(&mut use_key)());
             deepest = deepest.max((bare.depth(), name));
             leaving += usize::from(bare.residue().is_some());
-            let scrubbed = Left::after(|| key.scrubbed(|| black_box(&mut use_key)()));
+            let scrubbed = if name.contains("GCM") {
+                Left::after(|| scrubbed(|| black_box(&mut use_key)()))
+            } else {
+                Left::after(|| key.scrubbed(|| black_box(&mut use_key)()))
+            };
             assert_eq!(scrubbed.residue(), None, "{name}, {len} bytes: residue at these depths");
         }
     }

@@ -21,7 +21,7 @@ use crate::keyring::format::Image;
 use crate::keyring::unlock::Search;
 use crate::keyring::{DirectoryStorage, KeyringStorage, Options};
 use crate::kms::{Deadline, KeyFile, Kms, generate_key_file};
-use crate::{FileKind, Keyring, Suite};
+use crate::{FileKind, Suite};
 
 const CHILD: &str = "ATREST_RESIDUE_CHILD";
 
@@ -44,13 +44,8 @@ fn child() {
         println!("\n{said}");
         commands.next().unwrap().unwrap()
     };
-    let keyring = Keyring::create(
-        DirectoryStorage::new(dir),
-        kms(dir),
-        Options { background: true, ..Options::default() },
-    )
-    .unwrap();
-    let fs = crate::Store::over(keyring).unwrap().files().clone();
+    let store = crate::Store::create(dir, kms(dir), Options::default()).unwrap();
+    let fs = store.files();
     let mut writers = Vec::new();
     let mut readers = Vec::new();
     for round in 0..2 {

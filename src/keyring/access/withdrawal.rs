@@ -16,9 +16,10 @@ use crate::secret::StoreKey;
 /// it can destroy the store too.
 pub(super) const REVOKE_REQUEST: &str = "revoke";
 
-/// Whether somebody asked for the keys to be given up.
+/// Whether somebody asked for the keys to be given up. A request that cannot be read, such as
+/// another user's, counts.
 pub(in super::super) fn revocation_requested(storage: &dyn KeyringStorage) -> Result<bool> {
-    Ok(storage.load_beside(REVOKE_REQUEST)?.is_some())
+    storage.exists_beside(REVOKE_REQUEST)
 }
 
 impl Inner {

@@ -6,13 +6,14 @@ use std::sync::PoisonError;
 
 use super::fingerprint::{Fingerprint, FingerprintKey, Print};
 use super::{Rewritten, Run, Skipped};
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::pieces::Copied;
 use crate::fs::{Reader, TornFile, Writer};
 use crate::header::{FileKind, Header, begins_encrypted};
 use crate::keyring::FileSpec;
 use crate::names::temporary_name;
-use crate::scan::{What, look};
+use crate::scan::look;
 use crate::store::ledger::{FileRecord, Owner};
 use crate::vfs::{Attributes, FileStat, Rename, Vfs, WriteFile, keep_attributes};
 
@@ -55,14 +56,14 @@ impl Run<'_> {
             return Ok(Rewritten::Skipped(Skipped::Gone));
         };
         let wanted = match &what {
-            What::Encrypted(_) if self.how.to_plaintext => true,
+            Contents::Encrypted(_) if self.how.to_plaintext => true,
             what => self.judge.judge(what).is_some(),
         };
         if !wanted {
             return Ok(Rewritten::Skipped(Skipped::Fresh));
         }
         let header = match &what {
-            What::Encrypted(header) => Some(&**header),
+            Contents::Encrypted(header) => Some(&**header),
             _ => None,
         };
         // A finished file never gets a writer again, so this need not be asked twice.

@@ -95,7 +95,7 @@ impl Log {
     fn is_good(&self, index: u64, frame: &[u8]) -> Result<bool> {
         let mut good = false;
         self.slot.with_gcm(|key| {
-            good = verify(key, index, frame)?.is_some();
+            good = verify(key, index, frame)?;
             Ok(())
         })?;
         Ok(good)

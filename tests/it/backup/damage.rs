@@ -218,14 +218,8 @@ fn a_damaged_store_is_not_backed_up_in_silence() {
 
 /// The appends of a log in a store, by its own handle.
 fn appends(bench: &Bench, dir: &str, name: &str) -> Vec<Vec<u8>> {
-    let storage = atrest::keyring::DirectoryStorage::new(bench.path(dir));
-    let keyring = Keyring::open_read_only(storage, bench.store.kms(), manual()).unwrap();
-    let reader = atrest::Store::over(keyring)
-        .unwrap()
-        .files()
-        .clone()
-        .open(bench.path(dir).join(name))
-        .unwrap();
+    let store = Store::open_read_only(bench.path(dir), bench.store.kms(), manual()).unwrap();
+    let reader = store.files().open(bench.path(dir).join(name)).unwrap();
     let mut frame = Vec::new();
     let mut read = |number| reader.read_frame(number, &mut frame).unwrap().then(|| frame.clone());
     (0..).map_while(&mut read).collect()

@@ -1,7 +1,7 @@
 //! What the store's settings and a file's spec decide.
 
+use atrest::Settings;
 use atrest::keyring::Options;
-use atrest::{Keyring, Settings};
 
 use super::*;
 
@@ -10,10 +10,7 @@ fn requiring(store: &TestStore, authenticated: bool) -> EncryptedFs {
     let mut settings = Settings::default();
     settings.require_authenticated = authenticated;
     options.settings = settings;
-    atrest::Store::over(Keyring::create(store.storage(), store.kms(), options).unwrap())
-        .unwrap()
-        .files()
-        .clone()
+    store.create(options).files().clone()
 }
 
 #[test]

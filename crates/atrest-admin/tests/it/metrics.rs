@@ -68,8 +68,8 @@ async fn metrics_tell_keys_access_and_events() {
     let bench = Bench::new();
     let (first, second) = (bench.key("first"), bench.key("second"));
     let (router, keyring) = one(&bench, &first, &[&second]);
-    let fs = atrest::Store::over(keyring.clone()).unwrap().files().clone();
-    let mut file = fs.create_new(bench.path("data/file"), FileKind::Table).unwrap();
+    let store = atrest::Store::over(keyring.clone()).unwrap();
+    let mut file = store.files().create_new(bench.path("data/file"), FileKind::Table).unwrap();
     file.append(&[7; 5000]).unwrap();
     file.finish().unwrap();
     let id = keyring.keys().active_id().unwrap();
@@ -110,6 +110,28 @@ async fn metrics_tell_keys_access_and_events() {
     assert_eq!(states.map(|(_, value)| value).sum::<f64>(), 1.0);
     assert_eq!(samples[&format!("atrest_store_open{{{at}}}")], 0.0);
     assert_eq!(samples[&format!("atrest_key_events_total{{{at},kind=\"revoked\"}}")], 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn public_metrics_name_no_keyspace() {
+    let bench = Bench::new();
+    let cmek = bench.key("cmek");
+    let keyring = bench.keyring("data", &cmek);
+    keyring.keyspaces().create("tenant-a").unwrap();
+    keyring.keyspaces().create("tenant-b").unwrap();
+    let id = keyring.keys().active_id().unwrap();
+    let stores = || vec![Store::of_keyring("eu", keyring.clone())];
+    let private = router(state(keys(&[&cmek]), stores()));
+    assert!(get(&private, "/metrics").await.text.contains("keyspace=\"tenant-a\""));
+    let public = router(state(keys(&[&cmek]), stores()).with_public_metrics(true));
+    let text = get(&public, "/metrics").await.text;
+    assert!(!text.contains("tenant") && !text.contains("keyspace="), "{text}");
+    // The reader refuses what is there twice: each key is still told from the others.
+    let samples = read(&text);
+    let ages = samples.keys().filter(|series| series.contains("active_data_key_age"));
+    assert_eq!(ages.count(), 3);
+    let at = format!("{{cluster=\"orders\",region=\"eu\",data_key=\"{id}\"}}");
+    assert!(samples.contains_key(&format!("atrest_data_key_age_seconds{at}")), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

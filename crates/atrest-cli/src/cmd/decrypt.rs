@@ -1,8 +1,8 @@
 //! `atrest decrypt`: a file out of a store.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use atrest::{ErrorKind, Reader, Suite};
@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::paint::{BOLD, clean};
+use crate::scan::open_regular;
 use crate::staged::Staged;
 use crate::store::StoreArgs;
 use crate::{progress, units};
@@ -64,7 +65,7 @@ impl Args {
         let output = self.output.as_deref().filter(|output| *output != Path::new("-"));
         let target = output.map(|output| Target::new(output, self.force)).transpose()?;
         // Before the passphrase is asked for: whether there is such a file.
-        File::open(&path).map_err(|e| Failure::io("the file cannot be opened", &path, e))?;
+        open_regular(&path).map_err(|e| Failure::io("the file cannot be opened", &path, e))?;
         let store = self.at.open_read_only()?;
         let reader = store.files().open(&path)?;
         let bytes = match target {
@@ -118,7 +119,10 @@ impl Target {
                 let what = "expected a file to write, found a directory";
                 Err(atrest::Error::new(ErrorKind::InvalidArgument, what).with_path(path).into())
             }
-            Ok(metadata) if !metadata.is_file() => Ok(Self::Direct(path.to_owned())),
+            Ok(metadata) if !metadata.is_file() => {
+                check_direct(&metadata, path)?;
+                Ok(Self::Direct(path.to_owned()))
+            }
             _ => Ok(Self::Staged(Staged::new(path, force)?)),
         }
     }
@@ -136,6 +140,10 @@ impl Target {
             Self::Direct(_) => options.write(true),
         };
         let mut file = options.open(path).map_err(fail)?;
+        if let Self::Direct(path) = &self {
+            // Another thing may have taken its place.
+            check_direct(&file.metadata().map_err(fail)?, path)?;
+        }
         let bytes = copy(reader, &mut file, fail, json)?;
         if let Self::Staged(staged) = self {
             let synced = file.sync_all();
@@ -144,6 +152,18 @@ impl Target {
         }
         Ok(bytes)
     }
+}
+
+/// Refuses what is written in place but is neither a device nor a pipe of the user's own:
+/// in another's, plaintext would go to whoever waits at its end.
+fn check_direct(metadata: &Metadata, path: &Path) -> Result<()> {
+    let kind = metadata.file_type();
+    let ours = metadata.uid() == rustix::process::geteuid().as_raw();
+    if kind.is_char_device() || kind.is_block_device() || (kind.is_fifo() && ours) {
+        return Ok(());
+    }
+    let what = "expected a file, a device or a pipe of your own to write";
+    Err(atrest::Error::new(ErrorKind::InvalidArgument, what).with_path(path).into())
 }
 
 fn copy(

@@ -85,7 +85,7 @@ pub(crate) struct Args {
     /// the token.
     #[arg(long)]
     danger_plain_http: bool,
-    /// Show the metrics to anybody, without the token.
+    /// Show the metrics to anybody, without the token: then without the names of keyspaces.
     #[arg(long)]
     public_metrics: bool,
 }

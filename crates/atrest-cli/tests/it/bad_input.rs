@@ -276,3 +276,40 @@ fn wrong_usage_has_its_exit_code() {
     let output = command.env_remove("ATREST_CMEK").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
+
+fn mkfifo(path: &std::path::Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
+#[test]
+fn a_pipe_in_a_store_keeps_nobody_waiting() {
+    let bench = with_file();
+    mkfifo(&bench.path("data/pipe"));
+    bench.bad(11, "io", &["decrypt", "data", "pipe"]);
+    bench.bad(11, "io", &["inspect", "data/pipe"]);
+    for name in ["KEYRING.lock", "KEYRING"] {
+        fs::remove_file(bench.path("data").join(name)).unwrap();
+        mkfifo(&bench.path("data").join(name));
+        assert_ne!(bench.run(&["rotate", "data-key", "data"]).code, 0, "{name}");
+        assert_ne!(bench.run(&["doctor", "data"]).code, 0, "{name}");
+    }
+}
+
+#[test]
+fn plaintext_goes_into_nobody_elses_pipe() {
+    let bench = with_file();
+    let pipe = bench.path("pipe");
+    mkfifo(&pipe);
+    let (told, heard) = std::sync::mpsc::channel();
+    let path = pipe.clone();
+    std::thread::spawn(move || told.send(fs::read(path).unwrap()));
+    bench.good(&["decrypt", "data", "f", "-o", "pipe"]);
+    assert_eq!(heard.recv().unwrap(), b"some words that nobody else may read");
+    if std::os::unix::fs::chown(&pipe, Some(65534), None).is_err() {
+        eprintln!("not the superuser: not tried with a pipe of another user's");
+        return;
+    }
+    bench.bad(2, "invalid-argument", &["decrypt", "data", "f", "-o", "pipe"]);
+    bench.bad(2, "invalid-argument", &["decrypt", "data", "f", "-o", "pipe", "--force"]);
+}

@@ -4,10 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use atrest::backup::{Chain, RestoreSpec, Snapshot};
-use atrest::keyring::DirectoryStorage;
 use atrest::kms::{self, Kms, generate_key_file};
 use atrest::progress::WorkProgress;
-use atrest::{EncryptedFs, ErrorKind, FileKind, Keyring, Options};
+use atrest::{ErrorKind, FileKind, Options, Store};
 use atrest_object_store::ObjectStoreTarget;
 use atrest_testkit::backup_target_conformance;
 use object_store::memory::InMemory;
@@ -29,7 +28,7 @@ fn the_target_keeps_the_contract() {
 struct Bench {
     dir: tempfile::TempDir,
     kms: Arc<dyn Kms>,
-    fs: EncryptedFs,
+    files: Store,
     store: Arc<dyn ObjectStore>,
 }
 
@@ -40,15 +39,14 @@ impl Bench {
         generate_key_file(&key).unwrap();
         let kms = kms::from_uri(&format!("file://{}", key.display())).unwrap();
         std::fs::create_dir(dir.path().join("data")).unwrap();
-        let storage = DirectoryStorage::new(dir.path().join("data"));
-        let keyring = Keyring::create(storage, kms.clone(), Options::default()).unwrap();
-        let fs = atrest::Store::over(keyring).unwrap().files().clone();
-        Self { dir, kms, fs, store: Arc::new(InMemory::new()) }
+        let files = dir.path().join("data");
+        let files = Store::create(files, kms.clone(), Options::default()).unwrap();
+        Self { dir, kms, files, store: Arc::new(InMemory::new()) }
     }
 
     fn write(&self, name: &str, len: usize) {
         let path = self.dir.path().join("data").join(name);
-        let mut writer = self.fs.create_new(path, FileKind::Table).unwrap();
+        let mut writer = self.files.files().create_new(path, FileKind::Table).unwrap();
         writer.append(&vec![len as u8; len]).unwrap();
         writer.finish().unwrap();
     }
@@ -74,20 +72,19 @@ fn a_chain_in_an_object_store_restores() {
     // In parts.
     bench.write("large", 20_000_000);
     let data = bench.dir.path().join("data");
-    let snapshot = Snapshot::take(&atrest::Store::from(bench.fs.clone()), &data).unwrap();
-    bench.chain().back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &go_on).unwrap();
+    let snapshot = Snapshot::take(&bench.files, &data).unwrap();
+    bench.chain().back_up(&bench.files, &snapshot, &go_on).unwrap();
     bench.write("later", 70_000);
-    let snapshot = Snapshot::take(&atrest::Store::from(bench.fs.clone()), &data).unwrap();
-    let second =
-        bench.chain().back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &go_on).unwrap();
+    let snapshot = Snapshot::take(&bench.files, &data).unwrap();
+    let second = bench.chain().back_up(&bench.files, &snapshot, &go_on).unwrap();
     assert_eq!((second.info.number, second.info.copied_files), (2, 1));
     let chain = Chain::open_read_only(bench.target(), vec![bench.kms.clone()]).unwrap();
     let check = chain.verify(&go_on).unwrap();
     assert_eq!((check.backups, check.files, check.problems.len()), (2, 3, 0));
     let to = bench.dir.path().join("restored");
     chain.restore(&RestoreSpec::new(&to, bench.kms.clone()), &go_on).unwrap();
-    let keyring = Keyring::open(DirectoryStorage::new(&to), bench.kms.clone(), Options::default());
-    let fs = atrest::Store::over(keyring.unwrap()).unwrap().files().clone();
+    let restored = Store::open(&to, bench.kms.clone(), Options::default()).unwrap();
+    let fs = restored.files();
     for (name, len) in [("small", 10), ("large", 20_000_000), ("later", 70_000)] {
         let reader = fs.open(to.join(name)).unwrap();
         let mut bytes = vec![0; len];
@@ -105,26 +102,20 @@ fn a_cancelled_upload_is_continued_and_two_writers_do_not_mix() {
     for number in 0..10 {
         bench.write(&format!("{number}"), 1000 + number);
     }
-    let snapshot =
-        Snapshot::take(&atrest::Store::from(bench.fs.clone()), bench.dir.path().join("data"))
-            .unwrap();
+    let snapshot = Snapshot::take(&bench.files, bench.dir.path().join("data")).unwrap();
     let cancel = |progress: WorkProgress| match progress.files_done {
         0..4 => ControlFlow::Continue(()),
         _ => ControlFlow::Break(()),
     };
-    let error = bench
-        .chain()
-        .back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &cancel)
-        .unwrap_err();
+    let error = bench.chain().back_up(&bench.files, &snapshot, &cancel).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io(std::io::ErrorKind::Interrupted));
     assert_eq!(bench.chain().list().unwrap(), []);
     let (one, other) = (bench.chain(), bench.chain());
     // The other one writes its whole backup while the first is at its first file.
     let begun = std::sync::atomic::AtomicBool::new(false);
-    let error = one.back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &|_| {
+    let error = one.back_up(&bench.files, &snapshot, &|_| {
         if !begun.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            let report =
-                other.back_up(&atrest::Store::from(bench.fs.clone()), &snapshot, &go_on).unwrap();
+            let report = other.back_up(&bench.files, &snapshot, &go_on).unwrap();
             assert!(report.resumed_files >= 3, "{report:?}");
         }
         ControlFlow::Continue(())

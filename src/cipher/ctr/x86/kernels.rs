@@ -15,7 +15,7 @@ use std::ptr;
 use super::{BLOCK_BYTES, ROUNDS, RoundKeys};
 
 /// Registers in flight.
-pub(super) const FLIGHT: usize = 8;
+pub(in crate::cipher) const FLIGHT: usize = 8;
 /// Registers in flight in a short call, and in a tail together with the batch before it.
 const FLIGHT_SHORT: usize = 10;
 /// Blocks whose counters differ in the last byte only.
@@ -26,9 +26,9 @@ const BULK_BYTES_MIN: usize = 12 << 10;
 /// Lane numbers as 64-bit little-endian integers, to add, and as the last byte of a counter
 /// block, to XOR.
 #[repr(align(64))]
-pub(super) struct Lanes(pub(super) [u128; FLIGHT_SHORT * 4]);
+pub(in crate::cipher) struct Lanes(pub(in crate::cipher) [u128; FLIGHT_SHORT * 4]);
 
-static LANES_ADD: Lanes = Lanes(lanes(0));
+pub(in crate::cipher) static LANES_ADD: Lanes = Lanes(lanes(0));
 pub(super) static LANES_XOR: Lanes = Lanes(lanes(120));
 
 const fn lanes(shift: u32) -> [u128; FLIGHT_SHORT * 4] {
@@ -87,7 +87,7 @@ impl Job {
 ///
 /// All methods need the processor features of the implementation; pointers are valid for as many
 /// bytes as the name says, without alignment unless said.
-pub(super) trait Vector: Copy {
+pub(in crate::cipher) trait Vector: Copy {
     /// One lane.
     type Block: Vector;
     /// Blocks in a register.
@@ -131,7 +131,7 @@ pub(super) trait Vector: Copy {
 /// Keeps the compiler from loading round keys earlier than after this call: where there are more
 /// of them than registers it would spill them, only to load them again from there.
 #[inline(always)]
-pub(super) fn in_memory(keys: &RoundKeys) -> &RoundKeys {
+pub(in crate::cipher) fn in_memory(keys: &RoundKeys) -> &RoundKeys {
     let mut keys = ptr::from_ref(keys);
     // SAFETY: no instruction; the pointer comes out as it went in.
     unsafe {
@@ -142,7 +142,7 @@ pub(super) fn in_memory(keys: &RoundKeys) -> &RoundKeys {
 
 /// Rounds `FROM` to 13: what is left is the last one.
 #[inline(always)]
-pub(super) unsafe fn rounds<V: Vector, const N: usize, const FROM: usize>(
+pub(in crate::cipher) unsafe fn rounds<V: Vector, const N: usize, const FROM: usize>(
     states: &mut [V; N],
     keys: &RoundKeys,
 ) {

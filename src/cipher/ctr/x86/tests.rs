@@ -8,10 +8,14 @@ use super::*;
 
 /// Four lanes in four registers, masks as bytes: [`run`] takes the same path as for `__m512i`.
 #[derive(Clone, Copy)]
-struct Emulated([__m128i; 4]);
+pub(in crate::cipher) struct Emulated(pub(in crate::cipher) [__m128i; 4]);
 
 impl Emulated {
-    unsafe fn zip(self, other: Self, f: unsafe fn(__m128i, __m128i) -> __m128i) -> Self {
+    pub(in crate::cipher) unsafe fn zip(
+        self,
+        other: Self,
+        f: unsafe fn(__m128i, __m128i) -> __m128i,
+    ) -> Self {
         // SAFETY: the caller has AES-NI.
         Self(std::array::from_fn(|i| unsafe { f(self.0[i], other.0[i]) }))
     }

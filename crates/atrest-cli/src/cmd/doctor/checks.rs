@@ -14,7 +14,7 @@ use atrest::{Clock, ErrorKind, PlaintextPolicy, SystemClock};
 use super::{Finding, Level};
 use crate::advice::Verdict;
 use crate::failure::{Failure, Result};
-use crate::scan::{Scan, scan};
+use crate::scan::{Scan, open_regular, scan};
 use crate::store::{Opened, StoreArgs};
 use crate::units;
 
@@ -192,7 +192,7 @@ fn told(failure: &Failure) -> String {
 
 fn lock(dir: &Path, to: &mut Findings) {
     // Without `create`: the doctor leaves nothing behind.
-    let file = match fs::File::open(dir.join("KEYRING.lock")) {
+    let file = match open_regular(&dir.join("KEYRING.lock")) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return to.good("lock", "nobody ever opened the store for writing");

@@ -1,4 +1,4 @@
-//! Measures the accounting: `cargo run --release --example usage_scale -- DIR FILES`
+//! Measures the accounting: `cargo run --release -p atrest-bench --example usage_scale -- DIR FILES`
 //! creates FILES small encrypted files below DIR (kept for the next run), then prints
 //! files a second and the peak memory of a scan from the page cache.
 #![allow(clippy::unwrap_used)]

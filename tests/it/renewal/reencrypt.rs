@@ -10,7 +10,7 @@ use std::time::Duration;
 use atrest::fs::TornReason;
 use atrest::store::{CommitHook, Reencrypt, ReencryptReport, Skipped, StalePolicy};
 use atrest::{
-    EncryptedFs, Error, ErrorKind, FileKind, FileSpec, HEADER_LEN, Keyring, PlaintextPolicy, Suite,
+    EncryptedFs, Error, ErrorKind, FileKind, FileSpec, HEADER_LEN, PlaintextPolicy, Suite,
 };
 
 use super::{counts, write};
@@ -32,10 +32,7 @@ fn read(fs: &EncryptedFs, path: &Path) -> Vec<u8> {
 fn open_allowing_plaintext(store: &TestStore) -> EncryptedFs {
     let mut options = options(&ManualClock::new());
     options.settings.plaintext = PlaintextPolicy::Allow;
-    atrest::Store::over(Keyring::create(store.storage(), store.kms(), options).unwrap())
-        .unwrap()
-        .files()
-        .clone()
+    store.create(options).files().clone()
 }
 
 fn clean(report: &ReencryptReport) {

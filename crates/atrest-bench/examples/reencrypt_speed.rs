@@ -1,5 +1,5 @@
 //! Measures re-encryption against `cp`, interleaved on the same directory's disk:
-//! `cargo run --release --example reencrypt_speed -- DIR FILES MIB ROUNDS [THREADS]`.
+//! `cargo run --release -p atrest-bench --example reencrypt_speed -- DIR FILES MIB ROUNDS [THREADS]`.
 //!
 //! `cp` copies all files and then `sync -f` makes them durable; the re-encryption makes
 //! each file durable by itself, reads it back and puts it in its place.

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use atrest::backup::Snapshot;
 use atrest::keyring::{DirectoryStorage, KeyState, RetireOutcome};
-use atrest::store::{Reencrypt, ScanProgress, StalePolicy};
+use atrest::store::{Reencrypt, ScanProgress, StalePolicy, StorePlace};
 use atrest::verify::verify;
 use atrest::vfs::Vfs;
-use atrest::{DataKeyId, EncryptedFs, Error, ErrorKind, FileKind, Keyring};
+use atrest::{DataKeyId, EncryptedFs, Error, ErrorKind, FileKind, Store};
 use atrest_testkit::MemFs;
 
 use super::write;
@@ -32,7 +32,7 @@ fn all<'a>() -> Reencrypt<'a> {
 
 /// What becomes of one key at a retirement without grace.
 fn retire(fs: &EncryptedFs, id: DataKeyId) -> Result<RetireOutcome, Error> {
-    let done = store_of(&fs).renewal().retire(None, Duration::ZERO, &quiet)?;
+    let done = store_of(fs).renewal().retire(None, Duration::ZERO, &quiet)?;
     Ok(done.keys.into_iter().find(|key| key.id == id).unwrap().outcome)
 }
 
@@ -43,8 +43,7 @@ fn state(fs: &EncryptedFs, id: DataKeyId) -> KeyState {
 /// A store, and a file of it that was moved to another disk, with a link in its place.
 fn with_a_cold_table() -> (TestStore, EncryptedFs, DataKeyId) {
     let (store, clock) = (TestStore::new(), ManualClock::new());
-    let keyring = Keyring::create(store.storage(), store.kms(), options(&clock)).unwrap();
-    let fs = atrest::Store::over(keyring).unwrap().files().clone();
+    let fs = store.create(options(&clock)).files().clone();
     let (hot, cold) = (store.data().join("table"), store.dir.path().join("cold"));
     let key = write(&fs, &hot, b"rows");
     std::fs::rename(&hot, &cold).unwrap();
@@ -96,8 +95,7 @@ fn a_link_that_leads_nowhere_or_elsewhere_stops_a_retirement() {
 #[test]
 fn a_copy_of_the_store_inside_of_it_keeps_its_own_keys() {
     let (store, clock) = (TestStore::new(), ManualClock::new());
-    let keyring = Keyring::create(store.storage(), store.kms(), options(&clock)).unwrap();
-    let fs = atrest::Store::over(keyring).unwrap().files().clone();
+    let fs = store.create(options(&clock)).files().clone();
     let (table, copy) = (store.data().join("table"), store.data().join("old"));
     let old = write(&fs, &table, b"rows");
     let copied = store.dir.path().join("copied");
@@ -119,11 +117,9 @@ fn a_copy_of_the_store_inside_of_it_keeps_its_own_keys() {
     assert_eq!(kind(Snapshot::take(&store_of(&fs), store.data())), ErrorKind::InvalidArgument);
     assert!(matches!(retire(&fs, old).unwrap(), RetireOutcome::Retiring { .. }));
 
-    let storage = DirectoryStorage::new(&copy);
-    let inner = Keyring::open_read_only(storage, store.kms(), manual()).unwrap();
+    let inner = Store::open_read_only(&copy, store.kms(), manual()).unwrap();
     let mut rows = [0; 4];
-    let reader =
-        atrest::Store::over(inner).unwrap().files().clone().open(copy.join("table")).unwrap();
+    let reader = inner.files().open(copy.join("table")).unwrap();
     reader.read_exact_at(&mut rows, 0).unwrap();
     assert_eq!(&rows, b"rows");
 }
@@ -194,9 +190,11 @@ fn a_reserved_name_is_refused_in_any_part_of_a_path() {
 #[test]
 fn a_whole_store_may_lie_below_a_reserved_name() {
     let mem = MemFs::new("/disk/KEYRING.copy/store");
-    let storage = || DirectoryStorage::with_vfs("/disk/KEYRING.copy/store", Arc::new(mem.clone()));
-    let keyring = Keyring::create(storage(), ScriptedKms::new("copy"), manual()).unwrap();
-    let fs = atrest::Store::over_vfs(keyring, Arc::new(mem.clone())).unwrap().files().clone();
+    let vfs = Arc::new(mem);
+    let storage = DirectoryStorage::with_vfs("/disk/KEYRING.copy/store", vfs.clone());
+    let place = StorePlace::new(storage, vfs);
+    let store = Store::create(place, ScriptedKms::new("copy"), manual()).unwrap();
+    let fs = store.files();
     let path = Path::new("/disk/KEYRING.copy/store/file");
     fs.create_new(path, FileKind::Other).unwrap().finish().unwrap();
     let inside = Path::new("/disk/KEYRING.copy/store/KEYRING.x/file");

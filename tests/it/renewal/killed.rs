@@ -12,10 +12,10 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use atrest::keyring::{DirectoryStorage, KeyState, Options};
+use atrest::keyring::{KeyState, Options};
 use atrest::kms::generate_key_file;
 use atrest::store::{Reencrypt, StalePolicy};
-use atrest::{EncryptedFs, FileKind, FileSpec, Header, Keyring, Suite};
+use atrest::{EncryptedFs, FileKind, FileSpec, Header, Store, Suite};
 
 use crate::support::{key_file, store_of};
 
@@ -25,11 +25,7 @@ fn open(dir: &Path) -> EncryptedFs {
     let mut options = Options::default();
     options.background = false;
     let kms = key_file(&dir.join("cmek.key"));
-    let storage = DirectoryStorage::new(dir.join("data"));
-    atrest::Store::over(Keyring::open_or_create(storage, kms, options).unwrap())
-        .unwrap()
-        .files()
-        .clone()
+    Store::open_or_create(dir.join("data"), kms, options).unwrap().files().clone()
 }
 
 /// What a file holds follows from its number.
@@ -142,7 +138,7 @@ fn one_round(
     files: &mut BTreeMap<u64, Known>,
 ) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "churn::killed::child", "--nocapture", "--test-threads", "1"])
+        .args(["--exact", "renewal::killed::child", "--nocapture", "--test-threads", "1"])
         .env(CHILD, dir)
         .env("ATREST_KILL_FIRST", (*next + 100_000).to_string())
         .stdout(Stdio::piped())

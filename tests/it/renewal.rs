@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use atrest::store::{StalePolicy, StaleReason, Usage};
-use atrest::{DataKeyId, EncryptedFs, FileKind, Keyring, PlaintextPolicy};
+use atrest::{DataKeyId, EncryptedFs, FileKind, PlaintextPolicy};
 use proptest::prelude::*;
 
 use crate::support::{ManualClock, TestStore, options};
@@ -175,9 +175,9 @@ fn apply(fs: &EncryptedFs, dir: &Path, op: &Op) {
         Op::PlaintextAndRebuild(name) => {
             let _ = std::fs::remove_file(path(name));
             std::fs::write(path(name), b"plain").unwrap();
-            store_of(&fs).renewal().rebuild_usage(&|_| {}).unwrap();
+            store_of(fs).renewal().rebuild_usage(&|_| {}).unwrap();
         }
-        Op::Rebuild => drop(store_of(&fs).renewal().rebuild_usage(&|_| {}).unwrap()),
+        Op::Rebuild => drop(store_of(fs).renewal().rebuild_usage(&|_| {}).unwrap()),
     }
 }
 
@@ -238,8 +238,7 @@ fn stale_files_come_oldest_first() {
     let clock = ManualClock::new();
     let mut options = options(&clock);
     options.settings.plaintext = PlaintextPolicy::Allow;
-    let keyring = Keyring::create(store.storage(), store.kms(), options).unwrap();
-    let fs = atrest::Store::over(keyring).unwrap().files().clone();
+    let fs = store.create(options).files().clone();
     let path = |name: &str| store.data().join(name);
     let mut keys = Vec::new();
     for name in ["c", "b", "a"] {

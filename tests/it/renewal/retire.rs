@@ -10,7 +10,8 @@ use std::time::Duration;
 use atrest::keyring::{
     DirectoryStorage, KeyState, LiveKeys, MemoryStorage, RetireOutcome, Retirement,
 };
-use atrest::store::ScanProgress;
+use atrest::store::{ScanProgress, StorePlace};
+use atrest::vfs::OsVfs;
 use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring, Store};
 
 use super::write;
@@ -21,12 +22,12 @@ const GRACE: Duration = atrest::keyring::RETIRE_GRACE;
 fn quiet(_: ScanProgress) {}
 
 fn open(store: &TestStore, clock: &Arc<ManualClock>) -> EncryptedFs {
-    let keyring = Keyring::open_or_create(store.storage(), store.kms(), options(clock)).unwrap();
-    Store::over(keyring).unwrap().files().clone()
+    let opened = Store::open_or_create(store.data(), store.kms(), options(clock));
+    opened.unwrap().files().clone()
 }
 
 fn retire(fs: &EncryptedFs) -> Retirement {
-    store_of(&fs).renewal().retire(None, GRACE, &quiet).unwrap()
+    store_of(fs).renewal().retire(None, GRACE, &quiet).unwrap()
 }
 
 #[test]
@@ -289,11 +290,12 @@ impl LiveKeys for Listed {
 #[test]
 fn a_store_without_directories_has_its_own_list() {
     let (store, clock) = (TestStore::new(), ManualClock::new());
-    let keyring = Keyring::create(MemoryStorage::new(), store.kms(), options(&clock)).unwrap();
+    let place = StorePlace::new(MemoryStorage::new(), Arc::new(OsVfs));
+    let files = Store::create(place, store.kms(), options(&clock)).unwrap();
+    let keyring = files.keyring().clone();
     let old = keyring.keys().active_id().unwrap();
     keyring.keys().rotate().unwrap();
     let live = Listed(Mutex::new(vec![old]));
-    let files = Store::over(keyring.clone()).unwrap();
     let unlisted = files.renewal().retire(None, GRACE, &quiet);
     assert_eq!(kind(unlisted), ErrorKind::InvalidArgument);
     let found = files.renewal().retire(Some(&live), GRACE, &quiet).unwrap();
@@ -327,10 +329,9 @@ fn files_in_directories_are_never_left_out() {
 fn a_read_only_handle_writes_no_file() {
     let store = TestStore::new();
     drop(store.fs());
-    let keyring =
-        Keyring::open_read_only(store.storage(), store.kms(), Default::default()).unwrap();
+    let files = Store::open_read_only(store.data(), store.kms(), Default::default()).unwrap();
+    let keyring = files.keyring();
     assert_eq!(kind(keyring.encryptor(FileKind::Table)), ErrorKind::ReadOnly);
-    let files = Store::over(keyring.clone()).unwrap();
     assert_eq!(
         kind(files.renewal().retire(None, GRACE, &quiet).and_then(|r| {
             assert_eq!(r.keys, []);

@@ -1,6 +1,6 @@
 //! How fast a store is backed up, verified and restored, beside a plain copy of its files.
 //!
-//! `cargo run --release --example backup_speed [files] [MiB a file]`, in a directory of
+//! `cargo run --release -p atrest-bench --example backup_speed [files] [MiB a file]`, in a directory of
 //! the disk to measure. All files are in the page cache; every copy is made durable.
 
 use std::ops::ControlFlow;

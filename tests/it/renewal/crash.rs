@@ -19,8 +19,8 @@ type Change = fn(&EncryptedFs) -> Result<(), Error>;
 const CHANGES: [(&str, Change); 3] = [
     ("re-encryption", reencrypt),
     ("retirement", |fs| {
-        store_of(&fs).renewal().retire(None, Duration::ZERO, &|_| {})?;
-        store_of(&fs).renewal().retire(None, Duration::ZERO, &|_| {}).map(drop)
+        store_of(fs).renewal().retire(None, Duration::ZERO, &|_| {})?;
+        store_of(fs).renewal().retire(None, Duration::ZERO, &|_| {}).map(drop)
     }),
     ("shredding", |fs| fs.keyring().keyspaces().danger_shred("tenant")),
 ];
@@ -30,7 +30,7 @@ fn reencrypt(fs: &EncryptedFs) -> Result<(), Error> {
     how.policy = StalePolicy::older_than(Duration::ZERO);
     // One after the other, so that each step is the same in each run.
     how.threads = 1;
-    let report = store_of(&fs).renewal().reencrypt(&how)?;
+    let report = store_of(fs).renewal().reencrypt(&how)?;
     report.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
 }
 

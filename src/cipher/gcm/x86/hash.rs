@@ -1,0 +1,160 @@
+//! GHASH: powers of the hash key, and sums of products with them.
+
+use std::arch::asm;
+use std::arch::x86_64::__m128i;
+use std::ptr;
+
+use zeroize::Zeroize;
+
+use super::run::{Batch, encrypt_block};
+use super::{HashVector, POWERS, Powers};
+use crate::cipher::ctr::x86::kernels::{FLIGHT, Vector};
+use crate::cipher::ctr::x86::{BLOCK_BYTES, RoundKeys};
+
+/// Where the first power stands in the table.
+const FIRST: usize = 35;
+
+/// x^63 + x^62 + x^57: what reduces the lower 64 bits of a product.
+const POLYNOMIAL: u128 = 0xc2 << 56;
+
+/// Products that are not reduced: low halves, cross products with both, high halves.
+#[derive(Clone, Copy)]
+pub(super) struct Sum<V>([V; 3]);
+
+impl<V: HashVector> Sum<V> {
+    #[inline(always)]
+    pub(super) unsafe fn zero() -> Self {
+        // SAFETY: the caller has the features, here and below.
+        Self([unsafe { V::splat(&0) }; 3])
+    }
+
+    /// Adds the products with the powers at `power`: three multiplications a block instead of
+    /// four (Karatsuba), which is faster although XORs want ports too.
+    #[inline(always)]
+    pub(super) unsafe fn add(&mut self, data: V, power: *const u128) {
+        // SAFETY: as above; the caller's pointer is good for a register, and so is the halves'.
+        unsafe {
+            let [low, cross, high] = &mut self.0;
+            let factor = V::load(power.cast());
+            let halves = V::load(power.add(POWERS).cast());
+            *low = low.xor(data.multiply::<false>(factor));
+            *cross = cross.xor(data.xor(data.swap()).multiply::<false>(halves));
+            *high = high.xor(data.multiply::<true>(factor));
+        }
+    }
+
+    /// Reduces by two multiplications (Montgomery), in each lane alone.
+    #[inline(always)]
+    pub(super) unsafe fn reduce(self) -> V {
+        // SAFETY: as above.
+        unsafe {
+            let [low, cross, high] = self.0;
+            let polynomial = V::splat(&POLYNOMIAL);
+            let middle = cross.xor(low).xor(high);
+            let middle = middle.xor(low.swap()).xor(low.multiply::<false>(polynomial));
+            high.xor(middle.swap()).xor(middle.multiply::<false>(polynomial))
+        }
+    }
+}
+
+/// The product of two registers, lane by lane.
+#[inline(always)]
+unsafe fn product<V: HashVector>(a: V, b: V) -> V {
+    // SAFETY: the caller has the features.
+    unsafe {
+        let low = a.multiply::<false>(b);
+        let high = a.multiply::<true>(b);
+        let cross = a.xor(a.swap()).multiply::<false>(b.xor(b.swap()));
+        Sum([low, cross, high]).reduce()
+    }
+}
+
+/// Fills the table.
+#[inline(always)]
+pub(super) unsafe fn expand<V: HashVector>(keys: &RoundKeys, powers: &mut Powers) {
+    // SAFETY: the caller has the features; all indices are within the table.
+    unsafe {
+        let hash_key = encrypt_block(keys, 0).reverse();
+        let mut bits = 0_u128;
+        hash_key.store((&raw mut bits).cast());
+        // As a key of POLYVAL: times x, reduced.
+        let carry = 0_u128.wrapping_sub(bits >> 127);
+        bits = bits << 1 ^ carry & (POLYNOMIAL << 64 | 1);
+        let first = __m128i::splat(&bits);
+        bits.zeroize();
+        let table = ptr::from_mut(powers).cast::<u128>();
+        let mut last = first;
+        put(table, 1, first);
+        for power in 2..=V::LANES {
+            last = product(last, first);
+            put(table, power, last);
+        }
+        // Registers of powers: each from one that is as far back as a power of two.
+        let at = |power: usize| table.add(FIRST + 1 - power);
+        for register in 1..=FLIGHT {
+            let back = 1 << register.ilog2();
+            let from = V::load(at((register - back + 1) * V::LANES).cast());
+            let factor = V::splat(&*at(back * V::LANES));
+            put(table, (register + 1) * V::LANES, product(from, factor));
+        }
+    }
+}
+
+/// Writes powers, from `power` downwards, and the XOR of their halves.
+#[inline(always)]
+unsafe fn put<V: HashVector>(table: *mut u128, power: usize, powers: V) {
+    // SAFETY: the caller has the features, and powers that have their place in the table; the
+    // table of halves stands behind it.
+    unsafe {
+        let at = table.add(FIRST + 1 - power);
+        powers.store(at.cast());
+        powers.xor(powers.swap()).store(at.add(POWERS).cast());
+    }
+}
+
+/// As [`in_memory`], for the powers.
+#[inline(always)]
+pub(super) fn powers_in_memory(powers: &Powers, blocks: usize) -> *const u128 {
+    let mut at = ptr::from_ref(powers).cast::<u128>().wrapping_add(FIRST + 1 - blocks);
+    // SAFETY: no instruction; the pointer comes out as it went in.
+    unsafe {
+        asm!("/* {0} */", inout(reg) at, options(readonly, nostack, preserves_flags));
+    }
+    at
+}
+
+/// The hash after one more batch.
+#[inline(always)]
+pub(super) unsafe fn hash_batch<V: HashVector>(
+    powers: &Powers,
+    batch: &Batch<V>,
+    hash: __m128i,
+) -> __m128i {
+    let power = powers_in_memory(powers, FLIGHT * V::LANES);
+    // SAFETY: the caller has the features.
+    unsafe {
+        let mut sum = Sum::zero();
+        for (i, data) in batch.iter().enumerate().skip(1) {
+            sum.add(data.reverse(), power.add(i * V::LANES));
+        }
+        sum.add(batch[0].reverse().xor(V::first(hash)), power);
+        sum.reduce().sum()
+    }
+}
+
+/// The hash of the additional data.
+#[inline(always)]
+pub(super) unsafe fn hash_aad(powers: &Powers, aad: &[u8]) -> __m128i {
+    // SAFETY: the caller has the features.
+    unsafe {
+        let first = __m128i::splat(&powers.powers[FIRST]);
+        let mut hash = __m128i::splat(&0);
+        for block in aad.chunks(BLOCK_BYTES) {
+            let mut padded = 0_u128.to_le_bytes();
+            padded[..block.len()].copy_from_slice(block);
+            let block = __m128i::load(padded.as_ptr()).reverse();
+            hash = product(hash.xor(block), first);
+        }
+        hash
+    }
+}
