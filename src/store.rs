@@ -193,10 +193,12 @@ impl Store {
     }
 }
 
-/// Before a keyring is made.
+/// Before a keyring is made. Older images of one are for its creation to tell of.
 fn refuse_orphans(storage: &dyn crate::keyring::KeyringStorage, vfs: &dyn Vfs) -> Result<()> {
     match storage.location().directory {
-        Some(dir) if storage.load()?.is_none() => orphans::refuse(vfs, &dir),
+        Some(dir) if storage.load()?.is_none() && storage.kept()?.is_empty() => {
+            orphans::refuse(vfs, &dir)
+        }
         _ => Ok(()),
     }
 }

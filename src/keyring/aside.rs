@@ -43,36 +43,29 @@ impl DirectoryStorage {
         for dir in [Some(&self.dir), self.mirror.as_ref()].into_iter().flatten() {
             found.extend(self.named(dir, is_aside)?);
         }
-        let restore = self.dir.join(RESTORE_DIR);
-        if self.is_restored()? {
-            let is_image = |name: &str| {
-                name != KEYRING_FILE
-                    && kind_of(name.as_bytes()).is_some_and(NameKind::may_hold_keys)
-            };
-            found.extend(self.named(&restore, is_image)?);
-        }
+        let is_image = |name: &str| kind_of(name.as_bytes()).is_some_and(NameKind::may_hold_keys);
+        found.extend(self.left_by_restore(is_image)?);
         found.sort_unstable();
         Ok(found)
     }
 
-    /// Whether a restore gave the store its keyring and was killed before it removed what
-    /// it had beside. One that is under way has its keyring in there.
-    fn is_restored(&self) -> Result<bool> {
+    /// What a restore left that gave the store its keyring and was killed before it removed
+    /// what it had beside. One that is under way has its keyring in there: nothing then.
+    fn left_by_restore(&self, chosen: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
         let restore = self.dir.join(RESTORE_DIR);
-        Ok(self.read(&restore.join(KEYRING_FILE))?.is_none()
-            && self.read(&self.dir.join(KEYRING_FILE))?.is_some())
+        let found = self.named(&restore, |name| name == KEYRING_FILE || chosen(name))?;
+        let is_under_way = found.contains(&restore.join(KEYRING_FILE))
+            || found.is_empty()
+            || self.named(&self.dir, |name| name == KEYRING_FILE)?.is_empty();
+        Ok(if is_under_way { Vec::new() } else { found })
     }
 
     /// Removes the images that a finished restore left: older ones of this keyring.
     pub(super) fn forget_restored(&self) -> Result<()> {
-        let restore = self.dir.join(RESTORE_DIR);
-        if !self.is_restored()? {
-            return Ok(());
-        }
         let is_older = |name: &str| {
             matches!(kind_of(name.as_bytes()), Some(NameKind::Older(_) | NameKind::Unfinished))
         };
-        self.remove_all(self.named(&restore, is_older)?)
+        self.remove_all(self.left_by_restore(is_older)?)
     }
 
     pub(super) fn remove_all(&self, paths: Vec<PathBuf>) -> Result<()> {
