@@ -144,14 +144,7 @@ impl Body {
     /// Leaves out the oldest records of destroyed keys where there are many, so that they
     /// never fill the keyring: nothing needs them, and the audit trail has their ends.
     pub(super) fn prune_destroyed(&mut self) {
-        let is_destroyed = |key: &KeyRecord| key.state == KeyState::Destroyed;
-        let destroyed = self.keys.iter().filter(|key| is_destroyed(key)).count();
-        let mut excess = destroyed.saturating_sub(DESTROYED_KEPT);
-        self.keys.retain(|key| {
-            let leaves = excess > 0 && is_destroyed(key);
-            excess -= usize::from(leaves);
-            !leaves
-        });
+        prune(&mut self.keys);
     }
 
     /// The key of a slot.
@@ -177,4 +170,46 @@ impl Body {
 fn are_names<'a>(names: impl Iterator<Item = &'a str>) -> bool {
     let mut seen = HashSet::new();
     { names }.all(|name| (1..=NAME_LEN_MAX).contains(&name.len()) && seen.insert(name))
+}
+
+fn prune(keys: &mut Vec<KeyRecord>) {
+    let is_destroyed = |key: &KeyRecord| key.state == KeyState::Destroyed;
+    let destroyed = keys.iter().filter(|key| is_destroyed(key)).count();
+    let mut excess = destroyed.saturating_sub(DESTROYED_KEPT);
+    keys.retain(|key| {
+        let leaves = excess > 0 && is_destroyed(key);
+        excess -= usize::from(leaves);
+        !leaves
+    });
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::secret::DataKey;
+
+    #[test]
+    fn records_of_destroyed_keys_never_fill_a_keyring() {
+        let (store_id, by) = (StoreId::random().unwrap(), StoreKeyId::random().unwrap());
+        let (key, store_key) = (DataKey::random().unwrap(), StoreKey::random().unwrap());
+        let live = KeyRecord::new(&key, 0, 1, store_id, (by, &store_key)).unwrap();
+        let destroyed = |number: usize| {
+            let mut record = live.clone();
+            record.id[..8].copy_from_slice(&number.to_le_bytes());
+            record.destroy(1);
+            record
+        };
+        let mut keys = vec![live.clone()];
+        keys.extend((0..DESTROYED_KEPT + 3).map(destroyed));
+        keys.push(live.clone());
+        prune(&mut keys);
+        assert_eq!(keys.len(), DESTROYED_KEPT + 2);
+        // The live ones stay, and of the destroyed the last.
+        assert!(keys[0] == live && keys[DESTROYED_KEPT + 1] == live);
+        assert!(keys[1] == destroyed(3));
+        let before = keys.len();
+        prune(&mut keys);
+        assert_eq!(keys.len(), before);
+    }
 }

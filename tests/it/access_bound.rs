@@ -123,6 +123,10 @@ impl FilesBeside for Faulty {
         self.reach()?.put_beside(name, bytes)
     }
 
+    fn exists_beside(&self, name: &str) -> Result<bool> {
+        self.reach()?.exists_beside(name)
+    }
+
     fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
         self.reach()?.load_beside(name)
     }

@@ -279,7 +279,8 @@ fn assert_rolled_back(mem: &MemFs, kms: &Arc<ScriptedKms>, newer: &[u64]) {
         files.remove("KEYRING.lock");
     };
     let (mut before, mut after) = (before, mem.files());
-    (lock(&mut before), lock(&mut after));
+    lock(&mut before);
+    lock(&mut after);
     assert_eq!(after, before);
     let info = KeyringInfo::read(&mem_storage(mem)).unwrap();
     assert_eq!(info.newer_images(&mem_storage(mem)).unwrap(), newer);
