@@ -15,14 +15,16 @@ use claim::StoreFiles;
 use commit::WriterState;
 use customers::CustomerKeys;
 use format::{Fixed, Image, Slot};
-use options::check_anchor;
+use options::{check_anchor, check_store};
 use snapshot::{ActiveKey, Counts, KeyEntry, Snapshot, Unlocked, active_keys};
 use storage::StoredImage;
 use vault::Vault;
 
+mod absent;
 mod access;
 mod adoption;
 mod alarm;
+mod aside;
 mod audit;
 mod background;
 mod body;
@@ -46,6 +48,7 @@ mod open;
 mod options;
 mod recover;
 mod retire;
+mod rollback;
 mod rotation;
 mod slots;
 mod snapshot;
@@ -104,7 +107,8 @@ struct Inner {
     writer: Mutex<WriterState>,
     vault: Vault,
     customers: CustomerKeys,
-    watch: Watch,
+    watch: Arc<Watch>,
+    absent: absent::Absent,
     /// Those of the store over it.
     files: Mutex<Option<Weak<StoreFiles>>>,
 }
@@ -184,13 +188,16 @@ impl Keyring {
     }
 
     /// Does what is due: checks access to the customer's key, rotates data keys by age or
-    /// bytes, keeps the byte counts once an hour. The background thread does it; a caller
-    /// that switched the thread off calls this.
+    /// bytes, keeps the byte counts once an hour. The background threads do it; a caller
+    /// that switched them off calls this, and waits for the storage too: what a storage
+    /// that hangs holds up then is also the watch over the customer's key.
     ///
     /// # Errors
     /// Those of [`Keys::rotate`].
     pub fn maintain(&self) -> Result<()> {
         self.inner.watch_access(&|| false);
+        self.inner.follow_if_due(&|| false);
+        self.inner.watch.deliver();
         self.inner.maintain()
     }
 

@@ -51,6 +51,28 @@ pub enum NameKind {
     Unknown,
 }
 
+impl NameKind {
+    /// Whether what has such a name may hold wrapped keys: an image of the keyring, or a
+    /// directory with one.
+    pub fn may_hold_keys(self) -> bool {
+        match self {
+            Self::Keyring
+            | Self::Older(_)
+            | Self::Unfinished
+            | Self::Restore
+            | Self::Bad
+            | Self::Unknown => true,
+            Self::Lock
+            | Self::Audit
+            | Self::Revoke
+            | Self::Staging
+            | Self::RestoreNote
+            | Self::Reencrypt
+            | Self::Marker => false,
+        }
+    }
+}
+
 /// One row of the list.
 #[derive(Clone, Copy, Debug)]
 pub struct ReservedName {
@@ -68,7 +90,7 @@ pub const RESERVED_NAMES: &[ReservedName] = &[
     row("KEYRING.new", "an image whose commit did not finish: ignored, removed by the next"),
     row("KEYRING.*.new", "any other of these files that a crash cut off: ignored, replaced"),
     row("KEYRING.lock", "locked (flock) by the one writer"),
-    row("KEYRING.audit.<number>", "archived events, 20 digits (section 9)"),
+    row("KEYRING.audit.<hash>", "archived events, 64 hexadecimal digits (section 9)"),
     row("KEYRING.revoke", "empty: somebody asked for access to be withdrawn"),
     row(
         "KEYRING.staging.<random>/",
@@ -76,7 +98,10 @@ pub const RESERVED_NAMES: &[ReservedName] = &[
     ),
     row("KEYRING.restore/", "the keyring of a restore that is not finished (section 13)"),
     row("KEYRING.from", "in `KEYRING.restore/`: which backup is restored (section 13)"),
-    row("KEYRING.bad-*", "what a recovery found in the keyring's place"),
+    row(
+        "KEYRING.bad-*",
+        "what a recovery found in the keyring's place: kept until it is removed on request",
+    ),
     row("KEYRING.directory.<store id>", "empty: this registered directory of the store is there"),
     row(".atrest-reencrypt-<hash>", "the successor of a file that is re-encrypted, beside it"),
     row(".atrest-reencrypt-<hash>-<hash>-<hash>", "it or the file itself while they change places"),

@@ -18,6 +18,7 @@ mod evidence;
 pub(crate) mod ledger;
 mod links;
 pub(crate) mod moves;
+mod orphans;
 mod place;
 pub(crate) mod places;
 mod reencrypt;
@@ -61,13 +62,15 @@ impl Store {
     /// unless the settings [allow plaintext](Options::allowing_plaintext).
     ///
     /// # Errors
-    /// Those of [`Keyring::create`].
+    /// [`KeyringMissing`](crate::ErrorKind::KeyringMissing) where encrypted files are and no
+    /// keyring: another store lost its own. Those of [`Keyring::create`].
     pub fn create(
         place: impl Into<StorePlace>,
         kms: Arc<dyn Kms>,
         options: Options,
     ) -> Result<Self> {
         let StorePlace { storage, vfs } = place.into();
+        refuse_orphans(&*storage, &*vfs)?;
         Self::over_vfs(Keyring::create_in(storage, kms, options)?, vfs)
     }
 
@@ -97,16 +100,18 @@ impl Store {
         Self::over_vfs(Keyring::open_boxed(storage, kms.into().0, options, false)?, vfs)
     }
 
-    /// Opens a store, or creates it if it has no keyring and no older images of one.
+    /// Opens a store, or creates it if it has no keyring, no older images of one and no
+    /// encrypted files.
     ///
     /// # Errors
-    /// Those of [`Keyring::open_or_create`].
+    /// Those of [`create`](Self::create) and [`open`](Self::open).
     pub fn open_or_create(
         place: impl Into<StorePlace>,
         kms: Arc<dyn Kms>,
         options: Options,
     ) -> Result<Self> {
         let StorePlace { storage, vfs } = place.into();
+        refuse_orphans(&*storage, &*vfs)?;
         Self::over_vfs(Keyring::open_or_create_in(storage, kms, options)?, vfs)
     }
 
@@ -187,6 +192,16 @@ impl Store {
     /// Those of [`Keyring::close`].
     pub fn close(self) -> Result<()> {
         self.keyring().clone().close()
+    }
+}
+
+/// Before a keyring is made. Older images of one are for its creation to tell of.
+fn refuse_orphans(storage: &dyn crate::keyring::KeyringStorage, vfs: &dyn Vfs) -> Result<()> {
+    match storage.location().directory {
+        Some(dir) if storage.load()?.is_none() && storage.kept()?.is_empty() => {
+            orphans::refuse(vfs, &dir)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,8 +1,13 @@
 //! Access to the customer's key: watching it, withdrawing all keys, bringing them back.
 //!
 //! `access/machine.rs` decides, `access/checker.rs` asks the key service,
-//! `access/withdrawal.rs` takes the keys away and gives them back, `access/monitor.rs`
-//! remembers, `access/watch.rs` tells.
+//! `access/follow.rs` looks what other processes did, `access/withdrawal.rs` takes the keys
+//! away and gives them back, `access/monitor.rs` and `access/view.rs` remember,
+//! `access/watch.rs` tells.
+//!
+//! Two threads, so that neither waits for the other: the watch gives keys up and asks the
+//! key service, and touches neither the storage nor the writer's lock; the rest follows the
+//! storage.
 
 use std::sync::Arc;
 
@@ -11,6 +16,7 @@ use super::{Keyring, KeyringStorage, KmsSet, Marks, Options};
 use crate::error::{Error, ErrorKind, Result};
 
 mod checker;
+mod follow;
 mod machine;
 mod monitor;
 mod policy;
@@ -18,6 +24,7 @@ mod policy;
 #[allow(clippy::unwrap_used)]
 mod residue;
 mod status;
+mod view;
 mod watch;
 mod withdrawal;
 
@@ -43,9 +50,10 @@ impl Access<'_> {
         inner.watch.monitor().status(now)
     }
 
-    /// Checks access now and acts on the answer, as the background thread does every few
-    /// minutes. Takes at most [`AccessPolicy::check_deadline`], or twice that if a check
-    /// is running already.
+    /// Checks access now and acts on the answer, then on what other processes did to the
+    /// store, as the background threads do every few minutes. The first takes at most
+    /// [`AccessPolicy::check_deadline`], or twice that if a check is running already; the
+    /// second as long as the storage.
     pub fn check_now(&self) -> AccessStatus {
         self.0.inner.check();
         self.status()
@@ -55,7 +63,8 @@ impl Access<'_> {
     /// can drop its caches when keys are withdrawn and go on when they are back.
     ///
     /// Hooks run one after the other, in the order of the changes, in the thread that
-    /// noticed the change, which holds no lock: they may call this keyring. When keys are
+    /// noticed the change or in one of their own, which holds no lock: they may call this
+    /// keyring. When keys are
     /// withdrawn they are gone before the hook runs. A hook **MUST NOT** own a `Keyring`
     /// or what contains one, since neither would ever be freed. A hook that panics is
     /// called again at the next change.

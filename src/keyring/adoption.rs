@@ -46,6 +46,6 @@ impl Slots<'_> {
             Ok(true)
         })?;
         self.0.inner.customers.replace_all(kms);
-        self.0.inner.storage.forget_kept()
+        self.0.inner.forget_older()
     }
 }

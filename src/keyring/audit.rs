@@ -3,9 +3,10 @@
 //!
 //! An event is a part of the commit that it tells of, so the two cannot come apart in a
 //! crash. The keyring holds the last events and, under its MAC, the number and a hash
-//! chain of those before; these stand in `KEYRING.audit.<number of the first>`, written
-//! before the commit that takes them out of the keyring, and never needed to open it. An
-//! archive that is cut, changed or replaced does not give the chain's hash.
+//! chain of those before; these stand in archives, written before the commit that takes
+//! them out of the keyring, and never needed to open it. Each is named by the chain's hash
+//! at its end and names the one before, so no two histories can share one, and an archive
+//! that is cut, changed or replaced does not fit its name.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -19,11 +20,13 @@ use crate::ids::{StoreId, StoreKeyId};
 
 /// Events after which the oldest leave the keyring.
 const TAIL_MAX: usize = 256;
-/// Events that stay in it then.
-const TAIL_KEPT: usize = 128;
+/// Events that leave together: so many, whatever else a commit holds, that two writers make
+/// the same archive.
+const ARCHIVED_TOGETHER: usize = 128;
 /// Events in the keyring of a storage that keeps no archives; older ones are lost.
 const TAIL_MAX_ALONE: usize = 4096;
-/// Begins an archive; then the store id and the events.
+/// Begins an archive; then the store id, the first event's number, the chain's hash before
+/// it, and the events.
 const ARCHIVE_MAGIC: [u8; 8] = *b"\x89ATRA\r\n\x1a";
 
 /// What happened.
@@ -184,34 +187,54 @@ impl Trail {
         self.tail.push(event);
     }
 
+    /// Whether the last revocation was not followed by its end yet: one by a file alone is
+    /// told of nowhere.
+    pub(super) fn tells_of_revocation(&self) -> bool {
+        let (revoked, restored) = (AuditKind::Revoked as u8, AuditKind::Restored as u8);
+        let mut events = self.tail.iter().rev().map(|event| event.what);
+        events.find(|what| [revoked, restored].contains(what)) == Some(revoked)
+    }
+
     /// The events that the keyring holds, oldest first.
     pub(crate) fn recent(&self) -> Vec<AuditEvent> {
         (self.archived..).zip(&self.tail).map(|(number, event)| event.numbered(number)).collect()
     }
 
-    /// Moves the oldest events out of a keyring that has many. If the commit that follows
-    /// fails, the archive is overwritten by a later one with the same first events.
+    /// The events that the keyring holds.
+    pub(super) fn tail_len(&self) -> usize {
+        self.tail.len()
+    }
+
+    /// Moves the oldest events out of a keyring that has many, of the first `committed`:
+    /// what no generation holds yet may never come to be.
     pub(super) fn archive(
         &mut self,
         storage: &dyn KeyringStorage,
         store_id: StoreId,
+        mut committed: usize,
     ) -> Result<()> {
-        if self.tail.len() <= TAIL_MAX {
-            return Ok(());
+        while self.tail.len() > TAIL_MAX && committed >= ARCHIVED_TOGETHER {
+            let (first, before) = (self.archived, self.archived_hash);
+            let leaving = &self.tail[..ARCHIVED_TOGETHER];
+            let after = chain_all(before, first, leaving)?;
+            let bytes = encode(store_id, first, before, leaving)?;
+            if !storage.put_beside(&archive_name(&after), &bytes)? {
+                return self.lose_oldest();
+            }
+            self.tail.drain(..ARCHIVED_TOGETHER);
+            self.archived += ARCHIVED_TOGETHER as u64;
+            self.archived_hash = after;
+            committed -= ARCHIVED_TOGETHER;
         }
-        let oldest = self.tail.len() - TAIL_KEPT;
-        let mut bytes = ARCHIVE_MAGIC.to_vec();
-        bytes.extend_from_slice(store_id.as_bytes());
-        bytes.extend(encode(&self.tail[..oldest])?);
-        let leaving = if storage.put_beside(&archive_name(self.archived), &bytes)? {
-            oldest
-        } else {
-            self.tail.len().saturating_sub(TAIL_MAX_ALONE)
-        };
-        for event in self.tail.drain(..leaving) {
-            self.archived_hash = chain(&self.archived_hash, self.archived, &event)?;
-            self.archived += 1;
-        }
+        Ok(())
+    }
+
+    /// For a storage that keeps no archives.
+    fn lose_oldest(&mut self) -> Result<()> {
+        let leaving = self.tail.len().saturating_sub(TAIL_MAX_ALONE);
+        self.archived_hash = chain_all(self.archived_hash, self.archived, &self.tail[..leaving])?;
+        self.archived += leaving as u64;
+        self.tail.drain(..leaving);
         Ok(())
     }
 
@@ -221,10 +244,10 @@ impl Trail {
         storage: &dyn KeyringStorage,
         store_id: StoreId,
     ) -> Result<Vec<AuditEvent>> {
-        let mut events = Vec::new();
-        let (mut number, mut hash) = (0, [0; 32]);
-        while number < self.archived {
-            let name = archive_name(number);
+        let mut archives = Vec::new();
+        let (mut number, mut hash) = (self.archived, self.archived_hash);
+        while number > 0 {
+            let name = archive_name(&hash);
             let broken = |what: &str| {
                 Error::new(
                     ErrorKind::Authentication,
@@ -232,31 +255,38 @@ impl Trail {
                 )
             };
             let bytes = storage.load_beside(&name)?.ok_or_else(|| broken("is missing"))?;
-            let first = number;
-            for event in decode(&bytes, store_id).ok_or_else(|| broken("is damaged"))? {
-                // A later commit failed: the keyring still holds what follows.
-                if number == self.archived {
-                    break;
-                }
-                hash = chain(&hash, number, &event)?;
-                events.push(event.numbered(number));
-                number += 1;
+            let archive = decode(&bytes, store_id).ok_or_else(|| broken("is damaged"))?;
+            let ends = archive.first.checked_add(archive.events.len() as u64);
+            let is_ours = archive.first < number
+                && ends == Some(number)
+                && chain_all(archive.before, archive.first, &archive.events)? == hash;
+            if !is_ours {
+                return Err(broken("is not the one that the keyring vouches for"));
             }
-            if number == first {
-                return Err(broken("is empty"));
-            }
+            (number, hash) = (archive.first, archive.before);
+            archives.push(archive);
         }
-        if hash != self.archived_hash {
-            let what = "the audit archives are not those that the keyring vouches for";
+        if hash != [0; 32] {
+            let what = "the audit archives do not begin with the first event";
             return Err(Error::new(ErrorKind::Authentication, what));
         }
+        let archived = archives.into_iter().rev();
+        let archived = archived.flat_map(|archive| (archive.first..).zip(archive.events));
+        let mut events: Vec<_> = archived.map(|(number, event)| event.numbered(number)).collect();
         events.extend(self.recent());
         Ok(events)
     }
 }
 
-fn archive_name(first: u64) -> String {
-    format!("audit.{first:020}")
+fn archive_name(hash: &[u8; 32]) -> String {
+    format!("audit.{}", crate::hex::encode(hash))
+}
+
+fn chain_all(mut hash: [u8; 32], first: u64, events: &[Event]) -> Result<[u8; 32]> {
+    for (number, event) in (first..).zip(events) {
+        hash = chain(&hash, number, event)?;
+    }
+    Ok(hash)
 }
 
 fn chain(hash: &[u8; 32], number: u64, event: &Event) -> Result<[u8; 32]> {
@@ -269,15 +299,31 @@ fn chain(hash: &[u8; 32], number: u64, event: &Event) -> Result<[u8; 32]> {
     Ok(next.finalize().into())
 }
 
-fn encode(events: &[Event]) -> Result<Vec<u8>> {
-    let config = Configuration::default().with_preallocation_size_limit::<KEYRING_LEN_MAX>();
-    wincode::config::serialize(events, config).map_err(encode_error)
+struct Archive {
+    /// Number of the first event.
+    first: u64,
+    /// The chain before it.
+    before: [u8; 32],
+    events: Vec<Event>,
 }
 
-fn decode(bytes: &[u8], store_id: StoreId) -> Option<Vec<Event>> {
-    let events = bytes.strip_prefix(&ARCHIVE_MAGIC)?.strip_prefix(store_id.as_bytes())?;
+fn encode(store_id: StoreId, first: u64, before: [u8; 32], events: &[Event]) -> Result<Vec<u8>> {
     let config = Configuration::default().with_preallocation_size_limit::<KEYRING_LEN_MAX>();
-    wincode::config::deserialize_exact(events, config).map_err(decode_error).ok()
+    let mut bytes = ARCHIVE_MAGIC.to_vec();
+    bytes.extend_from_slice(store_id.as_bytes());
+    bytes.extend_from_slice(&first.to_le_bytes());
+    bytes.extend_from_slice(&before);
+    bytes.extend(wincode::config::serialize(events, config).map_err(encode_error)?);
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8], store_id: StoreId) -> Option<Archive> {
+    let rest = bytes.strip_prefix(&ARCHIVE_MAGIC)?.strip_prefix(store_id.as_bytes())?;
+    let (first, rest) = rest.split_first_chunk()?;
+    let (before, events) = rest.split_first_chunk()?;
+    let config = Configuration::default().with_preallocation_size_limit::<KEYRING_LEN_MAX>();
+    let events = wincode::config::deserialize_exact(events, config).map_err(decode_error).ok()?;
+    Some(Archive { first: u64::from_le_bytes(*first), before: *before, events })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! The thread that checks access to the customer's key and rotates data keys when they
-//! are due, so that no file creation has to.
+//! The threads of an open keyring. One watches over access to the customer's key, the other
+//! follows the storage and rotates data keys when they are due, so that no file creation
+//! has to. The watch waits for neither the storage nor a lock that is held meanwhile.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
@@ -17,61 +18,91 @@ const RETRY: Duration = Duration::from_secs(30);
 /// lease of the keys does.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// The running thread; dropping it ends the thread and waits for it, so that the store's
+/// The running threads; dropping it ends them and waits for them, so that the store's
 /// lock is free afterwards.
 pub(super) struct Background {
-    alarm: Arc<Alarm>,
-    thread: Option<JoinHandle<()>>,
+    alarms: [Arc<Alarm>; 2],
+    threads: Vec<JoinHandle<()>>,
     process: Process,
 }
 
 impl Background {
     pub(super) fn start(inner: &Arc<Inner>) -> Result<Self> {
-        let alarm = inner.watch.alarm.clone();
+        let alarms = [inner.watch.watcher.clone(), inner.watch.alarm.clone()];
+        let process = Process::current();
+        let mut started = Self { alarms: alarms.clone(), threads: Vec::new(), process };
+        let [watcher, alarm] = alarms;
         let weak = Arc::downgrade(inner);
-        let waiting = alarm.clone();
-        let thread = thread::Builder::new()
-            .name("atrest-keyring".into())
-            .spawn(move || run(&waiting, &weak))
-            .map_err(|source| Error::io("the keyring's thread cannot be started", source))?;
-        Ok(Self { alarm, thread: Some(thread), process: Process::current() })
+        started.spawn("atrest-watch", move || watch(&watcher, &weak))?;
+        let weak = Arc::downgrade(inner);
+        started.spawn("atrest-keyring", move || follow(&alarm, &weak))?;
+        Ok(started)
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = thread::Builder::new().name(name.into()).spawn(run);
+        let thread = thread.map_err(|e| Error::io("the keyring's threads cannot be started", e))?;
+        self.threads.push(thread);
+        Ok(())
     }
 }
 
-fn run(alarm: &Alarm, inner: &Weak<Inner>) {
+/// A panic must not end the watch over the keys. It was reported when it happened.
+fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(run)).ok()
+}
+
+fn watch(alarm: &Alarm, inner: &Weak<Inner>) {
+    let mut sleep = Duration::ZERO;
+    loop {
+        let woken = alarm.wait(sleep.min(LONGEST));
+        let Some(inner) = inner.upgrade().filter(|_| woken != Woken::Stopped) else { return };
+        guarded(|| inner.watch_access(&|| alarm.is_stopping()));
+        if inner.watch.is_untold() {
+            // Hooks are the engine's: they may wait for what the watch must not wait for.
+            // They keep no keyring open, so nobody waits for them. Without a thread the
+            // other one tells.
+            let watch = inner.watch.clone();
+            let tell = move || watch.deliver();
+            drop(thread::Builder::new().name("atrest-hooks".into()).spawn(tell));
+        }
+        sleep = inner.until_watch().unwrap_or(LONGEST);
+    }
+}
+
+fn follow(alarm: &Alarm, inner: &Weak<Inner>) {
     let (mut sleep, mut maintained, mut until_due) = (Duration::ZERO, None, Duration::ZERO);
     loop {
         let woken = alarm.wait(sleep.min(LONGEST));
         let Some(inner) = inner.upgrade().filter(|_| woken != Woken::Stopped) else { return };
-        // A panic must not end the watch over the keys. It was reported when it happened.
-        let watched = AssertUnwindSafe(|| inner.watch_access(&|| alarm.is_stopping()));
-        drop(catch_unwind(watched));
+        guarded(|| inner.follow_if_due(&|| alarm.is_stopping()));
         let now = Instant::now();
         let due = maintained.is_none_or(|at: Instant| now.duration_since(at) >= until_due);
         if inner.writable && (due || woken == Woken::Rung) && !alarm.is_stopping() {
-            until_due = match catch_unwind(AssertUnwindSafe(|| inner.maintain())) {
-                Ok(Ok(())) => inner.until_due(),
+            until_due = match guarded(|| inner.maintain()) {
+                Some(Ok(())) => inner.until_due(),
                 _ => RETRY,
             };
             maintained = Some(now);
         }
-        sleep = inner.until_watch().min(until_due);
+        guarded(|| inner.watch.deliver());
+        sleep = inner.until_follow().min(until_due);
     }
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
         if !self.process.is_current() {
-            // A forked child has no such thread: it would wait for ever.
-            std::mem::forget(self.thread.take());
+            // A forked child has no such threads: it would wait for ever.
+            self.threads.drain(..).for_each(std::mem::forget);
             return;
         }
-        self.alarm.stop();
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != thread::current().id()
-        {
-            // A panic in the thread was reported when it happened.
-            drop(thread.join());
+        self.alarms.iter().for_each(|alarm| alarm.stop());
+        for thread in self.threads.drain(..) {
+            if thread.thread().id() != thread::current().id() {
+                // A panic in the thread was reported when it happened.
+                drop(thread.join());
+            }
         }
     }
 }

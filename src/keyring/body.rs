@@ -26,6 +26,8 @@ pub(crate) use slot_key::KeptSlotKey;
 pub(crate) const DEFAULT_KEYSPACE: &str = "default";
 /// Most keyspaces in one store.
 const KEYSPACES_MAX: usize = 65_536;
+/// Records of destroyed keys that a keyring keeps: 3 MiB of its 64.
+const DESTROYED_KEPT: usize = 16_384;
 
 /// One line of data keys with an active one.
 #[derive(Clone, Default, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
@@ -95,7 +97,7 @@ impl Body {
 
     fn check_keyspaces(&self) -> Result<(), Refused> {
         if self.keyspaces.is_empty() || self.keyspaces.len() > KEYSPACES_MAX {
-            return Err("expected at least one keyspace".into());
+            return Err("expected 1 to 65536 keyspaces".into());
         }
         if !are_names(self.keyspaces.iter().map(|keyspace| &*keyspace.name)) {
             return Err("a keyspace's name is empty, too long or not unique".into());
@@ -139,6 +141,12 @@ impl Body {
         self.slot_keys = kept.collect();
     }
 
+    /// Leaves out the oldest records of destroyed keys where there are many, so that they
+    /// never fill the keyring: nothing needs them, and the audit trail has their ends.
+    pub(super) fn prune_destroyed(&mut self) {
+        prune(&mut self.keys);
+    }
+
     /// The key of a slot.
     pub(super) fn slot_key(
         &self,
@@ -162,4 +170,46 @@ impl Body {
 fn are_names<'a>(names: impl Iterator<Item = &'a str>) -> bool {
     let mut seen = HashSet::new();
     { names }.all(|name| (1..=NAME_LEN_MAX).contains(&name.len()) && seen.insert(name))
+}
+
+fn prune(keys: &mut Vec<KeyRecord>) {
+    let is_destroyed = |key: &KeyRecord| key.state == KeyState::Destroyed;
+    let destroyed = keys.iter().filter(|key| is_destroyed(key)).count();
+    let mut excess = destroyed.saturating_sub(DESTROYED_KEPT);
+    keys.retain(|key| {
+        let leaves = excess > 0 && is_destroyed(key);
+        excess -= usize::from(leaves);
+        !leaves
+    });
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::secret::DataKey;
+
+    #[test]
+    fn records_of_destroyed_keys_never_fill_a_keyring() {
+        let (store_id, by) = (StoreId::random().unwrap(), StoreKeyId::random().unwrap());
+        let (key, store_key) = (DataKey::random().unwrap(), StoreKey::random().unwrap());
+        let live = KeyRecord::new(&key, 0, 1, store_id, (by, &store_key)).unwrap();
+        let destroyed = |number: usize| {
+            let mut record = live.clone();
+            record.id[..8].copy_from_slice(&number.to_le_bytes());
+            record.destroy(1);
+            record
+        };
+        let mut keys = vec![live.clone()];
+        keys.extend((0..DESTROYED_KEPT + 3).map(destroyed));
+        keys.push(live.clone());
+        prune(&mut keys);
+        assert_eq!(keys.len(), DESTROYED_KEPT + 2);
+        // The live ones stay, and of the destroyed the last.
+        assert!(keys[0] == live && keys[DESTROYED_KEPT + 1] == live);
+        assert!(keys[1] == destroyed(3));
+        let before = keys.len();
+        prune(&mut keys);
+        assert_eq!(keys.len(), before);
+    }
 }

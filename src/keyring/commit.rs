@@ -225,7 +225,7 @@ impl Inner {
         mut edit: impl FnMut(&mut Draft) -> Result<bool>,
     ) -> Result<()> {
         self.check_may_write()?;
-        writer.check()?;
+        self.settle(writer)?;
         for _ in 0..ATTEMPTS_MAX {
             let old = self.vault.load_full();
             let unlocked = withdrawn.map_or_else(|| old.unlocked(), Ok)?;
@@ -237,8 +237,10 @@ impl Inner {
             if !edit(&mut draft)? {
                 return Ok(());
             }
+            draft.body.prune_destroyed();
             draft.body.location = self.storage.location().id;
-            draft.body.audit.archive(&*self.storage, self.store_id)?;
+            let committed = old.body.audit.tail_len();
+            draft.body.audit.archive(&*self.storage, self.store_id, committed)?;
             let mut new = draft.prove(&old)?;
             let stored = &new.image.stored.bytes;
             let generation = new.image.fixed.generation;
@@ -246,7 +248,9 @@ impl Inner {
                 Ok(version) => {
                     new.image.stored.version = version;
                     self.vault.publish(new);
-                    self.watch.monitor().forget_notes(notes.len());
+                    let mut monitor = self.watch.monitor();
+                    monitor.forget_notes(notes.len());
+                    monitor.seen(self.clock.since_boot());
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::KeyringConflict => {
@@ -263,6 +267,24 @@ impl Inner {
             }
         }
         Err(Error::new(ErrorKind::KeyringConflict, "other writers kept committing first"))
+    }
+
+    /// Removes the older images, which hold what a commit replaced.
+    pub(super) fn forget_older(&self) -> Result<()> {
+        self.storage.forget_kept(self.vault.load().image.fixed.generation)
+    }
+
+    /// Goes on after a commit of unknown outcome, where the storage can.
+    ///
+    /// # Errors
+    /// [`Poisoned`](ErrorKind::Poisoned).
+    pub(super) fn settle(&self, writer: &mut WriterState) -> Result<()> {
+        if writer.poisoned {
+            let settled = self.storage.settle_unknown();
+            settled.map_err(|error| writer.refusal().with_source(error))?;
+            writer.poisoned = false;
+        }
+        Ok(())
     }
 
     /// Refuses what was opened for reading, and a forked child: its parent is the one writer,
@@ -308,11 +330,12 @@ impl Inner {
     pub(super) fn reload(&self, writer: &mut WriterState) -> Result<()> {
         // The image that can be read now may be gone after a crash: its keys must not be
         // used.
-        writer.check()?;
+        self.settle(writer)?;
         let old = self.vault.load_full();
         let unlocked = old.unlocked()?;
         let image = self.load_newer(&old)?;
         if image.stored == old.image.stored {
+            self.watch.monitor().seen(self.clock.since_boot());
             return Ok(());
         }
         let (store_key, body) = if image.fixed.store_key_id == old.image.fixed.store_key_id {
@@ -323,6 +346,7 @@ impl Inner {
         let marked = body.revoked_ns != 0;
         let unlocked = Unlocked::new(store_key, &image, &body, Some(unlocked), &Counts::new())?;
         self.vault.publish(Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) });
+        self.watch.monitor().seen(self.clock.since_boot());
         if marked {
             self.heed_mark();
             return Err(withdrawn());
@@ -357,17 +381,14 @@ impl Drop for Inner {
 
 #[derive(Default)]
 pub(super) struct WriterState {
-    /// After a commit whose outcome nobody knows.
+    /// After a commit whose outcome nobody knows, until the storage says what is there.
     poisoned: bool,
 }
 
 impl WriterState {
-    pub(super) fn check(&self) -> Result<()> {
-        if !self.poisoned {
-            return Ok(());
-        }
+    fn refusal(&self) -> Error {
         let what = "an earlier commit had an unknown outcome: open the store again";
-        Err(Error::new(ErrorKind::Poisoned, what))
+        Error::new(ErrorKind::Poisoned, what)
     }
 }
 

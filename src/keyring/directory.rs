@@ -13,6 +13,7 @@ use std::time::UNIX_EPOCH;
 use sha2::{Digest, Sha256};
 
 use super::format::KEYRING_LEN_MAX;
+use super::rollback;
 use super::storage::{FilesBeside, KEPT_IMAGES, KeyringStorage, Location, StoredImage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{KEYRING_FILE, LOCK_FILE, NEW_FILE, NameKind, RESTORE_DIR, kind_of};
@@ -117,7 +118,7 @@ impl DirectoryStorage {
             .map_err(|e| Error::io("the directory cannot be synced", e).with_path(&self.dir))
     }
 
-    fn remove_if_there(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn remove_if_there(&self, path: &Path) -> io::Result<()> {
         match self.vfs.remove(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -238,6 +239,9 @@ impl KeyringStorage for DirectoryStorage {
         if previous.is_none() {
             self.check_no_restore()?;
         }
+        let kept = self.kept_generations()?;
+        rollback::refuse_commit(generation, previous, &kept)
+            .map_err(|error| error.with_path(&current))?;
         self.prepare_mirror(bytes)?;
         if let Err(source) = self.write_new(&new, bytes) {
             self.abandon_mirror();
@@ -263,13 +267,16 @@ impl KeyringStorage for DirectoryStorage {
         })?;
         self.publish_mirror()?;
         // The commit is done; what is left over is removed at the next one.
-        if let Ok(generations) = self.kept_generations() {
-            let excess = generations.len().saturating_sub(KEPT_IMAGES);
-            for generation in &generations[..excess] {
-                drop(self.vfs.remove(&self.path(&format!("KEYRING.{generation}"))));
-            }
+        let is_excess = |kept: &&u64| kept.saturating_add(KEPT_IMAGES as u64) < generation;
+        for stale in kept.iter().filter(is_excess) {
+            drop(self.vfs.remove(&self.path(&format!("KEYRING.{stale}"))));
         }
         Ok(String::new())
+    }
+
+    /// A directory whose fsync failed cannot be synced again to any effect.
+    fn settle_unknown(&self) -> Result<()> {
+        Err(Error::new(ErrorKind::Poisoned, "the directory could not be synced"))
     }
 
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
@@ -282,17 +289,29 @@ impl KeyringStorage for DirectoryStorage {
         Ok(images)
     }
 
-    fn forget_kept(&self) -> Result<()> {
+    fn forget_kept(&self, before: u64) -> Result<()> {
         // A copy that a crash cut off holds what an older image does.
         for suffix in ["", COPY_SUFFIX] {
-            for generation in self.numbered(suffix)? {
+            let generations = self.numbered(suffix)?;
+            for generation in generations.into_iter().filter(|kept| *kept < before) {
                 let path = self.path(&format!("KEYRING.{generation}{suffix}"));
                 self.remove_if_there(&path).map_err(|e| {
                     Error::io("an older keyring cannot be removed", e).with_path(&path)
                 })?;
             }
         }
+        self.forget_restored()?;
         self.settle()
+    }
+
+    fn copies_aside(&self) -> Result<Vec<String>> {
+        let below =
+            |path: &PathBuf| path.strip_prefix(&self.dir).unwrap_or(path).display().to_string();
+        Ok(self.aside_paths()?.iter().map(below).collect())
+    }
+
+    fn forget_aside(&self) -> Result<()> {
+        self.remove_all(self.aside_paths()?)
     }
 
     fn location(&self) -> Location {

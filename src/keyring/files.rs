@@ -126,10 +126,7 @@ impl Keyring {
             Some(derived) => derived,
             // Another store's file cannot become known by reading our keyring again.
             None if header.store_id != self.inner.store_id => return Err(self.foreign(header)),
-            None => {
-                self.inner.reload(&mut self.inner.writer())?;
-                self.unseal(header)?.ok_or_else(|| self.unknown(header.data_key_id))?
-            }
+            None => self.unseal_anew(header)?,
         };
         self.admit(header, expect, &derived)
     }
@@ -218,6 +215,28 @@ impl Keyring {
         entry.map(|entry| header.unseal(&entry.key)).transpose()
     }
 
+    /// Reads the keyring once more for a key that may be newer than what is in memory; not
+    /// for one that was destroyed, which is final, nor again for one just looked for.
+    fn unseal_anew(&self, header: &Header) -> Result<Derived> {
+        let (id, now) = (header.data_key_id, self.inner.clock.since_boot());
+        if self.is_destroyed(id) || self.inner.absent.knows(id, now) {
+            return Err(self.unknown(id));
+        }
+        self.inner.reload(&mut self.inner.writer())?;
+        self.unseal(header)?.ok_or_else(|| {
+            self.inner.absent.note(id, now);
+            self.unknown(id)
+        })
+    }
+
+    fn is_destroyed(&self, id: DataKeyId) -> bool {
+        let snapshot = self.inner.vault.load();
+        let is_destroyed = |record: &super::body::KeyRecord| {
+            record.id == *id.as_bytes() && record.state == super::KeyState::Destroyed
+        };
+        snapshot.body.keys.iter().any(is_destroyed)
+    }
+
     fn key_slot(
         &self,
         prefix: &[u8; PREFIX_LEN],
@@ -249,9 +268,7 @@ impl Keyring {
     }
 
     fn unknown(&self, id: DataKeyId) -> Error {
-        let snapshot = self.inner.vault.load();
-        let destroyed = snapshot.body.keys.iter().any(|record| record.id == *id.as_bytes());
-        let what = if destroyed { "was destroyed" } else { "is not in the keyring" };
+        let what = if self.is_destroyed(id) { "was destroyed" } else { "is not in the keyring" };
         Error::new(ErrorKind::UnknownKey, format!("data key {id} {what}"))
     }
 }

@@ -39,9 +39,37 @@ struct Closed {
     keys: Mutex<HashMap<DataKeyId, bool>>,
 }
 
+/// By the data key, so that what concerns some keys does not cost all open files.
 #[derive(Default)]
 struct Table {
-    slots: Vec<Weak<KeySlot>>,
+    by_key: HashMap<DataKeyId, Vec<Weak<KeySlot>>>,
+}
+
+impl Table {
+    fn add(&mut self, slot: &Arc<KeySlot>) {
+        let slots = self.by_key.entry(slot.data_key_id()).or_default();
+        if slots.len() == slots.capacity() {
+            // Growing only when the closed files are gone makes this constant on average.
+            slots.retain(|slot| slot.strong_count() > 0);
+            let live = slots.len();
+            slots.reserve(live + 4);
+        }
+        slots.push(Arc::downgrade(slot));
+    }
+
+    /// The open files under one key; forgets those that were closed.
+    fn under(&mut self, id: DataKeyId) -> impl Iterator<Item = Arc<KeySlot>> + '_ {
+        let slots = self.by_key.get_mut(&id);
+        let live = slots.map(|slots| {
+            slots.retain(|slot| slot.strong_count() > 0);
+            slots.iter().filter_map(Weak::upgrade)
+        });
+        live.into_iter().flatten()
+    }
+
+    fn all(&self) -> impl Iterator<Item = Arc<KeySlot>> + '_ {
+        self.by_key.values().flatten().filter_map(Weak::upgrade)
+    }
 }
 
 impl Handles {
@@ -56,13 +84,7 @@ impl Handles {
         if self.withdrawn.check().is_err() {
             return false;
         }
-        if table.slots.len() == table.slots.capacity() {
-            // Growing only when the closed files are gone makes this constant on average.
-            table.slots.retain(|slot| slot.strong_count() > 0);
-            let live = table.slots.len();
-            table.slots.reserve(live + 16);
-        }
-        table.slots.push(Arc::downgrade(slot));
+        table.add(slot);
         true
     }
 
@@ -70,7 +92,7 @@ impl Handles {
     pub(super) fn withdraw(&self) {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         self.withdrawn.0.store(true, Ordering::Release);
-        for slot in table.slots.iter().filter_map(Weak::upgrade) {
+        for slot in table.all() {
             slot.withdraw();
         }
     }
@@ -79,7 +101,7 @@ impl Handles {
     pub(super) fn give_back(&self, give_back: impl Fn(&KeySlot)) {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         self.withdrawn.0.store(false, Ordering::Release);
-        for slot in table.slots.iter().filter_map(Weak::upgrade) {
+        for slot in table.all() {
             give_back(&slot);
         }
     }
@@ -92,12 +114,12 @@ impl Handles {
     /// Refuses new files under these data keys from now on, with `readers` the opening of
     /// old ones too. Returns those of the keys that files open now hold.
     pub(super) fn close(&self, keys: &[DataKeyId], readers: bool) -> HashSet<DataKeyId> {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         self.closed.any.store(true, Ordering::Relaxed);
         let mut closed = self.closed.keys.lock().unwrap_or_else(PoisonError::into_inner);
         closed.extend(keys.iter().map(|id| (*id, readers)));
-        let live = table.slots.iter().filter_map(Weak::upgrade).map(|slot| slot.data_key_id());
-        live.filter(|id| keys.contains(id)).collect()
+        drop(closed);
+        keys.iter().copied().filter(|id| table.under(*id).next().is_some()).collect()
     }
 
     /// Undoes [`close`](Self::close) for all keys.
@@ -118,15 +140,16 @@ impl Handles {
 
     /// Takes the keys of all open files under these data keys away, for good.
     pub(super) fn withdraw_keys(&self, keys: &HashSet<DataKeyId>) {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = table.slots.iter().filter_map(Weak::upgrade);
-        live.filter(|slot| keys.contains(&slot.data_key_id())).for_each(|slot| slot.withdraw());
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in keys {
+            table.under(*id).for_each(|slot| slot.withdraw());
+        }
     }
 
     /// Whether the file with this header is still being written.
     pub(super) fn is_being_written(&self, prefix: &[u8; PREFIX_LEN]) -> bool {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut live = table.slots.iter().filter_map(Weak::upgrade);
-        live.any(|slot| slot.writing && slot.prefix == *prefix)
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = crate::header::data_key_id(prefix);
+        table.under(id).any(|slot| slot.writing && slot.prefix == *prefix)
     }
 }

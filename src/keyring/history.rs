@@ -33,6 +33,7 @@ impl Audit<'_> {
         options: &Options,
     ) -> Result<Vec<AuditEvent>> {
         let image = load(storage)?;
+        super::check_store(&image, options)?;
         let search = Search {
             prefer: options.slot.clone(),
             barrier: None,
@@ -40,6 +41,9 @@ impl Audit<'_> {
             deadline: Deadline::after(options.kms_deadline),
         };
         let (_, body) = search.unlock(&image, &kms.into().0)?;
+        if let Some(anchor) = &options.anchor {
+            super::check_anchor(&image, anchor)?;
+        }
         body.audit.all(storage, image.fixed.store_id)
     }
 }

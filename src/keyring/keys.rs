@@ -63,7 +63,7 @@ impl Keys<'_> {
             draft.record(AuditKind::StoreKeyRotated, "");
             Ok(true)
         })?;
-        inner.storage.forget_kept()?;
+        inner.forget_older()?;
         Ok(inner.vault.load().image.fixed.store_key_id)
     }
 

@@ -112,7 +112,7 @@ impl Keyspaces<'_> {
     }
 
     /// Destroys every data key of the store, and with them the content of all its files.
-    /// The keyring stays as a record of it. `confirm` **MUST** be the store's own id, so
+    /// The keyring stays as a record of it; every other copy beside it is removed. `confirm` **MUST** be the store's own id, so
     /// that no other store is meant. What is said at
     /// [`danger_shred`](Self::danger_shred) holds here.
     ///
@@ -124,7 +124,8 @@ impl Keyspaces<'_> {
             let what = format!("expected store {confirm}, found {}", self.0.store_id());
             return Err(Error::new(ErrorKind::IdentityMismatch, what));
         }
-        self.shred(AuditKind::StoreShredded, "", |_| true)
+        self.shred(AuditKind::StoreShredded, "", |_| true)?;
+        self.0.inner.storage.forget_aside()
     }
 
     fn shred(&self, what: AuditKind, detail: &str, which: impl Fn(u32) -> bool) -> Result<()> {
@@ -149,7 +150,7 @@ impl Keyspaces<'_> {
             Ok(true)
         })?;
         self.0.inner.vault.handles.withdraw_keys(&shredded);
-        self.0.inner.storage.forget_kept()
+        self.0.inner.forget_older()
     }
 }
 

@@ -13,8 +13,8 @@ use super::unlock::Search;
 use super::vault::Vault;
 use super::{
     AuditKind, Counts, DEFAULT_SLOT, Inner, Keyring, KeyringStorage, KmsSet, Marks, Options,
-    Snapshot, Unlocked, access, background, check_anchor, format, load, missing, rotation, slots,
-    unlock, withdrawn,
+    Snapshot, Unlocked, access, background, check_anchor, check_store, format, load, missing,
+    rollback, rotation, slots, unlock, withdrawn,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -134,13 +134,17 @@ impl Keyring {
     ///
     /// `kms` holds the customer's keys to try: one, or several for a keyring with several
     /// slots. A store whose directory is not where it was last written starts a new data
-    /// key.
+    /// key. A keyring beside newer images of itself is refused: somebody put it back, and
+    /// [`DirectoryStorage::recover`](super::DirectoryStorage::recover) goes on with the one
+    /// or the other. Reading goes on; [`KeyringInfo::newer_images`](super::KeyringInfo::newer_images)
+    /// tells.
     ///
     /// # Errors
     /// [`KeyringMissing`](ErrorKind::KeyringMissing),
     /// [`KeyringBusy`](ErrorKind::KeyringBusy), [`Kms`](ErrorKind::Kms),
     /// [`WrongStoreKey`](ErrorKind::WrongStoreKey),
-    /// [`KeyringRolledBack`](ErrorKind::KeyringRolledBack), the kinds of a damaged
+    /// [`IdentityMismatch`](ErrorKind::IdentityMismatch) for another store than
+    /// [`Options::store_id`], [`KeyringRolledBack`](ErrorKind::KeyringRolledBack), the kinds of a damaged
     /// keyring, [`Io`](ErrorKind::Io). The store is as it was.
     pub fn open(
         storage: impl KeyringStorage + 'static,
@@ -203,7 +207,11 @@ impl Keyring {
         writable: bool,
         marks: Marks,
     ) -> Result<Self> {
+        // Before the image, which another writer may replace meanwhile.
+        let kept = if writable { storage.kept()? } else { Vec::new() };
         let image = load(&*storage)?;
+        check_store(&image, &options)?;
+        rollback::refuse(&image, &kept)?;
         if marks == Marks::Refuse && access::revocation_requested(&*storage)? {
             return Err(withdrawn());
         }
@@ -227,7 +235,7 @@ impl Keyring {
         }
         let unlocked = Unlocked::new(store_key, &image, &body, None, &Counts::new())?;
         if writable {
-            rotation::forget_stale(&*storage, &image);
+            rotation::forget_stale(&*storage, &image, &kept);
         }
         let location = storage.location().id;
         let moved = writable && body.location != location && body.location != [0; 16];
@@ -257,7 +265,8 @@ impl Keyring {
             writer: Mutex::new(WriterState::default()),
             vault: Vault::new(snapshot),
             customers: CustomerKeys::new(kms, options.kms_deadline, options.slot),
-            watch: Watch::new(monitor),
+            watch: Arc::new(Watch::new(monitor)),
+            absent: super::absent::Absent::default(),
             files: Mutex::default(),
         });
         let background = if options.background {

@@ -24,11 +24,16 @@ pub struct Options {
     /// Name of the CMEK slot to ask first, such as the region the process runs in.
     /// Default: none; the slots are asked in the order of the keys given.
     pub slot: Option<String>,
-    /// Rotate data keys and check access in a background thread when they are due.
-    /// Default: true. Without it the caller **MUST** call [`Keyring::maintain`](super::Keyring::maintain) every few
+    /// Check access, follow the storage and rotate data keys in background threads when it
+    /// is due. Default: true. Without them the caller **MUST** call [`Keyring::maintain`](super::Keyring::maintain) every few
     /// minutes, or a lost customer's key is never noticed.
     pub background: bool,
-    /// Refuse a keyring older than this. Default: none.
+    /// Refuse another store than this one, before any key service is asked. Default: none:
+    /// whoever can write to the directory and wrap a key by the customer's key, which with
+    /// a public key is everybody, can put a store of his own there, and new files are his to
+    /// read.
+    pub store_id: Option<StoreId>,
+    /// Refuse a keyring older than this, and another store. Default: none.
     pub anchor: Option<Anchor>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
@@ -52,6 +57,7 @@ impl Default for Options {
             access: AccessPolicy::default(),
             slot: None,
             background: true,
+            store_id: None,
             anchor: None,
             clock: Arc::new(SystemClock),
         }
@@ -68,6 +74,32 @@ pub struct Anchor {
     pub generation: u64,
     /// The MAC of that generation.
     pub mac: [u8; 32],
+}
+
+impl std::fmt::Display for Anchor {
+    /// As one word, to be noted outside of the store and parsed again.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.store_id, self.generation, crate::hex::encode(&self.mac))
+    }
+}
+
+impl std::str::FromStr for Anchor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parsed = || {
+            let mut parts = text.split(':');
+            let store_id = parts.next()?.parse().ok()?;
+            let generation = parts.next()?.parse().ok()?;
+            let mac = crate::hex::decode_array(parts.next()?)?;
+            parts.next().is_none().then_some(Self { store_id, generation, mac })
+        };
+        parsed().ok_or_else(|| {
+            let what =
+                "expected an anchor: a store's id, a generation and a MAC with colons between";
+            Error::new(ErrorKind::InvalidArgument, what)
+        })
+    }
 }
 
 /// The customer's keys to try when a store is opened: one, or several.
@@ -89,6 +121,18 @@ impl From<Vec<Arc<dyn Kms>>> for KmsSet {
 impl<T: Kms + 'static> From<Arc<T>> for KmsSet {
     fn from(kms: Arc<T>) -> Self {
         Self(vec![kms])
+    }
+}
+
+/// Refuses another store than the one that was asked for.
+pub(super) fn check_store(image: &Image, options: &Options) -> Result<()> {
+    let expected = options.store_id.or(options.anchor.map(|anchor| anchor.store_id));
+    match expected {
+        Some(expected) if expected != image.fixed.store_id => {
+            let what = format!("expected store {expected}, found {}", image.fixed.store_id);
+            Err(Error::new(ErrorKind::IdentityMismatch, what))
+        }
+        _ => Ok(()),
     }
 }
 

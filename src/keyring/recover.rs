@@ -15,6 +15,7 @@ use super::directory::DirectoryStorage;
 use super::format::Image;
 use super::key_state::KeyState;
 use super::mirror::parse;
+use super::rollback;
 use super::status::KeyringInfo;
 use super::storage::StoredImage;
 use super::unlock::Search;
@@ -103,7 +104,12 @@ impl DirectoryStorage {
     }
 
     /// Moves what is in the way of `generation` to other names, durably.
-    fn clear_way(&self, generation: u64, chosen: ImagePlace, now_ns: u64) -> Result<Vec<PathBuf>> {
+    fn clear_way(
+        &self,
+        (generation, chosen_bytes): (u64, &[u8]),
+        chosen: ImagePlace,
+        now_ns: u64,
+    ) -> Result<Vec<PathBuf>> {
         let mut aside = Vec::new();
         let mut move_aside = |dir: &Path, name: &str, to: String| {
             let (from, to) = (dir.join(name), dir.join(to));
@@ -118,9 +124,9 @@ impl DirectoryStorage {
             Ok(())
         };
         move_aside(&self.dir, KEYRING_FILE, format!("{KEYRING_FILE}.bad-{now_ns}"))?;
-        for (kept, _) in self.kept()? {
+        for (kept, image) in self.kept()? {
             // Later images would pass for older ones of the line that begins now.
-            if kept > generation {
+            if kept > generation || (kept == generation && image != chosen_bytes) {
                 let to = format!("{KEYRING_FILE}.bad-{kept}-{now_ns}");
                 move_aside(&self.dir, &format!("{KEYRING_FILE}.{kept}"), to)?;
             }
@@ -185,7 +191,8 @@ impl DirectoryStorage {
     ///
     /// # Errors
     /// [`KeyringExists`](ErrorKind::KeyringExists) if the current keyring opens and is no
-    /// older than the chosen image; [`KeyringMissing`](ErrorKind::KeyringMissing) if there
+    /// older than the chosen image, and the choice is not the current one beside newer
+    /// images; [`KeyringMissing`](ErrorKind::KeyringMissing) if there
     /// is no such image; the errors of a damaged image and of [`Keyring::open`];
     /// [`Io`](ErrorKind::Io). A recovery that was cut off is done again.
     pub fn recover(
@@ -198,7 +205,8 @@ impl DirectoryStorage {
         let bytes = self.image(place)?.ok_or_else(|| {
             Error::new(ErrorKind::KeyringMissing, "there is no such image of the keyring")
         })?;
-        let image = Image::parse(StoredImage { bytes, version: String::new() })?;
+        let image = Image::parse(StoredImage { bytes: bytes.clone(), version: String::new() })?;
+        super::check_store(&image, &options)?;
         let (store_key, body) = open(&image, &kms, &options)?;
         if body.revoked_ns != 0 {
             return Err(withdrawn());
@@ -207,7 +215,10 @@ impl DirectoryStorage {
         let current = self.image(ImagePlace::Current)?;
         if let Some(current) = current.as_deref().and_then(parse) {
             let opens = open(&current, &kms, &options).is_ok();
-            if opens && current.fixed.generation >= generation {
+            // One that was put back beside newer images is there by mistake, or by choice.
+            let contested = rollback::refuse(&current, &self.kept()?).is_err();
+            let chosen = place == ImagePlace::Current && contested;
+            if opens && !chosen && current.fixed.generation >= generation {
                 let what = format!(
                     "the keyring opens, and its generation {} is no older than {generation}",
                     current.fixed.generation
@@ -217,7 +228,7 @@ impl DirectoryStorage {
         }
         let now_ns = options.clock.now_ns();
         let renewed = self.renewed(image, store_key, body, now_ns)?;
-        let kept_aside = self.clear_way(generation, place, now_ns)?;
+        let kept_aside = self.clear_way((generation, &bytes), place, now_ns)?;
         self.put_back(&renewed.image.stored.bytes)?;
         self.settle_mirror()?;
         let keyring = Keyring::open_locked(Box::new(self), kms, options, true, Marks::Refuse)?;
@@ -243,7 +254,8 @@ impl DirectoryStorage {
         draft.rotate_all_data_keys()?;
         draft.record(AuditKind::Recovered, format!("generation {generation}"));
         draft.body.location = self.location().id;
-        draft.body.audit.archive(self, draft.store_id())?;
+        let committed = chosen.body.audit.tail_len();
+        draft.body.audit.archive(self, draft.store_id(), committed)?;
         draft.prove(&chosen)
     }
 

@@ -178,7 +178,7 @@ impl Keys<'_> {
             Ok(changed)
         })?;
         if report.destroyed().next().is_some() {
-            inner.storage.forget_kept()?;
+            inner.forget_older()?;
         }
         Ok(report)
     }

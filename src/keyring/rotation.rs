@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::commit::Draft;
 use super::{ActiveKey, Image, Inner, KeyringStorage, Settings, Slot, StoredImage};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 /// A key created further in the future than this comes from a clock that was wrong.
 const CLOCK_TOLERANCE_NS: u64 = 24 * 3600 * 1_000_000_000;
@@ -22,7 +22,7 @@ fn count_step(limit: u64) -> u64 {
 
 /// Removes older images that hold a wrapped store key the current one does not: a
 /// rotation ended before it removed them.
-pub(super) fn forget_stale(storage: &dyn KeyringStorage, current: &Image) {
+pub(super) fn forget_stale(storage: &dyn KeyringStorage, current: &Image, kept: &[(u64, Vec<u8>)]) {
     // The wrapped store key differs with every store key, the blob with every slot key.
     let holds = |slot: &Slot| {
         let mut current = current.slots.iter();
@@ -32,17 +32,23 @@ pub(super) fn forget_stale(storage: &dyn KeyringStorage, current: &Image) {
         let stored = StoredImage { bytes: bytes.clone(), version: String::new() };
         Image::parse(stored).is_ok_and(|image| !image.slots.iter().all(holds))
     };
-    if storage.kept().is_ok_and(|kept| kept.iter().any(stale)) {
+    if kept.iter().any(stale) {
         // A store whose old images cannot be removed still opens; the next opening tries
         // again.
-        drop(storage.forget_kept());
+        drop(storage.forget_kept(current.fixed.generation));
     }
 }
 
 impl Inner {
     pub(super) fn maintain(&self) -> Result<()> {
-        let mut writer = self.writer();
-        self.commit(&mut writer, |draft| self.do_due(draft))
+        let done = {
+            let mut writer = self.writer();
+            self.commit(&mut writer, |draft| self.do_due(draft))
+        };
+        // Without a key there is nothing to rotate.
+        let failed = done.as_ref().err().filter(|e| e.kind() != ErrorKind::CmekRevoked);
+        self.watch.monitor().upkeep_problem = failed.map(ToString::to_string);
+        done
     }
 
     pub(super) fn rotate_all_data_keys(&self) -> Result<()> {

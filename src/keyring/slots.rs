@@ -80,7 +80,7 @@ impl Slots<'_> {
             Ok(true)
         })?;
         self.forget(&former);
-        self.0.inner.storage.forget_kept()
+        self.0.inner.forget_older()
     }
 
     /// Wraps the slot key anew in one slot, or in all, under the newest version of the
@@ -117,7 +117,7 @@ impl Slots<'_> {
             }
             Ok(true)
         })?;
-        self.0.inner.storage.forget_kept()?;
+        self.0.inner.forget_older()?;
         Ok(rewrapped)
     }
 
@@ -166,7 +166,7 @@ impl Slots<'_> {
         })?;
         self.forget(&former);
         self.0.inner.customers.take(new);
-        self.0.inner.storage.forget_kept()
+        self.0.inner.forget_older()
     }
 }
 

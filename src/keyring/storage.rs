@@ -44,7 +44,8 @@ pub trait KeyringStorage: FilesBeside + Send + Sync + Debug {
     /// # Errors
     /// [`KeyringConflict`](ErrorKind::KeyringConflict) if another image is there now;
     /// [`Poisoned`](ErrorKind::Poisoned) if nobody knows which image will be there after
-    /// a crash; any other kind means that nothing changed.
+    /// a crash; [`KeyringRolledBack`](ErrorKind::KeyringRolledBack) if the commit would
+    /// replace an image that is kept; any other kind means that nothing changed.
     fn commit(
         &self,
         bytes: &[u8],
@@ -52,17 +53,41 @@ pub trait KeyringStorage: FilesBeside + Send + Sync + Debug {
         previous: Option<&StoredImage>,
     ) -> Result<String>;
 
+    /// Called after a commit that ended [`Poisoned`](ErrorKind::Poisoned), before anything
+    /// else: returns if [`load`](Self::load) gives an image that stays, whichever it is, or
+    /// that only such a commit may still replace as names it. A storage that cannot know
+    /// fails, and its keyring is to be opened again.
+    ///
+    /// # Errors
+    /// [`Poisoned`](ErrorKind::Poisoned), [`Io`](ErrorKind::Io).
+    fn settle_unknown(&self) -> Result<()>;
+
     /// Older images that are kept, by generation, oldest first.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io).
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>>;
 
-    /// Removes all older images, after the store key they hold was replaced.
+    /// Removes the older images of generations below `before`, after a key they hold was
+    /// replaced in that one. Later images are of a keyring that is not there now, and may be
+    /// all that is left of it: they **MUST** stay.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io).
-    fn forget_kept(&self) -> Result<()>;
+    fn forget_kept(&self, before: u64) -> Result<()>;
+
+    /// Names of other copies of the keyring beside it, which [`forget_kept`](Self::forget_kept)
+    /// leaves: what a recovery put aside.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    fn copies_aside(&self) -> Result<Vec<String>>;
+
+    /// Durably removes them.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    fn forget_aside(&self) -> Result<()>;
 
     /// Where the keyring is.
     fn location(&self) -> Location;
@@ -165,13 +190,26 @@ impl KeyringStorage for MemoryStorage {
         Ok(version)
     }
 
+    fn settle_unknown(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         let images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(images.kept.iter().map(|(generation, bytes)| (*generation, bytes.clone())).collect())
     }
 
-    fn forget_kept(&self) -> Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).kept.clear();
+    fn forget_kept(&self, before: u64) -> Result<()> {
+        let mut images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        images.kept.retain(|generation, _| *generation >= before);
+        Ok(())
+    }
+
+    fn copies_aside(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn forget_aside(&self) -> Result<()> {
         Ok(())
     }
 
@@ -217,12 +255,24 @@ impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
         (**self).commit(bytes, generation, previous)
     }
 
+    fn settle_unknown(&self) -> Result<()> {
+        (**self).settle_unknown()
+    }
+
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         (**self).kept()
     }
 
-    fn forget_kept(&self) -> Result<()> {
-        (**self).forget_kept()
+    fn forget_kept(&self, before: u64) -> Result<()> {
+        (**self).forget_kept(before)
+    }
+
+    fn copies_aside(&self) -> Result<Vec<String>> {
+        (**self).copies_aside()
+    }
+
+    fn forget_aside(&self) -> Result<()> {
+        (**self).forget_aside()
     }
 
     fn location(&self) -> Location {

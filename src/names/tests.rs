@@ -21,13 +21,13 @@ fn the_list_is_the_formats() {
 /// What each row's pattern stands for.
 fn sample(pattern: &str) -> (String, NameKind) {
     let name = pattern.trim_end_matches('/').replace("<generation>", "17");
-    let name = name.replace("<number>", "00000000000000000001").replace(['<', '>'], "");
+    let name = name.replace(['<', '>'], "");
     let kind = match pattern {
         "KEYRING" => NameKind::Keyring,
         "KEYRING.<generation>" => NameKind::Older(17),
         "KEYRING.new" | "KEYRING.*.new" => NameKind::Unfinished,
         "KEYRING.lock" => NameKind::Lock,
-        "KEYRING.audit.<number>" => NameKind::Audit,
+        "KEYRING.audit.<hash>" => NameKind::Audit,
         "KEYRING.revoke" => NameKind::Revoke,
         "KEYRING.staging.<random>/" => NameKind::Staging,
         "KEYRING.restore/" => NameKind::Restore,

@@ -57,12 +57,15 @@ impl Renewal<'_> {
         self.0.keyring().keys().retire_all_but(&files, grace)
     }
 
-    /// Shows that a data key is destroyed and that no file of the store names it.
+    /// Shows that a data key is destroyed, that no file of the store names it, and that no
+    /// older copy of the keyring stands beside it. What a bucket keeps of older versions of
+    /// its objects, and copies elsewhere, it cannot know.
     ///
     /// # Errors
     /// [`UnknownKey`](ErrorKind::UnknownKey) for a key that is not in the keyring,
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for one that is not destroyed, or
-    /// that a file names, as after a file was brought back from elsewhere; those of
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for one that is not destroyed,
+    /// that a file names, as after a file was brought back from elsewhere, or that a
+    /// [copy](crate::Keyring::copies_aside) of the keyring may hold; those of
     /// [`scan_usage`](Self::scan_usage).
     pub fn prove_destroyed(&self, id: DataKeyId, on_scan: OnScan<'_>) -> Result<DestructionProof> {
         self.proof(id, &self.usage_of_all_present(on_scan)?)
@@ -97,6 +100,10 @@ impl Renewal<'_> {
         }
         if of_key.count.files != 0 {
             return fail(format!("{} files name the destroyed data key {id}", of_key.count.files));
+        }
+        let copies = self.0.keyring().copies_aside()?;
+        if !copies.is_empty() {
+            return fail(format!("copies of the keyring may still hold it: {}", copies.join(", ")));
         }
         let others = [usage.plaintext, usage.torn, usage.unreadable, usage.foreign];
         let files_read = usage.keys.iter().map(|key| key.count.files).sum::<u64>()

@@ -136,6 +136,7 @@ fn a_key_is_not_rotated_while_its_service_is_silent() {
     let (storage, kms) = (Arc::new(MemoryStorage::new()), ScriptedKms::new("silent"));
     let mut with = options(&clock);
     with.access.unreachable_grace = Grace::Forever;
+    with.access.view_grace = Grace::Forever;
     let keyring = Keyring::create(storage, kms.clone(), with).unwrap();
     let before = keyring.keys().active_id().unwrap();
     kms.fail(KmsErrorKind::Unreachable);
@@ -549,4 +550,16 @@ fn the_customers_key_is_switched_off_and_on() {
     assert_eq!(what.last(), Some(&AuditKind::Enabled));
     assert!(what.contains(&AuditKind::Disabled));
     again.decryptor(&header, &Default::default()).unwrap();
+}
+
+#[test]
+fn a_revocation_by_file_alone_is_in_the_audit_when_it_ends() {
+    let store = store("file");
+    let (storage, kms) = (store.storage.clone(), store.kms.clone());
+    drop(store.keyring);
+    atrest::keyring::Access::request_revocation(&*storage).unwrap();
+    let with = options(&store.clock);
+    let keyring = atrest::keyring::Access::open_and_restore(storage, kms, with).unwrap();
+    let what: Vec<_> = keyring.audit().events().unwrap().into_iter().map(|e| e.what).collect();
+    assert_eq!(what, [AuditKind::Created, AuditKind::Revoked, AuditKind::Restored]);
 }

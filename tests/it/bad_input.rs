@@ -436,3 +436,31 @@ fn nothing_secret_is_shown() {
     assert!(!shown.contains(&hex[..16]) && !shown.contains(list.trim_matches(['[', ']'])));
     assert!(!shown.contains("sesame"));
 }
+
+#[test]
+fn another_store_than_the_pinned_one_is_refused_before_its_key_service_is_asked() {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
+    let fs = mem_create(&mem, &kms).unwrap();
+    let (id, anchor) = (fs.keyring().store_id(), fs.keyring().anchor());
+    assert_eq!(anchor.to_string().parse::<atrest::keyring::Anchor>().unwrap(), anchor);
+    for bad in ["", "x", &id.to_string(), &format!("{anchor}0"), &format!("{anchor}:1")] {
+        let parsed = bad.parse::<atrest::keyring::Anchor>();
+        assert_eq!(kind(parsed), ErrorKind::InvalidArgument, "{bad}");
+    }
+    drop(fs);
+    // Somebody with the customer's key, or its public half, puts a store of his own there.
+    let theirs = MemFs::new(DIR);
+    drop(mem_create(&theirs, &kms).unwrap());
+    let mut pins = [manual(), manual()];
+    pins[0].store_id = Some(id);
+    pins[1].anchor = Some(anchor);
+    for options in pins {
+        Keyring::open(mem_storage(&mem), kms.clone(), options.clone()).unwrap();
+        let asked = kms.calls();
+        let opened = Keyring::open(mem_storage(&theirs), kms.clone(), options.clone());
+        assert_eq!(kind(opened), ErrorKind::IdentityMismatch);
+        let read = Keyring::open_read_only(mem_storage(&theirs), kms.clone(), options);
+        assert_eq!(kind(read), ErrorKind::IdentityMismatch);
+        assert_eq!(kms.calls(), asked);
+    }
+}

@@ -11,7 +11,7 @@ use atrest::{
 use proptest::prelude::{ProptestConfig, prop_assert_eq, proptest};
 
 use crate::support::{
-    DIR, ScriptedKms, TestStore, check_file, in_dir, kind, mem_create, mem_open, write_file,
+    DIR, ScriptedKms, TestStore, check_file, in_dir, kind, manual, mem_create, mem_open, write_file,
 };
 use atrest_testkit::MemFs;
 use atrest_testkit::mem_fs::Op;
@@ -410,4 +410,55 @@ fn opening_can_bring_the_first_bytes_along() {
         let refused = fs.open_and_read(&path, &other, &mut buf).unwrap_err();
         assert_eq!((refused.kind(), buf), (ErrorKind::IdentityMismatch, [0; 9]));
     }
+}
+
+#[test]
+fn no_store_is_begun_among_the_files_of_one_that_lost_its_keyring() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    std::fs::create_dir(store.data().join("below")).unwrap();
+    let path = store.data().join("below/file");
+    fs.create_new(&path, FileKind::Table).unwrap().finish().unwrap();
+    drop(fs);
+    for (name, _) in store.contents() {
+        std::fs::remove_file(store.data().join(name)).unwrap();
+    }
+    let before = store.contents();
+    for create in [true, false] {
+        let (storage, kms) = (store.storage(), store.kms());
+        let begun = match create {
+            true => atrest::Store::create(storage, kms, manual()),
+            false => atrest::Store::open_or_create(storage, kms, manual()),
+        };
+        assert_eq!(kind(begun), ErrorKind::KeyringMissing);
+        assert_eq!(store.contents(), before);
+    }
+    std::fs::remove_file(path).unwrap();
+    atrest::Store::open_or_create(store.storage(), store.kms(), manual()).unwrap();
+}
+
+#[test]
+fn files_whose_key_is_gone_do_not_read_the_keyring_each_time() {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
+    let fs = mem_create(&mem, &kms).unwrap();
+    let lost = mem.fork();
+    let other = mem_open(&lost, &kms).unwrap();
+    other.keyring().keys().rotate().unwrap();
+    write_file(&other, "absent").unwrap();
+    let tenant = fs.keyring().keyspaces().create("tenant").unwrap();
+    let spec = FileSpec::new(FileKind::Table).keyspace(tenant);
+    fs.create_new(in_dir("destroyed"), spec).unwrap().finish().unwrap();
+    fs.keyring().keyspaces().danger_shred("tenant").unwrap();
+    mem.put(&in_dir("absent"), &lost.read(&in_dir("absent")).unwrap());
+    let opened = |name: &str| {
+        mem.clear_log();
+        for _ in 0..20 {
+            assert_eq!(kind(fs.open(in_dir(name))), ErrorKind::UnknownKey);
+        }
+        let keyring = Op::Open(in_dir("KEYRING").to_str().unwrap().into());
+        let short = Op::Open("KEYRING".into());
+        mem.log().iter().filter(|op| **op == keyring || **op == short).count()
+    };
+    assert_eq!(opened("destroyed"), 0);
+    assert_eq!(opened("absent"), 1);
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod access;
+mod access_bound;
 mod attributes;
 mod backup;
 mod bad_input;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use atrest::keyring::{AuditKind, DirectoryStorage, ImagePlace, KEYRING_FILE, Recovery};
+use atrest::keyring::{
+    AuditKind, DirectoryStorage, ImagePlace, KEYRING_FILE, KeyringInfo, Recovery,
+};
 use atrest::kms::Kms;
 use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
 
@@ -262,4 +264,133 @@ fn a_mirror_that_fails_leaves_the_store_as_it_was() {
     let opened = Keyring::open(store.storage().with_mirror(missing), store.kms(), manual());
     assert!(matches!(kind(opened), ErrorKind::Io(_)));
     drop(store.keyring());
+}
+
+/// Every way to write a store whose keyring was put back is refused, and nothing of it
+/// changes; reading goes on, and the newer images tell.
+fn assert_rolled_back(mem: &MemFs, kms: &Arc<ScriptedKms>, newer: &[u64]) {
+    let before = mem.files();
+    for _ in 0..6 {
+        assert_eq!(kind(mem_open(mem, kms)), ErrorKind::KeyringRolledBack);
+        let opened = Keyring::open_or_create(mem_storage(mem), kms.clone(), manual());
+        assert_eq!(kind(opened), ErrorKind::KeyringRolledBack);
+    }
+    let lock = |files: &mut std::collections::BTreeMap<String, Vec<u8>>| {
+        files.remove("KEYRING.lock");
+    };
+    let (mut before, mut after) = (before, mem.files());
+    lock(&mut before);
+    lock(&mut after);
+    assert_eq!(after, before);
+    let info = KeyringInfo::read(&mem_storage(mem)).unwrap();
+    assert_eq!(info.newer_images(&mem_storage(mem)).unwrap(), newer);
+    drop(Keyring::open_read_only(mem_storage(mem), kms.clone(), manual()).unwrap());
+}
+
+#[test]
+fn a_keyring_put_back_over_a_rotated_store_key_destroys_nothing() {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
+    let fs = mem_create(&mem, &kms).unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    let second = mem.read(&in_dir(KEYRING_FILE)).unwrap();
+    fs.keyring().keys().rotate_store_key().unwrap();
+    write_file(&fs, "f").unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    let mem = killed(&mem, fs);
+    mem.put(&in_dir(KEYRING_FILE), &second);
+    assert_rolled_back(&mem, &kms, &[3, 4]);
+
+    let fork = mem.fork();
+    let (fs, recovery) = recover(&fork, mem_storage(&fork), ImagePlace::Kept(4), &kms).unwrap();
+    assert_eq!(recovery.generation, 4);
+    check_file(&fs, "f");
+    // Or the old line goes on, by choice: then too the newer images stay.
+    let kept = mem.read(&in_dir("KEYRING.4"));
+    let (fs, recovery) = recover(&mem, mem_storage(&mem), ImagePlace::Current, &kms).unwrap();
+    assert_eq!((recovery.generation, recovery.kept_aside.len()), (2, 3));
+    assert!(recovery.kept_aside.iter().any(|path| mem.read(path) == kept));
+    write_file(&fs, "g").unwrap();
+    fs.keyring().keys().rotate_store_key().unwrap();
+    assert!(recovery.kept_aside.iter().any(|path| mem.read(path) == kept));
+    drop(fs);
+    check_file(&mem_open(&mem, &kms).unwrap(), "g");
+}
+
+#[test]
+fn a_keyring_put_back_is_refused_at_each_rotation() {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
+    let fs = mem_create(&mem, &kms).unwrap();
+    let first = mem.read(&in_dir(KEYRING_FILE)).unwrap();
+    for _ in 0..3 {
+        fs.keyring().keys().rotate().unwrap();
+    }
+    write_file(&fs, "new").unwrap();
+    // An open handle notices by itself.
+    let current = mem.read(&in_dir(KEYRING_FILE)).unwrap();
+    mem.put(&in_dir(KEYRING_FILE), &first);
+    assert_eq!(kind(fs.keyring().keys().rotate()), ErrorKind::KeyringRolledBack);
+    mem.put(&in_dir(KEYRING_FILE), &current);
+    drop(fs);
+    mem.put(&in_dir(KEYRING_FILE), &first);
+    assert_rolled_back(&mem, &kms, &[3, 4]);
+    let (fs, _) = recover(&mem, mem_storage(&mem), ImagePlace::Kept(4), &kms).unwrap();
+    check_file(&fs, "new");
+}
+
+#[test]
+fn another_image_of_the_same_generation_is_of_another_line() {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
+    let fs = mem_create(&mem, &kms).unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    let other = mem.fork();
+    fs.keyring().keys().rotate().unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    let mem = killed(&mem, fs);
+    let fs = mem_open(&other, &kms).unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    // Generation 3 of the one line beside KEYRING.3 of the other.
+    drop(killed(&other, fs));
+    mem.put(&in_dir(KEYRING_FILE), &other.read(&in_dir(KEYRING_FILE)).unwrap());
+    assert_rolled_back(&mem, &kms, &[3]);
+}
+
+#[test]
+fn what_a_recovery_put_aside_spoils_the_proof_of_destruction() {
+    let (mem, kms) = three();
+    damage(&mem);
+    let (fs, recovery) = recover(&mem, mem_storage(&mem), ImagePlace::Kept(2), &kms).unwrap();
+    let keyring = fs.keyring();
+    assert_eq!(keyring.copies_aside().unwrap().len(), recovery.kept_aside.len());
+    keyring.keys().rotate_store_key().unwrap();
+    assert!(recovery.kept_aside.iter().all(|path| mem.read(path).is_some()));
+    keyring.danger_forget_aside().unwrap();
+    assert!(keyring.copies_aside().unwrap().is_empty());
+    assert!(recovery.kept_aside.iter().all(|path| mem.read(path).is_none()));
+
+    // With all keys of the store they go without being asked for.
+    let aside = in_dir("KEYRING.bad-1");
+    mem.put(&aside, b"an image");
+    keyring.keyspaces().danger_shred_store(keyring.store_id()).unwrap();
+    assert_eq!(mem.read(&aside), None);
+}
+
+#[test]
+fn what_a_killed_restore_left_goes_with_the_older_images() {
+    let (mem, kms) = three();
+    let old = mem.read(&in_dir("KEYRING.1")).unwrap();
+    let dir = in_dir("KEYRING.restore");
+    mem.put_dir(&dir);
+    mem.put(&dir.join("KEYRING.1"), &old);
+    mem.put(&dir.join("KEYRING.from"), b"a note");
+    let fs = mem_open(&mem, &kms).unwrap();
+    assert_eq!(fs.keyring().copies_aside().unwrap(), ["KEYRING.restore/KEYRING.1"]);
+    fs.keyring().keys().rotate_store_key().unwrap();
+    assert_eq!(mem.read(&dir.join("KEYRING.1")), None);
+    assert!(fs.keyring().copies_aside().unwrap().is_empty());
+    // One under way has its keyring in there, and keeps it.
+    mem.put(&dir.join(KEYRING_FILE), &old);
+    mem.put(&dir.join("KEYRING.1"), &old);
+    fs.keyring().keys().rotate_store_key().unwrap();
+    assert!(mem.read(&dir.join("KEYRING.1")).is_some());
 }

@@ -40,7 +40,7 @@ struct Family {
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
 /// Name, type and help of every family.
-const FAMILIES: [(&str, &str, &str); 24] = [
+const FAMILIES: [(&str, &str, &str); 27] = [
     ("atrest_store_encrypted", "gauge", "Whether the store has a keyring."),
     ("atrest_store_open", "gauge", "Whether the store's keys are in memory."),
     ("atrest_access_state", "gauge", "1 for the state of access to the customer's key."),
@@ -64,6 +64,13 @@ const FAMILIES: [(&str, &str, &str); 24] = [
         "gauge",
         "The same if the service stops answering; absent for endless.",
     ),
+    (
+        "atrest_keyring_view_age_seconds",
+        "gauge",
+        "Time since the keyring in memory was known to be the one in the storage.",
+    ),
+    ("atrest_keyring_followed", "gauge", "Whether the last look at the storage could be followed."),
+    ("atrest_keyring_upkeep_failed", "gauge", "Whether the last rotation by itself failed."),
     ("atrest_keyring_generation", "gauge", "Commits of the keyring."),
     (
         "atrest_cmek_slot_age_seconds",
@@ -149,6 +156,9 @@ fn add_access(out: &mut Families, at: Labels<'_>, keyring: &Keyring) {
     if let Some(worst) = access.worst_case_unreachable {
         seconds("atrest_access_unreachable_worst_case_seconds", worst);
     }
+    seconds("atrest_keyring_view_age_seconds", access.since_keyring_read);
+    out.add("atrest_keyring_followed", at, flag(access.keyring_problem.is_none()));
+    out.add("atrest_keyring_upkeep_failed", at, flag(access.upkeep_problem.is_some()));
     out.add("atrest_access_checks_total", at, access.checks as f64);
     out.add("atrest_access_checks_failed_total", at, access.checks_failed as f64);
 }

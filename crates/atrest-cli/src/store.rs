@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atrest::keyring::{
-    Access, Audit, AuditEvent, DirectoryStorage, ImageInfo, ImagePlace, KEYRING_FILE, KeyringInfo,
-    KeyringStorage, Recovery, SlotInfo,
+    Access, Anchor, Audit, AuditEvent, DirectoryStorage, ImageInfo, ImagePlace, KEYRING_FILE,
+    KeyringInfo, KeyringStorage, Recovery, SlotInfo,
 };
 use atrest::kms::{Kms, KmsErrorKind};
-use atrest::{EncryptedFs, ErrorKind, Keyring, Options, Store};
+use atrest::{EncryptedFs, ErrorKind, Keyring, Options, Store, StoreId};
 
 use crate::failure::{Failure, Result};
 use crate::key::CmekArgs;
@@ -28,6 +28,13 @@ pub(crate) struct StoreArgs {
     /// Longest time for all calls to key services in one step; 15s if not given.
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     kms_timeout: Option<Duration>,
+    /// Refuse another store than this: the id that `atrest status` shows.
+    #[arg(long, value_name = "ID")]
+    store_id: Option<StoreId>,
+    /// Refuse another store and an older keyring: what `atrest status` showed, kept
+    /// elsewhere.
+    #[arg(long, value_name = "TEXT")]
+    anchor: Option<Anchor>,
 }
 
 type Keys = Vec<Arc<dyn Kms>>;
@@ -79,6 +86,16 @@ impl StoreArgs {
         inspect(&self.dir)
     }
 
+    /// Whether another store would be refused.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.store_id.is_some() || self.anchor.is_some()
+    }
+
+    /// Generations of the images that are newer than the keyring that was read.
+    pub(crate) fn newer_images(&self, info: &KeyringInfo) -> Result<Vec<u64>> {
+        info.newer_images(&storage(&self.dir)?).map_err(|error| self.at(error))
+    }
+
     /// Whether there is a keyring, or an older image of one.
     pub(crate) fn has_keyring(&self) -> Result<bool> {
         if self.dir.join(KEYRING_FILE).symlink_metadata().is_ok() {
@@ -105,12 +122,7 @@ impl StoreArgs {
 
     /// Creates a keyring beside the plaintext files of a directory in use.
     pub(crate) fn enable(&self, key: Arc<dyn Kms>) -> Result<Keyring> {
-        let keyring = Keyring::create(
-            DirectoryStorage::new(&self.dir),
-            key,
-            self.options().allowing_plaintext(),
-        );
-        keyring.map_err(|error| self.at(error))
+        create(&self.dir, key, self.options().allowing_plaintext())
     }
 
     /// The images of the keyring that are there, each tried with the keys.
@@ -139,6 +151,7 @@ impl StoreArgs {
     pub(crate) fn options(&self) -> Options {
         let mut options = Options::default();
         options.background = false;
+        (options.store_id, options.anchor) = (self.store_id, self.anchor);
         options.kms_deadline = self.kms_timeout.unwrap_or(options.kms_deadline);
         options
     }
@@ -252,8 +265,8 @@ pub(crate) fn open(dir: &Path, key: Arc<dyn Kms>, options: Options) -> Result<Ke
 
 /// A new store in a directory that is there.
 pub(crate) fn create(dir: &Path, key: Arc<dyn Kms>, options: Options) -> Result<Keyring> {
-    let keyring = Keyring::create(DirectoryStorage::new(dir), key, options);
-    keyring.map_err(|error| at(dir, error))
+    let store = Store::create(DirectoryStorage::new(dir), key, options);
+    store.map(|store| store.keyring().clone()).map_err(|error| at(dir, error))
 }
 
 /// The keyring's place in an existing directory. An opening must not leave a lock file in
@@ -290,7 +303,14 @@ fn at(dir: &Path, error: atrest::Error) -> Failure {
         ErrorKind::KeyringExists => !dir.join(KEYRING_FILE).exists(),
         _ => false,
     };
+    let is_rolled_back = error.kind() == ErrorKind::KeyringRolledBack;
     let failure = Failure::from(error.with_path(dir));
+    if is_rolled_back {
+        let dir = dir.display();
+        return failure.advise(format!(
+            "somebody put an old keyring back: leave all of KEYRING.* as it is, find out who, and see what each image opens: atrest recover {dir} --cmek URI"
+        ));
+    }
     if is_lost && DirectoryStorage::new(dir).kept().is_ok_and(|kept| !kept.is_empty()) {
         let dir = dir.display();
         return failure.advise(format!("see what they open: atrest recover {dir} --cmek URI"));

@@ -2,6 +2,7 @@
 
 mod from_uri;
 mod providers;
+mod public;
 
 // What providers share; each uses its part, all of them together use all of it.
 #[cfg_attr(not(feature = "all"), allow(dead_code))]
@@ -24,3 +25,4 @@ mod uri;
 pub use environment::Environment;
 pub use from_uri::{from_uri, from_uri_with, schemes};
 pub use providers::Scheme;
+pub use public::wraps_for_anybody;

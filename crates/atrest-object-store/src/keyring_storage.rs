@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atrest::keyring::{FilesBeside, KeyringImage, KeyringStorage, Location};
+use atrest::names::{NameKind, kind_of};
 use atrest::{Error, ErrorKind, Result};
 use futures_util::TryStreamExt;
 use object_store::path::Path;
@@ -23,7 +24,7 @@ mod commit;
 /// Longest keyring that is read, in bytes: the core's own limit.
 const KEYRING_LEN_MAX: u64 = 64 << 20;
 /// Older images that are kept.
-const KEPT_IMAGES: usize = 2;
+const KEPT_IMAGES: u64 = 2;
 /// Default time for one request, the store's own retries included.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// A keyring in an object store.
@@ -36,6 +37,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// with an object `_atrest/PROBE` and refuses a store that cannot, such as
 /// `LocalFileSystem`, or that ignores the condition. A keyring beside a local store is kept
 /// in its directory by [`DirectoryStorage`](atrest::keyring::DirectoryStorage).
+///
+/// A bucket that keeps older versions of its objects keeps older images of the keyring with
+/// them, and in these what was destroyed or replaced since: let it expire noncurrent versions
+/// below `_atrest/`, or do not count on the destruction of keys.
 ///
 /// All methods block, also inside of a runtime: there, call them from a blocking thread.
 /// Requests are made by a thread of this storage's own, so give it a store (an HTTP
@@ -132,8 +137,8 @@ impl ObjectStoreKeyringStorage {
         }
     }
 
-    /// Generations of the older images, oldest first.
-    fn kept_generations(&self) -> Result<Vec<u64>> {
+    /// Names of what is beside the keyring.
+    fn names(&self) -> Result<Vec<String>> {
         let (store, dir) = (self.store.clone(), self.dir.clone());
         let listed = self.bridge.run(async move {
             let metas = store.list(Some(&dir));
@@ -146,12 +151,33 @@ impl ObjectStoreKeyringStorage {
             }
             Err(NoAnswer(error)) => return Err(error.with_path(self.dir.as_ref())),
         };
-        let generation = |path: &Path| {
-            path.filename()?.strip_prefix(KEYRING_FILE)?.strip_prefix('.')?.parse().ok()
+        Ok(locations.iter().filter_map(Path::filename).map(String::from).collect())
+    }
+
+    /// Generations of the older images, oldest first.
+    fn kept_generations(&self) -> Result<Vec<u64>> {
+        let generation = |name: &String| match kind_of(name.as_bytes()) {
+            Some(NameKind::Older(generation)) => Some(generation),
+            _ => None,
         };
-        let mut generations: Vec<u64> = locations.iter().filter_map(generation).collect();
+        let mut generations: Vec<u64> = self.names()?.iter().filter_map(generation).collect();
         generations.sort_unstable();
         Ok(generations)
+    }
+}
+
+impl ObjectStoreKeyringStorage {
+    /// What is kept of a generation is the image that a commit puts aside, put there by
+    /// another writer; or the keyring was put back, and this is of another line.
+    fn check_kept(&self, generation: u64, image: &KeyringImage) -> Result<()> {
+        let path = self.kept_path(generation);
+        match self.read_any(&path)? {
+            Some((bytes, _)) if bytes != image.bytes => {
+                let what = format!("generation {generation} of the keyring is kept as another");
+                Err(Error::new(ErrorKind::KeyringRolledBack, what).with_path(path.as_ref()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -174,10 +200,10 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
     ) -> Result<String> {
         let old = generation.saturating_sub(1);
         if let Some(previous) = previous {
-            // Before the new image, so that no crash loses it. Never over one that is
-            // there: that is the same image, put aside by another writer.
+            // Before the new image, so that no crash loses it. Never over one that is there.
             match self.put(&self.kept_path(old), &previous.bytes, None) {
-                Put::Done(_) | Put::Refused(_) => {}
+                Put::Done(_) => {}
+                Put::Refused(_) => self.check_kept(old, previous)?,
                 Put::Failed(error) | Put::Unknown(error) => return Err(error),
             }
         }
@@ -191,15 +217,21 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
             (Ok(_), _) => {
                 // The commit is done; what is left over is removed at the next one.
                 if let Ok(generations) = self.kept_generations() {
-                    let excess = generations.len().saturating_sub(KEPT_IMAGES);
-                    for generation in &generations[..excess] {
-                        drop(self.delete(&self.kept_path(*generation)));
+                    let is_excess = |kept: &&u64| kept.saturating_add(KEPT_IMAGES) < generation;
+                    for stale in generations.iter().filter(is_excess) {
+                        drop(self.delete(&self.kept_path(*stale)));
                     }
                 }
             }
             _ => {}
         }
         outcome
+    }
+
+    /// What can be read is durable, and a put that may still arrive replaces no image but
+    /// the one it names: it loses against whoever commits first.
+    fn settle_unknown(&self) -> Result<()> {
+        self.load().map(drop)
     }
 
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
@@ -212,8 +244,18 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
         Ok(images)
     }
 
-    fn forget_kept(&self) -> Result<()> {
-        self.kept_generations()?.into_iter().try_for_each(|old| self.delete(&self.kept_path(old)))
+    fn forget_kept(&self, before: u64) -> Result<()> {
+        let kept = self.kept_generations()?.into_iter().filter(|kept| *kept < before);
+        kept.map(|old| self.delete(&self.kept_path(old))).collect()
+    }
+
+    fn copies_aside(&self) -> Result<Vec<String>> {
+        let aside = self.names()?.into_iter().filter(|name| is_aside(name));
+        Ok(aside.collect())
+    }
+
+    fn forget_aside(&self) -> Result<()> {
+        self.copies_aside()?.iter().try_for_each(|name| self.delete(&self.path(name)))
     }
 
     fn location(&self) -> Location {
@@ -241,6 +283,10 @@ impl FilesBeside for ObjectStoreKeyringStorage {
     fn remove_beside(&self, name: &str) -> Result<()> {
         self.delete(&self.beside(name))
     }
+}
+
+fn is_aside(name: &str) -> bool {
+    matches!(kind_of(name.as_bytes()), Some(NameKind::Bad | NameKind::Unknown))
 }
 
 pub(crate) fn failed(what: &str, path: &Path, error: StoreError) -> Error {

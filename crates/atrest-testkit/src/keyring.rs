@@ -43,7 +43,7 @@ fn is_empty_at_first(storage: &dyn KeyringStorage) {
     storage.lock().expect("the same writer may lock again");
     assert_eq!(load(storage), None);
     assert!(storage.kept().expect("kept").is_empty());
-    storage.forget_kept().expect("forget nothing");
+    storage.forget_kept(7).expect("forget nothing");
     assert_eq!(storage.location(), storage.location());
 }
 
@@ -85,7 +85,9 @@ fn keeps_the_last_images(storage: &dyn KeyringStorage) {
         let expected: Vec<_> = (oldest..generation).map(|old| (old, image(old))).collect();
         assert!(storage.kept().expect("kept") == expected, "oldest first at {generation}");
     }
-    storage.forget_kept().expect("forget");
+    storage.forget_kept(11).expect("forget");
+    assert!(storage.kept().expect("kept") == [(11, image(11))], "later ones stay");
+    storage.forget_kept(12).expect("forget");
     assert!(storage.kept().expect("kept").is_empty());
     assert!(load(storage) == last, "the current one stays");
     commit(storage, 13, last.as_ref()).expect("commit");
@@ -107,7 +109,7 @@ fn keeps_what_is_put_beside(storage: &dyn KeyringStorage) {
     assert_eq!(load(storage), None);
     assert!(storage.kept().expect("kept").is_empty());
     commit(storage, 1, None).expect("commit");
-    storage.forget_kept().expect("forget");
+    storage.forget_kept(1).expect("forget");
     let two = storage.load_beside("audit.00000000000000000001").expect("load");
     assert_eq!(two.as_deref(), Some(&b"two"[..]));
     storage.remove_beside("note").expect("remove");

@@ -1,4 +1,5 @@
-//! One check: ask the key service, act on the answer.
+//! One check: ask the key service, act on the answer. Nothing here touches the storage or
+//! the writer's lock: neither may hold up a revocation.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -6,13 +7,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::Inner;
-use super::super::audit::AuditKind;
 use super::super::body::Body;
 use super::super::format::Image;
 use super::super::unlock::Refusal;
-use super::machine::{AccessState, Answer};
-use super::monitor::{RevokedBy, jitter};
-use super::withdrawal::{REVOKE_REQUEST, revocation_requested};
+use super::machine::{AccessState, Answer, Change};
+use super::monitor::{Monitor, jitter};
 use crate::error::{Error, ErrorKind, KmsErrorKind, Result};
 use crate::kms::{Deadline, KmsError};
 use crate::secret::StoreKey;
@@ -25,7 +24,8 @@ const STACK_BYTES: usize = 2 << 20;
 type Asked = Result<(Arc<StoreKey>, Body), Refusal>;
 
 impl Inner {
-    /// Gives the keys up if their time is over, and checks if a check is due.
+    /// Gives the keys up if their time is over, and asks the key service if a check is due.
+    /// Waits for nothing but the service, and for that no longer than a check may take.
     pub(in super::super) fn watch_access(&self, cancelled: &dyn Fn() -> bool) {
         let now = self.clock.since_boot();
         self.tick(now);
@@ -35,12 +35,16 @@ impl Inner {
         {
             self.check_alone(cancelled);
         }
-        self.watch.deliver();
     }
 
-    /// Until [`watch_access`](Self::watch_access) has something to do.
-    pub(in super::super) fn until_watch(&self) -> Duration {
-        self.watch.monitor().machine.next_wake().saturating_sub(self.clock.since_boot())
+    /// Until [`watch_access`](Self::watch_access) has something to do; `None` while there
+    /// are no keys to watch over.
+    pub(in super::super) fn until_watch(&self) -> Option<Duration> {
+        let monitor = self.watch.monitor();
+        let next = monitor.machine.next_check();
+        let next = monitor.deadline().map_or(next, |deadline| deadline.min(next));
+        let serves = monitor.machine.state().serves();
+        serves.then(|| next.saturating_sub(self.clock.since_boot()))
     }
 
     /// Checks now.
@@ -49,53 +53,56 @@ impl Inner {
         self.tick(self.clock.since_boot());
         self.check_alone(&|| false);
         drop(asking);
+        self.follow(&|| false);
         self.watch.deliver();
     }
 
     fn tick(&self, now: Duration) {
         let mut monitor = self.watch.monitor();
-        let change = monitor.machine.tick(now);
+        let change = monitor.tick(now);
         if change.is_some() {
             drop(self.vault.withdraw());
         }
-        monitor.changed(change, self.clock.now_ns());
+        self.changed(&mut monitor, change);
     }
 
+    /// Asks about the image in use. What is lost is given back by [`follow`](Self::follow).
     fn check_alone(&self, cancelled: &dyn Fn() -> bool) {
-        self.heed_others();
         let epoch = self.vault.epoch();
-        let snapshot = self.vault.load_full();
-        let serving = snapshot.unlocked.is_some();
-        // A copy of the image in use; without keys, what is stored now.
-        let image = if serving { Ok(snapshot.image.clone()) } else { self.load_newer(&snapshot) };
-        let image = match image {
-            Ok(image) => image,
-            Err(error) => return self.conclude(epoch, Refusal::from(error).answer(), None),
+        let image = {
+            let snapshot = self.vault.load();
+            if snapshot.unlocked.is_none() {
+                return;
+            }
+            snapshot.image.clone()
         };
-        let revoked_by = self.watch.monitor().revoked_by;
-        let unchanged = image.stored == snapshot.image.stored;
-        if revoked_by == RevokedBy::ThisProcess || (revoked_by == RevokedBy::Mark && unchanged) {
-            // Nobody asked to restore: no key enters memory. Only counts as the next step.
-            return self.conclude(epoch, Answer::Good, None);
-        }
-        drop(snapshot);
-        let started = self.clock.since_boot();
-        let Some(asked) = self.ask(&image, cancelled) else { return };
-        {
-            let mut monitor = self.watch.monitor();
-            monitor.checks += 1;
-            monitor.checks_failed += u64::from(asked.is_err());
-            monitor.last_check_took = self.clock.since_boot().saturating_sub(started);
-        }
-        match asked {
-            Ok((store_key, body)) if !serving => self.bring_back(epoch, image, store_key, body),
-            Ok(_) => self.conclude(epoch, Answer::Good, None),
-            Err(refusal) => {
+        match self.ask_counted(&image, cancelled) {
+            Some(Ok(_)) => self.conclude(epoch, Answer::Good, None),
+            Some(Err(refusal)) => {
                 let answer = refusal.answer();
                 self.conclude(epoch, answer, refusal.denied_slot);
             }
+            None => {}
         }
-        self.commit_notes();
+    }
+
+    pub(super) fn ask_counted(&self, image: &Image, cancelled: &dyn Fn() -> bool) -> Option<Asked> {
+        let started = self.clock.since_boot();
+        let asked = self.ask(image, cancelled)?;
+        let mut monitor = self.watch.monitor();
+        monitor.checks += 1;
+        monitor.checks_failed += u64::from(asked.is_err());
+        monitor.last_check_took = self.clock.since_boot().saturating_sub(started);
+        Some(asked)
+    }
+
+    /// Takes note of a change; the thread that uses the storage makes it durable.
+    fn changed(&self, monitor: &mut Monitor, change: Option<Change>) {
+        monitor.changed(change, self.clock.now_ns());
+        if change.is_some() {
+            self.watch.watcher.ring();
+            self.watch.alarm.ring();
+        }
     }
 
     /// Asks in a thread of its own, so that a client which overstays its deadline or
@@ -143,7 +150,7 @@ impl Inner {
         }
     }
 
-    fn conclude(&self, epoch: u64, answer: Answer, denied_slot: Option<String>) {
+    pub(super) fn conclude(&self, epoch: u64, answer: Answer, denied_slot: Option<String>) {
         let mut monitor = self.watch.monitor();
         if self.vault.epoch() != epoch {
             // Keys were withdrawn while the service was asked: an answer to an old
@@ -159,40 +166,7 @@ impl Inner {
         if change.is_some_and(|change| change.from.serves() && !change.to.serves()) {
             drop(self.vault.withdraw());
         }
-        monitor.changed(change, self.clock.now_ns());
-    }
-
-    /// Access is back, and so are the keys, unless the store is marked as revoked.
-    fn bring_back(&self, epoch: u64, image: Image, store_key: Arc<StoreKey>, body: Body) {
-        match self.is_marked(&body) {
-            Ok(false) => {
-                if let Err(error) = self.adopt(epoch, image, store_key, body) {
-                    self.conclude(epoch, Refusal::from(error).answer(), None);
-                }
-            }
-            Ok(true) => drop(self.give_up(RevokedBy::Mark)),
-            Err(error) => self.conclude(epoch, Refusal::from(error).answer(), None),
-        }
-    }
-
-    /// Heeds what others did to the store: a request to revoke, a mark, a rotation.
-    fn heed_others(&self) {
-        if self.vault.load().unlocked.is_none() {
-            return;
-        }
-        // A storage that cannot be read says nothing about access: the check goes on.
-        if !revocation_requested(&*self.storage).unwrap_or(false) {
-            drop(self.reload(&mut self.writer()));
-            return;
-        }
-        let old = self.give_up(RevokedBy::Mark);
-        if self.writable
-            && self.mark(old, AuditKind::Revoked, "on another process's request").is_ok()
-            && self.vault.load().body.revoked_ns != 0
-        {
-            // The mark stands for it now. If it stays, the mark is made once more.
-            drop(self.storage.remove_beside(REVOKE_REQUEST));
-        }
+        self.changed(&mut monitor, change);
     }
 
     /// Makes sure, before a change of who has access, that it was not denied meanwhile: an
@@ -234,7 +208,7 @@ impl Inner {
 }
 
 impl Refusal {
-    fn answer(&self) -> Answer {
+    pub(super) fn answer(&self) -> Answer {
         match (self.error.kind(), &self.denied_slot) {
             (ErrorKind::Kms(kind), Some(_)) => Answer::Denied(kind),
             (ErrorKind::Kms(kind), None) => Answer::Unclear(kind),

@@ -165,11 +165,6 @@ impl Machine {
         self.next_check
     }
 
-    /// When there is something to do: a check, or giving the keys up.
-    pub(crate) fn next_wake(&self) -> Duration {
-        self.deadline().map_or(self.next_check, |deadline| deadline.min(self.next_check))
-    }
-
     /// When the keys are given up unless a good check comes first; `None` for never, and
     /// when there are none.
     pub(crate) fn deadline(&self) -> Option<Duration> {
@@ -193,6 +188,15 @@ impl Machine {
             return None;
         }
         // The next check is due at once: the machine may just have woken up.
+        self.next_check = now;
+        self.enter(AccessState::Suspended, now)
+    }
+
+    /// Gives the keys up for another reason than what the key service says.
+    pub(crate) fn suspend(&mut self, now: Duration) -> Option<Change> {
+        if !self.state.serves() {
+            return None;
+        }
         self.next_check = now;
         self.enter(AccessState::Suspended, now)
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::super::audit::AuditKind;
 use super::machine::{AccessState, Change, Jitter, Machine};
+use super::view::View;
 use super::{AccessPolicy, AccessStatus};
 use crate::error::KmsErrorKind;
 
@@ -52,6 +53,9 @@ type Hook = Arc<dyn Fn(&Transition) + Send + Sync>;
 
 pub(in super::super) struct Monitor {
     pub(super) machine: Machine,
+    pub(super) view: View,
+    /// What the last rotation by itself met, unless it was good.
+    pub(in super::super) upkeep_problem: Option<String>,
     pub(super) revoked_by: RevokedBy,
     /// The slot whose key service denied access: no slot after it stands in for it.
     pub(super) barrier: Option<String>,
@@ -68,6 +72,8 @@ impl Monitor {
     /// For a keyring that was unlocked at `now`.
     pub(in super::super) fn new(policy: AccessPolicy, now: Duration) -> Self {
         Self {
+            view: View::new(&policy, now),
+            upkeep_problem: None,
             machine: Machine::new(policy, now, jitter()),
             revoked_by: RevokedBy::None,
             barrier: None,
@@ -87,15 +93,37 @@ impl Monitor {
             state: machine.state(),
             in_state: now.saturating_sub(machine.since()),
             since_good_check: now.saturating_sub(machine.last_good()),
-            keys_expire_in: machine.deadline().map(|deadline| deadline.saturating_sub(now)),
+            keys_expire_in: self.deadline().map(|deadline| deadline.saturating_sub(now)),
             revoked_on_request: machine.is_held(),
             kms_error: machine.last_kind(),
+            since_keyring_read: self.view.age(now),
+            keyring_problem: self.view.problem.clone(),
+            upkeep_problem: self.upkeep_problem.clone(),
             checks: self.checks,
             checks_failed: self.checks_failed,
             last_check_took: self.last_check_took,
             worst_case: machine.policy().worst_case(),
             worst_case_unreachable: machine.policy().worst_case_unreachable(),
         }
+    }
+
+    /// When the keys are given up unless the key service and the storage say otherwise
+    /// before; `None` for never, and when there are none.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        let view = self.view.deadline().filter(|_| self.machine.state().serves());
+        [self.machine.deadline(), view].into_iter().flatten().min()
+    }
+
+    /// Gives the keys up if it is time.
+    pub(super) fn tick(&mut self, now: Duration) -> Option<Change> {
+        let over = self.view.deadline().is_some_and(|deadline| now >= deadline);
+        let change = self.machine.tick(now);
+        if change.is_none() && over { self.machine.suspend(now) } else { change }
+    }
+
+    /// The image in memory is the one in the storage.
+    pub(in super::super) fn seen(&mut self, now: Duration) {
+        self.view.good(now);
     }
 
     /// Takes note of a change, if there is one: for the audit, and for the hooks.

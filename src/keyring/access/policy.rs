@@ -15,6 +15,17 @@ pub enum Grace {
     Forever,
 }
 
+impl Grace {
+    /// `None` for endless.
+    fn time(self) -> Option<Duration> {
+        match self {
+            Self::None => Some(Duration::ZERO),
+            Self::For(grace) => Some(grace),
+            Self::Forever => None,
+        }
+    }
+}
+
 /// When a process checks that it may still use the customer's key, and when it gives its
 /// keys up. It holds for this process and is stored nowhere.
 ///
@@ -35,6 +46,12 @@ pub struct AccessPolicy {
     pub suspicion_max: Duration,
     /// Default: 1 hour.
     pub unreachable_grace: Grace,
+    /// How long a process goes on that cannot follow the keyring: its storage does not
+    /// answer, or another process changed it so that it does not open with the keys given
+    /// here. Access that was withdrawn in the store, a slot that was removed and a data key
+    /// that is to be destroyed are noticed no other way. The keyring is read every
+    /// `check_interval`. Default: 1 hour.
+    pub view_grace: Grace,
     /// Between two checks while the service does not answer or access is lost, give or
     /// take a tenth; 12 times `check_interval` once the key is destroyed. Default: 1 minute.
     pub recovery_interval: Duration,
@@ -49,6 +66,7 @@ impl Default for AccessPolicy {
             confirm_over: Duration::from_secs(30),
             suspicion_max: Duration::from_secs(300),
             unreachable_grace: Grace::For(Duration::from_secs(3600)),
+            view_grace: Grace::For(Duration::from_secs(3600)),
             recovery_interval: Duration::from_secs(60),
         }
     }
@@ -67,6 +85,9 @@ impl AccessPolicy {
     /// most `1.1 I` later, and each denial takes at most `D`. 7 minutes by default; 6
     /// minutes with a service that answers at once. The time that the service itself
     /// takes to heed its new policy comes on top.
+    ///
+    /// It holds whatever the storage does, and whatever other operations wait for, where
+    /// the keyring has its [own threads](super::Options::background).
     ///
     /// ```
     /// # use atrest::keyring::AccessPolicy;
@@ -96,13 +117,14 @@ impl AccessPolicy {
         Some(self.until_first_answer().saturating_add(self.grace()?))
     }
 
+    /// How long what was read of the keyring vouches for the keys.
+    pub(super) fn view_lease(&self) -> Option<Duration> {
+        Some(self.until_first_answer().saturating_add(self.view_grace.time()?))
+    }
+
     /// `None` for endless.
     pub(super) fn grace(&self) -> Option<Duration> {
-        match self.unreachable_grace {
-            Grace::None => Some(Duration::ZERO),
-            Grace::For(grace) => Some(grace),
-            Grace::Forever => None,
-        }
+        self.unreachable_grace.time()
     }
 
     pub(super) fn confirm_spacing(&self) -> Duration {

@@ -31,6 +31,13 @@ pub struct AccessStatus {
     /// What the last check met; `None` if it was good.
     #[serde(serialize_with = "kind_or_none")]
     pub kms_error: Option<KmsErrorKind>,
+    /// Since the keyring in memory was last known to be the one in the storage.
+    #[serde(serialize_with = "seconds", rename = "since_keyring_read_s")]
+    pub since_keyring_read: Duration,
+    /// Why it could not be read or followed since; `None` if it could.
+    pub keyring_problem: Option<String>,
+    /// Why the last rotation by itself failed; `None` if it did not.
+    pub upkeep_problem: Option<String>,
     /// Checks since the store was opened.
     pub checks: u64,
     /// Those that were not good.

@@ -13,8 +13,10 @@ pub(in super::super) struct Watch {
     pub(super) asking: Mutex<()>,
     /// Whether a check's call has not returned, be it long after its deadline.
     pub(super) outstanding: Arc<AtomicBool>,
-    /// Wakes the thread that checks and rotates.
+    /// Wakes the thread that follows the storage and rotates.
     pub(in super::super) alarm: Arc<Alarm>,
+    /// Wakes the thread that watches over the keys.
+    pub(in super::super) watcher: Arc<Alarm>,
 }
 
 impl Watch {
@@ -24,12 +26,19 @@ impl Watch {
             asking: Mutex::new(()),
             outstanding: Arc::default(),
             alarm: Arc::default(),
+            watcher: Arc::default(),
         }
     }
 
     pub(in super::super) fn monitor(&self) -> MutexGuard<'_, Monitor> {
         // Nothing that can panic runs while it is held.
         self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is something to tell, and nobody who does.
+    pub(in super::super) fn is_untold(&self) -> bool {
+        let monitor = self.monitor();
+        !monitor.telling && !monitor.untold.is_empty()
     }
 
     /// Tells the hooks what they do not know yet. Every entry point calls it at its end,

@@ -76,8 +76,11 @@ impl Inner {
         let requested = revocation_requested(&*self.storage)?;
         self.commit(&mut writer, |draft| {
             let marked = draft.body.revoked_ns != 0 || requested;
-            draft.body.revoked_ns = 0;
             if marked {
+                if !draft.body.audit.tells_of_revocation() {
+                    draft.record(AuditKind::Revoked, "on another process's request");
+                }
+                draft.body.revoked_ns = 0;
                 draft.record(AuditKind::Restored, "on request");
             }
             Ok(marked)
@@ -88,7 +91,7 @@ impl Inner {
 
     pub(super) fn restore(&self) -> Result<()> {
         // The image that can be read now may be gone after a crash.
-        self.writer().check()?;
+        self.settle(&mut self.writer())?;
         let epoch = self.vault.epoch();
         let old = self.vault.load_full();
         if old.unlocked.is_some() {
@@ -121,8 +124,8 @@ impl Inner {
         store_key: Arc<StoreKey>,
         mut body: Body,
     ) -> Result<()> {
-        let writer = self.writer();
-        writer.check()?;
+        let mut writer = self.writer();
+        self.settle(&mut writer)?;
         let counted = &self.vault.load_full().body;
         for record in &mut body.keys {
             if let Some(counted) = counted.keys.iter().find(|counted| counted.id == record.id) {
@@ -133,10 +136,14 @@ impl Inner {
         let jitter = jitter();
         let mut monitor = self.watch.monitor();
         self.vault.let_in(epoch, Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) })?;
-        let change = monitor.machine.restored(self.clock.since_boot(), jitter);
+        let now = self.clock.since_boot();
+        let change = monitor.machine.restored(now, jitter);
+        monitor.seen(now);
         monitor.revoked_by = RevokedBy::None;
         monitor.barrier = None;
         monitor.changed(change, self.clock.now_ns());
+        drop(monitor);
+        self.watch.watcher.ring();
         Ok(())
     }
 

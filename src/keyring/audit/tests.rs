@@ -20,7 +20,7 @@ fn trail(storage: &MemoryStorage, store_id: StoreId, events: u64) -> Trail {
     let mut trail = Trail::beginning_with(event(0));
     for number in 1..events {
         trail.push(event(number));
-        trail.archive(storage, store_id).unwrap();
+        trail.archive(storage, store_id, number as usize).unwrap();
     }
     trail
 }
@@ -41,7 +41,7 @@ fn a_long_trail_reads_back_whole_and_leaves_the_keyring_small() {
 fn a_changed_missing_or_foreign_archive_is_refused() {
     let (storage, id) = (MemoryStorage::new(), StoreId::from_bytes([1; 16]));
     let trail = trail(&storage, id, 600);
-    let name = archive_name(129);
+    let name = archive_name(&trail.archived_hash);
     let good = storage.load_beside(&name).unwrap().unwrap();
     let refused = |bytes: Option<Vec<u8>>| {
         match bytes {
@@ -62,8 +62,10 @@ fn a_changed_missing_or_foreign_archive_is_refused() {
         bad[at] ^= 1;
         refused(Some(bad));
     }
-    let empty = [&good[..24], &encode(&[]).unwrap()[..]].concat();
-    refused(Some(empty));
+    refused(Some(encode(id, trail.archived, trail.archived_hash, &[]).unwrap()));
+    // The one before under this one's name.
+    let first = encode(id, 0, [0; 32], &(0..128).map(event).collect::<Vec<_>>()).unwrap();
+    refused(Some(first));
     assert!(storage.put_beside(&name, &good).unwrap());
     assert_eq!(trail.all(&storage, id).unwrap().len(), 600);
     let other = StoreId::from_bytes([2; 16]);
@@ -71,20 +73,36 @@ fn a_changed_missing_or_foreign_archive_is_refused() {
 }
 
 #[test]
-fn an_archive_whose_commit_failed_does_no_harm() {
+fn two_histories_share_no_archive() {
     let (storage, id) = (MemoryStorage::new(), StoreId::from_bytes([1; 16]));
-    let before = trail(&storage, id, 256);
-    let mut failed = before.clone();
-    failed.push(event(256));
-    failed.archive(&storage, id).unwrap();
-    assert_eq!(failed.archived, 129);
-    assert_eq!(before.all(&storage, id).unwrap().len(), 256);
-    let mut later = before;
-    (256..400).for_each(|number| later.push(event(number)));
-    later.archive(&storage, id).unwrap();
-    // The archive now has more events than the first generation vouches for.
-    assert_eq!(failed.all(&storage, id).unwrap().len(), 257);
-    assert_eq!(later.all(&storage, id).unwrap().len(), 400);
+    let common = trail(&storage, id, 256);
+    let goes_on = |number: u64, detail: &str, events: u64| {
+        let mut trail = common.clone();
+        for number in (256..256 + events).map(|at| at + number) {
+            trail.push(Event { detail: detail.into(), ..event(number) });
+            let committed = trail.tail_len() - 1;
+            trail.archive(&storage, id, committed).unwrap();
+        }
+        trail
+    };
+    // One goes far on, the other a little, and archives last.
+    let far = goes_on(0, "far", 500);
+    let near = goes_on(7, "near", 150);
+    assert_eq!(far.all(&storage, id).unwrap().len(), 756);
+    assert_eq!(near.all(&storage, id).unwrap().len(), 406);
+    assert_eq!(common.all(&storage, id).unwrap().len(), 256);
+}
+
+#[test]
+fn what_is_not_committed_is_not_archived() {
+    let (storage, id) = (MemoryStorage::new(), StoreId::from_bytes([1; 16]));
+    let mut trail = trail(&storage, id, 100);
+    (100..600).for_each(|number| trail.push(event(number)));
+    trail.archive(&storage, id, 100).unwrap();
+    assert_eq!((trail.archived, trail.tail_len()), (0, 600));
+    trail.archive(&storage, id, 600).unwrap();
+    assert_eq!((trail.archived, trail.tail_len()), (384, 216));
+    assert_eq!(trail.all(&storage, id).unwrap().len(), 600);
 }
 
 #[test]
@@ -106,6 +124,39 @@ fn rotations_of_an_open_keyring_are_in_its_audit() {
     assert_eq!(audit[0].what, AuditKind::Created);
     assert_eq!(audit[300].what, AuditKind::DataKeyRotated);
     assert_eq!((audit[302].what, audit[302].generation), (AuditKind::StoreKeyRotated, 302));
-    storage.remove_beside(&archive_name(0)).unwrap();
+    let last = archive_name(&keyring.inner.vault.load().body.audit.archived_hash);
+    storage.remove_beside(&last).unwrap();
     assert_eq!(keyring.audit().events().unwrap_err().kind(), ErrorKind::Authentication);
+}
+
+#[test]
+fn two_writers_past_the_archive_both_read_the_trail() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    generate_key_file(&key).unwrap();
+    let kms: Arc<dyn Kms> = Arc::new(KeyFile::new(&key).unwrap());
+    let storage = Arc::new(MemoryStorage::new());
+    let quiet = || {
+        let mut options = Options::default();
+        options.background = false;
+        options
+    };
+    let one = Keyring::create(storage.clone(), kms.clone(), quiet()).unwrap();
+    for _ in 0..250 {
+        one.keys().rotate().unwrap();
+    }
+    let two = Keyring::open(storage.clone(), kms.clone(), quiet()).unwrap();
+    for round in 0..100 {
+        let writer = if round % 3 == 0 { &one } else { &two };
+        let name = format!("space {round}");
+        writer.keyspaces().create(&name).unwrap();
+    }
+    one.reload().unwrap();
+    two.reload().unwrap();
+    let fresh = Keyring::open(storage, kms, quiet()).unwrap();
+    let expected = fresh.audit().events().unwrap();
+    assert_eq!(expected.len(), 1 + 250 + 200);
+    for keyring in [&one, &two] {
+        assert_eq!(keyring.audit().events().unwrap(), expected);
+    }
 }

@@ -19,8 +19,8 @@ use crate::units;
 
 /// Show the images of a store's keyring and what each would open, or put one back.
 ///
-/// Without --generation or --from-mirror nothing is changed. With one of them that image
-/// becomes the keyring; what was in its place is kept as KEYRING.bad-*, and a new data key
+/// Without --generation, --from-mirror or --from-current nothing is changed. With one of them
+/// that image becomes the keyring; what was in its place is kept as KEYRING.bad-*, and a new data key
 /// is started. Files under data keys that the image does not have stay unreadable, so
 /// choose the image that opens them all.
 #[derive(clap::Args)]
@@ -39,6 +39,13 @@ pub(crate) struct Args {
     /// Put the kept image of this generation back.
     #[arg(long, value_name = "NUMBER", conflicts_with = "from_mirror")]
     generation: Option<u64>,
+    /// Go on with the present keyring although newer images stand beside it.
+    #[arg(long, conflicts_with_all = ["generation", "from_mirror"])]
+    from_current: bool,
+    /// Delete what recoveries put aside (KEYRING.bad-*): nothing under keys that only they
+    /// hold can be read again.
+    #[arg(long, conflicts_with_all = ["generation", "from_mirror", "from_current"])]
+    forget_aside: bool,
     /// The directory that commits are mirrored to.
     #[arg(long, value_name = "DIR")]
     mirror: Option<PathBuf>,
@@ -69,6 +76,9 @@ struct ImageReport {
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let dir = &self.at.dir;
+        if self.forget_aside {
+            self.at.open()?.keyring().danger_forget_aside().map_err(Failure::from)?;
+        }
         dir.metadata().map_err(|e| Failure::io("the store cannot be opened", dir, e))?;
         let keys = self.at.cmek.some()?;
         let images = self.at.images(self.mirror.as_deref(), &keys)?;
@@ -90,6 +100,7 @@ impl Args {
     fn chosen(&self) -> Option<ImagePlace> {
         match self.generation {
             Some(generation) => Some(ImagePlace::Kept(generation)),
+            None if self.from_current => Some(ImagePlace::Current),
             None => self.from_mirror.then_some(ImagePlace::Mirror),
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use atrest::kms::Kms;
-use atrest::{ErrorKind, Options};
+use atrest::{ErrorKind, Options, StoreId};
 use atrest_admin::{AdminState, Keys, PlainHttp, Server, Store, Token, router, tls_config};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,6 +55,9 @@ pub(crate) struct Args {
     stores: Vec<String>,
     #[command(flatten)]
     cmek: CmekArgs,
+    /// Refuse another store than this, as REGION=ID if there are several.
+    #[arg(long = "store-id", value_name = "ID")]
+    store_ids: Vec<String>,
     /// Let clients name keys that begin with this too, such as
     /// hcvault://vault.example.com:8200/transit/keys/
     #[arg(long = "allow-key", value_name = "PREFIX")]
@@ -187,7 +190,9 @@ impl Args {
                         .advise("such as eu-central-1=/srv/eu"));
                 }
             };
-            let store = Store::in_directory(region, dir, kms.clone(), Options::default())?;
+            let mut options = Options::default();
+            options.store_id = self.pinned(region, alone)?;
+            let store = Store::in_directory(region, dir, kms.clone(), options)?;
             reports.push(RegionReport {
                 region: region.into(),
                 directory: dir.into(),
@@ -196,6 +201,22 @@ impl Args {
             stores.push(store);
         }
         Ok((stores, reports))
+    }
+}
+
+impl Args {
+    /// The id that the store of a region must have.
+    fn pinned(&self, region: &str, alone: bool) -> Result<Option<StoreId>> {
+        let id = self.store_ids.iter().find_map(|given| match given.split_once('=') {
+            Some((of, id)) => (of == region).then_some(id),
+            None => alone.then_some(given.as_str()),
+        });
+        if id.is_none() && !self.store_ids.is_empty() {
+            let what = format!("expected the id of each store, found none of {region}");
+            return Err(Failure::new(ErrorKind::InvalidArgument, what)
+                .advise("give --store-id REGION=ID once for each"));
+        }
+        Ok(id.map(str::parse).transpose()?)
     }
 }
 

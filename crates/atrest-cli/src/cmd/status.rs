@@ -23,7 +23,8 @@ Examples:
   atrest status data --json | jq '.files.plaintext.files'
 
 JSON fields: directory, authenticated, store_id, store_key_id, generation, written_ns,
-slots [name, key_uri, key_version, created_ns], settings [rotation_period_s,
+slots [name, key_uri, key_version, created_ns], newer_images (generations; not empty if
+an old keyring was put back), anchor (null without a key), settings [rotation_period_s,
 rotation_bytes, plaintext, require_authenticated], data_keys [id, files, bytes, and with a key
 keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes
 (at least), rewritten_in_s (null if nothing can be said)], history [number, at_ns,
@@ -55,6 +56,10 @@ struct Report {
     authenticated: bool,
     #[serde(flatten)]
     info: KeyringInfo,
+    /// To be kept elsewhere and given as --anchor.
+    anchor: Option<String>,
+    /// Images newer than the keyring: it was put back.
+    newer_images: Vec<u64>,
     settings: Option<Settings>,
     data_keys: Vec<KeyReport>,
     history: Option<Vec<AuditEvent>>,
@@ -106,15 +111,17 @@ impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         self.at.check()?;
         let keys = self.at.cmek.open()?;
-        let report = if keys.is_empty() {
+        let mut report = if keys.is_empty() {
             let info = self.at.inspect()?;
             Report::without_keys(self, info, scan(&self.at.dir, None, out.is_json())?)
         } else {
             let store = self.at.read_only_with(keys)?;
             let files = scan(&self.at.dir, Some(store.keyring()), out.is_json())?;
             // After the scan, which reads the keyring again if a writer rotated.
-            Report::authenticated(self, store.keyring().status(), files)
+            let anchor = store.keyring().anchor().to_string();
+            Report::authenticated(self, store.keyring().status(), files).with_anchor(anchor)
         };
+        report.newer_images = self.at.newer_images(&report.info)?;
         out.result(&report, || report.text())
     }
 }
@@ -132,10 +139,17 @@ impl Report {
             authenticated: true,
             data_keys: data_keys.collect(),
             info: status.info,
+            anchor: None,
+            newer_images: Vec::new(),
             settings: Some(status.settings),
             history: Some(status.history),
             files,
         }
+    }
+
+    fn with_anchor(mut self, anchor: String) -> Self {
+        self.anchor = Some(anchor);
+        self
     }
 
     fn without_keys(args: &Args, info: KeyringInfo, files: Scan) -> Self {
@@ -151,6 +165,8 @@ impl Report {
             authenticated: false,
             data_keys: data_keys.collect(),
             info,
+            anchor: None,
+            newer_images: Vec::new(),
             settings: None,
             history: None,
             files,
@@ -173,6 +189,12 @@ impl Report {
                 units::time(self.info.written_ns)
             ),
         ];
+        if !self.newer_images.is_empty() {
+            let newer: Vec<_> =
+                self.newer_images.iter().map(|newer| format!("KEYRING.{newer}")).collect();
+            let what = format!("put back: {} beside it are newer", newer.join(", "));
+            lines.push(format!("              {}", YELLOW.paint(&what)));
+        }
         lines.extend(self.info.slots.iter().map(|slot| {
             let version = match slot.key_version.as_str() {
                 "" => String::new(),
@@ -180,8 +202,14 @@ impl Report {
             };
             let since = units::time(slot.created_ns);
             let (name, uri) = (clean(&slot.name), clean(&slot.key_uri));
-            format!("  CMEK slot   {name}: {uri}{version}, since {since}")
+            let public = if atrest_kms::wraps_for_anybody(&slot.key_uri) {
+                YELLOW.paint("; anybody can wrap by it: pin the store with --store-id")
+            } else {
+                String::new()
+            };
+            format!("  CMEK slot   {name}: {uri}{version}, since {since}{public}")
         }));
+        lines.extend(self.anchor.as_ref().map(|anchor| format!("  anchor      {anchor}")));
         lines.extend(self.settings.as_ref().map(settings_line));
         lines.push(format!("\n{}", BOLD.paint("Data keys")));
         lines.push(self.key_table());

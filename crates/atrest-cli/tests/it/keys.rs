@@ -166,3 +166,58 @@ fn a_file_goes_under_the_keys_of_its_keyspace() {
     assert_eq!(bench.json(&["keys", "keyspaces", "data"])["keyspaces"][1]["active"], Value::Null);
     bench.bad(7, "unknown-key", &["encrypt", "data", "src", "h", "--keyspace", "red"]);
 }
+
+#[test]
+fn a_keyring_put_back_is_told_and_touched_by_no_command() {
+    let bench = Bench::new();
+    let current = bench.path("data/KEYRING");
+    let first = std::fs::read(&current).unwrap();
+    for _ in 0..3 {
+        bench.good(&["rotate", "data-key", "data"]);
+    }
+    bench.write("src", b"words");
+    bench.good(&["encrypt", "data", "src", "f"]);
+    let newest = std::fs::read_dir(bench.path("data")).unwrap().filter_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        name.strip_prefix("KEYRING.")?.parse::<u64>().ok()
+    });
+    let newest = newest.max().unwrap();
+    std::fs::write(&current, &first).unwrap();
+    for args in [
+        &["rotate", "data-key", "data"][..],
+        &["rotate", "store-key", "data"],
+        &["encrypt", "data", "src", "g"],
+        &["keys", "retire", "data"],
+    ] {
+        let refused = bench.run(args);
+        assert_eq!(refused.code, 5, "{args:?}: {}", refused.stderr);
+        assert!(refused.stderr.contains("atrest recover"), "{}", refused.stderr);
+    }
+    let doctor = bench.run(&["doctor", "data"]);
+    let named = format!("KEYRING.{newest}");
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    assert!(doctor.code == 1 && told.contains(&named), "{told}");
+    let status = bench.json(&["status", "data"]);
+    let newer = status["newer_images"].as_array().unwrap();
+    assert!(newer.contains(&newest.into()), "{newer:?}");
+    bench.good(&["recover", "data", "--generation", &newest.to_string()]);
+    bench.good(&["decrypt", "data", "f", "-o", "out"]);
+    // What was put aside may hold what is destroyed later.
+    bench.bad(6, "corrupt-header", &["keys", "proof", "data"]);
+    bench.good(&["recover", "data", "--forget-aside"]);
+    bench.good(&["keys", "proof", "data"]);
+}
+
+#[test]
+fn a_pinned_store_is_the_only_one_that_opens() {
+    let bench = Bench::new();
+    bench.good(&["init", "other"]);
+    let id = |dir: &str| bench.json(&["status", dir])["store_id"].as_str().unwrap().to_owned();
+    let anchor = bench.json(&["status", "data"])["anchor"].clone();
+    let (ours, theirs) = (id("data"), id("other"));
+    bench.good(&["rotate", "data-key", "data", "--store-id", &ours]);
+    bench.good(&["audit", "data", "--anchor", anchor.as_str().unwrap_or_default()]);
+    for command in [&["rotate", "data-key", "data"][..], &["audit", "data"], &["verify", "data"]] {
+        bench.bad(5, "identity-mismatch", &[command, &["--store-id", &theirs]].concat());
+    }
+}

@@ -189,6 +189,7 @@ enum Slip {
     TakesStaleWriters,
     KeepsNoOlderImage,
     ForgetsNothing,
+    ForgetsLaterOnes,
     LosesWhatIsBeside,
 }
 
@@ -222,6 +223,10 @@ impl KeyringStorage for Sloppy {
         self.inner.commit(bytes, generation, previous)
     }
 
+    fn settle_unknown(&self) -> Result<()> {
+        self.inner.settle_unknown()
+    }
+
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         match self.slip {
             Slip::KeepsNoOlderImage => Ok(Vec::new()),
@@ -229,11 +234,20 @@ impl KeyringStorage for Sloppy {
         }
     }
 
-    fn forget_kept(&self) -> Result<()> {
+    fn forget_kept(&self, before: u64) -> Result<()> {
         match self.slip {
             Slip::ForgetsNothing => Ok(()),
-            _ => self.inner.forget_kept(),
+            Slip::ForgetsLaterOnes => self.inner.forget_kept(u64::MAX),
+            _ => self.inner.forget_kept(before),
         }
+    }
+
+    fn copies_aside(&self) -> Result<Vec<String>> {
+        self.inner.copies_aside()
+    }
+
+    fn forget_aside(&self) -> Result<()> {
+        self.inner.forget_aside()
     }
 
     fn location(&self) -> Location {
@@ -269,6 +283,7 @@ fn a_keyring_storage_that_lies_is_caught() {
         Slip::TakesStaleWriters,
         Slip::KeepsNoOlderImage,
         Slip::ForgetsNothing,
+        Slip::ForgetsLaterOnes,
         Slip::LosesWhatIsBeside,
     ] {
         assert!(panics(|| check(slip)), "{slip:?} was not noticed");

@@ -209,6 +209,7 @@ fn policies() -> impl Strategy<Value = AccessPolicy> {
                 confirm_over,
                 suspicion_max,
                 unreachable_grace,
+                view_grace: Grace::Forever,
                 recovery_interval,
             }
         },
@@ -239,7 +240,8 @@ proptest! {
         let mut now = Duration::ZERO;
         let mut refused_at = None;
         for (jitter, part, answer) in draws {
-            now = now.max(m.next_wake());
+            let wake = m.deadline().map_or(m.next_check(), |at| at.min(m.next_check()));
+            now = now.max(wake);
             m.tick(now);
             if m.state().serves() {
                 if let Some(worst) = worst {

@@ -57,7 +57,9 @@ pub(super) fn all(at: &StoreArgs, keys: Vec<Arc<dyn Kms>>, json: bool) -> Result
         None => at.inspect(),
     };
     let info = keyring(info, &names, &mut to);
-    if info.is_some() {
+    if let Some(info) = &info {
+        rolled_back(at, info, &mut to);
+        pinned(at, info, &mut to);
         unlocked(&opened, &mut to);
     }
     lock(dir, &mut to);
@@ -128,6 +130,37 @@ fn keyring(
             None
         }
     }
+}
+
+fn pinned(at: &StoreArgs, info: &KeyringInfo, to: &mut Findings) {
+    let is_public =
+        |slot: &&atrest::keyring::SlotInfo| atrest_kms::wraps_for_anybody(&slot.key_uri);
+    if let Some(slot) = info.slots.iter().find(is_public)
+        && !at.is_pinned()
+    {
+        to.note(
+            "keyring",
+            format!("anybody can wrap by the key of the slot {}", slot.name),
+            "pin the store, in the engine's options too: whoever can write to the directory could put a store of his own there; give --store-id or --anchor",
+        );
+    }
+}
+
+fn rolled_back(at: &StoreArgs, info: &KeyringInfo, to: &mut Findings) {
+    let newer = match at.newer_images(info) {
+        Ok(newer) if newer.is_empty() => return,
+        Ok(newer) => newer,
+        Err(failure) => {
+            let advice = "run as the user who owns the store";
+            return to.problem("keyring", told(&failure), advice);
+        }
+    };
+    let names: Vec<_> = newer.iter().map(|generation| format!("KEYRING.{generation}")).collect();
+    to.problem(
+        "keyring",
+        format!("an old keyring was put back: newer are {}", names.join(", ")),
+        "find out who did; see what each image opens with `atrest recover DIR --cmek URI`, and choose one",
+    );
 }
 
 fn generation(name: &str) -> Option<u64> {

@@ -16,7 +16,9 @@ use crate::units;
 ///
 /// Files under keys that `keys shred` destroyed may lie there still; they are counted, and
 /// nothing reads them. A file under a key that `keys retire` destroyed fails the command:
-/// it came back from elsewhere.
+/// it came back from elsewhere; so does a copy of the keyring that a recovery put aside.
+/// Copies elsewhere, such as file system snapshots and the older versions of objects in a
+/// bucket, cannot be seen from here.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -58,6 +60,13 @@ impl Proof {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open_read_only()?;
         let usage = scanning(out.is_json(), |on_scan| store.store().renewal().scan_usage(on_scan))?;
+        let copies = store.keyring().copies_aside().map_err(Failure::from)?;
+        if !copies.is_empty() {
+            let what = format!("copies of the keyring may still hold keys: {}", copies.join(", "));
+            return Err(Failure::from(Error::new(ErrorKind::CorruptHeader, what)).advise(
+                "when no file needs them any more: atrest recover DIR --cmek URI --forget-aside",
+            ));
+        }
         let proofs = self.chosen(&usage)?.into_iter();
         let proofs =
             proofs.map(|key| prove(key, &usage, store.keyring())).collect::<Result<_>>()?;

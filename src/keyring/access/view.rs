@@ -1,0 +1,50 @@
+//! How old what this process knows of the keyring is.
+//!
+//! Another process may have removed a slot, replaced keys or withdrawn access. A process
+//! that cannot read that, or not follow it, must not go on for ever: what it last saw
+//! vouches for its keys only so long.
+
+use std::time::Duration;
+
+use super::AccessPolicy;
+
+/// What one open keyring knows of its own image.
+pub(super) struct View {
+    /// When the image in memory was last known to be the present one.
+    seen: Duration,
+    /// When to look again.
+    pub(super) next: Duration,
+    /// How long it vouches; `None` for ever.
+    lease: Option<Duration>,
+    interval: Duration,
+    retry: Duration,
+    /// What the last look met, unless it was good.
+    pub(super) problem: Option<String>,
+}
+
+impl View {
+    pub(super) fn new(policy: &AccessPolicy, now: Duration) -> Self {
+        let interval = policy.check_interval;
+        let retry = policy.recovery_interval.min(interval);
+        let (lease, next) = (policy.view_lease(), now + interval);
+        Self { seen: now, next, lease, interval, retry, problem: None }
+    }
+
+    /// The image in memory is the present one.
+    pub(super) fn good(&mut self, now: Duration) {
+        (self.seen, self.next, self.problem) = (now, now + self.interval, None);
+    }
+
+    pub(super) fn failed(&mut self, now: Duration, problem: String) {
+        (self.next, self.problem) = (now + self.retry, Some(problem));
+    }
+
+    pub(super) fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.seen)
+    }
+
+    /// When the keys are given up unless it was seen before.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.lease.map(|lease| self.seen + lease)
+    }
+}

@@ -1,0 +1,350 @@
+//! The stated longest time from a denial to the loss of all keys, with a storage and with
+//! other calls that hang; and a process that cannot follow its keyring.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use atrest::error::Result;
+use atrest::keyring::{
+    AccessState, FilesBeside, Grace, KeyringImage, KeyringStorage, Location, MemoryStorage, Options,
+};
+use atrest::kms::{
+    Deadline, KeyUri, Kms, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey,
+};
+use atrest::{Error, ErrorKind, FileKind, Keyring};
+
+use crate::support::{ManualClock, ScriptedKms, options};
+
+/// Where calls wait while it is shut.
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<(bool, u32)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 += u32::from(state.0);
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |state| state.0).unwrap());
+    }
+
+    fn shut(&self) {
+        self.state.lock().unwrap().0 = true;
+    }
+
+    /// Until a call waits.
+    fn wait_for_one(&self) {
+        drop(self.changed.wait_while(self.state.lock().unwrap(), |state| state.1 == 0).unwrap());
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().0 = false;
+        self.changed.notify_all();
+    }
+}
+
+/// Opens the gate whatever happens, so that a failed test ends.
+struct Opens(Arc<Gate>);
+
+impl Drop for Opens {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+/// A storage that hangs, or fails, on demand.
+#[derive(Debug, Default)]
+struct Faulty {
+    inner: MemoryStorage,
+    gate: Arc<Gate>,
+    down: Mutex<bool>,
+}
+
+impl Faulty {
+    fn reach(&self) -> Result<&MemoryStorage> {
+        self.gate.pass();
+        if *self.down.lock().unwrap() {
+            let kind = ErrorKind::Io(std::io::ErrorKind::TimedOut);
+            return Err(Error::new(kind, "the storage is down"));
+        }
+        Ok(&self.inner)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl KeyringStorage for Faulty {
+    fn lock(&self) -> Result<()> {
+        self.reach()?.lock()
+    }
+
+    fn load(&self) -> Result<Option<KeyringImage>> {
+        self.reach()?.load()
+    }
+
+    fn commit(
+        &self,
+        bytes: &[u8],
+        generation: u64,
+        previous: Option<&KeyringImage>,
+    ) -> Result<String> {
+        self.reach()?.commit(bytes, generation, previous)
+    }
+
+    fn settle_unknown(&self) -> Result<()> {
+        self.reach()?.settle_unknown()
+    }
+
+    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+        self.reach()?.kept()
+    }
+
+    fn forget_kept(&self, before: u64) -> Result<()> {
+        self.reach()?.forget_kept(before)
+    }
+
+    fn copies_aside(&self) -> Result<Vec<String>> {
+        self.reach()?.copies_aside()
+    }
+
+    fn forget_aside(&self) -> Result<()> {
+        self.reach()?.forget_aside()
+    }
+
+    fn location(&self) -> Location {
+        self.inner.location()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl FilesBeside for Faulty {
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        self.reach()?.put_beside(name, bytes)
+    }
+
+    fn exists_beside(&self, name: &str) -> Result<bool> {
+        self.reach()?.exists_beside(name)
+    }
+
+    fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.reach()?.load_beside(name)
+    }
+
+    fn remove_beside(&self, name: &str) -> Result<()> {
+        self.reach()?.remove_beside(name)
+    }
+}
+
+/// A key service that overstays every deadline when it is to wrap.
+#[derive(Debug)]
+struct SlowToWrap {
+    inner: Arc<ScriptedKms>,
+    gate: Arc<Gate>,
+}
+
+impl Kms for SlowToWrap {
+    fn key_uri(&self) -> &KeyUri {
+        self.inner.key_uri()
+    }
+
+    fn wrap(
+        &self,
+        key: &SlotKey,
+        context: &WrapContext,
+        deadline: Deadline,
+    ) -> std::result::Result<WrappedKey, KmsError> {
+        self.gate.pass();
+        self.inner.wrap(key, context, deadline)
+    }
+
+    fn unwrap(
+        &self,
+        wrapped: &WrappedKey,
+        context: &WrapContext,
+        deadline: Deadline,
+    ) -> std::result::Result<SlotKey, KmsError> {
+        self.inner.unwrap(wrapped, context, deadline)
+    }
+}
+
+/// Real time, small numbers.
+fn quick() -> Options {
+    let ms = Duration::from_millis;
+    let mut options = Options::default();
+    options.access.check_interval = ms(100);
+    options.access.check_deadline = ms(100);
+    options.access.confirmations = 3;
+    options.access.confirm_over = ms(100);
+    options.access.recovery_interval = ms(50);
+    options
+}
+
+/// For a machine that is busy with other tests.
+const SLACK: Duration = Duration::from_secs(2);
+
+fn assert_ends_in_time(keyring: &Keyring, kms: &ScriptedKms) {
+    let worst = keyring.access().status().worst_case;
+    assert!(worst < Duration::from_secs(1));
+    kms.fail(KmsErrorKind::AccessDenied);
+    let denied = Instant::now();
+    while keyring.encryptor(FileKind::Table).is_ok() {
+        assert!(denied.elapsed() <= worst + SLACK, "serves {:?} after", denied.elapsed());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The same way for everybody.
+    assert!(!keyring.status().unlocked);
+    assert_eq!(keyring.access().status().state, AccessState::Revoked);
+}
+
+#[test]
+fn a_storage_that_hangs_does_not_keep_a_denied_key_in_use() {
+    let (storage, kms) = (Arc::new(Faulty::default()), ScriptedKms::new("hung"));
+    let opens = Opens(storage.gate.clone());
+    let keyring = Keyring::create(storage.clone(), kms.clone(), quick()).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hook = told.clone();
+    keyring.access().on_transition(move |change| hook.lock().unwrap().push(change.to));
+    storage.gate.shut();
+    storage.gate.wait_for_one();
+    assert_ends_in_time(&keyring, &kms);
+    let since = Instant::now();
+    while told.lock().unwrap().last() != Some(&AccessState::Revoked) {
+        assert!(since.elapsed() <= SLACK, "the hooks wait for the storage");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(opens);
+}
+
+#[test]
+fn a_rotation_that_hangs_does_not_keep_a_denied_key_in_use() {
+    let inner = ScriptedKms::new("rotates");
+    let kms = Arc::new(SlowToWrap { inner: inner.clone(), gate: Arc::default() });
+    let opens = Opens(kms.gate.clone());
+    let keyring = Keyring::create(MemoryStorage::new(), kms.clone(), quick()).unwrap();
+    kms.gate.shut();
+    std::thread::scope(|scope| {
+        let opens = opens;
+        let rotating = scope.spawn(|| keyring.keys().rotate_store_key());
+        kms.gate.wait_for_one();
+        assert_ends_in_time(&keyring, &inner);
+        drop(opens);
+        assert!(rotating.join().unwrap().is_err());
+    });
+}
+
+#[test]
+fn a_reader_whose_reload_hangs_at_a_service_loses_a_denied_key_in_time() {
+    let storage = Arc::new(MemoryStorage::new());
+    let kms = ScriptedKms::new("reader");
+    let writer = Keyring::create(storage.clone(), kms.clone(), Options::default()).unwrap();
+    let slow = Arc::new(SlowToUnwrapOthers { inner: kms.clone(), gate: Arc::default() });
+    let opens = Opens(slow.gate.clone());
+    let reader = Keyring::open_read_only(storage, slow.clone(), quick()).unwrap();
+    slow.gate.shut();
+    // Its image has a new store key, which only the service unwraps.
+    writer.keys().rotate_store_key().unwrap();
+    slow.gate.wait_for_one();
+    kms.fail(KmsErrorKind::AccessDenied);
+    let worst = reader.access().status().worst_case_unreachable.unwrap();
+    let denied = Instant::now();
+    while reader.keys().active_id().is_ok() {
+        assert!(denied.elapsed() <= worst.min(SLACK * 2), "serves {:?} after", denied.elapsed());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(opens);
+}
+
+/// A key service that hangs when it is asked for another slot key than the first.
+#[derive(Debug)]
+struct SlowToUnwrapOthers {
+    inner: Arc<ScriptedKms>,
+    gate: Arc<Gate>,
+}
+
+static FIRST: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+impl Kms for SlowToUnwrapOthers {
+    fn key_uri(&self) -> &KeyUri {
+        self.inner.key_uri()
+    }
+
+    fn wrap(
+        &self,
+        key: &SlotKey,
+        context: &WrapContext,
+        deadline: Deadline,
+    ) -> std::result::Result<WrappedKey, KmsError> {
+        self.inner.wrap(key, context, deadline)
+    }
+
+    fn unwrap(
+        &self,
+        wrapped: &WrappedKey,
+        context: &WrapContext,
+        deadline: Deadline,
+    ) -> std::result::Result<SlotKey, KmsError> {
+        let other = FIRST.lock().unwrap().get_or_insert(wrapped.blob.clone()) != &wrapped.blob;
+        if other {
+            self.gate.pass();
+        }
+        self.inner.unwrap(wrapped, context, deadline)
+    }
+}
+
+#[test]
+fn a_process_that_cannot_follow_its_keyring_gives_its_keys_up() {
+    let (storage, clock) = (Arc::new(Faulty::default()), ManualClock::new());
+    let (ours, theirs) = (ScriptedKms::new("ours"), ScriptedKms::new("theirs"));
+    let first = Keyring::create(storage.clone(), theirs.clone(), options(&clock)).unwrap();
+    first.slots().add("ours", ours.clone()).unwrap();
+    let second = Keyring::open(storage.clone(), ours.clone(), options(&clock)).unwrap();
+    // Shut out: no key given to it opens what is there now.
+    first.slots().remove("ours").unwrap();
+    first.keys().rotate_store_key().unwrap();
+    let after = |seconds| {
+        clock.advance(Duration::from_secs(seconds));
+        drop(second.maintain());
+        second.access().status()
+    };
+    let status = after(331);
+    assert_eq!(status.state, AccessState::Active);
+    assert!(status.keyring_problem.is_some());
+    assert_eq!(status.since_keyring_read, Duration::from_secs(331));
+    // 330 s, twice 15 s and an hour, since it was read.
+    assert_eq!(status.keys_expire_in, Some(Duration::from_secs(3960 - 331)));
+    while second.access().status().state.serves() {
+        let status = after(60);
+        assert!(status.since_keyring_read < Duration::from_secs(2 * 3600), "{status:?}");
+    }
+    assert_eq!(second.access().status().state, AccessState::Suspended);
+    assert_eq!(second.encryptor(FileKind::Table).unwrap_err().kind(), ErrorKind::CmekRevoked);
+    assert!(!after(3600).state.serves());
+    // Let in again.
+    first.slots().add("ours", ours.clone()).unwrap();
+    assert!(after(67).state.serves());
+    assert!(second.access().status().keyring_problem.is_none());
+}
+
+#[test]
+fn a_storage_that_fails_is_borne_for_the_grace_of_the_view() {
+    let (storage, clock) = (Arc::new(Faulty::default()), ManualClock::new());
+    let kms = ScriptedKms::new("down");
+    let mut with = options(&clock);
+    with.access.view_grace = Grace::For(Duration::from_secs(600));
+    let keyring = Keyring::create(storage.clone(), kms.clone(), with).unwrap();
+    let after = |seconds| {
+        clock.advance(Duration::from_secs(seconds));
+        drop(keyring.maintain());
+        keyring.access().status()
+    };
+    *storage.down.lock().unwrap() = true;
+    let status = after(331);
+    assert!(status.keyring_problem.unwrap().contains("down"));
+    assert!(after(600).state.serves());
+    // 330 s, twice 15 s, and the grace.
+    assert_eq!(after(29).state, AccessState::Suspended);
+    *storage.down.lock().unwrap() = false;
+    let status = after(67);
+    assert!(status.state.serves() && status.since_keyring_read.is_zero(), "{status:?}");
+}
