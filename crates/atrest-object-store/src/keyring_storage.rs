@@ -245,8 +245,8 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
     }
 
     fn forget_kept(&self, before: u64) -> Result<()> {
-        let kept = self.kept_generations()?.into_iter().filter(|kept| *kept < before);
-        kept.map(|old| self.delete(&self.kept_path(old))).collect()
+        let mut kept = self.kept_generations()?.into_iter().filter(|kept| *kept < before);
+        kept.try_for_each(|old| self.delete(&self.kept_path(old)))
     }
 
     fn copies_aside(&self) -> Result<Vec<String>> {

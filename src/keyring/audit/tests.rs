@@ -136,11 +136,7 @@ fn two_writers_past_the_archive_both_read_the_trail() {
     generate_key_file(&key).unwrap();
     let kms: Arc<dyn Kms> = Arc::new(KeyFile::new(&key).unwrap());
     let storage = Arc::new(MemoryStorage::new());
-    let quiet = || {
-        let mut options = Options::default();
-        options.background = false;
-        options
-    };
+    let quiet = || Options { background: false, ..Options::default() };
     let one = Keyring::create(storage.clone(), kms.clone(), quiet()).unwrap();
     for _ in 0..250 {
         one.keys().rotate().unwrap();

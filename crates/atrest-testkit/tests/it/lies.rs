@@ -264,6 +264,10 @@ impl FilesBeside for Sloppy {
         }
     }
 
+    fn exists_beside(&self, name: &str) -> Result<bool> {
+        self.inner.exists_beside(name)
+    }
+
     fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
         self.inner.load_beside(name)
     }
