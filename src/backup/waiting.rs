@@ -113,7 +113,7 @@ fn check_keyrings(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     for entry in vfs.list(dir).map_err(|e| crate::walk::cannot_list(dir, e))? {
         let name = entry.path.file_name().unwrap_or_default().as_encoded_bytes();
         match kind_of(name) {
-            None | Some(NameKind::Lock | NameKind::Reencrypt) => {}
+            None | Some(NameKind::Lock | NameKind::Reencrypt | NameKind::Marker) => {}
             Some(NameKind::Restore) if entry.kind == EntryKind::Directory => {}
             Some(_) => {
                 let what = "expected an empty directory, found what is left of a store";
