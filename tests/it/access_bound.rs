@@ -200,8 +200,8 @@ fn assert_ends_in_time(keyring: &Keyring, kms: &ScriptedKms) {
 #[test]
 fn a_storage_that_hangs_does_not_keep_a_denied_key_in_use() {
     let (storage, kms) = (Arc::new(Faulty::default()), ScriptedKms::new("hung"));
-    let opens = Opens(storage.gate.clone());
     let keyring = Keyring::create(storage.clone(), kms.clone(), quick()).unwrap();
+    let opens = Opens(storage.gate.clone());
     let told = Arc::new(Mutex::new(Vec::new()));
     let hook = told.clone();
     keyring.access().on_transition(move |change| hook.lock().unwrap().push(change.to));
@@ -239,8 +239,8 @@ fn a_reader_whose_reload_hangs_at_a_service_loses_a_denied_key_in_time() {
     let kms = ScriptedKms::new("reader");
     let writer = Keyring::create(storage.clone(), kms.clone(), Options::default()).unwrap();
     let slow = Arc::new(SlowToUnwrapOthers { inner: kms.clone(), gate: Arc::default() });
-    let opens = Opens(slow.gate.clone());
     let reader = Keyring::open_read_only(storage, slow.clone(), quick()).unwrap();
+    let opens = Opens(slow.gate.clone());
     slow.gate.shut();
     // Its image has a new store key, which only the service unwraps.
     writer.keys().rotate_store_key().unwrap();
