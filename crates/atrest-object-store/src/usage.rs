@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use atrest::classify::Contents;
 use atrest::keyring::{LiveKeys, Retirement};
-use atrest::{DataKeyId, ErrorKind, HEADER_LEN, StoreId};
+use atrest::{DataKeyId, ErrorKind, HEADER_LEN, Store, StoreId};
 use futures_util::stream::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, Result};
@@ -80,6 +80,12 @@ impl EncryptedStore {
         let retired = blocking(move || {
             let bridge = Bridge::new(LOOK_MAX)?;
             let live = Objects { bridge, inner, store_id: keyring.store_id() };
+            // A keyring in a directory may have files there, which a store looks at: the one
+            // that is open, or one for now.
+            let _files = match Store::over(keyring.clone()) {
+                Err(error) if error.kind() != ErrorKind::KeyringBusy => return Err(error),
+                store => store.ok(),
+            };
             keyring.keys().retire(&live, grace)
         });
         retired.await.map_err(|error| refused(&Path::default(), error))
