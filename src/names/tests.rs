@@ -34,6 +34,7 @@ fn sample(pattern: &str) -> (String, NameKind) {
         "KEYRING.from" => NameKind::RestoreNote,
         "KEYRING.bad-*" => NameKind::Bad,
         ".atrest-reencrypt-<hash>" => NameKind::Reencrypt,
+        ".atrest-partial-<hash>" => NameKind::Partial,
         other => panic!("what is {other}?"),
     };
     (name.replace('*', "17"), kind)
@@ -48,7 +49,7 @@ fn every_row_is_recognised_in_any_part_of_a_path() {
         {
             assert!(is_reserved_path(&path), "{path}");
         }
-        let is_keyrings = kind != NameKind::Reencrypt;
+        let is_keyrings = !matches!(kind, NameKind::Reencrypt | NameKind::Partial);
         assert_eq!(is_keyring_name(name.as_bytes()), is_keyrings, "{name}");
     }
 }
@@ -71,4 +72,15 @@ fn a_successors_name_is_short_and_recognised() {
     let name = temporary_name(&[b'x'; 255]);
     assert!(name.len() < 64 && is_temporary(name.as_bytes()));
     assert_ne!(name, temporary_name(&[b'x'; 254]));
+}
+
+#[test]
+fn what_is_being_written_has_a_short_name_that_only_its_writer_may_give() {
+    let name = partial_name(&[b'x'; 255], 17);
+    assert!(name.len() < 64 && is_temporary(name.as_bytes()) && is_reserved_path(&name));
+    assert_ne!(name, partial_name(&[b'x'; 255], 18));
+    assert_ne!(name, partial_name(&[b'x'; 254], 17));
+    assert!(is_partial_path(&Path::new("a").join(&name)));
+    assert!(!is_partial_path(&Path::new("KEYRING.restore").join(&name)));
+    assert!(!is_partial_path(Path::new("a/b")));
 }

@@ -23,17 +23,22 @@ const BUSY: u8 = 9;
 const NOT_ENCRYPTED: u8 = 10;
 const IO: u8 = 11;
 const UNSUPPORTED: u8 = 12;
+/// Exit code of a command that met logs which end before their files do, and nothing worse.
+pub(crate) const TORN: u8 = 13;
+/// Exit code of a backup that was made, and lacks something.
+pub(crate) const INCOMPLETE: u8 = 14;
 
 pub(crate) const EXIT_CODES_HELP: &str = "\
 Exit codes:
-  0   done                                    8   exists already
-  1   failed otherwise                        9   another process has the store open
-  2   wrong usage or configuration           10   not an encrypted file
-  3   the key service refuses the key        11   file system or object store failed
-  4   the key service gave no answer         12   written by a newer version
-  5   wrong key, or somebody changed data   129   ended by SIGHUP
-  6   file or keyring is damaged            130   ended by Ctrl-C (SIGINT)
-  7   no such keyring, file or data key     141   whoever read the output closed it
+  0   done                                    9   another process has the store open
+  1   failed otherwise                       10   not an encrypted file
+  2   wrong usage or configuration           11   file system or object store failed
+  3   the key service refuses the key        12   written by a newer version
+  4   the key service gave no answer         13   done but for torn logs
+  5   wrong key, or somebody changed data    14   backup made, but it lacks something
+  6   file or keyring is damaged            129   ended by SIGHUP
+  7   no such keyring, file or data key     130   ended by Ctrl-C (SIGINT)
+  8   exists already                        141   whoever read the output closed it
                                             143   ended by SIGTERM
 ";
 
@@ -131,12 +136,12 @@ impl Verdict {
             ErrorKind::KeyringTruncated => (
                 "keyring-truncated",
                 DAMAGED,
-                "keep the directory as it is; restore KEYRING from the newest KEYRING.<number> or a backup",
+                "keep the directory as it is; see what its older images open with `atrest recover DIR --cmek URI`",
             ),
             ErrorKind::KeyringCorrupt => (
                 "keyring-corrupt",
                 DAMAGED,
-                "keep the directory as it is; restore KEYRING from the newest KEYRING.<number> or a backup",
+                "keep the directory as it is; see what its older images open with `atrest recover DIR --cmek URI`",
             ),
             ErrorKind::WrongStoreKey => (
                 "wrong-store-key",

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use atrest::keyring::{KeyspaceId, KeyspaceStatus};
 use atrest::{DataKeyId, ErrorKind, FileKind, FileSpec, Header, Keyring, Suite};
 use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -47,8 +48,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Kind::Other)]
     kind: Kind,
     /// How to encrypt it; by default as the store asks for.
-    #[arg(long, value_enum)]
-    suite: Option<SuiteName>,
+    #[arg(long, value_parser = suites())]
+    suite: Option<Suite>,
     /// Under whose data keys; `atrest keys add-keyspace` adds one. By default under those
     /// that every store has.
     #[arg(long, value_name = "NAME")]
@@ -72,27 +73,11 @@ enum Kind {
     Other,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum SuiteName {
-    /// Fast, no integrity of the body
-    #[value(name = "aes256-ctr")]
-    Ctr,
-    /// Authenticated, for random reads
-    #[value(name = "aes256-gcm-chunks")]
-    GcmChunks,
-    /// Authenticated, for logs
-    #[value(name = "aes256-gcm-log")]
-    GcmLog,
-}
-
-impl From<SuiteName> for Suite {
-    fn from(name: SuiteName) -> Self {
-        match name {
-            SuiteName::Ctr => Self::Aes256Ctr,
-            SuiteName::GcmChunks => Self::Aes256GcmChunks,
-            SuiteName::GcmLog => Self::Aes256GcmLog,
-        }
-    }
+/// Each suite by its name, with a line of help.
+fn suites() -> impl TypedValueParser<Value = Suite> {
+    let names = Suite::ALL.map(|suite| PossibleValue::new(suite.name()).help(suite.summary()));
+    let named = |name: String| Suite::ALL.into_iter().find(|suite| suite.name() == name);
+    PossibleValuesParser::new(names).try_map(move |name| named(name).ok_or("no such suite"))
 }
 
 impl From<Kind> for FileKind {
@@ -128,7 +113,7 @@ impl Args {
         store.commit(|store| store.keyring().maintain())?;
         let mut spec = FileSpec::new(self.kind.into());
         if let Some(suite) = self.suite {
-            spec = spec.suite(suite.into());
+            spec = spec.suite(suite);
         }
         if let Some(name) = &self.keyspace {
             spec = spec.keyspace(keyspace(store.keyring(), name)?);

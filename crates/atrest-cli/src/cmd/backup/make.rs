@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use super::place::Place;
 use super::shown;
-use crate::failure::{Failure, Result};
+use crate::advice::INCOMPLETE;
+use crate::failure::{Failure, Partial, Result};
 use crate::output::Out;
 use crate::paint::{BOLD, clean};
 use crate::store::StoreArgs;
-use crate::{progress, signal, units};
+use crate::{progress, signal, torn, units};
 
 /// Make a full backup in a new directory.
 ///
@@ -27,7 +28,8 @@ Examples:
 
 JSON fields: destination, chain_id, number, full, created_ns, source_store_id,
 source_generation, files, bytes, copied_files, added_bytes, unfinished, manifest_sha256,
-resumed_files, others, seconds
+resumed_files, others, torn [path, reason, kept_bytes, lost_bytes], seconds. Exit code 14: the
+backup is made, and lacks what `unfinished` and `torn` name.
 ")]
 pub(super) struct Create {
     #[command(flatten)]
@@ -122,8 +124,24 @@ impl Make {
         warn(&backup, out);
         let seconds = started.elapsed().as_secs_f64();
         let report = Report { destination: shown(place.path()), backup, seconds };
-        out.result(&report, || report.text())
+        out.result(&report, || report.text())?;
+        complete(&report.backup)
     }
+}
+
+/// A backup that lacks something of the store is told by its exit code, too.
+fn complete(backup: &BackupReport) -> Result<()> {
+    let unfinished = backup.info.unfinished.iter().map(|path| format!("{}: unfinished", shown(path)));
+    let lacks: Vec<_> = unfinished.chain(backup.torn.iter().map(torn::told)).collect();
+    let Some(first) = lacks.first() else { return Ok(()) };
+    let count = units::counted(lacks.len() as u64, "file");
+    Err(Failure::Partial(Partial {
+        name: "incomplete-backup",
+        exit_code: INCOMPLETE,
+        message: format!("the backup is made, and lacks {count} or their ends, the first: {first}"),
+        path: None,
+        advice: "see to these files, then make another: `atrest verify DIR` says what is wrong with them".into(),
+    }))
 }
 
 fn warn(backup: &BackupReport, out: &mut Out) {
@@ -132,6 +150,9 @@ fn warn(backup: &BackupReport, out: &mut Out) {
         out.warn(&format!(
             "{path} is not in the backup: it was not finished, no reader would open it"
         ));
+    }
+    for torn in &backup.torn {
+        out.warn(&format!("of a log only the beginning is in the backup: {}", torn::told(torn)));
     }
     if backup.others > 0 {
         let count = units::counted(backup.others, "symbolic link or special file");
