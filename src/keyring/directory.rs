@@ -233,7 +233,7 @@ impl KeyringStorage for DirectoryStorage {
         if let Ok(generations) = self.kept_generations() {
             let excess = generations.len().saturating_sub(KEPT_IMAGES);
             for generation in &generations[..excess] {
-                drop(self.vfs.remove(&self.path(&format!("KEYRING.{generation}"))));
+                drop(self.vfs.remove(&self.path(&format!("{KEYRING_FILE}.{generation}"))));
             }
         }
         Ok(String::new())
@@ -242,7 +242,7 @@ impl KeyringStorage for DirectoryStorage {
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         let mut images = Vec::new();
         for generation in self.kept_generations()? {
-            if let Some(bytes) = self.read(&self.path(&format!("KEYRING.{generation}")))? {
+            if let Some(bytes) = self.read(&self.path(&format!("{KEYRING_FILE}.{generation}")))? {
                 images.push((generation, bytes));
             }
         }
@@ -253,7 +253,7 @@ impl KeyringStorage for DirectoryStorage {
         // A copy that a crash cut off holds what an older image does.
         for suffix in ["", COPY_SUFFIX] {
             for generation in self.numbered(suffix)? {
-                let path = self.path(&format!("KEYRING.{generation}{suffix}"));
+                let path = self.path(&format!("{KEYRING_FILE}.{generation}{suffix}"));
                 self.remove_if_there(&path).map_err(|e| {
                     Error::io("an older keyring cannot be removed", e).with_path(&path)
                 })?;

@@ -128,7 +128,9 @@ impl Scan {
             // Judged already: parsed for what there is to say.
             _ => match Header::parse(&start) {
                 Err(error) => self.problem(path, bytes, &error),
-                Ok(_) => self.problem(path, bytes, &Error::new(ErrorKind::CorruptHeader, "unknown")),
+                Ok(_) => {
+                    self.problem(path, bytes, &Error::new(ErrorKind::CorruptHeader, "unknown"))
+                }
             },
         }
     }

@@ -196,9 +196,11 @@ impl Report {
         if hidden > 0 {
             lines.push(format!("  {} and {hidden} more", YELLOW.paint("!")));
         }
-        lines.extend(self.files.nested_stores.iter().map(|nested| {
-            format!("  {} {nested}: another store, not counted", YELLOW.paint("•"))
-        }));
+        lines.extend(
+            self.files.nested_stores.iter().map(|nested| {
+                format!("  {} {nested}: another store, not counted", YELLOW.paint("•"))
+            }),
+        );
         lines.join("\n")
     }
 

@@ -131,7 +131,8 @@ impl Make {
 
 /// A backup that lacks something of the store is told by its exit code, too.
 fn complete(backup: &BackupReport) -> Result<()> {
-    let unfinished = backup.info.unfinished.iter().map(|path| format!("{}: unfinished", shown(path)));
+    let unfinished =
+        backup.info.unfinished.iter().map(|path| format!("{}: unfinished", shown(path)));
     let lacks: Vec<_> = unfinished.chain(backup.torn.iter().map(torn::told)).collect();
     let Some(first) = lacks.first() else { return Ok(()) };
     let count = units::counted(lacks.len() as u64, "file");

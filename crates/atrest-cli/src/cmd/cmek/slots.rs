@@ -124,7 +124,9 @@ impl Add {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let headline = "Added the slot; an unwrap proved it.";
-        change(&self.at, "added", out, headline, None, |keyring| keyring.slots().add(&self.name, new))
+        change(&self.at, "added", out, headline, None, |keyring| {
+            keyring.slots().add(&self.name, new)
+        })
     }
 }
 

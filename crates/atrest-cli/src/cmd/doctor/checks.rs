@@ -31,12 +31,22 @@ impl Findings {
         self.0.push(Finding { level: Level::Good, check, what: what.into(), advice: None });
     }
 
-    pub(super) fn note(&mut self, check: &'static str, what: impl Into<String>, advice: &'static str) {
+    pub(super) fn note(
+        &mut self,
+        check: &'static str,
+        what: impl Into<String>,
+        advice: &'static str,
+    ) {
         let advice = Some(advice);
         self.0.push(Finding { level: Level::Note, check, what: what.into(), advice });
     }
 
-    pub(super) fn problem(&mut self, check: &'static str, what: impl Into<String>, advice: &'static str) {
+    pub(super) fn problem(
+        &mut self,
+        check: &'static str,
+        what: impl Into<String>,
+        advice: &'static str,
+    ) {
         let advice = Some(advice);
         self.0.push(Finding { level: Level::Problem, check, what: what.into(), advice });
     }
@@ -213,9 +223,10 @@ fn leftover(kind: NameKind) -> Option<(&'static str, &'static str)> {
             "links of a backup that runs or was killed",
             "nothing to do while one runs; the next `atrest backup` takes them away",
         ),
-        NameKind::Bad => {
-            ("a keyring that a recovery kept aside", "keep it while files are unreadable; then delete it")
-        }
+        NameKind::Bad => (
+            "a keyring that a recovery kept aside",
+            "keep it while files are unreadable; then delete it",
+        ),
         NameKind::Reencrypt => (
             "a copy that an interrupted re-encryption was writing",
             "nothing to do: the next `atrest reencrypt` removes it",
