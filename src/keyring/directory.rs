@@ -210,7 +210,7 @@ impl KeyringStorage for DirectoryStorage {
             self.abandon_mirror();
             return Err(fail(source));
         }
-        let old = self.path(&format!("KEYRING.{}", generation.saturating_sub(1)));
+        let old = self.path(&format!("{KEYRING_FILE}.{}", generation.saturating_sub(1)));
         let replaced = (|| {
             if let Some(previous) = previous {
                 self.keep(&current, &old, previous)?;

@@ -213,11 +213,12 @@ impl Report {
             Skipped::Changed => "changed meanwhile",
             Skipped::BeingWritten => "is being written",
             Skipped::Fresh => "is up to date",
-            Skipped::Torn => "is torn, and was left as it is",
             _ => "was left alone",
         };
-        let skipped =
-            self.skipped.iter().map(|file| format!("  {} {}", file.path, words(file.why)));
+        // Below, with more to say.
+        let is_told = |file: &&SkippedFile| file.why != Skipped::Torn;
+        let skipped = self.skipped.iter().filter(is_told);
+        let skipped = skipped.map(|file| format!("  {} {}", file.path, words(file.why)));
         let failed = self
             .failed
             .iter()

@@ -94,7 +94,7 @@ fn rotations() {
     bench.keygen("new.key");
     let new = bench.uri("new.key");
     let cmek = bench.json(&["rotate", "cmek", "data", "--new-cmek", &new]);
-    assert_fields(&cmek, "rotated old_key_uri key_uri generation backups");
+    assert_fields(&cmek, "rotated old_key_uri key_uri generation backups warnings");
     assert_eq!((&cmek["rotated"], &cmek["key_uri"]), (&"cmek".into(), &new.into()));
 }
 

@@ -139,7 +139,7 @@ fn complete(backup: &BackupReport) -> Result<()> {
     Err(Failure::Partial(Partial {
         name: "incomplete-backup",
         exit_code: INCOMPLETE,
-        message: format!("the backup is made, and lacks {count} or their ends, the first: {first}"),
+        message: format!("the backup is made, but not whole: {count} left out or cut, the first: {first}"),
         path: None,
         advice: "see to these files, then make another: `atrest verify DIR` says what is wrong with them".into(),
     }))
