@@ -59,7 +59,7 @@ pub use snapshot::Snapshot;
 pub use target::{BackupTarget, DirectoryTarget, PutFile};
 
 /// The file that tells a chain from a store; put before the keyring.
-const LABEL_NAME: &str = "BACKUP";
+pub const LABEL_NAME: &str = "BACKUP";
 const LABEL: &[u8] =
     b"atrest backup 1\nKEYRING holds its keys, docs/FORMAT.md section 13 the rest.\n";
 

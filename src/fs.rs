@@ -9,7 +9,7 @@ use crate::classify::begins_plaintext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{HEADER_LEN, Header, LAYOUT_LEN, begins_encrypted, claimed_layout};
 use crate::keyring::{Expect, FileSpec, Keyring, PlaintextPolicy};
-use crate::names::{is_reserved_path, kind_of};
+use crate::names::{is_partial_path, is_reserved_path, kind_of};
 use crate::store::places::Places;
 use crate::suite::source::Scratch;
 use crate::vfs::{EntryKind, Links, ReadFile, Rename, Vfs};
@@ -392,13 +392,14 @@ impl EncryptedFs {
     /// Refuses what is the library's: an engine that clears its directory must not lose
     /// every key with it, and what it puts in a directory of ours would be swept away.
     fn check_name(&self, path: &Path) -> Result<()> {
-        if !is_reserved_path(path) {
+        if !is_reserved_path(path) || is_partial_path(path) {
             return Ok(());
         }
         // A whole store may lie below such a name: the copy of one in another's.
         let roots = self.places.directories().list();
         let inside = roots.iter().filter_map(|root| path.strip_prefix(root).ok());
-        if inside.min_by_key(|path| path.as_os_str().len()).is_some_and(|p| !is_reserved_path(p)) {
+        let inside = inside.min_by_key(|path| path.as_os_str().len());
+        if inside.is_some_and(|path| !is_reserved_path(path) || is_partial_path(path)) {
             return Ok(());
         }
         let what = "expected an engine's file, found a name that is reserved";

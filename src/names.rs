@@ -13,11 +13,13 @@ pub const OBJECT_DIR: &str = "_atrest";
 /// Begins all of the keyring's names but its own.
 const KEYRING_PREFIX: &str = "KEYRING.";
 pub(crate) const NEW_FILE: &str = "KEYRING.new";
-pub(crate) const LOCK_FILE: &str = "KEYRING.lock";
+/// Locked by whoever has a store open for writing.
+pub const LOCK_FILE: &str = "KEYRING.lock";
 pub(crate) const STAGING_PREFIX: &str = "KEYRING.staging.";
 pub(crate) const RESTORE_DIR: &str = "KEYRING.restore";
 const REENCRYPT_PREFIX: &str = ".atrest-reencrypt-";
 const MARKER_PREFIX: &str = "KEYRING.directory.";
+const PARTIAL_PREFIX: &str = ".atrest-partial-";
 
 /// What a reserved name is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub enum NameKind {
     Reencrypt,
     /// Tells that a registered directory is there.
     Marker,
+    /// A file that is being written, and is renamed when it is whole.
+    Partial,
     /// Reserved, and nothing this version makes.
     Unknown,
 }
@@ -68,7 +72,8 @@ impl NameKind {
             | Self::Staging
             | Self::RestoreNote
             | Self::Reencrypt
-            | Self::Marker => false,
+            | Self::Marker
+            | Self::Partial => false,
         }
     }
 }
@@ -105,6 +110,7 @@ pub const RESERVED_NAMES: &[ReservedName] = &[
     row("KEYRING.directory.<store id>", "empty: this registered directory of the store is there"),
     row(".atrest-reencrypt-<hash>", "the successor of a file that is re-encrypted, beside it"),
     row(".atrest-reencrypt-<hash>-<hash>-<hash>", "it or the file itself while they change places"),
+    row(".atrest-partial-<hash>", "a file that is being written, beside where it will be"),
     row("_atrest/", "in an object store: the directory of all of these"),
 ];
 
@@ -117,8 +123,11 @@ pub fn kind_of(name: &[u8]) -> Option<NameKind> {
     if name == KEYRING_FILE.as_bytes() {
         return Some(NameKind::Keyring);
     }
-    if is_temporary(name) {
+    if name.starts_with(REENCRYPT_PREFIX.as_bytes()) {
         return Some(NameKind::Reencrypt);
+    }
+    if name.starts_with(PARTIAL_PREFIX.as_bytes()) {
+        return Some(NameKind::Partial);
     }
     let rest = name.strip_prefix(KEYRING_PREFIX.as_bytes())?;
     if let Some(generation) = decimal(rest) {
@@ -155,9 +164,18 @@ pub fn is_reserved_path(path: impl AsRef<Path>) -> bool {
     path.as_ref().iter().any(|part| kind_of(part.as_encoded_bytes()).is_some())
 }
 
-/// Whether a name is one that a re-encryption gives to the file it writes.
+/// Whether a name is given to what is being written: no file of the store yet, and a leftover
+/// if nobody writes it any more.
 pub(crate) fn is_temporary(name: &[u8]) -> bool {
-    name.starts_with(REENCRYPT_PREFIX.as_bytes())
+    matches!(kind_of(name), Some(NameKind::Reencrypt | NameKind::Partial))
+}
+
+/// Whether a path may be given to a file although it is reserved: by whoever writes it, and
+/// renames it when it is whole.
+pub(crate) fn is_partial_path(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let in_engines = !path.parent().is_some_and(is_reserved_path);
+    in_engines && kind_of(name) == Some(NameKind::Partial)
 }
 
 /// The name under which a file's successor is written.
@@ -200,6 +218,15 @@ fn identity(stat: &FileStat) -> String {
 /// The name of the marker in a store's registered directories.
 pub(crate) fn marker_name(store_id: StoreId) -> String {
     format!("{MARKER_PREFIX}{store_id}")
+}
+
+/// A name for a file that process `process_id` writes, beside `name`, which it gets when it is
+/// whole. A [re-encryption](crate::store::Renewal::reencrypt) removes what has such a name as
+/// a leftover: nobody **MUST** write one in a store meanwhile.
+pub fn partial_name(name: &[u8], process_id: u32) -> String {
+    use sha2::{Digest, Sha256};
+    let hash = Sha256::new().chain_update(process_id.to_le_bytes()).chain_update(name).finalize();
+    format!("{PARTIAL_PREFIX}{}", crate::hex::encode(&hash[..16]))
 }
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ pub struct TornFile {
 }
 
 impl TornFile {
-    pub(crate) fn new(path: PathBuf, torn: &Torn) -> Self {
+    /// What [`Reader::torn`](crate::Reader::torn) says of a file.
+    pub fn new(path: PathBuf, torn: &Torn) -> Self {
         Self {
             path,
             reason: Some(torn.reason),

@@ -17,6 +17,7 @@ use super::codec::{KEYRING_LEN_MAX, decode_error, encode_error};
 use super::storage::KeyringStorage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{StoreId, StoreKeyId};
+use crate::names::KEYRING_FILE;
 
 /// Events after which the oldest leave the keyring.
 const TAIL_MAX: usize = 256;
@@ -251,7 +252,7 @@ impl Trail {
             let broken = |what: &str| {
                 Error::new(
                     ErrorKind::Authentication,
-                    format!("the audit archive KEYRING.{name} {what}"),
+                    format!("the audit archive {KEYRING_FILE}.{name} {what}"),
                 )
             };
             let bytes = storage.load_beside(&name)?.ok_or_else(|| broken("is missing"))?;

@@ -247,7 +247,7 @@ impl KeyringStorage for DirectoryStorage {
             self.abandon_mirror();
             return Err(fail(source));
         }
-        let old = self.path(&format!("KEYRING.{}", generation.saturating_sub(1)));
+        let old = self.path(&format!("{KEYRING_FILE}.{}", generation.saturating_sub(1)));
         let replaced = (|| {
             if let Some(previous) = previous {
                 self.keep(&current, &old, previous)?;
@@ -269,7 +269,7 @@ impl KeyringStorage for DirectoryStorage {
         // The commit is done; what is left over is removed at the next one.
         let is_excess = |kept: &&u64| kept.saturating_add(KEPT_IMAGES as u64) < generation;
         for stale in kept.iter().filter(is_excess) {
-            drop(self.vfs.remove(&self.path(&format!("KEYRING.{stale}"))));
+            drop(self.vfs.remove(&self.path(&format!("{KEYRING_FILE}.{stale}"))));
         }
         Ok(String::new())
     }
@@ -282,7 +282,7 @@ impl KeyringStorage for DirectoryStorage {
     fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         let mut images = Vec::new();
         for generation in self.kept_generations()? {
-            if let Some(bytes) = self.read(&self.path(&format!("KEYRING.{generation}")))? {
+            if let Some(bytes) = self.read(&self.path(&format!("{KEYRING_FILE}.{generation}")))? {
                 images.push((generation, bytes));
             }
         }
@@ -294,7 +294,7 @@ impl KeyringStorage for DirectoryStorage {
         for suffix in ["", COPY_SUFFIX] {
             let generations = self.numbered(suffix)?;
             for generation in generations.into_iter().filter(|kept| *kept < before) {
-                let path = self.path(&format!("KEYRING.{generation}{suffix}"));
+                let path = self.path(&format!("{KEYRING_FILE}.{generation}{suffix}"));
                 self.remove_if_there(&path).map_err(|e| {
                     Error::io("an older keyring cannot be removed", e).with_path(&path)
                 })?;

@@ -25,6 +25,8 @@ const IO: u8 = 11;
 const UNSUPPORTED: u8 = 12;
 /// Exit code of what was done, but not wholly.
 pub(crate) const INCOMPLETE: u8 = 13;
+/// Exit code of a command that met logs which end before their files do, and nothing worse.
+pub(crate) const TORN: u8 = INCOMPLETE;
 
 pub(crate) const EXIT_CODES_HELP: &str = "\
 Exit codes:
@@ -33,7 +35,7 @@ Exit codes:
   2   wrong usage or configuration           10   not an encrypted file
   3   the key service refuses the key        11   file system or object store failed
   4   the key service gave no answer         12   written by a newer version
-  5   wrong key, or somebody changed data    13   made, but the backup lacks something
+  5   wrong key, or somebody changed data    13   done, but not all of it
   6   file or keyring is damaged            129   ended by SIGHUP
   7   no such keyring, file or data key     130   ended by Ctrl-C (SIGINT)
                                             141   whoever read the output closed it
@@ -134,12 +136,12 @@ impl Verdict {
             ErrorKind::KeyringTruncated => (
                 "keyring-truncated",
                 DAMAGED,
-                "keep the directory as it is; restore KEYRING from the newest KEYRING.<number> or a backup",
+                "keep the directory as it is; see what its older images open with `atrest recover DIR --cmek URI`",
             ),
             ErrorKind::KeyringCorrupt => (
                 "keyring-corrupt",
                 DAMAGED,
-                "keep the directory as it is; restore KEYRING from the newest KEYRING.<number> or a backup",
+                "keep the directory as it is; see what its older images open with `atrest recover DIR --cmek URI`",
             ),
             ErrorKind::WrongStoreKey => (
                 "wrong-store-key",

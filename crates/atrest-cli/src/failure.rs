@@ -16,6 +16,8 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 pub(crate) enum Failure {
     /// Something failed; `advice` stands in for the kind's general one.
     Error { error: Error, advice: Option<String> },
+    /// The work was done, and is not whole.
+    Partial(Partial),
     /// Whoever read our output closed it: nobody is left to tell.
     PipeClosed,
     /// It was done, but not all of it; the result says what is missing.
@@ -23,6 +25,16 @@ pub(crate) enum Failure {
     /// A step of the demonstration did not hold; the report says which.
     #[cfg(feature = "demo")]
     Unheld,
+}
+
+/// Work that was done but for a part, which has an exit code of its own.
+pub(crate) struct Partial {
+    /// Stable name, for machines.
+    pub(crate) name: &'static str,
+    pub(crate) exit_code: u8,
+    pub(crate) message: String,
+    pub(crate) path: Option<String>,
+    pub(crate) advice: String,
 }
 
 impl Failure {
@@ -49,6 +61,7 @@ impl Failure {
     pub(crate) fn advise(self, better: impl Into<String>) -> Self {
         match self {
             Self::Error { error, .. } => Self::Error { error, advice: Some(better.into()) },
+            Self::Partial(partial) => Self::Partial(Partial { advice: better.into(), ..partial }),
             other => other,
         }
     }
@@ -63,7 +76,11 @@ impl Failure {
 
     /// What there is to tell; `None` if nobody listens, or it was told already.
     pub(crate) fn report(&self) -> Option<ErrorReport> {
-        let Self::Error { error, advice } = self else { return None };
+        let (error, advice) = match self {
+            Self::Error { error, advice } => (error, advice),
+            Self::Partial(partial) => return Some(partial.report()),
+            _ => return None,
+        };
         let verdict = Verdict::of(error.kind());
         Some(ErrorReport {
             kind: verdict.name,
@@ -79,10 +96,24 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Error { error, .. } => Verdict::of(error.kind()).exit_code,
+            Self::Partial(partial) => partial.exit_code,
             Self::PipeClosed => PIPE_CLOSED,
             Self::Incomplete => crate::advice::INCOMPLETE,
             #[cfg(feature = "demo")]
             Self::Unheld => crate::advice::FAILED,
+        }
+    }
+}
+
+impl Partial {
+    fn report(&self) -> ErrorReport {
+        ErrorReport {
+            kind: self.name,
+            message: clean(&self.message),
+            path: self.path.clone(),
+            causes: Vec::new(),
+            advice: self.advice.clone(),
+            exit_code: self.exit_code,
         }
     }
 }
@@ -113,7 +144,13 @@ pub(crate) struct ErrorReport {
 impl ErrorReport {
     /// One line for machines, with warnings that were not told before.
     pub(crate) fn json(&self, warnings: &[String]) -> String {
-        let mut document = serde_json::json!({ "error": self });
+        self.json_beside(serde_json::json!({}), warnings)
+    }
+
+    /// The same with the fields of a result that has no place elsewhere.
+    pub(crate) fn json_beside(&self, result: serde_json::Value, warnings: &[String]) -> String {
+        let mut document = result;
+        document["error"] = serde_json::json!(self);
         if !warnings.is_empty() {
             document["warnings"] = warnings.into();
         }

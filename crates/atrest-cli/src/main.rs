@@ -17,6 +17,7 @@ mod signal;
 mod staged;
 mod store;
 mod table;
+mod torn;
 mod units;
 mod usage;
 

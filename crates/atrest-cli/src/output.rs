@@ -14,11 +14,13 @@ pub(crate) struct Out {
     /// What machines are told with the result or the error: on standard error they expect
     /// one document.
     warnings: Vec<String>,
+    /// Fields of a result that go with the error.
+    aside: serde_json::Value,
 }
 
 impl Out {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, warnings: Vec::new() }
+        Self { json, warnings: Vec::new(), aside: serde_json::json!({}) }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -43,6 +45,13 @@ impl Out {
         }
     }
 
+    /// The same where the command fails all the same: the fields go into the error's
+    /// document.
+    pub(crate) fn result_beside_failure<T: Serialize>(&mut self, value: &T) {
+        // OK because our reports are structs with string keys and no failing Serialize.
+        self.aside = serde_json::to_value(value).expect("a report is JSON");
+    }
+
     pub(crate) fn line(&mut self, text: &str) -> Result<()> {
         let mut stdout = anstream::stdout().lock();
         writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(Failure::stdout)
@@ -62,7 +71,8 @@ impl Out {
     pub(crate) fn failure(&mut self, failure: &Failure) -> u8 {
         if let Some(report) = failure.report() {
             let warnings = std::mem::take(&mut self.warnings);
-            note(&if self.json { report.json(&warnings) } else { report.text() });
+            let aside = self.aside.take();
+            note(&if self.json { report.json_beside(aside, &warnings) } else { report.text() });
         }
         failure.exit_code()
     }

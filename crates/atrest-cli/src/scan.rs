@@ -1,12 +1,15 @@
 //! What lies in a store's directory, by the first 4096 bytes of each file.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use atrest::names::is_keyring_name;
+use atrest::classify::Contents;
+use atrest::names::kind_of;
+use atrest::vfs::{Links, OsVfs, Vfs as _};
+use atrest::walk::{Met, walk};
 use atrest::{DataKeyId, Error, ErrorKind, Expect, HEADER_LEN, Header, Keyring};
 use serde::Serialize;
 
@@ -56,40 +59,35 @@ pub(crate) struct Scan {
     pub(crate) problem: Usage,
     /// The first hundred.
     pub(crate) problems: Vec<Problem>,
+    /// Directories with a keyring of their own, in which nothing was looked at.
+    pub(crate) nested_stores: Vec<String>,
+    /// What killed commands were writing; counted above, too.
+    #[serde(skip)]
+    pub(crate) leftovers: Vec<PathBuf>,
     #[serde(skip)]
     pub(crate) by_key: BTreeMap<DataKeyId, Usage>,
 }
 
 /// Reads the header of every file below `dir`, and proves it if there is a keyring.
-/// Links are not followed; the keyring's own files are left out.
+/// Links are not followed; the keyring's own files and nested stores are left out.
 pub(crate) fn scan(dir: &Path, keyring: Option<&Keyring>, json: bool) -> Result<Scan> {
     let mut scan = Scan::default();
     let progress = progress::files("scanning", json);
-    let mut directories = vec![dir.to_owned()];
-    while let Some(directory) = directories.pop() {
-        let fail = |source| Failure::io("the directory cannot be listed", &directory, source);
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && directory != dir => continue,
-            Err(error) => return Err(fail(error)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(fail)?;
-            let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => directories.push(path),
-                Ok(kind)
-                    if kind.is_file() && !is_keyring_name(entry.file_name().as_encoded_bytes()) =>
-                {
-                    scan.file(&path, keyring);
-                    progress.inc(1);
-                }
-                _ => {}
+    walk(&OsVfs, dir, &mut |met, entry| {
+        match met {
+            Met::File => {
+                scan.file(&entry.path, entry.len, keyring);
+                progress.inc(1);
             }
+            Met::NestedStore => scan.nested_stores.push(clean(&entry.path.display().to_string())),
+            _ => {}
         }
-    }
+        Ok(())
+    })?;
     progress.finish_and_clear();
     scan.problems.sort_by(|a, b| a.path.cmp(&b.path));
+    scan.nested_stores.sort();
+    scan.leftovers.sort();
     Ok(scan)
 }
 
@@ -119,30 +117,42 @@ impl Scan {
             self.by_key.entry(key).or_default().join(usage);
         }
         self.problems.extend(other.problems);
+        self.leftovers.extend(other.leftovers);
+        self.nested_stores.extend(other.nested_stores);
     }
 
-    fn file(&mut self, path: &Path, keyring: Option<&Keyring>) {
-        let (start, bytes) = match start_of(path) {
-            Ok(read) => read,
+    fn file(&mut self, path: &Path, bytes: u64, keyring: Option<&Keyring>) {
+        let start = match first_bytes(path) {
+            Ok(start) => start,
             // An engine at work removes files.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
                 return self.problem(path, 0, &Error::io("the file cannot be read", error));
             }
         };
-        let header = match Header::parse(&start) {
-            Ok(header) => header,
-            Err(error) => match error.kind() {
-                ErrorKind::NotEncrypted => return self.plaintext.add(bytes),
-                ErrorKind::EmptyFile => return self.empty.add(bytes),
-                _ => return self.problem(path, bytes, &error),
-            },
-        };
-        if let Some(Err(error)) = keyring.map(|k| k.decryptor(&header, &Expect::default())) {
-            return self.problem(path, bytes, &error);
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        if kind_of(name).is_some() {
+            self.leftovers.push(path.to_owned());
         }
-        self.encrypted.add(bytes);
-        self.by_key.entry(header.data_key_id).or_default().add(bytes);
+        match Contents::of(&start) {
+            Contents::Plaintext => self.plaintext.add(bytes),
+            Contents::Empty => self.empty.add(bytes),
+            Contents::Encrypted(header) => {
+                if let Some(Err(error)) = keyring.map(|k| k.decryptor(&header, &Expect::default()))
+                {
+                    return self.problem(path, bytes, &error);
+                }
+                self.encrypted.add(bytes);
+                self.by_key.entry(header.data_key_id).or_default().add(bytes);
+            }
+            // Judged already: parsed for what there is to say.
+            _ => match Header::parse(&start) {
+                Err(error) => self.problem(path, bytes, &error),
+                Ok(_) => {
+                    self.problem(path, bytes, &Error::new(ErrorKind::CorruptHeader, "unknown"))
+                }
+            },
+        }
     }
 
     fn problem(&mut self, path: &Path, bytes: u64, error: &Error) {
@@ -174,4 +184,12 @@ pub(crate) fn start_of(path: &Path) -> io::Result<(Vec<u8>, u64)> {
     let mut start = Vec::with_capacity(HEADER_LEN);
     file.take(HEADER_LEN as u64).read_to_end(&mut start)?;
     Ok((start, len))
+}
+
+/// The same of a file that was met in a walk, and may be something else by now.
+fn first_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut start = vec![0; HEADER_LEN];
+    let read = OsVfs.open(path, Links::Refuse)?.read_at(&mut start, 0)?;
+    start.truncate(read);
+    Ok(start)
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -22,6 +22,8 @@ static STATE: Mutex<State> = Mutex::new(State {
 });
 /// The signal that stoppable work has to end for; 0 for none.
 static INTERRUPTED: AtomicI32 = AtomicI32::new(0);
+/// The same for work of the library that looks at a flag.
+static CANCEL: AtomicBool = AtomicBool::new(false);
 
 struct State {
     /// Files and directories to remove when the process is interrupted.
@@ -59,6 +61,7 @@ pub(crate) fn install(json: bool) -> Result<()> {
             if state.stoppable > 0 && !seen {
                 seen = true;
                 INTERRUPTED.store(signal, Ordering::Relaxed);
+                CANCEL.store(true, Ordering::Relaxed);
                 tell(&state, "interrupted: cleaning up first; once more stops now");
                 continue;
             }
@@ -180,6 +183,11 @@ impl Drop for Stoppable {
     fn drop(&mut self) {
         state().stoppable -= 1;
     }
+}
+
+/// Becomes true when stoppable work is asked to end.
+pub(crate) fn cancel() -> &'static AtomicBool {
+    &CANCEL
 }
 
 /// Whether stoppable work was asked to end.

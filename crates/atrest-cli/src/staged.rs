@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use atrest::names::partial_name;
+
 use crate::failure::{Failure, Result};
 use crate::signal::HalfMade;
 
@@ -21,10 +23,8 @@ impl Staged {
         if !replace && target.symlink_metadata().is_ok() {
             return Err(exists(target));
         }
-        let mut name = std::ffi::OsString::from(".");
-        name.push(target.file_name().unwrap_or_default());
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = target.with_file_name(name);
+        let name = target.file_name().unwrap_or_default().as_encoded_bytes();
+        let temporary = target.with_file_name(partial_name(name, std::process::id()));
         // Left over by a killed process that had our id.
         remove_if_there(&temporary).map_err(|e| {
             Failure::io("the temporary file of a killed process cannot be removed", &temporary, e)

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use atrest::backup::{BackupTarget, Chain};
 use atrest::keyring::{
     Access, Anchor, Audit, AuditEvent, DirectoryStorage, ImageInfo, ImagePlace, KEYRING_FILE,
     KeyringInfo, KeyringStorage, Recovery, SlotInfo,
@@ -12,6 +13,7 @@ use atrest::keyring::{
 use atrest::kms::{Kms, KmsErrorKind};
 use atrest::{EncryptedFs, ErrorKind, Keyring, Options, Store, StoreId};
 
+use crate::cmd::Place;
 use crate::failure::{Failure, Result};
 use crate::key::CmekArgs;
 use crate::{signal, units};
@@ -58,6 +60,18 @@ impl StoreArgs {
     /// The same with these keys, instead of those given.
     pub(crate) fn read_only_with(&self, keys: Keys) -> Result<Opened> {
         self.opened(keys, Keyring::open_read_only)
+    }
+
+    /// Opens what has slots for changing them: a store, or backups, wherever they are.
+    pub(crate) fn open_slots(&self) -> Result<Opened> {
+        let place = Place::parse(&self.dir)?;
+        if matches!(place, Place::Directory(_)) {
+            return self.open();
+        }
+        let keys = self.cmek.some()?;
+        let given = keys.iter().map(|key| key.key_uri().to_string()).collect();
+        let chain = Chain::open(place.existing()?, keys).map_err(|error| place.at(error))?;
+        Ok(Opened { inner: Store::over(chain.keyring().clone())?, given })
     }
 
     /// Opens a store for writing that may be revoked, and gives access back.
@@ -220,6 +234,16 @@ impl Opened {
         change(&self.inner).map_err(|error| self.explain(error))
     }
 
+    /// Long work that may end in a change of the keyring: the first interruption asks it to
+    /// end, which it does before that change.
+    pub(crate) fn commit_stoppable<T>(
+        &self,
+        work: impl FnOnce(&Store) -> atrest::Result<T>,
+    ) -> Result<T> {
+        let _stoppable = signal::Stoppable::begin();
+        work(&self.inner).map_err(|error| self.explain(error))
+    }
+
     fn explain(&self, error: atrest::Error) -> Failure {
         let slots = self.keyring().slots().list();
         let said = chain(&error);
@@ -255,6 +279,25 @@ fn wanted<'a>(slots: impl Iterator<Item = &'a SlotInfo>) -> String {
 /// What can be read of the store in a directory without a key.
 pub(crate) fn inspect(dir: &Path) -> Result<KeyringInfo> {
     KeyringInfo::read(&storage(dir)?).map_err(|error| at(dir, error))
+}
+
+/// The same of a store or backups, wherever they are.
+pub(crate) fn inspect_anywhere(place: &Path) -> Result<KeyringInfo> {
+    match Place::parse(place)? {
+        Place::Directory(dir) => inspect(&dir),
+        bucket => {
+            let read = |target: Box<dyn BackupTarget>| KeyringInfo::read(&*target.keyring()?);
+            read(bucket.existing()?).map_err(|error| bucket.at(error))
+        }
+    }
+}
+
+/// Whether this is a place for backups, and no store.
+pub(crate) fn is_backups(place: &Path) -> bool {
+    match Place::parse(place) {
+        Ok(Place::Directory(dir)) => dir.join(atrest::backup::LABEL_NAME).is_file(),
+        _ => true,
+    }
 }
 
 /// The store in a directory that has no arguments of a command.

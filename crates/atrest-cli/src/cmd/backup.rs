@@ -19,7 +19,7 @@ mod place;
 mod restore;
 mod verify;
 
-use place::Place;
+pub(crate) use place::Place;
 
 /// Back up a store while it is in use, and restore it.
 ///

@@ -6,6 +6,7 @@ use crate::failure::Result;
 use crate::output::Out;
 
 mod access;
+pub(super) mod chains;
 mod slots;
 mod switch;
 

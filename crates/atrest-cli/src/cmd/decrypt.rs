@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use atrest::fs::TornFile;
 use atrest::{ErrorKind, Reader, Suite};
 use serde::Serialize;
 
@@ -14,7 +15,7 @@ use crate::paint::{BOLD, clean};
 use crate::scan::open_regular;
 use crate::staged::Staged;
 use crate::store::StoreArgs;
-use crate::{progress, units};
+use crate::{progress, torn, units};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,8 +23,9 @@ Examples:
   atrest decrypt data shop.sql --cmek env:CMEK | psql shop
   atrest decrypt data shop.sql -o shop.sql --force --cmek passphrase:
 
-JSON fields: name, bytes, suite, authenticated, output. With the data on standard output,
-the JSON is on standard error. `suite` is null for a plaintext file the store allows.
+JSON fields: name, bytes, suite, authenticated, output, torn (null, or path, reason,
+kept_bytes, lost_bytes). With the data on standard output, the JSON is on standard error.
+`suite` is null for a plaintext file the store allows.
 ";
 
 /// Bytes read at a time.
@@ -33,7 +35,8 @@ const PIECE_LEN: usize = 1 << 20;
 ///
 /// OUT appears only when it is whole and on disk, readable by its owner alone. The store
 /// is only read, beside a writer or not. Suite 1 does not notice a changed body: what
-/// comes out is as trustworthy as the disk it was on. Suites 2 and 3 refuse it.
+/// comes out is as trustworthy as the disk it was on. The authenticated suites refuse it.
+/// Of a log that is cut off or damaged comes what is in front, with exit code 13.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -57,6 +60,7 @@ struct Report {
     suite: Option<Suite>,
     authenticated: bool,
     output: Option<String>,
+    torn: Option<TornFile>,
 }
 
 impl Args {
@@ -78,29 +82,30 @@ impl Args {
                 bytes
             }
         };
-        if let Some(torn) = reader.torn() {
-            let (frame, bytes) = (torn.frame, units::counted(torn.len_bytes, "byte"));
-            out.warn(&format!(
-                "the log ends inside frame {frame}: {bytes} on disk are no whole append"
-            ));
-        }
+        let torn = reader.torn().map(|torn| TornFile::new(path.clone(), &torn));
         let report = Report {
             name: self.name.clone(),
             bytes,
             suite: reader.suite(),
             authenticated: reader.suite().is_some_and(Suite::is_authenticated),
             output: output.map(|output| output.display().to_string()),
+            torn,
         };
-        if output.is_none() {
-            out.result_aside(&report);
-            return Ok(());
+        let end = torn::fail(report.torn.as_slice());
+        match (&report.output, &end) {
+            (None, Ok(())) => out.result_aside(&report),
+            (None, Err(_)) => out.result_beside_failure(&report),
+            (Some(to), _) => out.result(&report, || report.text(to))?,
         }
-        out.result(&report, || {
-            let to = report.output.as_deref().unwrap_or("-");
-            let done =
-                if report.suite.is_some() { "Decrypted" } else { "Copied the plaintext file," };
-            format!("{done} {} to {}.", units::counted(bytes, "byte"), BOLD.paint(&clean(to)))
-        })
+        end
+    }
+}
+
+impl Report {
+    fn text(&self, to: &str) -> String {
+        let done = if self.suite.is_some() { "Decrypted" } else { "Copied the plaintext file," };
+        let bytes = units::counted(self.bytes, "byte");
+        format!("{done} {bytes} to {}.", BOLD.paint(&clean(to)))
     }
 }
 

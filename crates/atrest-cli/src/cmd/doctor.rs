@@ -10,8 +10,10 @@ use crate::paint::{BOLD, DIM, GREEN, RED, YELLOW, clean};
 use crate::store::StoreArgs;
 
 mod checks;
+mod owners;
 
-/// Examine a store's directory: keyring, lock, leftovers, modes, files, clock.
+/// Examine a store's directory: keyring, lock, leftovers, modes, owners, files,
+/// clock.
 ///
 /// Nothing is changed. Without --cmek: what can be seen without any key. Ends with exit
 /// code 1 if there is a problem; notes are no problems.

@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use atrest::keyring::{KeyspaceId, KeyspaceStatus};
 use atrest::{DataKeyId, ErrorKind, FileKind, FileSpec, Header, Keyring, Suite};
 use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -47,8 +49,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Kind::Other)]
     kind: Kind,
     /// How to encrypt it; by default as the store asks for.
-    #[arg(long, value_enum)]
-    suite: Option<SuiteName>,
+    #[arg(long, value_parser = suites())]
+    suite: Option<Suite>,
     /// Under whose data keys; `atrest keys add-keyspace` adds one. By default under those
     /// that every store has.
     #[arg(long, value_name = "NAME")]
@@ -72,27 +74,11 @@ enum Kind {
     Other,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum SuiteName {
-    /// Fast, no integrity of the body
-    #[value(name = "aes256-ctr")]
-    Ctr,
-    /// Authenticated, for random reads
-    #[value(name = "aes256-gcm-chunks")]
-    GcmChunks,
-    /// Authenticated, for logs
-    #[value(name = "aes256-gcm-log")]
-    GcmLog,
-}
-
-impl From<SuiteName> for Suite {
-    fn from(name: SuiteName) -> Self {
-        match name {
-            SuiteName::Ctr => Self::Aes256Ctr,
-            SuiteName::GcmChunks => Self::Aes256GcmChunks,
-            SuiteName::GcmLog => Self::Aes256GcmLog,
-        }
-    }
+/// Each suite by its name, with a line of help.
+fn suites() -> impl TypedValueParser<Value = Suite> {
+    let names = Suite::ALL.map(|suite| PossibleValue::new(suite.name()).help(suite.summary()));
+    let named = |name: String| Suite::ALL.into_iter().find(|suite| suite.name() == name);
+    PossibleValuesParser::new(names).try_map(move |name| named(name).ok_or("no such suite"))
 }
 
 impl From<Kind> for FileKind {
@@ -128,7 +114,7 @@ impl Args {
         store.commit(|store| store.keyring().maintain())?;
         let mut spec = FileSpec::new(self.kind.into());
         if let Some(suite) = self.suite {
-            spec = spec.suite(suite.into());
+            spec = spec.suite(suite);
         }
         if let Some(name) = &self.keyspace {
             spec = spec.keyspace(keyspace(store.keyring(), name)?);
@@ -156,6 +142,7 @@ impl Args {
         let (start, _) = scan::start_of(staged.path())
             .map_err(|e| Failure::io("the file cannot be read back", staged.path(), e))?;
         let suite = Header::parse(&start)?.suite;
+        keep_owner(staged.path(), &target)?;
         staged.publish(self.force)?;
         // Keeps the count of bytes under the data key.
         store.close()?;
@@ -193,6 +180,20 @@ fn keyspace(keyring: &Keyring, name: &str) -> Result<KeyspaceId> {
         )
         .advise("see `atrest keys keyspaces`, or add it with `atrest keys add-keyspace`")),
     }
+}
+
+/// Gives a file that the superuser writes to whoever has the directory: the engine is to
+/// replace it.
+fn keep_owner(written: &Path, target: &Path) -> Result<()> {
+    let fail =
+        |source| Failure::io("the directory's owner cannot be given the file", target, source);
+    let directory = target.parent().unwrap_or(Path::new(".")).metadata().map_err(fail)?;
+    let file = written.metadata().map_err(fail)?;
+    // Nobody else may give a file away, or writes into another's directory without meaning to.
+    if file.uid() != 0 || directory.uid() == 0 {
+        return Ok(());
+    }
+    chown(written, Some(directory.uid()), Some(directory.gid())).map_err(fail)
 }
 
 /// The error with the name the user gave, since the temporary one is gone.

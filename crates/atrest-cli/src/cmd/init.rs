@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use atrest::names::LOCK_FILE;
 use atrest::{DataKeyId, Options, PlaintextPolicy, StoreId, StoreKeyId};
 use serde::Serialize;
 
@@ -173,7 +174,7 @@ impl Made {
     fn take_back(&self, dir: &Path) {
         if self.0.iter().any(|made| made == dir) {
             // Ours, and empty but for the lock. What fails here stays and does no harm.
-            let _ = fs::remove_file(dir.join("KEYRING.lock"));
+            let _ = fs::remove_file(dir.join(LOCK_FILE));
             for path in &self.0 {
                 let _ = fs::remove_dir(path);
             }

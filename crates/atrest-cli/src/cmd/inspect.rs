@@ -117,7 +117,7 @@ impl Report {
         let mut lines = vec![
             format!("{path}: encrypted, as its header says {}", DIM.paint("(not authenticated)")),
             format!("  version    {FORMAT_VERSION}"),
-            format!("  suite      {}, {}", suite.number(), suite_name(suite)),
+            format!("  suite      {}, {}", suite.number(), suite.summary()),
             format!("  kind       {}", format!("{kind:?}").to_lowercase()),
             format!("  store      {store_id}"),
             format!("  data key   {data_key_id}"),
@@ -131,14 +131,5 @@ impl Report {
             lines.push(format!("  file id    {file_id}"));
         }
         lines.join("\n")
-    }
-}
-
-fn suite_name(suite: Suite) -> &'static str {
-    match suite {
-        Suite::Aes256Ctr => "AES-256-CTR, no integrity of the body",
-        Suite::Aes256GcmChunks => "AES-256-GCM chunks, authenticated",
-        Suite::Aes256GcmLog => "AES-256-GCM log frames, authenticated",
-        _ => "unknown to this command",
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use atrest::keyring::{KeyState, RetireOutcome, Retirement};
+use atrest::keyring::{KeyState, LiveKeys, RetireOutcome, Retirement};
 use atrest::store::{KeyUsage, ScanProgress};
-use atrest::{ErrorKind, StoreId};
+use atrest::{DataKeyId, ErrorKind, StoreId};
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::output::Out;
 use crate::paint::{DIM, GREEN, YELLOW, clean};
 use crate::store::StoreArgs;
 use crate::table::{Align, Cell, Table, bar};
-use crate::{progress, units};
+use crate::{progress, signal, units};
 
 mod directories;
 mod holds;
@@ -199,11 +199,31 @@ fn state(key: &KeyUsage) -> Cell {
     }
 }
 
+/// Knows of no file, and ends the work when it is asked after an interruption: behind each
+/// look at the store, before anything is changed.
+struct Interruption;
+
+impl LiveKeys for Interruption {
+    fn keys_in_use(&self) -> atrest::Result<Vec<DataKeyId>> {
+        if signal::is_interrupted() {
+            let kind = ErrorKind::Io(std::io::ErrorKind::Interrupted);
+            return Err(atrest::Error::new(kind, "interrupted"));
+        }
+        Ok(Vec::new())
+    }
+}
+
 impl Retire {
     fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open()?;
         let retired = scanning(out.is_json(), |on_scan| {
-            store.commit(|store| store.renewal().retire(None, self.grace, on_scan))
+            store.commit_stoppable(|store| {
+                if store.directories().list().is_empty() {
+                    let what = "the keyring knows no directory of the store";
+                    return Err(atrest::Error::new(ErrorKind::InvalidArgument, what));
+                }
+                store.renewal().retire(Some(&Interruption), self.grace, on_scan)
+            })
         })?;
         out.result(&retired, || retired_text(&retired))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use atrest::keyring::{ImageInfo, ImagePlace, Recovery};
+use atrest::keyring::{ImageInfo, ImagePlace, KEYRING_FILE, Recovery};
 use atrest::kms::Kms;
 use atrest::{DataKeyId, Error, ErrorKind};
 use serde::Serialize;
@@ -136,8 +136,8 @@ impl ImageReport {
 
     fn name(&self) -> String {
         match self.image.place {
-            ImagePlace::Current => "KEYRING".into(),
-            ImagePlace::Kept(generation) => format!("KEYRING.{generation}"),
+            ImagePlace::Current => KEYRING_FILE.into(),
+            ImagePlace::Kept(generation) => format!("{KEYRING_FILE}.{generation}"),
             ImagePlace::Mirror => "mirror".into(),
             _ => "other".into(),
         }

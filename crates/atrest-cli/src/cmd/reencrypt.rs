@@ -3,16 +3,17 @@
 use std::path::Path;
 use std::time::Duration;
 
+use atrest::fs::TornFile;
 use atrest::store::{Reencrypt, ReencryptProgress, ReencryptReport, Skipped, StalePolicy};
 use atrest::{FileKind, FileSpec};
 use serde::Serialize;
 
 use crate::advice::Verdict;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::output::Out;
 use crate::paint::{YELLOW, clean};
 use crate::store::StoreArgs;
-use crate::{progress, units};
+use crate::{progress, signal, torn, units};
 
 /// Files named to people; machines get all.
 const SHOWN_MAX: usize = 10;
@@ -22,7 +23,8 @@ const SHOWN_MAX: usize = 10;
 /// Without --older-than: files under exposed keys and files of a suite below the store's
 /// minimum. Each file is written anew beside the old one, made durable, read back and
 /// compared, and then takes its name. A run that was interrupted is gone on with by the
-/// next one. No other process may have the store open for writing: an engine in use calls
+/// next one. A log that is cut off or damaged is left as it is, and so keeps its data key in
+/// use. No other process may have the store open for writing: an engine in use calls
 /// the library.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -32,8 +34,10 @@ Examples:
   atrest reencrypt data --authenticated
   atrest reencrypt data --plaintext
 
-JSON fields: files, bytes, leftovers_removed, skipped [path, why], failed [path, kind,
-message]. The exit code is that of the first file that failed.
+JSON fields: files, bytes, leftovers_removed, cancelled, skipped [path, why], torn [path,
+reason, kept_bytes, lost_bytes], merged (files whose appends cannot be told apart any more),
+failed [path, kind, message]. The exit code is that of the first file that failed; 13 if none
+did and a torn log was left as it is.
 ")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -55,6 +59,9 @@ pub(crate) struct Args {
     /// has to allow plaintext.
     #[arg(long, conflicts_with_all = ["older_than", "all", "authenticated", "plaintext"])]
     danger_to_plaintext: bool,
+    /// Rewrite logs that are cut off or damaged, too, up to there, and LOSE what is behind.
+    #[arg(long)]
+    danger_cut_torn: bool,
     /// At most so many bytes a second, as in 200MiB or 200MiB/s.
     #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
     rate: Option<u64>,
@@ -73,7 +80,12 @@ struct Report {
     files: u64,
     bytes: u64,
     leftovers_removed: u64,
+    cancelled: bool,
     skipped: Vec<SkippedFile>,
+    torn: Vec<TornFile>,
+    #[serde(skip)]
+    cut: bool,
+    merged: Vec<String>,
     failed: Vec<FailedFile>,
 }
 
@@ -109,19 +121,34 @@ impl Args {
         how.plaintext = self.plaintext.then_some(&spec_of);
         how.on_scan = &on_scan;
         how.on_progress = &on_progress;
+        how.cancel = Some(signal::cancel());
         if self.danger_to_plaintext {
             how = how.danger_to_plaintext();
         }
+        if self.danger_cut_torn {
+            how = how.danger_cut_torn();
+        }
+        let _stoppable = signal::Stoppable::begin();
         let report = store.store().renewal().reencrypt(&how);
         scanning.finish_and_clear();
         working.finish_and_clear();
         let mut done = report?;
-        let report = Report::new(&done);
+        // Keeps the count of bytes under the data keys.
+        store.close()?;
+        let report = Report::new(&done, self.danger_cut_torn);
         out.result(&report, || report.text())?;
-        match done.failed.is_empty() {
-            true => Ok(()),
-            false => Err(Failure::from(done.failed.swap_remove(0).1)),
+        if done.cancelled {
+            signal::exit_if_interrupted();
         }
+        if !done.failed.is_empty() {
+            return Err(done.failed.swap_remove(0).1.into());
+        }
+        if self.danger_cut_torn {
+            return Ok(());
+        }
+        torn::fail(&done.torn).map_err(|failure| failure.advise(
+            "restore it from a backup; or give up what is behind with --danger-cut-torn, which reads and keeps what is in front",
+        ))
     }
 
     fn policy(&self) -> StalePolicy {
@@ -145,21 +172,33 @@ fn spec_of(path: &Path) -> Option<FileSpec> {
     }))
 }
 
+/// An error with what is next below it, such as a full disk.
+fn with_cause(error: &atrest::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
 impl Report {
-    fn new(done: &ReencryptReport) -> Self {
+    fn new(done: &ReencryptReport, cut: bool) -> Self {
         let text = |path: &Path| clean(&path.display().to_string());
         let skipped =
             done.skipped.iter().map(|(path, why)| SkippedFile { path: text(path), why: *why });
         let failed = done.failed.iter().map(|(path, error)| FailedFile {
             path: text(path),
             kind: Verdict::of(error.kind()).name,
-            message: clean(&error.to_string()),
+            message: clean(&with_cause(error)),
         });
         Self {
             files: done.files,
             bytes: done.bytes,
             leftovers_removed: done.leftovers_removed,
+            cancelled: done.cancelled,
             skipped: skipped.collect(),
+            torn: done.torn.clone(),
+            cut,
+            merged: done.merged.iter().map(|path| text(path)).collect(),
             failed: failed.collect(),
         }
     }
@@ -170,6 +209,9 @@ impl Report {
             units::counted(self.files, "file"),
             units::bytes(self.bytes)
         )];
+        if self.cancelled {
+            lines.push("  interrupted: the next run goes on from here".into());
+        }
         if self.leftovers_removed > 0 {
             let leftovers = units::counted(self.leftovers_removed, "leftover");
             lines.push(format!("  removed {leftovers} of an interrupted run"));
@@ -181,8 +223,10 @@ impl Report {
             Skipped::Fresh => "is up to date",
             _ => "was left alone",
         };
-        let skipped =
-            self.skipped.iter().map(|file| format!("  {} {}", file.path, words(file.why)));
+        // Below, with more to say.
+        let is_told = |file: &&SkippedFile| file.why != Skipped::Torn;
+        let skipped = self.skipped.iter().filter(is_told);
+        let skipped = skipped.map(|file| format!("  {} {}", file.path, words(file.why)));
         let failed = self
             .failed
             .iter()
@@ -192,6 +236,14 @@ impl Report {
         lines.extend(all.into_iter().take(SHOWN_MAX));
         if hidden > 0 {
             lines.push(format!("  and {hidden} more"));
+        }
+        lines.extend(torn::lines(&self.torn, SHOWN_MAX));
+        if self.cut && !self.torn.is_empty() {
+            lines.push("  rewritten up to there: what was behind is gone".into());
+        }
+        if !self.merged.is_empty() {
+            let files = units::counted(self.merged.len() as u64, "file");
+            lines.push(format!("  in {files} the appends cannot be told apart any more"));
         }
         lines.join("\n")
     }

@@ -5,6 +5,7 @@ use atrest::{DataKeyId, StoreKeyId};
 use clap::Subcommand;
 use serde::Serialize;
 
+use super::cmek::chains::{ChainReport, Chains};
 use crate::failure::Result;
 use crate::key::{self, Words};
 use crate::output::Out;
@@ -84,11 +85,15 @@ struct StoreKey {
 Examples:
   atrest rotate cmek data --cmek file:///etc/app/2026.key --new-cmek file:///etc/app/2027.key
   atrest rotate cmek data --cmek passphrase: --new-cmek passphrase:
+  atrest rotate cmek s3://backups/data --cmek env:OLD --new-cmek env:NEW
 
 Two passphrases are asked for on the terminal, or come from ATREST_PASSPHRASE and
 ATREST_NEW_PASSPHRASE.
 
-JSON fields: rotated (\"cmek\"), old_key_uri, key_uri, generation
+Backups of the store still need the old key, until the same command was run with them.
+
+JSON fields: rotated (\"cmek\"), old_key_uri, key_uri, generation, backups [destination,
+needs_old_key]
 ")]
 struct Cmek {
     #[command(flatten)]
@@ -96,6 +101,8 @@ struct Cmek {
     /// The new customer's key.
     #[arg(long, value_name = "URI")]
     new_cmek: String,
+    #[command(flatten)]
+    chains: Chains,
 }
 
 /// Field names are stable.
@@ -165,19 +172,22 @@ struct CmekReport {
     old_key_uri: String,
     key_uri: String,
     generation: u64,
+    backups: Vec<ChainReport>,
 }
 
 impl Cmek {
     fn run(&self, out: &mut Out) -> Result<()> {
-        let store = self.at.open()?;
+        let store = self.at.open_slots()?;
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let key_uri = new.key_uri().to_string();
         let before = store.keyring().slots().list();
+        let chains = self.chains.before(before.clone())?;
         store.commit(|store| store.keyring().slots().rotate(new))?;
         let KeyringInfo { generation, slots, .. } = store.keyring().status().info;
         let replaced = before.into_iter().find(|slot| !slots.contains(slot));
         let old_key_uri = replaced.map_or_else(|| key_uri.clone(), |slot| slot.key_uri);
-        let report = CmekReport { rotated: "cmek", old_key_uri, key_uri, generation };
+        let backups = chains.warn(&self.at.dir, &slots, out);
+        let report = CmekReport { rotated: "cmek", old_key_uri, key_uri, generation, backups };
         out.result(&report, || {
             format!(
                 "Replaced the customer's key; the new one was proven by an unwrap.\n  old   {}\n  new   {}",

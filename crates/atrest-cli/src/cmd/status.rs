@@ -29,7 +29,8 @@ rotation_bytes, plaintext, require_authenticated], data_keys [id, files, bytes, 
 keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes
 (at least), rewritten_in_s (null if nothing can be said)], history [number, at_ns,
 generation, what, store_key_id, detail], files [encrypted, plaintext, empty and problem with
-files and bytes each; problems with path, kind, message]. Without --cmek, settings
+files and bytes each; problems with path, kind, message; nested_stores, directories of other
+stores, which are not counted]. Without --cmek, settings
 and history are null.
 ";
 
@@ -223,6 +224,11 @@ impl Report {
         if hidden > 0 {
             lines.push(format!("  {} and {hidden} more", YELLOW.paint("!")));
         }
+        lines.extend(
+            self.files.nested_stores.iter().map(|nested| {
+                format!("  {} {nested}: another store, not counted", YELLOW.paint("•"))
+            }),
+        );
         lines.join("\n")
     }
 

@@ -11,7 +11,7 @@ use crate::output::Out;
 use crate::paint::{BOLD, GREEN, YELLOW, clean};
 use crate::store::StoreArgs;
 use crate::table::{Align, Table};
-use crate::{progress, signal, units};
+use crate::{progress, signal, torn, units};
 
 /// Problem files shown to people; machines get all.
 const SHOWN_MAX: usize = 20;
@@ -20,7 +20,9 @@ const SHOWN_MAX: usize = 20;
 /// them.
 ///
 /// A file of suite 1 has a proven header and a body that nothing authenticates; the report
-/// counts them apart. Ends with the exit code of the first problem.
+/// counts them apart. Ends with the exit code of the first problem; with 13 if there is none
+/// but a log that ends before its file does. Stores inside of this one are named and not
+/// looked at.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -28,8 +30,8 @@ Examples:
   atrest verify data --json | jq '.problems[].path'
 
 JSON fields: directory, good, authenticated_files, authenticated_bytes,
-unauthenticated_files, unauthenticated_bytes, plaintext_files, empty_files, torn_logs,
-problems [path, message], seconds
+unauthenticated_files, unauthenticated_bytes, plaintext_files, empty_files, torn_logs, torn
+[path, reason, kept_bytes, lost_bytes], problems [path, message], nested_stores, seconds
 ")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -62,17 +64,18 @@ impl Args {
         }
         let report = Report {
             directory: self.at.dir.display().to_string(),
-            good: verified.problems.is_empty(),
+            good: verified.problems.is_empty() && verified.torn.is_empty(),
             verified,
             seconds: started.elapsed().as_secs_f64(),
         };
         out.result(&report, || report.text())?;
         let problems = &report.verified.problems;
-        problems.first().map_or(Ok(()), |first| {
+        if let Some(first) = problems.first() {
             let count = units::counted(problems.len() as u64, "file");
             let what = format!("{count} with problems, the first: {}", first.message);
-            Err(Failure::from(Error::new(first.kind, what)))
-        })
+            return Err(Failure::from(Error::new(first.kind, what)));
+        }
+        torn::fail(&report.verified.torn)
     }
 }
 
@@ -92,7 +95,7 @@ impl Report {
             ),
             ("plaintext, allowed", found.plaintext_files, None),
             ("empty", found.empty_files, None),
-            ("logs cut off in an append", found.torn_logs, None),
+            ("logs that end early", found.torn_logs, None),
             ("with problems", problems, None),
         ];
         for (index, (name, files, bytes)) in rows.into_iter().enumerate() {
@@ -110,6 +113,11 @@ impl Report {
                 .take(SHOWN_MAX)
                 .map(|problem| format!("  {} {}", YELLOW.paint("!"), clean(&problem.message))),
         );
+        lines.extend(torn::lines(&found.torn, SHOWN_MAX));
+        lines.extend(found.nested_stores.iter().map(|dir| {
+            let dir = clean(&dir.display().to_string());
+            format!("  {} {dir}: another store, not verified", YELLOW.paint("•"))
+        }));
         let hidden = problems.saturating_sub(SHOWN_MAX as u64);
         if hidden > 0 {
             lines.push(format!("  {} and {hidden} more", YELLOW.paint("!")));

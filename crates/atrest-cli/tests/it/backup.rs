@@ -177,7 +177,7 @@ fn the_doctor_finds_what_is_wrong_and_changes_nothing() {
     };
     fs::write(bench.path("data/KEYRING.new"), b"").unwrap();
     fs::create_dir(bench.path("data/KEYRING.staging.dead")).unwrap();
-    fs::write(bench.path("data/.x.1.tmp"), b"").unwrap();
+    fs::write(bench.path("data/.atrest-partial-x"), b"").unwrap();
     fs::write(bench.path("data/note"), b"in plain sight").unwrap();
     bench.good(&["init", "other"]);
     bench.good(&["encrypt", "other", "src", "x"]);
@@ -189,7 +189,7 @@ fn the_doctor_finds_what_is_wrong_and_changes_nothing() {
     assert_eq!(code, 1);
     has(&found, "leftover", "KEYRING.new");
     has(&found, "leftover", "KEYRING.staging.dead");
-    has(&found, "leftover", ".x.1.tmp");
+    has(&found, "leftover", ".atrest-partial-x");
     has(&found, "modes", "mode 644");
     has(&found, "files", "1 plaintext file, which every reader refuses");
     has(&found, "files", "expected a file of store");

@@ -125,3 +125,43 @@ fn a_process_that_has_the_store_open_heeds_a_revocation() {
     keyring.encryptor(atrest::FileKind::Table).unwrap();
     bench.good(&["status", "data"]);
 }
+
+#[test]
+fn backups_that_need_the_old_key_are_named() {
+    let bench = bench();
+    let (old, new, third) = (bench.uri("cmek.key"), bench.uri("new.key"), bench.uri("us.key"));
+    bench.write("src", b"words");
+    bench.good(&["encrypt", "data", "src", "f"]);
+    bench.good(&["backup", "create", "data", "dest"]);
+    // A place that is none is found out before anything is changed.
+    let wrong = ["rotate", "cmek", "data", "--new-cmek", &new, "--backups", "nowhere"];
+    assert_eq!(bench.run(&wrong).code, 7);
+    bench.good(&["verify", "data"]);
+    let rotated = bench.json(&["rotate", "cmek", "data", "--new-cmek", &new, "--backups", "dest"]);
+    assert_eq!(
+        rotated["backups"],
+        serde_json::json!([{ "destination": "dest", "needs_old_key": true }])
+    );
+    let told = rotated["warnings"][0].as_str().unwrap();
+    assert!(told.contains("dest still need") && told.contains(&old), "{told}");
+    // The backups themselves need no others.
+    let rotated = bench.json(&["cmek", "rotate", "dest", "--new-cmek", &third]);
+    assert_eq!(rotated.get("warnings"), None, "{rotated}");
+    let rotated = bench.json(&[
+        "cmek",
+        "rotate",
+        "data",
+        "--cmek",
+        &new,
+        "--new-cmek",
+        &third,
+        "--backups",
+        "dest",
+    ]);
+    assert_eq!(rotated["backups"][0]["needs_old_key"], false);
+    assert_eq!(rotated.get("warnings"), None, "{rotated}");
+    // Without their places they can only be thought of.
+    let run = bench.run(&["rotate", "cmek", "data", "--cmek", &third, "--new-cmek", &new]);
+    assert!(run.code == 0 && run.stderr.contains("backups made under"), "{}", run.stderr);
+    bench.good(&["backup", "restore", "dest", "restored", "--cmek", &third]);
+}

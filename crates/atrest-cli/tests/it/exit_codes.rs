@@ -93,6 +93,21 @@ fn every_code_of_the_table_is_met_and_no_other() {
     let keyring = Keyring::open(DirectoryStorage::new(bench.path("data")), kms, options).unwrap();
     meet(9, &["rotate", "data-key", "data"]);
     drop(keyring);
+    bench.write("src", &[5; 300_000]);
+    bench.good(&["encrypt", "data", "src", "log", "--suite", "aes256-gcm-log"]);
+    let whole = bench.read("data/log");
+    bench.write("data/log", &whole[..whole.len() - 1]);
+    let mut meet = |code: i32, args: &[&str]| {
+        let run = bench.run(args);
+        assert_eq!(run.code, code, "{args:?}: {}", run.stderr);
+        met.insert(code);
+    };
+    meet(13, &["decrypt", "data", "log"]);
+    bench.good(&["init", "lacking"]);
+    bench.good(&["encrypt", "lacking", "src", "table", "--suite", "aes256-gcm-chunks"]);
+    let whole = bench.read("lacking/table");
+    bench.write("lacking/table", &whole[..4096 + (64 << 10)]);
+    meet(14, &["backup", "create", "lacking", "dest"]);
     for signal in ["HUP", "INT", "TERM"] {
         met.insert(signalled(&bench, signal));
     }

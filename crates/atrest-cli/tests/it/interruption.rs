@@ -15,7 +15,7 @@ fn an_interrupted_encryption_leaves_nothing() {
         let mut stdin = child.stdin.take().unwrap();
         // More than the pipe, so that the command has begun to read when this returns.
         stdin.write_all(&vec![1; 2 << 20]).unwrap();
-        assert!(bench.names("data").iter().any(|name| name.ends_with(".tmp")));
+        assert!(bench.names("data").iter().any(|name| name.starts_with(".atrest-partial-")));
         let pid = child.id().to_string();
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
         assert_eq!(child.wait().unwrap().code(), Some(code));
@@ -38,4 +38,43 @@ fn a_reader_that_goes_away_ends_the_command_quietly() {
     assert_eq!(piece, [5; 10]);
     assert_eq!(output.status.code(), Some(141));
     assert_eq!(output.stderr, b"");
+}
+
+/// Waits until `found` is, and fails after half a minute.
+fn wait_until(mut found: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !found() {
+        assert!(start.elapsed().as_secs() < 30, "it never came to that");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_interrupted_re_encryption_cleans_up_and_is_gone_on_with() {
+    let bench = Bench::new();
+    bench.write("src", &vec![5; 4 << 20]);
+    bench.good(&["encrypt", "data", "src", "f"]);
+    bench.good(&["rotate", "data-key", "data"]);
+    let before = bench.read("data/f");
+    let is_at_work =
+        || bench.names("data").iter().any(|name| name.starts_with(".atrest-reencrypt-"));
+    let args = ["reencrypt", "data", "--all", "--rate", "256KiB", "--json"];
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let mut command = bench.command(&args);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until(is_at_work);
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&report["cancelled"], &report["files"]), (&true.into(), &0.into()));
+        let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!(error["error"]["kind"], "interrupted");
+        assert!(!is_at_work());
+        assert!(bench.read("data/f") == before);
+    }
+    let report = bench.json(&["reencrypt", "data", "--all"]);
+    let done = (&report["files"], &report["leftovers_removed"], &report["cancelled"]);
+    assert_eq!(done, (&1.into(), &0.into(), &false.into()));
 }

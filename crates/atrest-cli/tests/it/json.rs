@@ -50,7 +50,7 @@ fn encrypt_decrypt_and_inspect() {
     assert_fields(&encrypt, "name bytes physical_bytes kind suite data_key_id");
     assert_eq!((&encrypt["bytes"], &encrypt["kind"]), (&12.into(), &"log".into()));
     let decrypt = bench.json(&["decrypt", "data", "f", "-o", "out"]);
-    assert_fields(&decrypt, "name bytes suite authenticated output");
+    assert_fields(&decrypt, "name bytes suite authenticated output torn");
     assert_eq!(decrypt["suite"], "aes256-ctr");
     assert_eq!(decrypt["authenticated"], false);
     // The data has standard output for itself.
@@ -94,7 +94,7 @@ fn rotations() {
     bench.keygen("new.key");
     let new = bench.uri("new.key");
     let cmek = bench.json(&["rotate", "cmek", "data", "--new-cmek", &new]);
-    assert_fields(&cmek, "rotated old_key_uri key_uri generation");
+    assert_fields(&cmek, "rotated old_key_uri key_uri generation backups warnings");
     assert_eq!((&cmek["rotated"], &cmek["key_uri"]), (&"cmek".into(), &new.into()));
 }
 
@@ -131,7 +131,7 @@ fn status_with_and_without_a_key() {
     let one = (&Value::from(1), &Value::from(5096));
     assert_eq!(summary, [("decrypt-only", one.0, one.1), ("active", one.0, one.1)]);
     let files = &status["files"];
-    assert_fields(files, "encrypted plaintext empty problem problems");
+    assert_fields(files, "encrypted plaintext empty problem problems nested_stores");
     assert_fields(&files["plaintext"], "files bytes");
     assert_eq!(
         (&files["plaintext"]["files"], &files["plaintext"]["bytes"]),
@@ -194,10 +194,10 @@ fn warnings_are_a_part_of_the_one_document() {
     let whole = bench.read("data/log");
     bench.write("data/log", &whole[..whole.len() - 1]);
     let run = bench.run(&["decrypt", "data", "log", "--json"]);
-    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(run.code, 13, "{}", run.stderr);
     let decrypt: Value = serde_json::from_str(&run.stderr).unwrap();
-    assert_fields(&decrypt, "name bytes suite authenticated output warnings");
-    assert!(decrypt["warnings"][0].as_str().unwrap().contains("the log ends inside"));
+    assert_fields(&decrypt, "name bytes suite authenticated output torn error");
+    assert_fields(&decrypt["torn"], "path reason kept_bytes lost_bytes");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod cmek;
 #[cfg(feature = "demo")]
 mod demo;
 mod disks;
+mod doctor;
 mod exit_codes;
 mod help;
 mod interruption;
@@ -21,3 +22,4 @@ mod s3;
 mod serve;
 mod slots;
 mod support;
+mod torn;

@@ -45,7 +45,7 @@ enum Service {
 
 /// A prefix of an object store.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     uri: Url,
     service: Service,
     prefix: Prefix,

@@ -11,14 +11,14 @@ use crate::failure::{Failure, Result};
 
 /// A destination.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Directory(PathBuf),
     Bucket(Bucket),
 }
 
 impl Place {
     /// The place that a path or URI names.
-    pub(super) fn parse(text: &Path) -> Result<Self> {
+    pub(crate) fn parse(text: &Path) -> Result<Self> {
         let Some(uri) = text.to_str().filter(|text| is_uri(text)) else {
             return Ok(Self::Directory(text.to_owned()));
         };
@@ -41,7 +41,7 @@ impl Place {
     }
 
     /// The backups that are there.
-    pub(super) fn existing(&self) -> Result<Box<dyn BackupTarget>> {
+    pub(crate) fn existing(&self) -> Result<Box<dyn BackupTarget>> {
         let dir = match self {
             Self::Directory(dir) => dir,
             Self::Bucket(bucket) => return Ok(Box::new(bucket.connect()?)),
@@ -86,7 +86,7 @@ impl Place {
     }
 
     /// An error of the backups as a whole.
-    pub(super) fn at(&self, error: Error) -> Failure {
+    pub(crate) fn at(&self, error: Error) -> Failure {
         let dir = match self {
             Self::Directory(dir) => dir,
             Self::Bucket(bucket) => return bucket.explain(error),

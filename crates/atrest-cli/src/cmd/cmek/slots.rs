@@ -6,6 +6,7 @@ use atrest::keyring::{KeyringInfo, SlotInfo};
 use atrest::{ErrorKind, Keyring};
 use serde::Serialize;
 
+use super::chains::{ChainReport, Chains};
 use crate::failure::Result;
 use crate::key::{self, Words};
 use crate::output::Out;
@@ -20,11 +21,13 @@ struct Report {
     done: &'static str,
     generation: u64,
     slots: Vec<SlotInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backups: Option<Vec<ChainReport>>,
 }
 
 impl Report {
     fn new(done: &'static str, info: KeyringInfo) -> Self {
-        Self { done, generation: info.generation, slots: info.slots }
+        Self { done, generation: info.generation, slots: info.slots, backups: None }
     }
 
     fn text(&self, headline: &str) -> String {
@@ -46,20 +49,24 @@ fn table(slots: &[SlotInfo]) -> String {
     table.render()
 }
 
-/// Opens the store, changes it, and reports the slots.
+/// Opens the store, changes it, and reports the slots; warns of backups where a key may have
+/// been replaced.
 fn change(
     at: &StoreArgs,
     done: &'static str,
     out: &mut Out,
     headline: &str,
+    chains: Option<&Chains>,
     change: impl FnOnce(&Keyring) -> atrest::Result<()>,
 ) -> Result<()> {
-    let store = at.open()?;
+    let store = at.open_slots()?;
+    let before = chains.map(|chains| chains.before(store.keyring().slots().list())).transpose()?;
     store.commit(|fs| change(fs.keyring())).map_err(|failure| match failure.kind() {
         Some(ErrorKind::InvalidArgument) => failure.advise(present(store.keyring())),
         _ => failure,
     })?;
-    let report = Report::new(done, store.keyring().status().info);
+    let mut report = Report::new(done, store.keyring().status().info);
+    report.backups = before.map(|before| before.warn(&at.dir, &report.slots, out));
     out.result(&report, || report.text(headline))
 }
 
@@ -76,18 +83,19 @@ fn present(keyring: &Keyring) -> String {
 #[command(after_help = "\
 Examples:
   atrest cmek list data
+  atrest cmek list s3://backups/data
   atrest cmek list data --json | jq -r '.slots[].key_uri'
 
 JSON fields: done (\"listed\"), generation, slots [name, key_uri, key_version, created_ns]
 ")]
 pub(crate) struct List {
-    /// The store's directory.
+    /// The store's directory, or that of backups or their URI.
     dir: PathBuf,
 }
 
 impl List {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        let report = Report::new("listed", store::inspect(&self.dir)?);
+        let report = Report::new("listed", store::inspect_anywhere(&self.dir)?);
         out.result(&report, || table(&report.slots))
     }
 }
@@ -114,10 +122,11 @@ pub(crate) struct Add {
 
 impl Add {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        self.at.check()?;
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let headline = "Added the slot; an unwrap proved it.";
-        change(&self.at, "added", out, headline, |keyring| keyring.slots().add(&self.name, new))
+        change(&self.at, "added", out, headline, None, |keyring| {
+            keyring.slots().add(&self.name, new)
+        })
     }
 }
 
@@ -130,18 +139,21 @@ impl Add {
 Examples:
   atrest cmek remove data us-east --cmek file:///etc/app/eu.key
 
-JSON fields: done (\"removed\"), generation, slots [name, key_uri, key_version, created_ns]
+JSON fields: done (\"removed\"), generation, slots [name, key_uri, key_version, created_ns],
+backups [destination, needs_old_key]
 ")]
 pub(crate) struct Remove {
     #[command(flatten)]
     at: StoreArgs,
+    #[command(flatten)]
+    chains: Chains,
     /// The slot's name.
     name: String,
 }
 
 impl Remove {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        change(&self.at, "removed", out, "Removed the slot.", |keyring| {
+        change(&self.at, "removed", out, "Removed the slot.", Some(&self.chains), |keyring| {
             keyring.slots().remove(&self.name)
         })
     }
@@ -157,11 +169,14 @@ Examples:
   atrest cmek rewrap data --cmek file:///etc/app/eu.key --cmek file:///etc/app/us.key
   atrest cmek rewrap data us-east --cmek file:///etc/app/us.key
 
-JSON fields: done (\"rewrapped\"), generation, slots [name, key_uri, key_version, created_ns]
+JSON fields: done (\"rewrapped\"), generation, slots [name, key_uri, key_version, created_ns],
+backups [destination, needs_old_key]
 ")]
 pub(crate) struct Rewrap {
     #[command(flatten)]
     at: StoreArgs,
+    #[command(flatten)]
+    chains: Chains,
     /// The slot's name; without it all slots.
     name: Option<String>,
 }
@@ -169,7 +184,7 @@ pub(crate) struct Rewrap {
 impl Rewrap {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let headline = "Wrapped the store key anew; an unwrap proved it.";
-        change(&self.at, "rewrapped", out, headline, |keyring| {
+        change(&self.at, "rewrapped", out, headline, Some(&self.chains), |keyring| {
             keyring.slots().rewrap(self.name.as_deref()).map(drop)
         })
     }
@@ -187,11 +202,14 @@ Examples:
   atrest cmek rotate data --cmek file:///etc/app/2026.key --new-cmek file:///etc/app/2027.key
   atrest cmek rotate data --slot us-east --cmek env:US --new-cmek env:US_NEW
 
-JSON fields: done (\"rotated\"), generation, slots [name, key_uri, key_version, created_ns]
+JSON fields: done (\"rotated\"), generation, slots [name, key_uri, key_version, created_ns],
+backups [destination, needs_old_key]
 ")]
 pub(crate) struct Rotate {
     #[command(flatten)]
     at: StoreArgs,
+    #[command(flatten)]
+    chains: Chains,
     /// The slot; without it the one named `default`, or the only one.
     #[arg(long, value_name = "NAME")]
     slot: Option<String>,
@@ -204,13 +222,13 @@ impl Rotate {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let Some(uri) = &self.new_cmek else {
             let headline = "Wrapped the store key by the key's newest version.";
-            return change(&self.at, "rotated", out, headline, |keyring| {
+            return change(&self.at, "rotated", out, headline, Some(&self.chains), |keyring| {
                 keyring.slots().rewrap(self.slot.as_deref()).map(drop)
             });
         };
         let new = key::open(uri, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let headline = "Replaced the customer's key; an unwrap proved the new one.";
-        change(&self.at, "rotated", out, headline, |keyring| match &self.slot {
+        change(&self.at, "rotated", out, headline, Some(&self.chains), |keyring| match &self.slot {
             Some(slot) => keyring.slots().replace(slot, new),
             None => keyring.slots().rotate(new),
         })

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use atrest::keyring::{KeyState, KeyringInfo, KeyringStatus};
 use atrest::kms::Kms;
-use atrest::names::{NameKind, is_keyring_name, kind_of};
+use atrest::names::{LOCK_FILE, NameKind, is_keyring_name, kind_of};
 use atrest::{Clock, ErrorKind, PlaintextPolicy, SystemClock};
 
+use super::owners::owners;
 use super::{Finding, Level};
 use crate::advice::Verdict;
 use crate::failure::{Failure, Result};
@@ -23,19 +24,29 @@ const CLOCK_TOLERANCE_NS: u64 = 5 * 60 * 1_000_000_000;
 
 /// What was found so far.
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+pub(super) struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn good(&mut self, check: &'static str, what: impl Into<String>) {
+    pub(super) fn good(&mut self, check: &'static str, what: impl Into<String>) {
         self.0.push(Finding { level: Level::Good, check, what: what.into(), advice: None });
     }
 
-    fn note(&mut self, check: &'static str, what: impl Into<String>, advice: &'static str) {
+    pub(super) fn note(
+        &mut self,
+        check: &'static str,
+        what: impl Into<String>,
+        advice: &'static str,
+    ) {
         let advice = Some(advice);
         self.0.push(Finding { level: Level::Note, check, what: what.into(), advice });
     }
 
-    fn problem(&mut self, check: &'static str, what: impl Into<String>, advice: &'static str) {
+    pub(super) fn problem(
+        &mut self,
+        check: &'static str,
+        what: impl Into<String>,
+        advice: &'static str,
+    ) {
         let advice = Some(advice);
         self.0.push(Finding { level: Level::Problem, check, what: what.into(), advice });
     }
@@ -63,8 +74,8 @@ pub(super) fn all(at: &StoreArgs, keys: Vec<Arc<dyn Kms>>, json: bool) -> Result
         unlocked(&opened, &mut to);
     }
     lock(dir, &mut to);
-    leftovers(&names, &mut to);
     modes(dir, &names, &mut to);
+    owners(dir, &mut to)?;
     clock(info.as_ref(), status.as_ref(), &mut to);
     rotation(status.as_ref(), &mut to);
     let store = opened.as_ref().and_then(|opened| opened.as_ref().ok());
@@ -72,6 +83,7 @@ pub(super) fn all(at: &StoreArgs, keys: Vec<Arc<dyn Kms>>, json: bool) -> Result
     if let Some(store) = store {
         elsewhere(dir, store, &mut found, &mut to, json)?;
     }
+    leftovers(&names, &found, &mut to);
     files(&found, status.as_ref(), &mut to);
     Ok(to.0)
 }
@@ -89,7 +101,7 @@ fn names(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
 }
 
 fn restore(names: &[(String, PathBuf)], to: &mut Findings) {
-    if names.iter().any(|(name, _)| name == "KEYRING.restore") {
+    if names.iter().any(|(name, _)| kind_of(name.as_bytes()) == Some(NameKind::Restore)) {
         to.problem(
             "restore",
             "a restore into this directory was not finished",
@@ -195,14 +207,14 @@ fn told(failure: &Failure) -> String {
 
 fn lock(dir: &Path, to: &mut Findings) {
     // Without `create`: the doctor leaves nothing behind.
-    let file = match open_regular(&dir.join("KEYRING.lock")) {
+    let file = match open_regular(&dir.join(LOCK_FILE)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return to.good("lock", "nobody ever opened the store for writing");
         }
         Err(error) => {
             let advice = "run as the user who owns the store";
-            return to.problem("lock", format!("KEYRING.lock cannot be opened: {error}"), advice);
+            return to.problem("lock", format!("{LOCK_FILE} cannot be opened: {error}"), advice);
         }
     };
     match file.try_lock_shared() {
@@ -220,39 +232,51 @@ fn lock(dir: &Path, to: &mut Findings) {
     }
 }
 
-fn leftovers(names: &[(String, PathBuf)], to: &mut Findings) {
+fn leftovers(names: &[(String, PathBuf)], found: &Scan, to: &mut Findings) {
     let mut any = false;
-    for (name, _) in names {
-        let found = if name == "KEYRING.new" || name.ends_with(".new") && is_reserved(name) {
-            Some(("a commit that did not finish", "nothing to do: the next commit replaces it"))
-        } else if name.starts_with("KEYRING.staging.") {
-            Some((
-                "links of a backup that runs or was killed",
-                "nothing to do while one runs; the next `atrest backup` takes them away",
-            ))
-        } else if name.starts_with("KEYRING.bad-") {
-            Some((
-                "a keyring that a recovery kept aside",
-                "keep it while files are unreadable; then delete it",
-            ))
-        } else if name.starts_with(".atrest-reencrypt-") {
-            Some((
-                "a copy that an interrupted re-encryption was writing",
-                "nothing to do: the next `atrest reencrypt` removes it",
-            ))
-        } else if name.starts_with('.') && name.ends_with(".tmp") {
-            Some(("a file that a killed command was writing", "delete it"))
-        } else {
-            None
-        };
-        if let Some((what, advice)) = found {
-            any = true;
-            to.note("leftover", format!("{name}: {what}"), advice);
-        }
+    let mut tell = |name: &str, shown: &str| {
+        let Some((what, advice)) = kind_of(name.as_bytes()).and_then(leftover) else { return };
+        any = true;
+        to.note("leftover", format!("{shown}: {what}"), advice);
+    };
+    names.iter().filter(|(name, _)| is_reserved(name)).for_each(|(name, _)| tell(name, name));
+    for path in &found.leftovers {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        tell(&name, &path.display().to_string());
     }
     if !any {
         to.good("leftover", "none");
     }
+}
+
+/// What a name stands for that need not be there, and what to do about it.
+fn leftover(kind: NameKind) -> Option<(&'static str, &'static str)> {
+    Some(match kind {
+        NameKind::Unfinished => {
+            ("a commit that did not finish", "nothing to do: the next commit replaces it")
+        }
+        NameKind::Staging => (
+            "links of a backup that runs or was killed",
+            "nothing to do while one runs; the next `atrest backup` takes them away",
+        ),
+        NameKind::Bad => (
+            "a keyring that a recovery kept aside",
+            "keep it while files are unreadable; then delete it",
+        ),
+        NameKind::Reencrypt => (
+            "a copy that an interrupted re-encryption was writing",
+            "nothing to do: the next `atrest reencrypt` removes it",
+        ),
+        NameKind::Partial => (
+            "a file that a command writes, or was writing when it was killed",
+            "nothing to do: the next `atrest reencrypt` removes it",
+        ),
+        NameKind::Unknown => (
+            "a reserved name, which no version up to this one makes",
+            "find out who made it: no file of the store may have such a name, and none is read",
+        ),
+        _ => return None,
+    })
 }
 
 fn is_reserved(name: &str) -> bool {
@@ -379,6 +403,10 @@ fn files(found: &Scan, status: Option<&KeyringStatus>, to: &mut Findings) {
             ),
             _ => to.note("files", what, "re-encrypt them, so that plaintext need not be allowed"),
         }
+    }
+    for nested in &found.nested_stores {
+        let advice = "nothing to do if you meant it: every command on it takes its own directory";
+        to.note("files", format!("{nested} is another store, at which nothing was looked"), advice);
     }
     if found.empty.files > 0 {
         let what = units::counted(found.empty.files, "empty file");
