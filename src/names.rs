@@ -195,8 +195,10 @@ pub(crate) fn exchange_name(name: &[u8], old: &FileStat, new: &FileStat) -> Stri
 /// never had another name, or one of the two files that changed places. Anything else was
 /// put in the file's place by its engine.
 pub(crate) fn is_disposable(name: &[u8], found: &FileStat) -> bool {
-    let mut parts =
-        name.strip_prefix(REENCRYPT_PREFIX.as_bytes()).unwrap_or(name).split(|b| *b == b'-');
+    let Some(hashes) = name.strip_prefix(REENCRYPT_PREFIX.as_bytes()) else {
+        return true; // A partial file, which never had another name.
+    };
+    let mut parts = hashes.split(|b| *b == b'-');
     let found = identity(found);
     match (parts.next(), parts.next(), parts.next()) {
         (_, Some(old), Some(new)) => old == found.as_bytes() || new == found.as_bytes(),

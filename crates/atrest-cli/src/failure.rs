@@ -20,8 +20,6 @@ pub(crate) enum Failure {
     Partial(Partial),
     /// Whoever read our output closed it: nobody is left to tell.
     PipeClosed,
-    /// It was done, but not all of it; the result says what is missing.
-    Incomplete,
     /// A step of the demonstration did not hold; the report says which.
     #[cfg(feature = "demo")]
     Unheld,
@@ -98,7 +96,6 @@ impl Failure {
             Self::Error { error, .. } => Verdict::of(error.kind()).exit_code,
             Self::Partial(partial) => partial.exit_code,
             Self::PipeClosed => PIPE_CLOSED,
-            Self::Incomplete => crate::advice::INCOMPLETE,
             #[cfg(feature = "demo")]
             Self::Unheld => crate::advice::FAILED,
         }

@@ -157,8 +157,14 @@ fn a_changed_body_is_refused_where_it_is_authenticated() {
         let mut changed = good.clone();
         changed[good.len() / 2] ^= 1;
         bench.write(&format!("data/{suite}"), &changed);
-        bench.bad(5, "authentication", &["decrypt", "data", suite, "-o", "out"]);
-        assert!(!bench.path("out").exists());
+        if suite == "aes256-gcm-log" {
+            // What is in front of the change, and that it is not all.
+            assert_eq!(bench.run(&["decrypt", "data", suite, "-o", "out"]).code, 13);
+            assert!(bench.read("src").starts_with(&bench.read("out")));
+        } else {
+            bench.bad(5, "authentication", &["decrypt", "data", suite, "-o", "out"]);
+            assert!(!bench.path("out").exists());
+        }
         // A log that a crash cut short ends with the frame before, and says so.
         bench.write(&format!("data/{suite}"), &good[..good.len() - 1]);
         if suite == "aes256-gcm-log" {

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::place::Place;
 use super::{lacking, shown};
-use crate::failure::{Failure, Result};
+use crate::advice::INCOMPLETE;
+use crate::failure::{Failure, Partial, Result};
 use crate::output::Out;
 use crate::paint::{BOLD, clean};
 use crate::store::StoreArgs;
@@ -125,8 +126,25 @@ impl Make {
         let seconds = started.elapsed().as_secs_f64();
         let report = Report { destination: shown(place.path()), backup, seconds };
         out.result(&report, || report.text())?;
-        if report.backup.info.lacks.is_empty() { Ok(()) } else { Err(Failure::Incomplete) }
+        complete(&report.backup)
     }
+}
+
+/// A backup that lacks something of the store is told by its exit code, too.
+fn complete(backup: &BackupReport) -> Result<()> {
+    let lacks = &backup.info.lacks;
+    let Some(first) = lacks.first() else { return Ok(()) };
+    let count = units::counted(lacks.len() as u64, "file");
+    let first = lacking(first);
+    Err(Failure::Partial(Partial {
+        name: "incomplete-backup",
+        exit_code: INCOMPLETE,
+        message: format!(
+            "the backup is made, but not whole: {count} left out or cut, the first: {first}"
+        ),
+        path: None,
+        advice: "see to these files, then make another: `atrest verify DIR` tells more".into(),
+    }))
 }
 
 fn warn(backup: &BackupReport, out: &mut Out) {
