@@ -6,6 +6,7 @@
 use super::storage::{KeyringStorage, StoredImage};
 use super::{Image, KeyringInfo};
 use crate::error::{Error, ErrorKind, Result};
+use crate::names::KEYRING_FILE;
 
 /// The images among `kept` that cannot be from before this one: those of later
 /// generations, and one of the same that is another.
@@ -29,7 +30,7 @@ pub(super) fn refuse(image: &Image, kept: &[(u64, Vec<u8>)]) -> Result<()> {
 }
 
 fn error(generation: u64, newer: &[u64]) -> Error {
-    let names: Vec<_> = newer.iter().map(|at| format!("KEYRING.{at}")).collect();
+    let names: Vec<_> = newer.iter().map(|at| format!("{KEYRING_FILE}.{at}")).collect();
     let what = format!(
         "expected the newest keyring, found generation {generation} beside {}",
         names.join(", ")

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use atrest::keyring::{AuditEvent, DataKeyStatus, KeyState, KeyringInfo, KeyringStatus};
+use atrest::names::KEYRING_FILE;
 use atrest::store::churned_in;
 use atrest::{Clock, DataKeyId, PlaintextPolicy, Settings, SystemClock};
 use serde::Serialize;
@@ -192,7 +193,7 @@ impl Report {
         ];
         if !self.newer_images.is_empty() {
             let newer: Vec<_> =
-                self.newer_images.iter().map(|newer| format!("KEYRING.{newer}")).collect();
+                self.newer_images.iter().map(|newer| format!("{KEYRING_FILE}.{newer}")).collect();
             let what = format!("put back: {} beside it are newer", newer.join(", "));
             lines.push(format!("              {}", YELLOW.paint(&what)));
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use atrest::keyring::{KeyState, KeyringInfo, KeyringStatus};
 use atrest::kms::Kms;
-use atrest::names::{LOCK_FILE, NameKind, is_keyring_name, kind_of};
+use atrest::names::{KEYRING_FILE, LOCK_FILE, NameKind, is_keyring_name, kind_of};
 use atrest::{Clock, ErrorKind, PlaintextPolicy, SystemClock};
 
 use super::owners::owners;
@@ -167,7 +167,8 @@ fn rolled_back(at: &StoreArgs, info: &KeyringInfo, to: &mut Findings) {
             return to.problem("keyring", told(&failure), advice);
         }
     };
-    let names: Vec<_> = newer.iter().map(|generation| format!("KEYRING.{generation}")).collect();
+    let names: Vec<_> =
+        newer.iter().map(|generation| format!("{KEYRING_FILE}.{generation}")).collect();
     to.problem(
         "keyring",
         format!("an old keyring was put back: newer are {}", names.join(", ")),
