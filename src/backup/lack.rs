@@ -74,7 +74,7 @@ impl LackEntry {
     /// `None` if it is described wrongly.
     pub(super) fn lack(&self) -> Option<Lack> {
         let &Self { kept_bytes, lost_bytes, .. } = self;
-        let path = super::manifest::relative(&self.path);
+        let path = super::object::relative(&self.path);
         Some(Lack { path, why: self.why()?, kept_bytes, lost_bytes })
     }
 }

@@ -9,7 +9,7 @@ use wincode::config::Configuration;
 use wincode::{SchemaRead, SchemaWrite};
 
 use super::lack::LackEntry;
-use super::object::{Object, broken};
+use super::object::{Object, broken, relative};
 use super::settings::ManifestSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::FileKind;
@@ -134,11 +134,6 @@ impl Entry {
         let of = |file: &Self| (file.what, file.suite, file.chunk_log2, file.kind, file.file_id);
         self.object == other.object && of(self) == of(other)
     }
-}
-
-pub(super) fn relative(path: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    PathBuf::from(std::ffi::OsStr::from_bytes(path))
 }
 
 impl Manifest {

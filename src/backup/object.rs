@@ -1,5 +1,7 @@
 //! What a manifest says of a copy, and what is said of a broken backup.
 
+use std::path::PathBuf;
+
 use wincode::{SchemaRead, SchemaWrite};
 
 use crate::error::{Error, ErrorKind};
@@ -26,4 +28,10 @@ pub(super) struct Object {
 
 pub(super) fn broken(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::BrokenBackup, what)
+}
+
+/// A path as a manifest has it, relative to the store.
+pub(super) fn relative(path: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    PathBuf::from(std::ffi::OsStr::from_bytes(path))
 }

@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::Chain;
 use super::lack::{Lack, LackEntry};
-use super::manifest::{self, Entry, Manifest, What};
-use super::object::broken;
+use super::manifest::{Entry, Manifest, What};
+use super::object::{self, broken};
 use super::objects::{ObjectReader, stream_of};
 use super::own;
 use super::stream::StreamParts;
@@ -137,7 +137,7 @@ impl Chain {
         let spaces = keyspaces(store.keyring(), &manifest)?;
         let fs = store.files();
         for directory in &manifest.directories {
-            let path = dir.join(manifest::relative(&directory.path));
+            let path = dir.join(object::relative(&directory.path));
             let made = vfs.create_dir(&path, directory.mode | 0o700);
             let stat = made.and_then(|()| vfs.stat(&path));
             let fail = |e| Error::io("the directory cannot be created", e).with_path(&path);
@@ -154,7 +154,7 @@ impl Chain {
                 .map_err(|error| error.with_path(&path))
         })?;
         let directories = manifest.directories.iter();
-        let directories = directories.map(|it| dir.join(manifest::relative(&it.path)));
+        let directories = directories.map(|it| dir.join(object::relative(&it.path)));
         for path in directories.chain([dir.to_owned()]) {
             fs.sync_dir(&path)?;
         }

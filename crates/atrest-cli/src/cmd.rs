@@ -26,8 +26,6 @@ mod serve;
 mod status;
 mod verify;
 
-pub(crate) use backup::Place;
-
 #[cfg(feature = "demo")]
 const DEMO_EXAMPLE: &str = "  atrest demo\n";
 #[cfg(not(feature = "demo"))]

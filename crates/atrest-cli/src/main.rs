@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod advice;
+mod bucket;
 mod cmd;
 mod failure;
 mod key;
 mod output;
 mod paint;
+mod place;
 mod progress;
 mod scan;
 mod schemes;

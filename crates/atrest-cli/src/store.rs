@@ -13,9 +13,9 @@ use atrest::keyring::{
 use atrest::kms::{Kms, KmsErrorKind};
 use atrest::{EncryptedFs, ErrorKind, Keyring, Options, Store, StoreId};
 
-use crate::cmd::Place;
 use crate::failure::{Failure, Result};
 use crate::key::CmekArgs;
+use crate::place::Place;
 use crate::{signal, units};
 
 mod names;

@@ -12,14 +12,12 @@ use crate::output::Out;
 use crate::paint::clean;
 use crate::units;
 
-mod bucket;
 mod list;
 mod make;
-mod place;
 mod restore;
 mod verify;
 
-pub(crate) use place::Place;
+use crate::place::Place;
 
 /// Back up a store while it is in use, and restore it.
 ///

@@ -7,12 +7,12 @@ use atrest::backup::{BackupReport, Chain, Snapshot};
 use atrest::{Error, ErrorKind};
 use serde::Serialize;
 
-use super::place::Place;
 use super::{lacking, shown};
 use crate::advice::INCOMPLETE;
 use crate::failure::{Failure, Partial, Result};
 use crate::output::Out;
 use crate::paint::{BOLD, clean};
+use crate::place::Place;
 use crate::store::StoreArgs;
 use crate::{progress, signal, units};
 

@@ -6,7 +6,7 @@ use atrest::backup::{BackupTarget, DirectoryTarget};
 use atrest::{Error, ErrorKind};
 use url::Url;
 
-use super::bucket::Bucket;
+use crate::bucket::Bucket;
 use crate::failure::{Failure, Result};
 
 /// A destination.
