@@ -195,16 +195,19 @@ def all_keys(directory, bao):
     """What to look for, by 16-byte pieces: every key of the store in every form it may have."""
     class Keyring(reader.Keyring):
         def unlock(self, _):
-            context = self.store_id + self.store_key_id + (1).to_bytes(2, "little")
-            self.store_key = bao.unwrap(self.slots[0]["blob"], context)
-            return self.store_key
+            slot = self.slots[0]
+            context = self.store_id + slot["key_id"] + slot["context"].to_bytes(2, "little")
+            self.found_slot_key = bao.unwrap(slot["blob"], context)
+            self.found_store_key = self.store_key(self.found_slot_key, slot)
+            return self.found_store_key
 
     keyring = Keyring((directory / "KEYRING").read_bytes(), None)
-    found = key_pieces("the store key", keyring.store_key)
-    text = base64.b64encode(keyring.store_key)
+    found = key_pieces("the store key", keyring.found_store_key)
+    found |= key_pieces("the slot key", keyring.found_slot_key)
+    text = base64.b64encode(keyring.found_slot_key)
     for at in range(4):
         # Base64 as the service sends it, wherever a buffer cuts it.
-        found |= pieces("the store key in base64", text[at:])
+        found |= pieces("the slot key in base64", text[at:])
     for number, key in enumerate(keyring.keys.values()):
         found |= key_pieces(f"data key {number}", key)
     files = 0
