@@ -31,6 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::StoreId;
 use crate::keyring::{AccessPolicy, Keyring, Options};
 use crate::kms::Kms;
+use crate::suite::Integrity;
 
 mod backups;
 mod check;
@@ -212,7 +213,7 @@ impl Chain {
 fn options(access: AccessPolicy) -> Options {
     let mut options = Options { access, ..Options::default() };
     options.settings.rotation_period = Duration::MAX;
-    options.settings.require_authenticated = true;
+    options.settings.integrity = Integrity::Authenticated.into();
     options
 }
 

@@ -67,6 +67,20 @@ pub enum FileKind {
 }
 
 impl FileKind {
+    /// All kinds, by their numbers.
+    pub const ALL: [Self; 5] = [Self::Table, Self::Log, Self::Manifest, Self::Blob, Self::Other];
+
+    /// Its name in JSON and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Log => "log",
+            Self::Manifest => "manifest",
+            Self::Blob => "blob",
+            Self::Other => "other",
+        }
+    }
+
     /// Whether such a file is synced and read while it grows.
     pub(crate) const fn grows(self) -> bool {
         match self {
@@ -86,15 +100,8 @@ impl FileKind {
         }
     }
 
-    pub(crate) const fn from_number(number: u8) -> Option<Self> {
-        Some(match number {
-            1 => Self::Table,
-            2 => Self::Log,
-            3 => Self::Manifest,
-            4 => Self::Blob,
-            5 => Self::Other,
-            _ => return None,
-        })
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
     }
 }
 

@@ -61,7 +61,7 @@ mod wrap;
 pub use crate::names::KEYRING_FILE;
 pub use access::{Access, AccessPolicy, AccessState, AccessStatus, Grace, Transition};
 pub use audit::{AuditEvent, AuditKind};
-pub use body::{PlaintextPolicy, Settings};
+pub use body::{IntegrityPolicy, PlaintextPolicy, Settings};
 pub use directory::DirectoryStorage;
 pub use files::{Expect, FileSpec};
 pub(crate) use handles::AccessFlag;

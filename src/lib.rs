@@ -67,12 +67,14 @@ pub use error::{Error, ErrorKind, Result};
 pub use fs::{EncryptedFs, Reader, Writer};
 pub use header::{FORMAT_VERSION, FileKind, HEADER_LEN, Header};
 pub use ids::{DataKeyId, FileId, SlotKeyId, StoreId, StoreKeyId};
-pub use keyring::{Expect, FileSpec, Keyring, KeyspaceId, Options, PlaintextPolicy, Settings};
+pub use keyring::{
+    Expect, FileSpec, IntegrityPolicy, Keyring, KeyspaceId, Options, PlaintextPolicy, Settings,
+};
 pub use secret::{DataKey, KEY_LEN};
 pub use store::Store;
-pub use suite::Suite;
 pub use suite::limits::BODY_LEN_MAX;
 pub use suite::log::FRAME_LEN_MAX;
+pub use suite::{Integrity, Suite};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -31,6 +31,31 @@ pub enum Suite {
     Aes256GcmLog,
 }
 
+/// What is promised of a file's body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Integrity {
+    /// Whoever takes the disk reads nothing. A body that somebody changed is **not noticed**:
+    /// what is read then is noise in the place of what was changed.
+    #[default]
+    Confidential,
+    /// A body that was changed, moved or cut is refused as well.
+    Authenticated,
+}
+
+impl Integrity {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Confidential, Self::Authenticated];
+
+    /// Its name in JSON and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Confidential => "confidential",
+            Self::Authenticated => "authenticated",
+        }
+    }
+}
+
 /// What a suite's key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cipher {
@@ -135,20 +160,20 @@ impl Suite {
         self.facts().has_end
     }
 
-    /// The suite of a file that asks for none, which `grows` while it is synced and read,
+    /// The suite of a file that asks for none, with what is promised of it, which `grows` while it is synced and read,
     /// or is written once.
-    pub(crate) const fn default_for(authenticated: bool, grows: bool) -> Self {
-        match (authenticated, grows) {
-            (false, _) => Self::Aes256Ctr,
-            (true, true) => Self::Aes256GcmLog,
-            (true, false) => Self::Aes256GcmChunks,
+    pub(crate) const fn default_for(integrity: Integrity, grows: bool) -> Self {
+        match (integrity, grows) {
+            (Integrity::Confidential, _) => Self::Aes256Ctr,
+            (Integrity::Authenticated, true) => Self::Aes256GcmLog,
+            (Integrity::Authenticated, false) => Self::Aes256GcmChunks,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Suite;
+    use super::{Integrity, Suite};
 
     #[test]
     #[allow(clippy::unwrap_used)]
@@ -166,8 +191,8 @@ mod tests {
         assert!(Suite::FOR_BACKUPS.is_authenticated());
         assert!(Suite::FOR_OBJECTS.keeps_lengths());
         for grows in [false, true] {
-            assert!(Suite::default_for(true, grows).is_authenticated());
+            assert!(Suite::default_for(Integrity::Authenticated, grows).is_authenticated());
         }
-        assert!(Suite::default_for(true, true).keeps_appends());
+        assert!(Suite::default_for(Integrity::Authenticated, true).keeps_appends());
     }
 }

@@ -90,6 +90,16 @@ impl Tags {
         }
     }
 
+    /// The bytes that an entry holds.
+    pub(crate) fn bytes(&self, number: u16) -> Option<&[u8]> {
+        self.value(number)
+    }
+
+    /// Sets an entry to bytes, or removes it.
+    pub(crate) fn set_bytes(&mut self, number: u16, unknown: Unknown, value: Option<Vec<u8>>) {
+        self.set(number, unknown, value);
+    }
+
     /// Sets an entry to a number, or removes it.
     pub(crate) fn set_number(&mut self, number: u16, unknown: Unknown, value: Option<u64>) {
         self.set(number, unknown, value.map(|value| value.to_le_bytes().to_vec()));

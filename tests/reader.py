@@ -148,10 +148,13 @@ def event(f):
 
 def body_of(data):
     f = Fields(data)
-    settings = tags(f, 1, 2, 3, 4)
+    settings = tags(f, 1, 2, 3, 4, 5)
     numbers = [settings.get(tag, bytes(8)) for tag in (1, 2)]
     refuse(all(len(number) == 8 for number in numbers) and settings.get(1) != bytes(8), "keyring corrupt: settings")
     refuse(not settings.get(3) and not settings.get(4), "keyring corrupt: settings")
+    kinds = settings.get(5)
+    some = kinds is None or (0 < len(kinds) < 5 and list(kinds) == sorted(set(kinds)) and set(kinds) < {1, 2, 3, 4, 5})
+    refuse(some and not (kinds and 4 in settings), "keyring corrupt: kinds of authenticated files")
     body = {"settings": settings, "location": f.raw(16), "revoked": f.u64(), "slot_keys": f.list(kept_slot_key)}
     body.update(keyspaces=f.list(keyspace), keys=f.list(data_key))
     body.update(directories=f.list(Fields.bytes), holds=f.list(hold))

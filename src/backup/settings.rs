@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use wincode::{SchemaRead, SchemaWrite};
 
-use crate::keyring::{PlaintextPolicy, Settings};
+use crate::keyring::{IntegrityPolicy, PlaintextPolicy, Settings};
+use crate::suite::Integrity;
 use crate::tags::{Refused, Tags, Unknown};
 
 const ROTATION_PERIOD: u16 = 1;
 const ROTATION_BYTES: u16 = 2;
 const PLAINTEXT: u16 = 3;
 const AUTHENTICATED: u16 = 4;
-const KNOWN: [u16; 4] = [ROTATION_PERIOD, ROTATION_BYTES, PLAINTEXT, AUTHENTICATED];
+const AUTHENTICATED_KINDS: u16 = 5;
+const KNOWN: [u16; 5] =
+    [ROTATION_PERIOD, ROTATION_BYTES, PLAINTEXT, AUTHENTICATED, AUTHENTICATED_KINDS];
 
 #[derive(Clone, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
 pub(super) struct ManifestSettings(pub(super) Tags);
@@ -35,7 +38,11 @@ impl From<&Settings> for ManifestSettings {
         let allowed = settings.plaintext == PlaintextPolicy::Allow;
         tags.set_flag(PLAINTEXT, Unknown::Keep, allowed);
         // A restore that passed over it would make a store that accepts more.
-        tags.set_flag(AUTHENTICATED, Unknown::Refuse, settings.require_authenticated);
+        let kinds = settings.integrity.to_numbers();
+        let all = settings.integrity.is_all(Integrity::Authenticated);
+        tags.set_flag(AUTHENTICATED, Unknown::Refuse, all);
+        let some = (!all && !kinds.is_empty()).then_some(kinds);
+        tags.set_bytes(AUTHENTICATED_KINDS, Unknown::Refuse, some);
         Self(tags)
     }
 }
@@ -53,7 +60,10 @@ impl TryFrom<&ManifestSettings> for Settings {
             rotation_period: period_ns.map_or(Duration::MAX, Duration::from_nanos),
             rotation_bytes: tags.number(ROTATION_BYTES)?,
             plaintext: if allowed { PlaintextPolicy::Allow } else { PlaintextPolicy::Require },
-            require_authenticated: tags.flag(AUTHENTICATED)?,
+            integrity: IntegrityPolicy::from_tags(
+                tags.flag(AUTHENTICATED)?,
+                tags.bytes(AUTHENTICATED_KINDS),
+            )?,
         })
     }
 }

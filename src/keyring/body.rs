@@ -13,10 +13,12 @@ use crate::ids::{StoreId, StoreKeyId};
 use crate::secret::{SlotKey, StoreKey};
 use crate::tags::{Refused, Tags};
 
+mod integrity;
 mod record;
 mod settings;
 mod slot_key;
 
+pub use integrity::IntegrityPolicy;
 pub(crate) use record::KeyRecord;
 pub(crate) use settings::RawSettings;
 pub use settings::{PlaintextPolicy, Settings};

@@ -9,8 +9,8 @@ use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{FileKind, Header, NewHeader, PREFIX_LEN};
 use crate::ids::{DataKeyId, FileId};
-use crate::suite::Suite;
 use crate::suite::layout::Layout;
+use crate::suite::{Integrity, Suite};
 
 /// What a new file is.
 #[derive(Clone, Copy, Debug)]
@@ -20,10 +20,12 @@ pub struct FileSpec {
     pub kind: FileKind,
     /// The engine's id of it; zero for none.
     pub file_id: FileId,
-    /// How it is encrypted. `None`, the default, follows the store's
-    /// [`require_authenticated`](crate::Settings::require_authenticated): suite 1 where that
-    /// is allowed; otherwise suite 3 for logs and manifests, whose every append must be durable after
-    /// a sync, and suite 2 for all else.
+    /// What is promised of its body. `None`, the default, follows the store's
+    /// [`integrity`](crate::Settings::integrity) for its kind.
+    pub integrity: Option<Integrity>,
+    /// How it is encrypted. `None`, the default, follows what is promised of its body: suite 1
+    /// where that is to be confidential; otherwise suite 3 for logs and manifests, whose every
+    /// append must be durable after a sync, and suite 2 for all else.
     pub suite: Option<Suite>,
     /// Bytes of a ciphertext chunk, in suite 2 only: a power of two from 4096 to 1 MiB.
     /// Default: 16384. A read costs the whole chunks it touches; each chunk adds 16 bytes.
@@ -39,7 +41,7 @@ impl FileSpec {
     /// A file of this kind, without id, in the suite that the store's settings ask for.
     pub fn new(kind: FileKind) -> Self {
         let (file_id, keyspace) = (FileId::default(), KeyspaceId::default());
-        Self { kind, file_id, suite: None, chunk_len: CHUNK_LEN, keyspace }
+        Self { kind, file_id, integrity: None, suite: None, chunk_len: CHUNK_LEN, keyspace }
     }
 
     /// Names the file, so that another put in its place is refused when it is opened with
@@ -47,6 +49,13 @@ impl FileSpec {
     #[must_use]
     pub fn file_id(mut self, file_id: impl Into<FileId>) -> Self {
         self.file_id = file_id.into();
+        self
+    }
+
+    /// Sets what is promised of the body.
+    #[must_use]
+    pub fn integrity(mut self, integrity: Integrity) -> Self {
+        self.integrity = Some(integrity);
         self
     }
 
@@ -71,9 +80,10 @@ impl FileSpec {
         self
     }
 
-    pub(crate) fn suite_under(&self, require_authenticated: bool) -> Suite {
-        let choose = || Suite::default_for(require_authenticated, self.kind.grows());
-        self.suite.unwrap_or_else(choose)
+    /// The suite it gets in a store that promises so much of its kind.
+    pub(crate) fn suite_under(&self, promised: Integrity) -> Suite {
+        let integrity = self.integrity.unwrap_or(promised);
+        self.suite.unwrap_or_else(|| Suite::default_for(integrity, self.kind.grows()))
     }
 }
 
@@ -162,8 +172,9 @@ impl Keyring {
         self.inner.check_may_write()?;
         let snapshot = self.inner.vault.load();
         let settings = snapshot.body.settings();
-        let suite = spec.suite_under(settings.require_authenticated);
-        check_suite(suite, settings.require_authenticated)?;
+        let promised = settings.integrity.of(spec.kind);
+        let suite = spec.suite_under(promised);
+        check_suite(suite, promised)?;
         let layout = Layout::choose(suite, spec.chunk_len)?;
         let active = snapshot.active(spec.keyspace.0 as usize)?;
         let now_ns = self.inner.clock.now_ns();
@@ -205,7 +216,8 @@ impl Keyring {
                 format!("expected file id {file_id}, found {}", header.file_id),
             ));
         }
-        check_suite(header.suite, self.inner.vault.load().body.settings().require_authenticated)?;
+        let settings = self.inner.vault.load().body.settings();
+        check_suite(header.suite, settings.integrity.of(header.kind))?;
         Ok(Decryptor::new(header, self.key_slot(&header.prefix, derived, false)?))
     }
 
@@ -273,8 +285,8 @@ impl Keyring {
     }
 }
 
-fn check_suite(suite: Suite, require_authenticated: bool) -> Result<()> {
-    if suite.is_authenticated() || !require_authenticated {
+fn check_suite(suite: Suite, promised: Integrity) -> Result<()> {
+    if suite.is_authenticated() || promised == Integrity::Confidential {
         return Ok(());
     }
     Err(Error::new(

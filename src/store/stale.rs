@@ -11,11 +11,12 @@ use serde::Serialize;
 use super::renewal::Renewal;
 use crate::classify::Contents;
 use crate::error::Result;
-use crate::header::Header;
+use crate::header::{FileKind, Header};
 use crate::ids::DataKeyId;
-use crate::keyring::{DataKeyStatus, KeyState, Keyring, KeyspaceId};
+use crate::keyring::{DataKeyStatus, IntegrityPolicy, KeyState, Keyring, KeyspaceId};
 use crate::names::is_temporary;
 use crate::scan::{Found, OnScan, Visitor, scan};
+use crate::suite::Integrity;
 use crate::vfs::FileStat;
 
 /// Which files are stale. A file under its keyspace's active data key never is because of
@@ -32,7 +33,7 @@ pub struct StalePolicy {
     /// Files without encryption. Default: true.
     pub plaintext: bool,
     /// Files of a suite without authentication, even where the store does not
-    /// [require it](crate::Settings::require_authenticated). Default: false.
+    /// [require it](crate::Settings::integrity). Default: false.
     pub require_authenticated: bool,
 }
 
@@ -174,7 +175,7 @@ pub(super) fn oldest_first(a: &StaleFile, b: &StaleFile) -> Ordering {
 pub(super) struct Judge {
     store_id: crate::ids::StoreId,
     policy: StalePolicy,
-    require_authenticated: bool,
+    integrity: IntegrityPolicy,
     now_ns: u64,
     keys: HashMap<DataKeyId, DataKeyStatus>,
     keyspaces: HashMap<String, KeyspaceId>,
@@ -184,11 +185,15 @@ impl Judge {
     pub(super) fn new(keyring: &Keyring, policy: &StalePolicy) -> Self {
         let keys = keyring.status().data_keys;
         let keyspaces = keyring.keyspaces().list();
-        let required = keyring.settings().require_authenticated;
+        let integrity = if policy.require_authenticated {
+            Integrity::Authenticated.into()
+        } else {
+            keyring.settings().integrity
+        };
         Self {
             keyspaces: keyspaces.into_iter().map(|space| (space.name, space.id)).collect(),
             store_id: keyring.store_id(),
-            require_authenticated: policy.require_authenticated || required,
+            integrity,
             policy: policy.clone(),
             now_ns: keyring.now_ns(),
             keys: keys.into_iter().map(|key| (key.id, key)).collect(),
@@ -214,7 +219,9 @@ impl Judge {
             None
         } else if replaced && self.policy.exposed && key.exposed {
             Some(StaleReason::ExposedKey)
-        } else if self.require_authenticated && !header.suite.is_authenticated() {
+        } else if self.promised(header.kind) == Integrity::Authenticated
+            && !header.suite.is_authenticated()
+        {
             Some(StaleReason::WeakSuite)
         } else {
             (replaced && (old || named)).then_some(StaleReason::OldKey)
@@ -262,8 +269,8 @@ impl Judge {
     }
 
     /// What the policy asks for, and never less than the store does.
-    pub(super) fn require_authenticated(&self) -> bool {
-        self.require_authenticated
+    pub(super) fn promised(&self, kind: FileKind) -> Integrity {
+        self.integrity.of(kind)
     }
 
     pub(super) fn keyspace_of(&self, id: DataKeyId) -> Option<KeyspaceId> {

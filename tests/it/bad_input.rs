@@ -8,8 +8,8 @@ use std::sync::Arc;
 use atrest::error::KmsErrorKind;
 use atrest::keyring::{DirectoryStorage, KeyringStorage, MemoryStorage};
 use atrest::{
-    ErrorKind, Expect, FileId, FileKind, FileSpec, Header, Keyring, PlaintextPolicy, Settings,
-    Store, Suite,
+    ErrorKind, Expect, FileId, FileKind, FileSpec, Header, Integrity, Keyring, PlaintextPolicy,
+    Settings, Store, Suite,
 };
 
 use crate::support::{
@@ -386,7 +386,7 @@ fn a_suite_below_the_minimum_is_refused() {
     let (mem, kms) = base();
     let fs = mem_open(&mem, &kms).unwrap();
     let mut settings = Settings::default();
-    settings.require_authenticated = true;
+    settings.integrity = Integrity::Authenticated.into();
     fs.keyring().keys().configure(&settings).unwrap();
     assert_eq!(kind(fs.open(in_dir("file"))), ErrorKind::SuiteTooWeak);
     let before = mem.files();

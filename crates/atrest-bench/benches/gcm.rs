@@ -1,14 +1,14 @@
-//! `gcm/SIZE/{seal,open,aws-lc-rs-seal,aws-lc-rs-open,ring-seal,limit}`.
+//! `gcm-{seal,open}/SIZE/{atrest,aws-lc-rs,ring,aes-gcm,limit}`.
 
-use atrest_bench::gcm::{SIZES, operation};
+use atrest_bench::gcm::{GROUPS, PEERS, SIZES, operation};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn benches(criterion: &mut Criterion) {
-    for size in SIZES {
-        let mut group = criterion.benchmark_group(format!("gcm/{size}"));
+    for (what, size) in GROUPS.into_iter().flat_map(|what| SIZES.map(|size| (what, size))) {
+        let mut group = criterion.benchmark_group(format!("gcm-{what}/{size}"));
         group.throughput(Throughput::Bytes(size as u64));
-        for name in ["seal", "open", "aws-lc-rs-seal", "aws-lc-rs-open", "ring-seal", "limit"] {
-            group.bench_function(name, |bencher| bencher.iter(operation(name, size)));
+        for name in ["atrest"].into_iter().chain(PEERS) {
+            group.bench_function(name, |bencher| bencher.iter(operation(what, name, size)));
         }
         group.finish();
     }

@@ -13,7 +13,8 @@ pub mod plot;
 /// One measured pair.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Row {
-    /// `group/size or operation/peer`, such as `ctr/4096/openssl`.
+    /// `group/size or operation/peer`, such as `ctr/4096/openssl`, `gcm-open/4096/ring` or
+    /// `engine/fill-authenticated/plain`.
     pub name: String,
     /// Unit of the two figures.
     pub unit: &'static str,

@@ -1,7 +1,7 @@
 //! `cargo run --release -p atrest-bench -- report`: one table of ratios, JSON, plots.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use atrest::internals::Width;
 use atrest_bench::measure::Effort;
@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 /// Measures atrest against plain files, its peers and the processor's limit.
 #[derive(Parser)]
 #[command(
-    after_help = "Example:\n  cargo run --release -p atrest-bench -- report --json report.json"
+    after_help = "Example:\n  cargo run --release -p atrest-bench -- report --json report.json --plots docs/bench"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -28,10 +28,10 @@ enum Command {
         /// Also write the rows as JSON: a list of {name, unit, atrest, peer, ratio}.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
-        /// Directory for the plots.
-        #[arg(long, value_name = "DIR", default_value = "docs/bench")]
-        plots: PathBuf,
-        /// Measure only the rows whose name begins so: ctr, gcm, file or engine.
+        /// Also draw the plots, into this directory. Those of the repository are in docs/bench.
+        #[arg(long, value_name = "DIR")]
+        plots: Option<PathBuf>,
+        /// Measure only one part: ctr, gcm, file or engine.
         #[arg(long, value_name = "PREFIX", default_value = "")]
         only: String,
     },
@@ -71,12 +71,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(path) = json {
         std::fs::write(path, serde_json::to_string_pretty(&rows)? + "\n")?;
     }
-    std::fs::create_dir_all(&plots)?;
-    if rows.iter().any(|row| row.name.starts_with("ctr/")) {
-        plot::ctr(&rows, &machine, &plots.join("ctr.svg"))?;
+    plots.map_or(Ok(()), |dir| draw(&rows, &machine, &dir))
+}
+
+/// The plots of what was measured.
+fn draw(rows: &[Row], machine: &str, dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    std::fs::create_dir_all(dir)?;
+    let has = |group: &str| rows.iter().any(|row| row.name.starts_with(group));
+    let by_size: [(&str, &[&str], &str, &str); 3] = [
+        ("ctr", &ctr::PEERS, "AES-256-CTR", "ctr.svg"),
+        ("gcm-seal", &gcm::PEERS, "AES-256-GCM, encryption", "gcm-seal.svg"),
+        ("gcm-open", &gcm::PEERS, "AES-256-GCM, decryption", "gcm-open.svg"),
+    ];
+    for (group, peers, what, file) in by_size {
+        if has(&format!("{group}/")) {
+            let title = format!("{what}, one core, {machine}");
+            plot::by_size(rows, (group, peers), &title, &dir.join(file))?;
+        }
     }
-    if rows.iter().any(|row| row.name.starts_with("file/")) {
-        plot::files(&rows, &machine, &plots.join("file.svg"))?;
+    if has("file/") {
+        plot::files(rows, machine, &dir.join("file.svg"))?;
     }
     Ok(())
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use plotters::prelude::*;
 
 use crate::Row;
-use crate::ctr::PEERS;
 
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0x00, 0x5f, 0xa3),
@@ -16,35 +15,42 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(0x80, 0x80, 0x80),
 ];
 
-/// Draws throughput by size, this library and its peers, as SVG.
+/// Draws the throughput by size of one group of rows, this library and its peers, as SVG.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn ctr(rows: &[Row], machine: &str, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+pub fn by_size(
+    rows: &[Row],
+    (group, peers): (&str, &[&str]),
+    title: &str,
+    path: &Path,
+) -> Result<(), Box<dyn std::error::Error>> {
     let point = |row: &Row| -> Option<(f64, String)> {
-        let mut parts = row.name.strip_prefix("ctr/")?.split('/');
+        let mut parts = row.name.strip_prefix(group)?.strip_prefix('/')?.split('/');
         Some((parts.next()?.parse().ok()?, parts.next()?.to_owned()))
     };
     let mut series: Vec<(&str, Vec<(f64, f64)>)> = vec![("atrest", Vec::new())];
-    series.extend(PEERS.map(|peer| (peer, Vec::new())));
+    series.extend(peers.iter().map(|peer| (*peer, Vec::new())));
     for row in rows {
         let Some((size, peer)) = point(row) else { continue };
         if let Some((_, points)) = series.iter_mut().find(|(name, _)| **name == peer) {
             points.push((size, row.peer));
         }
-        if peer == PEERS[0] {
+        if Some(&*peer) == peers.first().copied() {
             series[0].1.push((size, row.atrest));
         }
     }
+    let lowest = series.iter().flat_map(|(_, points)| points).map(|(x, _)| *x);
+    let lowest = lowest.fold(1_048_576_f64, f64::min);
     let highest = series.iter().flat_map(|(_, points)| points).map(|(_, y)| *y).fold(1.0, f64::max);
     let root = SVGBackend::new(path, (860, 480)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
-        .caption(format!("AES-256-CTR, one core, {machine}"), ("sans-serif", 18))
+        .caption(title, ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(56)
-        .build_cartesian_2d((16_f64..1_048_576_f64).log_scale(), 0_f64..highest * 1.1)?;
+        .build_cartesian_2d((lowest..1_048_576_f64).log_scale(), 0_f64..highest * 1.1)?;
     chart
         .configure_mesh()
         .x_desc("bytes in one call")

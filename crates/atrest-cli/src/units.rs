@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use atrest::IntegrityPolicy;
+
 const MINUTE_S: u64 = 60;
 const HOUR_S: u64 = 3600;
 const DAY_S: u64 = 86_400;
@@ -49,6 +51,11 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         Some(bytes) => Ok(bytes),
         None => Err("expected fewer than 2^64 bytes".into()),
     }
+}
+
+/// Parses `authenticated`, or `authenticated,table=confidential`.
+pub(crate) fn parse_integrity(text: &str) -> Result<IntegrityPolicy, String> {
+    text.parse().map_err(|error: atrest::Error| error.to_string())
 }
 
 fn split(text: &str) -> Option<(u64, &str)> {

@@ -10,6 +10,7 @@ use crate::backup::object::Object;
 use crate::backup::objects::physical_len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::{PlaintextPolicy, Settings};
+use crate::suite::Integrity;
 use crate::suite::layout::Layout;
 use crate::suite::limits::BODY_LEN_MAX;
 use crate::suite::log::FRAME_LEN_MAX;
@@ -105,8 +106,9 @@ impl Manifest {
             let weak = match what {
                 What::Empty => continue,
                 What::Plaintext => settings.plaintext != PlaintextPolicy::Allow,
-                What::Encrypted { suite, .. } => {
-                    settings.require_authenticated && !suite.is_authenticated()
+                What::Encrypted { suite, kind, .. } => {
+                    let promised = settings.integrity.of(kind);
+                    promised == Integrity::Authenticated && !suite.is_authenticated()
                 }
             };
             if weak {

@@ -3,11 +3,15 @@
 use super::*;
 use crate::backup::lack::LackReason;
 use crate::keyring::Settings;
+use crate::suite::Integrity;
 use crate::tags::Unknown;
 
 fn manifest() -> Manifest {
-    let settings =
-        Settings { rotation_bytes: Some(7), require_authenticated: true, ..Settings::default() };
+    let settings = Settings {
+        rotation_bytes: Some(7),
+        integrity: Integrity::Authenticated.into(),
+        ..Settings::default()
+    };
     Manifest {
         chain_id: [1; 16],
         number: 1,
@@ -45,7 +49,10 @@ fn settings_come_back_and_unknown_ones_are_passed_over_unless_critical() {
     let mut manifest = manifest();
     let decoded = Manifest::decode(&manifest.encode().unwrap()).unwrap();
     let settings = Settings::try_from(&decoded.settings).unwrap();
-    assert_eq!((settings.rotation_bytes, settings.require_authenticated), (Some(7), true));
+    assert_eq!(
+        (settings.rotation_bytes, settings.integrity),
+        (Some(7), Integrity::Authenticated.into())
+    );
     manifest.settings.0.set_flag(50, Unknown::Keep, true);
     assert_eq!(Manifest::decode(&manifest.encode().unwrap()).unwrap(), manifest);
     assert_eq!(Settings::try_from(&manifest.settings).unwrap(), settings);
@@ -160,7 +167,7 @@ fn what_no_backup_has_is_refused_when_it_is_written_and_when_it_is_read() {
         it.files[0].object.len = 19;
     };
     assert_eq!(changed(weak).1, Err(ErrorKind::BrokenBackup), "weaker than required");
-    let settings = Settings { require_authenticated: false, ..Settings::default() };
+    let settings = Settings { integrity: Integrity::Confidential.into(), ..Settings::default() };
     let not_required: Change<'_> = &|it| {
         weak(it);
         it.settings = ManifestSettings::from(&settings);

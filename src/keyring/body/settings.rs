@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use wincode::{SchemaRead, SchemaWrite};
 
+use super::IntegrityPolicy;
 use crate::error::{Error, ErrorKind, Result};
+use crate::suite::Integrity;
 use crate::tags::{Refused, Tags, Unknown};
 
 /// Whether files without encryption, from before it was switched on, may be read.
@@ -32,8 +34,8 @@ pub struct Settings {
     pub rotation_bytes: Option<u64>,
     /// Default: [`PlaintextPolicy::Require`].
     pub plaintext: PlaintextPolicy,
-    /// Files of a suite without authentication are refused. Default: false.
-    pub require_authenticated: bool,
+    /// What files have to be, for each kind. Default: [`Integrity::Confidential`] for all.
+    pub integrity: IntegrityPolicy,
 }
 
 impl Settings {
@@ -65,7 +67,7 @@ impl Default for Settings {
             rotation_period: Duration::from_secs(30 * 86_400),
             rotation_bytes: None,
             plaintext: PlaintextPolicy::Require,
-            require_authenticated: false,
+            integrity: IntegrityPolicy::default(),
         }
     }
 }
@@ -79,7 +81,10 @@ const PLAINTEXT: u16 = 3;
 /// Tag that is there if files have to be authenticated. Critical: whoever passed over it
 /// would read what the store refuses.
 const AUTHENTICATED: u16 = 4;
-const KNOWN: [u16; 4] = [ROTATION_PERIOD, ROTATION_BYTES, PLAINTEXT, AUTHENTICATED];
+/// Tag of the kinds of files that have to be, where not all do: their numbers, ascending.
+const AUTHENTICATED_KINDS: u16 = 5;
+const KNOWN: [u16; 5] =
+    [ROTATION_PERIOD, ROTATION_BYTES, PLAINTEXT, AUTHENTICATED, AUTHENTICATED_KINDS];
 
 /// The settings as they are stored, those of newer versions of this library too.
 #[derive(Clone, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
@@ -100,7 +105,11 @@ impl RawSettings {
         tags.set_number(ROTATION_BYTES, Unknown::Keep, settings.rotation_bytes);
         let allowed = settings.plaintext == PlaintextPolicy::Allow;
         tags.set_flag(PLAINTEXT, Unknown::Keep, allowed);
-        tags.set_flag(AUTHENTICATED, Unknown::Refuse, settings.require_authenticated);
+        let kinds = settings.integrity.to_numbers();
+        let all = settings.integrity.is_all(Integrity::Authenticated);
+        tags.set_flag(AUTHENTICATED, Unknown::Refuse, all);
+        let some = (!all && !kinds.is_empty()).then_some(kinds);
+        tags.set_bytes(AUTHENTICATED_KINDS, Unknown::Refuse, some);
     }
 }
 
@@ -125,7 +134,10 @@ impl TryFrom<&RawSettings> for Settings {
             rotation_period: period_ns.map_or(Duration::MAX, Duration::from_nanos),
             rotation_bytes: tags.number(ROTATION_BYTES)?.filter(|bytes| *bytes != 0),
             plaintext: if allowed { PlaintextPolicy::Allow } else { PlaintextPolicy::Require },
-            require_authenticated: tags.flag(AUTHENTICATED)?,
+            integrity: IntegrityPolicy::from_tags(
+                tags.flag(AUTHENTICATED)?,
+                tags.bytes(AUTHENTICATED_KINDS),
+            )?,
         })
     }
 }

@@ -7,6 +7,7 @@ use super::*;
 use crate::keyring::fuzz::{store_key, stored};
 use crate::keyring::{Keyring, KeyringStorage, MemoryStorage, Options, Settings};
 use crate::kms::KeyFile;
+use crate::suite::Integrity;
 
 /// Made by `tests/vectors/make.py`: its first slot has context version 1, its second one
 /// a key service that is not given here, its settings an entry of a version to come.
@@ -59,7 +60,7 @@ fn commits_keep_what_they_do_not_know_and_the_contexts_of_slots() {
     let keyring = Keyring::open(storage.clone(), kms.clone(), Options::default()).unwrap();
     keyring.keys().rotate().unwrap();
     assert!(later(&read().1));
-    let settings = Settings { require_authenticated: true, ..Settings::default() };
+    let settings = Settings { integrity: Integrity::Authenticated.into(), ..Settings::default() };
     keyring.keys().configure(&settings).unwrap();
     let (image, body) = read();
     assert!(later(&body));

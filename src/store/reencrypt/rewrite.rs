@@ -18,6 +18,7 @@ use crate::names::temporary_name;
 use crate::scan::look;
 use crate::store::ledger::{FileRecord, Owner};
 use crate::store::links::{hold_key, shared_inode};
+use crate::suite::Integrity;
 use crate::vfs::{FileStat, Vfs, WriteFile, keep_access};
 
 /// What a copy goes into.
@@ -180,12 +181,9 @@ impl Run<'_> {
     /// The new file is what the old one was.
     fn spec_of(&self, header: &Header) -> FileSpec {
         let mut spec = FileSpec::new(header.kind).file_id(header.file_id);
-        let required = self.judge.require_authenticated();
-        spec.suite = Some(if header.suite.is_authenticated() || !required {
-            header.suite
-        } else {
-            spec.suite_under(required)
-        });
+        let promised = self.judge.promised(header.kind);
+        let kept = header.suite.is_authenticated() || promised == Integrity::Confidential;
+        spec.suite = Some(if kept { header.suite } else { spec.suite_under(promised) });
         spec.chunk_len = header.chunk_len.unwrap_or(spec.chunk_len);
         spec.keyspace = self.judge.keyspace_of(header.data_key_id).unwrap_or_default();
         spec

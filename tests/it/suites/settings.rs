@@ -1,14 +1,14 @@
 //! What the store's settings and a file's spec decide.
 
-use atrest::Settings;
 use atrest::keyring::Options;
+use atrest::{Integrity, IntegrityPolicy, Settings};
 
 use super::*;
 
 fn requiring(store: &TestStore, authenticated: bool) -> EncryptedFs {
     let mut options = Options::default();
     let mut settings = Settings::default();
-    settings.require_authenticated = authenticated;
+    settings.integrity = Integrity::ALL[usize::from(authenticated)].into();
     options.settings = settings;
     store.create(options).files().clone()
 }
@@ -72,4 +72,43 @@ fn a_chunk_length_out_of_range_is_refused() {
         assert_eq!(std::fs::read(&path).unwrap()[13], log2);
         fs.remove(&path).unwrap();
     }
+}
+
+#[test]
+fn one_kind_may_have_another_promise_than_the_rest() {
+    let store = TestStore::new();
+    let fs = requiring(&store, false);
+    let (table, log) = (store.data().join("table"), store.data().join("log"));
+    let log_spec = FileSpec::new(FileKind::Log);
+    write(&fs, &table, FileSpec::new(FileKind::Table), &[b"x"]);
+    write(&fs, &log, log_spec, &[b"x"]);
+    let policy = IntegrityPolicy::default().with(FileKind::Log, Integrity::Authenticated);
+    let mut settings = fs.keyring().settings();
+    settings.integrity = policy;
+    fs.keyring().keys().configure(&settings).unwrap();
+    assert_eq!(fs.keyring().settings().integrity, policy);
+    // The old log is refused, the table is not; a new log is authenticated.
+    assert_eq!(fs.open(&log).unwrap_err().kind(), ErrorKind::SuiteTooWeak);
+    fs.open(&table).unwrap();
+    fs.remove(&log).unwrap();
+    let weak = log_spec.integrity(Integrity::Confidential);
+    assert_eq!(fs.create_new(&log, weak).unwrap_err().kind(), ErrorKind::SuiteTooWeak);
+    write(&fs, &log, log_spec, &[b"x"]);
+    assert_eq!(fs.open(&log).unwrap().suite(), Some(Suite::Aes256GcmLog));
+    // A file may always promise more than its kind.
+    let strong = FileSpec::new(FileKind::Blob).integrity(Integrity::Authenticated);
+    write(&fs, &store.data().join("blob"), strong, &[b"x"]);
+    let blob = fs.open(store.data().join("blob")).unwrap();
+    assert_eq!(blob.suite(), Some(Suite::Aes256GcmChunks));
+}
+
+#[test]
+fn promises_outlive_the_process() {
+    let store = TestStore::new();
+    let policy = IntegrityPolicy::all(Integrity::Authenticated)
+        .with(FileKind::Table, Integrity::Confidential);
+    let mut options = Options::default();
+    options.settings.integrity = policy;
+    drop(store.create(options));
+    assert_eq!(store.open(Options::default()).keyring().settings().integrity, policy);
 }

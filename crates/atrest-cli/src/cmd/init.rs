@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use atrest::names::LOCK_FILE;
-use atrest::{DataKeyId, Options, PlaintextPolicy, StoreId, StoreKeyId};
+use atrest::{DataKeyId, IntegrityPolicy, Options, PlaintextPolicy, StoreId, StoreKeyId};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -20,11 +20,12 @@ Examples:
   atrest init data --cmek file:///etc/app/cmek.key
   atrest init data --cmek passphrase:
   atrest init data --cmek env:CMEK --rotation-period 7d --rotation-bytes 1TiB
-  atrest init ledger --cmek env:CMEK --authenticated
+  atrest init ledger --cmek env:CMEK --integrity authenticated
+  atrest init db --cmek env:CMEK --integrity authenticated,table=confidential
   atrest init old-data --cmek file:///etc/app/cmek.key --allow-plaintext
 
 JSON fields: directory, store_id, store_key_id, data_key_id, key_uri, rotation_period_s,
-rotation_bytes, plaintext, require_authenticated, plaintext_files
+rotation_bytes, plaintext, integrity, plaintext_files
 ";
 
 /// Create a store: a directory with a keyring.
@@ -45,9 +46,11 @@ pub(crate) struct Args {
     /// Read files that are not encrypted, from before encryption was switched on.
     #[arg(long)]
     allow_plaintext: bool,
-    /// Refuse files whose body is not authenticated (suite 1), and write none.
-    #[arg(long)]
-    authenticated: bool,
+    /// What files have to be: `confidential` (unreadable to who takes the disk) or
+    /// `authenticated` (a changed, moved or cut body is refused, too); KIND=NAME behind it for
+    /// exceptions. Kinds: table, log, manifest, blob, other.
+    #[arg(long, value_name = "NAME[,KIND=NAME]", default_value_t, value_parser = units::parse_integrity)]
+    integrity: IntegrityPolicy,
 }
 
 /// Field names are stable.
@@ -61,7 +64,7 @@ struct Report {
     rotation_period_s: u64,
     rotation_bytes: Option<u64>,
     plaintext: PlaintextPolicy,
-    require_authenticated: bool,
+    integrity: IntegrityPolicy,
     plaintext_files: u64,
 }
 
@@ -84,7 +87,7 @@ impl Args {
             rotation_period_s: self.rotation_period.as_secs(),
             rotation_bytes: self.rotation_bytes,
             plaintext: status.settings.plaintext,
-            require_authenticated: status.settings.require_authenticated,
+            integrity: status.settings.integrity,
             plaintext_files: found.plaintext.files,
         };
         self.warn(&report, out);
@@ -96,11 +99,9 @@ impl Args {
         let settings = &mut options.settings;
         settings.rotation_period = self.rotation_period;
         settings.rotation_bytes = self.rotation_bytes;
+        settings.integrity = self.integrity;
         if self.allow_plaintext {
             settings.plaintext = PlaintextPolicy::Allow;
-        }
-        if self.authenticated {
-            settings.require_authenticated = true;
         }
         options
     }
@@ -124,13 +125,14 @@ impl Args {
             .map_or(String::new(), |bytes| format!(" or {} encrypted", units::bytes(bytes)));
         format!(
             "Created the store {} in {}.\n  customer's key   {}\n  store key        {}\n  data key         \
-             {}, rotates after {}{limit}",
+             {}, rotates after {}{limit}\n  files            {}",
             report.store_id,
             BOLD.paint(&clean(&report.directory)),
             clean(&report.key_uri),
             report.store_key_id,
             report.data_key_id,
             units::duration(self.rotation_period),
+            report.integrity,
         )
     }
 

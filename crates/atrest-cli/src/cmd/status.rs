@@ -26,7 +26,7 @@ Examples:
 JSON fields: directory, authenticated, store_id, store_key_id, generation, written_ns,
 slots [name, key_uri, key_version, created_ns], newer_images (generations; not empty if
 an old keyring was put back), anchor (null without a key), settings [rotation_period_s,
-rotation_bytes, plaintext, require_authenticated], data_keys [id, files, bytes, and with a key
+rotation_bytes, plaintext, integrity], data_keys [id, files, bytes, and with a key
 keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes
 (at least), rewritten_in_s (null if nothing can be said)], history [number, at_ns,
 generation, what, store_key_id, detail], files [encrypted, plaintext, empty and problem with
@@ -322,9 +322,9 @@ fn settings_line(settings: &Settings) -> String {
         PlaintextPolicy::Require => "refused",
         PlaintextPolicy::Allow => "allowed",
     };
-    let suites = if settings.require_authenticated { "; authenticated files only" } else { "" };
     format!(
-        "  settings    data key rotates after {}{limit}; plaintext files {plaintext}{suites}",
-        units::duration(settings.rotation_period)
+        "  settings    data key rotates after {}{limit}; plaintext files {plaintext}; files {}",
+        units::duration(settings.rotation_period),
+        settings.integrity
     )
 }

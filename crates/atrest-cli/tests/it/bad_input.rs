@@ -146,7 +146,7 @@ fn newer(good: &[u8]) -> Vec<u8> {
 fn a_changed_body_is_refused_where_it_is_authenticated() {
     let bench = Bench::new();
     bench.write("src", &[9; 300_000]);
-    bench.good(&["init", "strict", "--authenticated"]);
+    bench.good(&["init", "strict", "--integrity", "authenticated"]);
     for (suite, kind) in [("aes256-gcm-chunks", "table"), ("aes256-gcm-log", "log")] {
         // Asked for, and chosen by the store.
         let asked = bench.json(&["encrypt", "data", "src", suite, "--suite", suite]);

@@ -32,7 +32,7 @@ fn keygen_and_init() {
     assert_fields(
         &init,
         "directory store_id store_key_id data_key_id key_uri rotation_period_s rotation_bytes
-         plaintext require_authenticated plaintext_files",
+         plaintext integrity plaintext_files",
     );
     assert_eq!(init["rotation_period_s"], 7 * 86_400);
     assert_eq!(init["rotation_bytes"], 1 << 20);
@@ -115,10 +115,7 @@ fn status_with_and_without_a_key() {
     let status = bench.json(&["status", "data"]);
     assert_fields(&status, STATUS);
     assert_eq!(status["authenticated"], true);
-    assert_fields(
-        &status["settings"],
-        "rotation_period_s rotation_bytes plaintext require_authenticated",
-    );
+    assert_fields(&status["settings"], "rotation_period_s rotation_bytes plaintext integrity");
     assert_fields(&status["slots"][0], "name key_uri key_version created_ns");
     let keys = status["data_keys"].as_array().unwrap();
     assert_fields(
