@@ -72,6 +72,7 @@ pub use keyring::{
 };
 pub use secret::{DataKey, KEY_LEN};
 pub use store::Store;
+pub use suite::chunks::{ChunkMap, ChunkRun};
 pub use suite::limits::BODY_LEN_MAX;
 pub use suite::log::FRAME_LEN_MAX;
 pub use suite::{Integrity, Suite};

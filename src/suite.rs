@@ -13,6 +13,7 @@ pub(crate) mod chunks;
 pub(crate) mod layout;
 pub(crate) mod limits;
 pub(crate) mod log;
+pub(crate) mod output;
 pub(crate) mod sealer;
 pub(crate) mod source;
 pub(crate) mod stream;
@@ -25,7 +26,7 @@ pub(crate) mod unsealer;
 pub enum Suite {
     /// 1: AES-256-CTR. Length-preserving, at the speed of the processor; **no integrity**.
     Aes256Ctr,
-    /// 2: AES-256-GCM chunks: authenticated, random reads.
+    /// 2: AES-256-GCM chunks, whole pages with their tags apart: authenticated, random reads.
     Aes256GcmChunks,
     /// 3: AES-256-GCM log frames: authenticated append-only logs.
     Aes256GcmLog,

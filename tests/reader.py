@@ -263,7 +263,7 @@ def decrypt(data, keyring):
     refuse(header_len == 4096 and not any(reserved), "corrupt header: reserved bytes")
     refuse(incompatible == 0, f"unsupported feature {incompatible:#x}")
     refuse(suite in (1, 2, 3) and 1 <= kind <= 5, "unsupported feature: suite or kind")
-    refuse(12 <= chunk_log2 <= 20 if suite == 2 else chunk_log2 == 0, "corrupt header: chunk")
+    refuse(12 <= chunk_log2 <= 16 if suite == 2 else chunk_log2 == 0, "corrupt header: chunk")
     refuse(head[48:64] in keyring.keys, f"unknown key {head[48:64].hex()}")
     key, nonce, commitment = derive(keyring.keys[head[48:64]], b"atrest.v1.file", head[:128])
     refuse(hmac.compare_digest(commitment, head[128:160]), "wrong key")
@@ -279,14 +279,29 @@ def message_nonce(nonce, index):
 
 
 def chunks(body, aead, nonce, chunk_len):
-    refuse(len(body) % chunk_len >= 16, "authentication failed: length")
-    plain = b""
-    for index, at in enumerate(range(0, len(body), chunk_len)):
+    full, rest = divmod(len(body) - 16, chunk_len + 16)
+    refuse(len(body) >= 16 and (rest == 0 or rest > 16), "authentication failed: length")
+    length = full * chunk_len + max(rest - 16, 0)
+    count = full + (rest > 0)
+
+    def opened(index, sealed, aad, what):
         try:
-            plain += aead.decrypt(message_nonce(nonce, index), body[at : at + chunk_len], b"")
+            return aead.decrypt(message_nonce(nonce, index), sealed, aad)
         except InvalidTag:
-            raise Refused(f"authentication failed: chunk {index}") from None
-    return plain
+            raise Refused(f"authentication failed: {what}") from None
+
+    opened(2**32 - 1, body[-16:], struct.pack("<Q", length), "end")
+    plain, section = [], 0
+    for first in range(0, count, 2**16):
+        size = min(2**16 * chunk_len, length - first * chunk_len)
+        tags = section + size
+        for index in range(first, min(first + 2**16, count)):
+            at = section + (index - first) * chunk_len
+            tag = tags + (index - first) * 16
+            sealed = body[at : min(at + chunk_len, tags)] + body[tag : tag + 16]
+            plain.append(opened(index, sealed, b"", f"chunk {index}"))
+        section = tags + 2**20
+    return b"".join(plain)
 
 
 def frames(body, aead, nonce, _):

@@ -235,8 +235,11 @@ impl Chain {
     ) -> Result<Option<(Object, Option<Torn>)>> {
         let opened = snapshot::open_capped(fs.vfs(), file)?;
         let reader = match fs.open_file(&file.path, opened, &Expect::default()) {
-            // It was caught in the middle of a write, whose part looked like a last chunk.
-            Err(error) if error.kind() == ErrorKind::Authentication && has_grown(fs, file) => {
+            // It was caught in the middle of a write, or left by a writer that was stopped.
+            Err(error)
+                if error.kind() == ErrorKind::Authentication
+                    && (has_grown(fs, file) || may_be_stopped(file)) =>
+            {
                 return Ok(None);
             }
             other => other?,
@@ -353,10 +356,16 @@ fn emptied(file: &SnapFile, same: &Entry) -> Option<LackEntry> {
     lost.then(|| LackEntry::new(&file.path, LackReason::Emptied).bytes(0, same.object.len))
 }
 
-/// Whether a file lacks the end that its suite gives it.
+/// Whether a file lacks the end that its suite gives it: its length is no finished file's.
 fn is_unfinished(file: &SnapFile) -> bool {
     let Some(header) = &file.header else { return false };
     !header.layout.can_end_at(file.stat.len.saturating_sub(HEADER_LEN as u64))
+}
+
+/// Whether a file whose end is not there has the length of one whose writer was stopped.
+fn may_be_stopped(file: &SnapFile) -> bool {
+    let Some(header) = &file.header else { return false };
+    header.layout.can_stop_at(file.stat.len.saturating_sub(HEADER_LEN as u64))
 }
 
 fn is_unchanged(file: &SnapFile, same: &Entry, created_ns: u64) -> bool {

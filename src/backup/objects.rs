@@ -29,7 +29,7 @@ use crate::vfs::ReadFile;
 const FOOTER_MAGIC: [u8; 8] = *b"ATRCOPY\x01";
 const FOOTER_LEN: usize = 88;
 /// Chunks of copies: they are read from front to back, never here and there.
-const CHUNK_LEN: u32 = 256 << 10;
+const CHUNK_LEN: u32 = 64 << 10;
 /// Bytes read and encrypted at once.
 pub(super) const PIECE_LEN: usize = 256 << 10;
 

@@ -6,7 +6,7 @@ use super::gcm::TAG_LEN;
 use super::slot::KeySlot;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Header;
-use crate::suite::chunks::open_chunk;
+use crate::suite::chunks::{ChunkMap, open_in_place, open_part, verify_end};
 use crate::suite::layout::Layout;
 use crate::suite::limits::authentication;
 use crate::suite::log::{FRAME_EXTRA, frame_len, open_frame};
@@ -70,7 +70,7 @@ impl Decryptor {
         stream::apply(&self.slot, offset_bytes, ciphertext, plaintext)
     }
 
-    /// Ciphertext bytes of a full chunk, in suite 2.
+    /// Bytes of a full chunk, in suite 2.
     pub fn chunk_len(&self) -> Option<usize> {
         self.layout.chunk_len().map(|len| len as usize)
     }
@@ -78,8 +78,8 @@ impl Decryptor {
     /// Plaintext bytes of a file that has `body_len` bytes after its header, in suites 1
     /// and 2.
     ///
-    /// In suite 2 that length is authenticated by the last chunk: the caller **MUST**
-    /// decrypt that chunk before it trusts the length.
+    /// In suite 2 that length is authenticated by the end of the body: the caller **MUST**
+    /// [verify](Self::verify_end) it before it trusts the length.
     ///
     /// # Errors
     /// [`Authentication`](ErrorKind::Authentication) for a length that no file of suite 2
@@ -90,29 +90,86 @@ impl Decryptor {
         self.layout.plaintext_len(body_len)
     }
 
-    /// Decrypts chunk `index` of suite 2: `chunk` is its ciphertext and tag, `plaintext` is
-    /// 16 bytes shorter. All chunks but the last have [`chunk_len`](Self::chunk_len) bytes;
-    /// the last one **MUST** be shorter, and the caller **MUST** refuse a file without it.
+    /// Where the chunks of suite 2 and their tags are, in a body of `body_len` bytes.
+    ///
+    /// # Errors
+    /// [`Authentication`](ErrorKind::Authentication) for a length that no file has,
+    /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) in other suites.
+    pub fn chunk_map(&self, body_len: u64) -> Result<ChunkMap> {
+        self.layout.chunk_map(body_len)
+    }
+
+    /// Proves the length of a file of suite 2: `end` is what stands at
+    /// [`ChunkMap::end`]. The caller **MUST** refuse a file of another length.
+    ///
+    /// # Errors
+    /// [`Authentication`](ErrorKind::Authentication),
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked),
+    /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) in other suites.
+    pub fn verify_end(&self, map: &ChunkMap, end: &[u8]) -> Result<()> {
+        self.layout.chunks()?;
+        self.slot.with_gcm(|key| verify_end(key, map.plaintext_len(), end))
+    }
+
+    /// Verifies whole adjacent chunks of suite 2, from number `first` on, and decrypts them
+    /// where they stand. `tags` has 16 bytes for each. All but the last of the file have
+    /// [`chunk_len`](Self::chunk_len) bytes.
     ///
     /// # Errors
     /// [`Authentication`](ErrorKind::Authentication),
     /// [`CmekRevoked`](ErrorKind::CmekRevoked),
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for other lengths,
-    /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) in other suites. `plaintext`
-    /// is then unchanged.
-    pub fn decrypt_chunk(&self, index: u64, chunk: &[u8], plaintext: &mut [u8]) -> Result<()> {
-        let sealed = self.layout.chunks()?.sealed();
-        if chunk.len() > sealed || chunk.len() != plaintext.len() + TAG_LEN {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!(
-                    "expected a chunk of 16 to {sealed} bytes and 16 fewer of plaintext, found {} and {}",
-                    chunk.len(),
-                    plaintext.len()
-                ),
-            ));
+    /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) in other suites. Of `chunks`
+    /// nothing is left then.
+    pub fn decrypt_chunks_in_place(
+        &self,
+        first: u64,
+        chunks: &mut [u8],
+        tags: &[u8],
+    ) -> Result<()> {
+        let chunk = self.layout.chunks()?;
+        let opened = tags_of(chunks.len(), chunk.bytes(), tags).and_then(|tags| {
+            self.slot.with_gcm(|key| open_in_place(key, chunk, first, chunks, tags))
+        });
+        if opened.is_err() {
+            chunks.fill(0);
         }
-        self.slot.with_gcm(|key| open_chunk(key, index, chunk, 0, plaintext))
+        opened
+    }
+
+    /// Verifies whole adjacent chunks of suite 2, as
+    /// [`decrypt_chunks_in_place`](Self::decrypt_chunks_in_place) does, and decrypts
+    /// `plaintext.len()` bytes from byte `skip` of the first on.
+    ///
+    /// # Errors
+    /// Those of [`decrypt_chunks_in_place`](Self::decrypt_chunks_in_place);
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for chunks that nothing is wanted of.
+    /// `plaintext` then holds zeros.
+    pub fn decrypt_chunks(
+        &self,
+        first: u64,
+        chunks: &[u8],
+        tags: &[u8],
+        skip: usize,
+        plaintext: &mut [u8],
+    ) -> Result<()> {
+        let chunk = self.layout.chunks()?;
+        let opened = tags_of(chunks.len(), chunk.bytes(), tags).and_then(|tags| {
+            let end = skip.saturating_add(plaintext.len());
+            let last = chunks.len().saturating_sub(1) / chunk.bytes() * chunk.bytes();
+            if skip >= chunk.bytes().min(chunks.len()) || end > chunks.len() || end <= last {
+                let what = format!(
+                    "expected a range with a part in each chunk of {} bytes, found {skip} to {end}",
+                    chunks.len()
+                );
+                return Err(Error::new(ErrorKind::InvalidArgument, what));
+            }
+            self.slot.with_gcm(|key| open_part(key, chunk, first, chunks, tags, skip, plaintext))
+        });
+        if opened.is_err() {
+            plaintext.fill(0);
+        }
+        opened
     }
 
     /// Decrypts frame `index` of suite 3, with which `bytes` begins, onto the end of
@@ -144,6 +201,19 @@ impl Decryptor {
             plaintext.truncate(start);
         }
         opened.map(|()| Some(frame.len()))
+    }
+}
+
+/// The tags of so many bytes of chunks, and no more.
+fn tags_of(len: usize, chunk_len: usize, tags: &[u8]) -> Result<&[[u8; TAG_LEN]]> {
+    let count = len.div_ceil(chunk_len);
+    match tags.as_chunks::<TAG_LEN>() {
+        (tags, []) if tags.len() == count => Ok(tags),
+        _ => {
+            let (wanted, found) = (count * TAG_LEN, tags.len());
+            let what = format!("expected {wanted} bytes of tags, found {found}");
+            Err(Error::new(ErrorKind::InvalidArgument, what))
+        }
     }
 }
 

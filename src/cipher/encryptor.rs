@@ -9,6 +9,7 @@ use crate::header::HEADER_LEN;
 use crate::process::Process;
 use crate::suite::Suite;
 use crate::suite::layout::Layout;
+use crate::suite::output::Output;
 use crate::suite::sealer::{Intake, Sealer};
 use crate::suite::stream;
 
@@ -102,8 +103,9 @@ impl Encryptor {
     /// Takes the next bytes of the file and appends to `out` what is to be written next.
     ///
     /// - Suite 1: as many bytes.
-    /// - Suite 2: the chunks that are now full, maybe none. The rest, less than a chunk,
-    ///   waits inside until more comes or the encryptor is [finished](Self::finish).
+    /// - Suite 2: the chunks that are now full, maybe none, and behind each 2^16 of them their
+    ///   tags. The rest, less than a chunk, waits inside until more comes or the encryptor is
+    ///   [finished](Self::finish).
     /// - Suite 3: one frame of 20 bytes more; nothing for no bytes.
     ///
     /// # Errors
@@ -113,15 +115,26 @@ impl Encryptor {
     /// [`CmekRevoked`](crate::ErrorKind::CmekRevoked), [`Poisoned`](crate::ErrorKind::Poisoned) in a
     /// forked child. Nothing was taken then, and `out` is as it was.
     pub fn append(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let old_len = out.len();
+        let appended = self.put(plaintext, &mut Output::new(out));
+        if appended.is_err() {
+            out.truncate(old_len);
+        }
+        appended
+    }
+
+    /// [`append`](Self::append) to any place.
+    pub(crate) fn put(&mut self, plaintext: &[u8], out: &mut Output<'_>) -> Result<()> {
         self.check_process()?;
         self.sealer.append(&self.slot, self.position, plaintext, out)?;
         self.advance(plaintext.len());
         Ok(())
     }
 
-    /// Ends the file: appends to `out` the last chunk of suite 2, nothing in other suites.
+    /// Ends the file: appends to `out` the last chunk of suite 2, the tags and the end; nothing
+    /// in other suites.
     ///
-    /// A file of suite 2 without it is refused by every reader.
+    /// A file of suite 2 without them is refused by every reader.
     ///
     /// # Errors
     /// [`CmekRevoked`](crate::ErrorKind::CmekRevoked), [`Poisoned`](crate::ErrorKind::Poisoned) in a
@@ -133,8 +146,13 @@ impl Encryptor {
     /// [`finish`](Self::finish), leaving the lengths to be asked for. Nothing may be
     /// appended afterwards.
     pub(crate) fn end(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        self.put_end(&mut Output::new(out))
+    }
+
+    /// [`end`](Self::end) to any place.
+    pub(crate) fn put_end(&mut self, out: &mut Output<'_>) -> Result<()> {
         self.check_process()?;
-        self.sealer.finish(&self.slot, out)
+        self.sealer.finish(&self.slot, self.position, out)
     }
 
     /// How a writer is to hand over what it is given.

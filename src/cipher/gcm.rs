@@ -132,13 +132,19 @@ impl GcmKey {
                 portable::open(&self.ctr, hash, block, aad, ciphertext, skip, plaintext)
             }
         };
-        // As one number, not byte by byte.
-        let same = <[u8; TAG_LEN]>::try_from(tag)
-            .is_ok_and(|tag| u128::from_ne_bytes(found).ct_eq(&u128::from_ne_bytes(tag)).into());
-        if !same {
-            plaintext.zeroize();
-        }
-        same
+        is_tag(found, tag, plaintext)
+    }
+
+    /// [`open`](Self::open) of a whole message where it stands.
+    #[must_use]
+    pub fn open_in_place(&self, index: u32, aad: &[u8], buf: &mut [u8], tag: &[u8]) -> bool {
+        let block = self.first_block(index);
+        let found = match &self.hash {
+            #[cfg(target_arch = "x86_64")]
+            Hash::X86(powers) => powers.open_in_place(self.round_keys(), block, aad, buf),
+            Hash::Portable(hash) => portable::open_in_place(&self.ctr, hash, block, aad, buf),
+        };
+        is_tag(found, tag, buf)
     }
 
     /// Whether the tag is that of message `index`.
@@ -172,6 +178,17 @@ pub fn limit(width: Width, blocks: u64) -> Option<u64> {
         let _ = (width, blocks);
         None
     }
+}
+
+/// Whether the tag that was found is the right one; if not, the plaintext is wiped.
+fn is_tag(found: [u8; TAG_LEN], tag: &[u8], plaintext: &mut [u8]) -> bool {
+    // As one number, not byte by byte.
+    let same = <[u8; TAG_LEN]>::try_from(tag)
+        .is_ok_and(|tag| u128::from_ne_bytes(found).ct_eq(&u128::from_ne_bytes(tag)).into());
+    if !same {
+        plaintext.zeroize();
+    }
+    same
 }
 
 fn split(nonce: &[u8; 12]) -> ([u8; 8], u32) {

@@ -1,5 +1,8 @@
 //! A writer's buffer: small until it is needed large, and never zeroed twice.
 
+use crate::error::Result;
+use crate::suite::output::Output;
+
 /// First size in bytes: the header and a little more, without a system call for memory.
 const FIRST_LEN: usize = 16 << 10;
 
@@ -57,12 +60,16 @@ impl Buffer {
         self.filled += len;
     }
 
-    /// Lets `append` push bytes at the end, past `len_max` if it has to.
-    pub(super) fn append<T>(&mut self, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        self.bytes.truncate(self.filled);
-        let result = append(&mut self.bytes);
-        self.filled = self.bytes.len();
-        result
+    /// Lets `append` put bytes at the end, past `len_max` if it has to. Those of an error are
+    /// not kept.
+    pub(super) fn append(
+        &mut self,
+        append: impl FnOnce(&mut Output<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut output = Output::behind(&mut self.bytes, self.filled);
+        append(&mut output)?;
+        self.filled = output.filled();
+        Ok(())
     }
 
     /// Gives back the room beyond `len_max` that something longer took.
@@ -74,5 +81,10 @@ impl Buffer {
     /// Whether `len` more bytes fit.
     pub(super) fn fits(&self, len: usize) -> bool {
         self.filled.saturating_add(len) <= self.len_max
+    }
+
+    /// Bytes until it is full.
+    pub(super) fn space(&self) -> usize {
+        self.len_max.saturating_sub(self.filled)
     }
 }

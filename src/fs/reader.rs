@@ -20,10 +20,10 @@ use crate::vfs::ReadFile;
 ///
 /// - Suite 1: nothing is read at opening; a read is one `pread` into the caller's buffer,
 ///   decrypted there. Changed bytes are **not** noticed.
-/// - Suite 2: opening verifies the last chunk, which authenticates the length. A read
-///   brings the whole chunks that it touches into a buffer of the thread's (256 KiB, or one
-///   chunk if that is longer), verifies each, and decrypts what was asked for into the
-///   caller's buffer.
+/// - Suite 2: opening verifies the end, which authenticates the length. Whole chunks are read
+///   into the caller's buffer, verified and decrypted there, at most 256 KiB at a time; a read
+///   that begins or ends within a chunk goes through a buffer of the thread's. Tags are read
+///   256 at a time and kept, at most 64 MiB of them for the process.
 /// - Suite 3: opening reads and verifies the log up to the first frame that is not good, and
 ///   remembers where each frame ends (8 to 16 bytes a frame); what ended it is told by
 ///   [`torn`](Self::torn). A read verifies again the frames that it touches, through the

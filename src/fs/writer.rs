@@ -20,8 +20,8 @@ mod tests;
 /// A new file. Appends go, encrypted on the way, into one buffer.
 ///
 /// In suite 2 a chunk is encrypted when it is full and the last one by
-/// [`finish`](Self::finish): a file that was not finished is refused by every reader,
-/// whatever was synced. In suite 3 each append is one frame, of at most
+/// [`finish`](Self::finish), which writes the tags too (16 bytes a chunk, at most 1 MiB): a file
+/// that was not finished is refused by every reader, whatever was synced. In suite 3 each append is one frame, of at most
 /// [`FRAME_LEN_MAX`](crate::FRAME_LEN_MAX) bytes, and the buffer grows to hold a longer one.
 ///
 /// Dropping it without [`finish`](Self::finish) loses what is in the buffer, as a crash
@@ -103,7 +103,7 @@ impl Writer {
         self.check()?;
         match self.encryptor.intake() {
             Intake::InPlace => self.append_in_place(bytes),
-            Intake::Pieces(first_len) => self.append_pieces(bytes, first_len),
+            Intake::Chunks { room, chunk_len } => self.append_chunks(bytes, room, chunk_len),
             Intake::Whole { extra, len_max } => self.append_whole(bytes, extra, len_max),
         }
     }
@@ -123,18 +123,17 @@ impl Writer {
         Ok(())
     }
 
-    /// What comes of a piece goes into the buffer, past its end if it has to.
-    fn append_pieces(&mut self, mut bytes: &[u8], mut piece_len: usize) -> Result<()> {
+    /// As many chunks at once as the buffer has room for, but at least one, past the buffer's
+    /// end if it has to.
+    fn append_chunks(&mut self, mut bytes: &[u8], mut room: usize, chunk_len: usize) -> Result<()> {
         while !bytes.is_empty() {
             if self.buffer.is_full() {
                 self.write_out()?;
             }
-            let (now, later) = bytes.split_at(piece_len.min(bytes.len()));
+            let more = (self.buffer.space() / chunk_len).saturating_sub(1) * chunk_len;
+            let (now, later) = bytes.split_at((room + more).min(bytes.len()));
             self.encrypt(now)?;
-            bytes = later;
-            if let Intake::Pieces(len) = self.encryptor.intake() {
-                piece_len = len;
-            }
+            (bytes, room) = (later, chunk_len);
         }
         Ok(())
     }
@@ -151,7 +150,7 @@ impl Writer {
 
     fn encrypt(&mut self, bytes: &[u8]) -> Result<()> {
         let encryptor = &mut self.encryptor;
-        let appended = self.buffer.append(|buffer| encryptor.append(bytes, buffer));
+        let appended = self.buffer.append(|output| encryptor.put(bytes, output));
         appended.map_err(|error| error.with_path(&self.path))
     }
 
@@ -235,7 +234,7 @@ impl Writer {
     fn end(&mut self) -> Result<()> {
         self.check()?;
         let encryptor = &mut self.encryptor;
-        let ended = self.buffer.append(|buffer| encryptor.end(buffer));
+        let ended = self.buffer.append(|output| encryptor.put_end(output));
         ended.map_err(|error| error.with_path(&self.path))
     }
 

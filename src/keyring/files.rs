@@ -27,15 +27,15 @@ pub struct FileSpec {
     /// where that is to be confidential; otherwise suite 3 for logs and manifests, whose every
     /// append must be durable after a sync, and suite 2 for all else.
     pub suite: Option<Suite>,
-    /// Bytes of a ciphertext chunk, in suite 2 only: a power of two from 4096 to 1 MiB.
-    /// Default: 16384. A read costs the whole chunks it touches; each chunk adds 16 bytes.
+    /// Bytes of a chunk, in suite 2 only: a power of two from 4096 to 65536. Default: 4096. A
+    /// read costs the whole chunks it touches; each chunk adds 16 bytes.
     pub chunk_len: u32,
     /// Whose data key it gets. Default: the one keyspace that every store has.
     pub keyspace: KeyspaceId,
 }
 
 /// Default length of a chunk of suite 2 in bytes.
-const CHUNK_LEN: u32 = 16 << 10;
+const CHUNK_LEN: u32 = 4 << 10;
 
 impl FileSpec {
     /// A file of this kind, without id, in the suite that the store's settings ask for.

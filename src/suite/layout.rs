@@ -1,7 +1,7 @@
 //! How one file's body is laid out: its suite, and the parameter beside it in the header.
 
 use super::Suite;
-use super::chunks::ChunkLen;
+use super::chunks::{ChunkLen, ChunkMap};
 use super::source::Source;
 use super::{chunks, log};
 use crate::error::{Error, ErrorKind, Result};
@@ -44,14 +44,7 @@ impl Layout {
         Ok(match suite {
             Suite::Aes256Ctr => Self::Stream,
             Suite::Aes256GcmLog => Self::Log,
-            Suite::Aes256GcmChunks => {
-                Self::Chunks(ChunkLen::from_bytes(chunk_len).ok_or_else(|| {
-                    let what = format!(
-                        "expected a power of two from 4096 to 1048576 as chunk length, found {chunk_len}"
-                    );
-                    Error::new(ErrorKind::InvalidArgument, what)
-                })?)
-            }
+            Suite::Aes256GcmChunks => Self::Chunks(ChunkLen::from_bytes(chunk_len)?),
         })
     }
 
@@ -71,12 +64,17 @@ impl Layout {
         }
     }
 
-    /// Ciphertext bytes of a full chunk, if there are chunks.
+    /// Bytes of a full chunk, if there are chunks.
     pub(crate) const fn chunk_len(self) -> Option<u32> {
         match self {
-            Self::Chunks(chunk) => Some(chunk.sealed() as u32),
+            Self::Chunks(chunk) => Some(chunk.bytes() as u32),
             Self::Stream | Self::Log => None,
         }
+    }
+
+    /// Where the chunks of a body of this length are.
+    pub(crate) fn chunk_map(self, body_len: u64) -> Result<ChunkMap> {
+        ChunkMap::claimed(self.chunks()?, body_len)
     }
 
     pub(crate) fn chunks(self) -> Result<ChunkLen> {
@@ -106,6 +104,15 @@ impl Layout {
         }
     }
 
+    /// Whether a writer that was stopped before the end can have left a body of this length,
+    /// if there is an end.
+    pub(crate) const fn can_stop_at(self, body_len: u64) -> bool {
+        match self {
+            Self::Stream | Self::Log => false,
+            Self::Chunks(chunk) => chunk.can_stop_at(body_len),
+        }
+    }
+
     /// Body bytes of a finished file of so many plaintext bytes, written by so many appends.
     pub(crate) const fn body_len(self, len: u64, appends: u64) -> u64 {
         match self {
@@ -132,9 +139,7 @@ impl Layout {
     pub(crate) fn claimed_len(self, body_len: u64, source: &impl Source) -> Result<u64> {
         match self {
             Self::Stream => Ok(body_len),
-            Self::Chunks(chunk) => {
-                Ok(chunk.file_len(body_len).unwrap_or(chunk.unfinished_len(body_len)))
-            }
+            Self::Chunks(chunk) => Ok(chunk.file_len(body_len).unwrap_or(body_len)),
             Self::Log => log::scan::claimed_len(body_len, source),
         }
     }

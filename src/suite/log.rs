@@ -10,6 +10,7 @@
 //! ```
 
 use super::limits::{BODY_LEN_MAX, message_index, too_large};
+use super::output::Output;
 use crate::cipher::gcm::{GcmKey, TAG_LEN};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -101,16 +102,14 @@ impl FrameSealer {
         &mut self,
         key: &GcmKey,
         plaintext: &[u8],
-        out: &mut Vec<u8>,
+        out: &mut Output<'_>,
     ) -> Result<()> {
         let index = message_index(self.index)?;
         let head = (plaintext.len() as u32).to_be_bytes();
         out.reserve(plaintext.len() + FRAME_EXTRA);
-        out.extend_from_slice(&head);
-        let start = out.len();
-        out.resize(start + plaintext.len(), 0);
-        let tag = key.seal(index, &head, plaintext, &mut out[start..]);
-        out.extend_from_slice(&tag);
+        out.push(&head);
+        let tag = key.seal(index, &head, plaintext, out.room(plaintext.len()));
+        out.push(&tag);
         self.index += 1;
         Ok(())
     }

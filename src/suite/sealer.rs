@@ -3,6 +3,7 @@
 use super::chunks::ChunkSealer;
 use super::layout::Layout;
 use super::log::{FRAME_EXTRA, FRAME_LEN_MAX, FrameSealer};
+use super::output::Output;
 use super::stream;
 use crate::cipher::KeySlot;
 use crate::error::Result;
@@ -18,8 +19,9 @@ pub(crate) enum Sealer {
 pub(crate) enum Intake {
     /// Any number of bytes, encrypted where there is room for them.
     InPlace,
-    /// At most this many at a time; what comes out may be none, or more than went in.
-    Pieces(usize),
+    /// Any number of bytes; `room` of them end a chunk, and each `chunk_len` behind these are one.
+    /// What comes out may be none, or more than went in.
+    Chunks { room: usize, chunk_len: usize },
     /// All bytes of an append at once: this many more come out. An append of more than
     /// `len_max` bytes is refused.
     Whole { extra: usize, len_max: usize },
@@ -37,19 +39,21 @@ impl Sealer {
     pub(crate) fn intake(&self) -> Intake {
         match self {
             Self::Stream => Intake::InPlace,
-            Self::Chunks(chunks) => Intake::Pieces(chunks.room()),
+            Self::Chunks(chunks) => {
+                Intake::Chunks { room: chunks.room(), chunk_len: chunks.chunk_len() }
+            }
             Self::Log(_) => Intake::Whole { extra: FRAME_EXTRA, len_max: FRAME_LEN_MAX },
         }
     }
 
-    /// Takes plaintext at `position` and appends to `out` what is to be written next. After
+    /// Takes plaintext at `position` and puts out what is to be written next. After
     /// an error nothing was taken, and `out` is as it was.
     pub(crate) fn append(
         &mut self,
         slot: &KeySlot,
         position: u64,
         plaintext: &[u8],
-        out: &mut Vec<u8>,
+        out: &mut Output<'_>,
     ) -> Result<()> {
         match self {
             Self::Stream => stream::append(slot, position, plaintext, out),
@@ -65,11 +69,11 @@ impl Sealer {
         }
     }
 
-    /// Appends to `out` what ends the file, once.
-    pub(crate) fn finish(&mut self, slot: &KeySlot, out: &mut Vec<u8>) -> Result<()> {
+    /// Puts out what ends a file of `len` bytes, once.
+    pub(crate) fn finish(&mut self, slot: &KeySlot, len: u64, out: &mut Output<'_>) -> Result<()> {
         match self {
             Self::Stream | Self::Log(_) => Ok(()),
-            Self::Chunks(chunks) => slot.with_gcm(|key| chunks.finish(key, out)),
+            Self::Chunks(chunks) => slot.with_gcm(|key| chunks.finish(key, len, out)),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::limits::{BODY_LEN_MAX, too_large};
+use super::output::Output;
 use super::source::Source;
 use crate::cipher::KeySlot;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,21 +33,19 @@ pub(crate) fn apply(slot: &KeySlot, position: u64, from: &[u8], to: &mut [u8]) -
     slot.with_ctr(|key| key.apply(position, from, to))
 }
 
-/// Encrypts onto the end of `out`.
+/// Encrypts and puts out.
 pub(super) fn append(
     slot: &KeySlot,
     position: u64,
     plaintext: &[u8],
-    out: &mut Vec<u8>,
+    out: &mut Output<'_>,
 ) -> Result<()> {
     check(position, plaintext.len())?;
     let mut at = position;
     slot.with_ctr(|key| {
         out.reserve(plaintext.len());
         for piece in plaintext.chunks(PIECE_LEN) {
-            let start = out.len();
-            out.resize(start + piece.len(), 0);
-            key.apply(at, piece, &mut out[start..]);
+            key.apply(at, piece, out.room(piece.len()));
             at += piece.len() as u64;
         }
     })

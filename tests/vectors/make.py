@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes `keyring-v2.bin` and the fuzz seeds beside it, from docs/FORMAT.md alone.
+"""Makes `keyring-v2.bin`, suite 2 of `format-v1.json` and the fuzz seeds, from docs/FORMAT.md alone.
 
 The library has to read these bytes and to write the same ones again. Needs the package
 `cryptography`. Run from the repository's root.
@@ -100,7 +100,31 @@ def header(kind):
     return (head + hashlib.sha256(head).digest()[:16]).ljust(4096, b"\0")
 
 
+def chunked(key, nonce, plain, chunk_len):
+    """A body of suite 2 of fewer than 2^16 chunks."""
+    sealed = [message(key, nonce, k, plain[at : at + chunk_len], b"")
+              for k, at in enumerate(range(0, len(plain), chunk_len))]
+    end = message(key, nonce, 2**32 - 1, b"", struct.pack("<Q", len(plain)))
+    return b"".join(c[:-16] for c in sealed) + b"".join(c[-16:] for c in sealed) + end
+
+
+def chunked_vector():
+    vector = VECTORS["gcm4k"]
+    head = header("gcm4k")
+    key, nonce, commitment = derive(bytes.fromhex(INPUTS["dek"]), b"atrest.v1.file", head[:128])
+    assert (key.hex(), nonce.hex(), commitment.hex()) == (vector["key"], vector["nonce12"], vector["commitment"])
+    body = chunked(key, nonce, bytes((131 * i + 7) & 255 for i in range(10000)), 4096)
+    vector.update(body_len=len(body), body_first32=body[:32].hex(), body_last32=body[-32:].hex(),
+                  file_sha256=hashlib.sha256(head + body).hexdigest())
+    vector.pop("two_full_chunks_of_zeros_then_empty", None)
+    for name, length in (("empty", 0), ("two_full_chunks_of_zeros", 8192)):
+        body = chunked(key, nonce, bytes(length), 4096)
+        vector[name] = {"body_len": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    (HERE / "format-v1.json").write_text(json.dumps(VECTORS, indent=1) + "\n")
+
+
 def main():
+    chunked_vector()
     slots = struct.pack("<Q", 2)
     near, far = SLOT_KEYS
     # The first slot is as old as context version 1: it keeps what it was wrapped with.
@@ -140,10 +164,8 @@ def main():
         seed("file", kind, header(kind) + bytes(range(100)))
     plain = bytes(i * 7 & 255 for i in range(5000))
     key, nonce, _ = derive(dek, b"atrest.v1.file", header("gcm4k")[:128])
-    for length in (0, 100, 4080, 5000):
-        body = b"".join(message(key, nonce, k, plain[:length][k * 4080 : (k + 1) * 4080], b"")
-                        for k in range(length // 4080 + 1))
-        seed("file", f"gcm4k_{length}", header("gcm4k") + body)
+    for length in (0, 100, 4096, 5000):
+        seed("file", f"gcm4k_{length}", header("gcm4k") + chunked(key, nonce, plain[:length], 4096))
     key, nonce, _ = derive(dek, b"atrest.v1.file", header("log")[:128])
     body = b"".join(struct.pack(">I", n) + message(key, nonce, k, plain[:n], struct.pack(">I", n))
                     for k, n in enumerate((1, 16, 300)))

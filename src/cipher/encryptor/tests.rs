@@ -8,8 +8,8 @@ use crate::cipher::Decryptor;
 use crate::header::{FileKind, Header, NewHeader, PREFIX_LEN};
 use crate::ids::{DataKeyId, FileId, StoreId};
 use crate::secret::DataKey;
-use crate::suite::chunks::ChunkLen;
-use crate::suite::limits::{BODY_LEN_MAX, message_index};
+use crate::suite::chunks::{ChunkLen, ChunkMap};
+use crate::suite::limits::BODY_LEN_MAX;
 use crate::suite::log::{FRAME_LEN_MAX, verify};
 use crate::vectors::{array, vectors};
 
@@ -80,17 +80,70 @@ fn suite_2_has_the_known_answer() {
     check_vector("gcm4k", &seal(Suite::Aes256GcmChunks, 12, &[&data]));
     let cuts: Vec<&[u8]> = data.chunks(997).collect();
     check_vector("gcm4k", &seal(Suite::Aes256GcmChunks, 12, &cuts));
-    let (full, rest) = data.split_at(4080);
+    let (full, rest) = data.split_at(4096);
     check_vector("gcm4k", &seal(Suite::Aes256GcmChunks, 12, &[full, &[], rest]));
 }
 
 #[test]
-fn a_file_of_full_chunks_ends_with_an_empty_one() {
-    let vector = &vectors()["gcm4k"]["two_full_chunks_of_zeros_then_empty"];
-    let file = seal(Suite::Aes256GcmChunks, 12, &[&[0; 2 * 4080]]);
-    let body = &file[HEADER_LEN..];
-    assert_eq!(body.len() as u64, vector["body_len"].as_u64().expect("a number"));
-    assert_eq!(text(&Sha256::digest(body)), vector["sha256"].as_str().expect("a string"));
+fn no_chunk_and_full_chunks_have_the_known_answers() {
+    for (name, len) in [("empty", 0), ("two_full_chunks_of_zeros", 2 * 4096)] {
+        let vector = &vectors()["gcm4k"][name];
+        let file = seal(Suite::Aes256GcmChunks, 12, &[&vec![0; len]]);
+        let body = &file[HEADER_LEN..];
+        assert_eq!(body.len() as u64, vector["body_len"].as_u64().expect("a number"));
+        assert_eq!(text(&Sha256::digest(body)), vector["sha256"].as_str().expect("a string"));
+    }
+}
+
+/// Sections have 512 chunks in unit tests: two whole ones, each with two pages of tags, and more.
+#[test]
+fn sections_are_read_across_and_cannot_be_exchanged() {
+    const SECTION: usize = 512 * 4096;
+    let data: Vec<u8> = (0..2 * SECTION + 300 * 4096 + 5)
+        .map(|i| (i as u32).wrapping_mul(0x9e37_79b9).rotate_left(9) as u8)
+        .collect();
+    let bytes = seal(Suite::Aes256GcmChunks, 12, &[&data[..9_999], &data[9_999..]]);
+    assert!(bytes == seal(Suite::Aes256GcmChunks, 12, &[&data]));
+    let open = |bytes: &[u8]| {
+        crate::fs::fuzz::reader(bytes, file(Suite::Aes256GcmChunks, 12).1).expect("its end is good")
+    };
+    let reader = open(&bytes);
+    let mut at = 0;
+    for (i, len) in [4096, 1, 65_536, 300_000, 4095, 1 << 20, 7].into_iter().cycle().enumerate() {
+        let mut buf = vec![0; len];
+        let read = reader.read_at(&mut buf, at as u64).expect("good chunks");
+        assert_eq!(read, len.min(data.len() - at));
+        assert!(buf[..read] == data[at..at + read], "{len} at {at}");
+        at += len + i % 3 * 50_000;
+        if at >= data.len() {
+            break;
+        }
+    }
+    for border in [256 * 4096, SECTION, 2 * SECTION] {
+        for (before, len) in [(4096, 8192), (1, 2), (0, 4096), (100_000, 600_000)] {
+            let (start, mut buf) = (border - before, vec![0; len]);
+            reader.read_exact_at(&mut buf, start as u64).expect("good chunks");
+            assert!(buf == data[start..start + len]);
+        }
+    }
+    // Two sections with their tags, exchanged as they are.
+    let (sealed, start) = (SECTION + 512 * 16, HEADER_LEN);
+    let mut swapped = bytes.clone();
+    swapped[start..start + 2 * sealed].rotate_left(sealed);
+    let reader = open(&swapped);
+    for at in [0, 300 * 4096, SECTION, 2 * SECTION - 1] {
+        let mut buf = [9; 16];
+        let read = reader.read_at(&mut buf, at as u64);
+        assert_eq!(read.expect_err("moved").kind(), ErrorKind::Authentication);
+        assert_eq!(buf, [0; 16]);
+    }
+    let mut rest = vec![0; 5000];
+    reader.read_exact_at(&mut rest, 2 * SECTION as u64).expect("a section in its place");
+    // One section and its tags left out, behind which the end still is.
+    let shorter = [&bytes[..start + sealed], &bytes[start + 2 * sealed..]].concat();
+    let (_, decryptor) = file(Suite::Aes256GcmChunks, 12);
+    let refused = crate::fs::fuzz::reader(&shorter, decryptor).expect_err("another length");
+    assert_eq!(refused.kind(), ErrorKind::Authentication);
 }
 
 #[test]
@@ -104,29 +157,6 @@ fn suite_3_has_the_known_answer() {
         .collect();
     assert!(rest.is_empty());
     check_vector("log", &seal(Suite::Aes256GcmLog, 0, &pieces));
-}
-
-#[test]
-fn chunk_arithmetic_agrees_with_itself_and_refuses_impossible_lengths() {
-    for log2 in 12..=20 {
-        let chunk = ChunkLen::from_log2(log2).expect("a chunk");
-        let (sealed, plain) = (chunk.sealed() as u64, chunk.plain() as u64);
-        let near = |len: u64| len.saturating_sub(40)..len + 40;
-        let max = chunk.file_len_max();
-        let lens = near(0).chain(near(plain)).chain(near(2 * plain)).chain(near(7 * plain));
-        for len in lens.chain(max - 40..=max) {
-            assert_eq!(chunk.file_len(chunk.body_len(len)), Some(len));
-        }
-        for chunks in [0, 1, 2, 1000] {
-            for rest in 0..16 {
-                assert_eq!(chunk.file_len(chunks * sealed + rest), None);
-            }
-        }
-        assert!(chunk.body_len(max) <= BODY_LEN_MAX);
-        assert!(chunk.body_len(max + 1) > BODY_LEN_MAX);
-        assert!(message_index(max / plain).is_ok());
-    }
-    assert!(message_index(1 << 32).is_err());
 }
 
 #[test]
@@ -175,7 +205,11 @@ fn each_suite_refuses_the_calls_of_the_others() {
     let mut out = Vec::new();
     for (suite, log2) in [(Suite::Aes256Ctr, 0), (Suite::Aes256GcmLog, 0)] {
         let (_, decryptor) = file(suite, log2);
-        unsupported(decryptor.decrypt_chunk(0, &[0; 20], &mut [0; 4]));
+        unsupported(decryptor.decrypt_chunks(0, &[0; 4], &[0; 16], 0, &mut [0; 4]));
+        unsupported(decryptor.decrypt_chunks_in_place(0, &mut [0; 4], &[0; 16]));
+        unsupported(decryptor.chunk_map(16).map(|_| ()));
+        let map = ChunkMap::of_plaintext(4096, 0).expect("a map");
+        unsupported(decryptor.verify_end(&map, &[0; 16]));
         assert_eq!(decryptor.chunk_len(), None);
     }
     for (suite, log2) in [(Suite::Aes256Ctr, 0), (Suite::Aes256GcmChunks, 14)] {
@@ -190,22 +224,52 @@ fn chunks_and_frames_decrypt_without_a_file() {
     let sealed = seal(Suite::Aes256GcmChunks, 12, &[&data]);
     let (_, decryptor) = file(Suite::Aes256GcmChunks, 12);
     let body = &sealed[HEADER_LEN..];
+    let body_len = body.len() as u64;
+    let part = |range: &std::ops::Range<u64>| &body[range.start as usize..range.end as usize];
     assert_eq!(decryptor.chunk_len(), Some(4096));
-    assert_eq!(decryptor.plaintext_len(body.len() as u64).expect("its length"), 10_000);
-    assert!(decryptor.plaintext_len(8192).is_err());
-    let mut back = Vec::new();
-    for (index, chunk) in (0..).zip(body.chunks(4096)) {
-        let start = back.len();
-        back.resize(start + chunk.len() - 16, 0);
-        decryptor.decrypt_chunk(index, chunk, &mut back[start..]).expect("a good chunk");
-        let mut wiped = vec![9; chunk.len() - 16];
-        let error = decryptor.decrypt_chunk(index + 1, chunk, &mut wiped).expect_err("moved");
+    assert_eq!(decryptor.plaintext_len(body_len).expect("its length"), 10_000);
+    assert!(decryptor.plaintext_len(15).is_err() && decryptor.chunk_map(32).is_err());
+    let map = decryptor.chunk_map(body_len).expect("a map");
+    decryptor.verify_end(&map, part(&map.end())).expect("the end");
+    for len in [9_999, 10_001] {
+        let other = ChunkMap::of_plaintext(4096, len).expect("a map");
+        let error = decryptor.verify_end(&other, part(&map.end())).expect_err("another length");
         assert_eq!(error.kind(), ErrorKind::Authentication);
-        assert!(wiped.iter().all(|byte| *byte == 0));
-        let error = decryptor.decrypt_chunk(index, chunk, &mut [0; 3]).expect_err("lengths");
-        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
-    assert!(back == data);
+    let kind = |result: Result<()>| result.expect_err("refused").kind();
+    for range in [0..10_000, 0..1, 4095..4097, 4096..8192, 5000..10_000, 9_999..10_000] {
+        let chunks = map.chunks_of(range.clone());
+        for run in map.runs(chunks) {
+            let skip = (range.start - run.bytes.start) as usize;
+            let (bytes, tags) = (part(&run.bytes), part(&run.tags));
+            let mut back = vec![9; (range.end - range.start) as usize];
+            let first = run.chunks.start;
+            decryptor.decrypt_chunks(first, bytes, tags, skip, &mut back).expect("good chunks");
+            assert!(back == data[range.start as usize..range.end as usize]);
+            let mut whole = bytes.to_vec();
+            decryptor.decrypt_chunks_in_place(first, &mut whole, tags).expect("good chunks");
+            assert!(whole == data[run.bytes.start as usize..run.bytes.end as usize]);
+
+            let mut whole = bytes.to_vec();
+            let moved = decryptor.decrypt_chunks(first + 1, bytes, tags, skip, &mut back);
+            assert_eq!(kind(moved), ErrorKind::Authentication);
+            let moved = decryptor.decrypt_chunks_in_place(first + 1, &mut whole, tags);
+            assert_eq!(kind(moved), ErrorKind::Authentication);
+            assert!(back.iter().chain(&whole).all(|byte| *byte == 0));
+            for tags in [&tags[1..], &tags[16..], &[tags, tags].concat()] {
+                let other = decryptor.decrypt_chunks(first, bytes, tags, skip, &mut back);
+                assert_eq!(kind(other), ErrorKind::InvalidArgument);
+            }
+        }
+    }
+    let tags = part(&map.runs(0..3).next().expect("a run").tags);
+    for range in [0..0, 0..8192, 0..10_001, 4096..9000] {
+        let mut back = vec![9; range.len()];
+        let other = decryptor.decrypt_chunks(0, &body[..10_000], tags, range.start, &mut back);
+        assert_eq!(kind(other), ErrorKind::InvalidArgument, "{range:?}");
+    }
+    let end = decryptor.decrypt_chunks(u64::from(u32::MAX), &body[..4], &tags[..16], 0, &mut [0]);
+    assert_eq!(kind(end), ErrorKind::FileTooLarge);
 
     let sealed = seal(Suite::Aes256GcmLog, 0, &[&data[..1], &data[1..]]);
     let (_, decryptor) = file(Suite::Aes256GcmLog, 0);

@@ -1,106 +1,165 @@
 //! Reading a file of suite 2: any offset, whole chunks verified.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{ChunkLen, open_chunk};
+use super::geometry::{PAGE_LEN, PAGE_TAGS};
+use super::tags::{PageId, Tag, TagCache};
+use super::{ChunkLen, ChunkMap, END_LEN, open_in_place, open_part, verify_end};
 use crate::cipher::KeySlot;
-use crate::error::Result;
-use crate::suite::limits::authentication;
+use crate::cipher::gcm::TAG_LEN;
+use crate::error::{ErrorKind, Result};
 use crate::suite::source::{Scratch, Source, read_exact};
 
-/// Ciphertext bytes that one call to the file system reads, if a chunk is not longer.
-const BATCH_LEN: usize = 256 << 10;
+/// Ciphertext bytes that one call to the file system reads: they stay in the second-level cache
+/// until they are decrypted.
+const BATCH_LEN: u64 = 256 << 10;
+/// Chunks of a batch, at most.
+const BATCH_TAGS: usize = (BATCH_LEN >> 12) as usize;
 
 /// A file whose length was verified.
 pub(crate) struct Chunks {
     slot: Arc<KeySlot>,
     chunk: ChunkLen,
-    /// Plaintext bytes.
-    len: u64,
+    map: ChunkMap,
+    /// Names this opening of the file among those whose tags are kept.
+    file: u64,
 }
 
-/// The plaintext length that a body claims: true once its last chunk is verified.
+/// The plaintext length that a body claims: true once its end is verified.
 pub(in crate::suite) fn claimed_len(chunk: ChunkLen, body_len: u64) -> Result<u64> {
-    chunk.file_len(body_len).ok_or_else(|| {
-        authentication("the last chunk is missing: the file was cut, extended or not finished")
-    })
+    Ok(ChunkMap::claimed(chunk, body_len)?.plaintext_len())
 }
 
 impl Chunks {
-    /// Reads and verifies the last chunk, and with it the file's length.
+    /// Reads and verifies the end, and with it the file's length. The tags in front of it come
+    /// along.
     pub(in crate::suite) fn open(
         chunk: ChunkLen,
         slot: Arc<KeySlot>,
         source: &impl Source,
     ) -> Result<Self> {
-        let len = claimed_len(chunk, source.body_len()?)?;
-        let chunks = Self { slot, chunk, len };
-        let last = len / chunk.plain() as u64;
-        chunks.for_each(source, last, last, |index, chunk| {
-            chunks.slot.with_gcm(|key| open_chunk(key, index, chunk, 0, &mut []))
-        })?;
+        let map = ChunkMap::claimed(chunk, source.body_len()?)?;
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+        let file = OPENED.fetch_add(1, Ordering::Relaxed);
+        let chunks = Self { slot, chunk, map, file };
+        let mut bytes = [0; PAGE_LEN + END_LEN];
+        let last = map.chunk_count().saturating_sub(1) / PAGE_TAGS;
+        let tags_len = (map.chunk_count() - last * PAGE_TAGS) as usize * TAG_LEN;
+        let bytes = &mut bytes[..tags_len + END_LEN];
+        read_exact(source, bytes, map.end().end - bytes.len() as u64)?;
+        let (tags, end) = bytes.split_at(tags_len);
+        chunks.slot.with_gcm(|key| verify_end(key, map.plaintext_len(), end))?;
+        if !tags.is_empty() {
+            TagCache::shared().put(chunks.page(last), tags);
+        }
         Ok(chunks)
     }
 
     pub(in crate::suite) fn len(&self) -> u64 {
-        self.len
+        self.map.plaintext_len()
     }
 
     /// Where in the body the bytes at a logical offset are, roughly: for hints.
     pub(in crate::suite) fn physical(&self, offset_bytes: u64) -> u64 {
-        let chunk = offset_bytes / self.chunk.plain() as u64;
-        chunk << self.chunk.log2()
+        self.map.place(offset_bytes)
     }
 
-    /// Fills `buf` as far as the file goes. What is in `buf` after an error is plaintext of
-    /// verified chunks and the caller's old bytes, never unverified plaintext.
+    /// Fills `buf` as far as the file goes. After an error anything may be in `buf` but
+    /// unverified plaintext.
     pub(in crate::suite) fn read_at(
         &self,
         source: &impl Source,
         buf: &mut [u8],
         offset_bytes: u64,
     ) -> Result<usize> {
-        let rest = self.len.saturating_sub(offset_bytes);
+        let rest = self.len().saturating_sub(offset_bytes);
         let wanted = usize::try_from(rest).map_or(buf.len(), |rest| rest.min(buf.len()));
-        if wanted == 0 {
-            return Ok(0);
+        let mut left = &mut buf[..wanted];
+        let mut at = offset_bytes;
+        while !left.is_empty() {
+            let chunks = self.map.chunks_of(at..at + left.len() as u64);
+            let batch = BATCH_LEN >> self.chunk.log2();
+            let run = self.map.run(chunks.start..chunks.end.min(chunks.start + batch));
+            let skip = (at - (chunks.start << self.chunk.log2())) as usize;
+            let bytes_len = run.bytes.end - run.bytes.start;
+            let len = (bytes_len as usize - skip).min(left.len());
+            let (now, later) = left.split_at_mut(len);
+            let mut tags = [[0; TAG_LEN]; BATCH_TAGS];
+            let tags = &mut tags[..(run.chunks.end - run.chunks.start) as usize];
+            let kept = self.tags(source, run.chunks.clone(), tags)?;
+            let opened = self.read_run(source, &run.chunks, &run.bytes, tags, skip, now);
+            match opened {
+                Err(error) if kept && error.kind() == ErrorKind::Authentication => {
+                    // Was it the tags that were wrong when they were read?
+                    self.forget(&run.chunks);
+                    self.tags(source, run.chunks.clone(), tags)?;
+                    self.read_run(source, &run.chunks, &run.bytes, tags, skip, now)?;
+                }
+                other => other?,
+            }
+            (left, at) = (later, at + len as u64);
         }
-        let plain = self.chunk.plain();
-        let (first, last) = (offset_bytes, offset_bytes + wanted as u64 - 1);
-        let mut done = 0;
-        self.for_each(source, first / plain as u64, last / plain as u64, |index, chunk| {
-            let skip = ((first + done as u64) % plain as u64) as usize;
-            let len = (plain - skip).min(wanted - done);
-            let plaintext = &mut buf[done..done + len];
-            self.slot.with_gcm(|key| open_chunk(key, index, chunk, skip, plaintext))?;
-            done += len;
-            Ok(())
-        })?;
         Ok(wanted)
     }
 
-    /// Reads the chunks from `first` to `last` and hands out the ciphertext of each.
-    fn for_each(
+    /// Whole chunks are read into the caller's buffer and decrypted there, others by way of the
+    /// thread's.
+    fn read_run(
         &self,
         source: &impl Source,
-        first: u64,
-        last: u64,
-        mut use_chunk: impl FnMut(u64, &[u8]) -> Result<()>,
+        chunks: &Range<u64>,
+        bytes: &Range<u64>,
+        tags: &[Tag],
+        skip: usize,
+        buf: &mut [u8],
     ) -> Result<()> {
-        let sealed = self.chunk.sealed();
-        let batch = (BATCH_LEN / sealed).max(1) as u64;
-        let body_len = self.chunk.body_len(self.len);
-        let mut scratch = Scratch::take();
-        for index in (first..=last).step_by(batch as usize) {
-            let start = index * sealed as u64;
-            let count = batch.min(last - index + 1);
-            let end = (start + count * sealed as u64).min(body_len);
-            let bytes = scratch.bytes((end - start) as usize);
-            read_exact(source, bytes, start)?;
-            for (index, chunk) in (index..).zip(bytes.chunks(sealed)) {
-                use_chunk(index, chunk)?;
-            }
+        let len = (bytes.end - bytes.start) as usize;
+        if buf.len() == len {
+            read_exact(source, buf, bytes.start)?;
+            let (chunk, first) = (self.chunk, chunks.start);
+            return self.slot.with_gcm(|key| open_in_place(key, chunk, first, buf, tags));
         }
-        Ok(())
+        let mut scratch = Scratch::take();
+        let ciphertext = scratch.bytes(len);
+        read_exact(source, ciphertext, bytes.start)?;
+        self.slot
+            .with_gcm(|key| open_part(key, self.chunk, chunks.start, ciphertext, tags, skip, buf))
+    }
+
+    /// Fills `tags` for adjacent chunks; says whether some were kept from an earlier read.
+    fn tags(&self, source: &impl Source, chunks: Range<u64>, tags: &mut [Tag]) -> Result<bool> {
+        let (mut next, mut left, mut kept) = (chunks.start, tags, false);
+        while next < chunks.end {
+            let page = next / PAGE_TAGS;
+            let page_end = ((page + 1) * PAGE_TAGS).min(self.map.chunk_count());
+            let count = (page_end.min(chunks.end) - next) as usize;
+            let (now, later) = left.split_at_mut(count);
+            let first = next - page * PAGE_TAGS;
+            if TagCache::shared().get(self.page(page), first, now) {
+                kept = true;
+            } else {
+                let place = self.map.run(page * PAGE_TAGS..page_end).tags;
+                let mut bytes = [0; PAGE_LEN];
+                let bytes = &mut bytes[..(place.end - place.start) as usize];
+                read_exact(source, bytes, place.start)?;
+                TagCache::shared().put(self.page(page), bytes);
+                let read = bytes[first as usize * TAG_LEN..].chunks_exact(TAG_LEN);
+                now.iter_mut().zip(read).for_each(|(tag, read)| tag.copy_from_slice(read));
+            }
+            (left, next) = (later, next + count as u64);
+        }
+        Ok(kept)
+    }
+
+    fn forget(&self, chunks: &Range<u64>) {
+        for page in chunks.start / PAGE_TAGS..=(chunks.end - 1) / PAGE_TAGS {
+            TagCache::shared().forget(self.page(page));
+        }
+    }
+
+    fn page(&self, page: u64) -> PageId {
+        PageId { file: self.file, page }
     }
 }

@@ -17,8 +17,8 @@ use super::{VARIABLE, again_with_variable, bytes_below, go_on, root, write_key};
 use crate::support::{key_file, options};
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Plaintext bytes of a chunk of 4096.
-const CHUNK: usize = 4096 - 16;
+/// The shortest chunk.
+const CHUNK: usize = 4096;
 const PASSPHRASE: &str = "correct horse battery staple";
 const VARIABLE_KEY: &str = "5bd1e7c04ffb9c2e6a0f0e1d2c3b4a59687786a5b4c3d2e1f00f1e2d3c4b5a69";
 /// A setting of a version that is not there yet.
@@ -235,12 +235,15 @@ impl Maker {
             let name = format!("store/ctr/{len}");
             self.write(&name, next(Suite::Aes256Ctr), &[&pattern(len)]);
         }
-        for len in [0, 1, CHUNK, CHUNK + 1] {
+        for len in [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK - 1] {
             let spec = next(Suite::Aes256GcmChunks).chunk_len(4096);
             self.write(&format!("store/chunks/{len}"), spec, &[&pattern(len)]);
         }
-        let spec = next(Suite::Aes256GcmChunks);
-        self.write("store/chunks/of-16-KiB", spec, &[&pattern(16_368 + 5)]);
+        for (name, len) in [("16", 16 << 10), ("64", 64 << 10_u32)] {
+            let spec = next(Suite::Aes256GcmChunks).chunk_len(len);
+            let name = format!("store/chunks/of-{name}-KiB");
+            self.write(&name, spec, &[&pattern(len as usize + 5)]);
+        }
         self.write("store/log/none", next(Suite::Aes256GcmLog), &[]);
         self.write("store/log/one", next(Suite::Aes256GcmLog), &[b"x"]);
         let appends: Vec<_> = (1..=100).map(pattern).collect();
