@@ -11,7 +11,7 @@ use crate::error::Result;
 /// The state of one file that is being encrypted.
 pub(crate) enum Sealer {
     Stream,
-    Chunks(ChunkSealer),
+    Chunks(Box<ChunkSealer>),
     Log(FrameSealer),
 }
 
@@ -31,7 +31,7 @@ impl Sealer {
     pub(crate) fn new(layout: Layout) -> Self {
         match layout {
             Layout::Stream => Self::Stream,
-            Layout::Chunks(chunk) => Self::Chunks(ChunkSealer::new(chunk)),
+            Layout::Chunks(chunk) => Self::Chunks(Box::new(ChunkSealer::new(chunk))),
             Layout::Log => Self::Log(FrameSealer::default()),
         }
     }
