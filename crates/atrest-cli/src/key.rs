@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use atrest::ErrorKind;
+use atrest::keyring::SlotInfo;
 use atrest::kms::{Kms, KmsErrorKind, Passphrase};
 use zeroize::Zeroizing;
 
@@ -60,6 +61,16 @@ impl CmekArgs {
                 "with --cmek URI, add the others later with `atrest cmek add`",
             )),
         }
+    }
+
+    /// Whether anybody can wrap by the key of a slot, as the slot says or as the key does that
+    /// is given for it: whoever wrote the keyring wrote the former.
+    pub(crate) fn is_public(&self, slot: &SlotInfo) -> bool {
+        let scheme = |uri: &str| uri.split_once(':').map(|(scheme, _)| scheme.to_owned());
+        let of_slot = |uri: &String| scheme(uri) == scheme(&slot.key_uri);
+        let given = self.uris();
+        let mut all = given.iter().filter(|uri| of_slot(uri)).chain([&slot.key_uri]);
+        all.any(|uri| atrest_kms::wraps_for_anybody(uri))
     }
 
     /// On the command line, or else in the variable. An empty one is as good as none.

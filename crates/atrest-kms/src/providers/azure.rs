@@ -1,5 +1,7 @@
 //! `azure-kms://VAULT.vault.azure.net/keys/NAME[/VERSION]`: Azure Key Vault and Managed HSM.
 
+use std::sync::{Mutex, PoisonError};
+
 use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use ureq::http::Method;
 
 use crate::environment::Environment;
-use crate::fail::protocol;
+use crate::fail::{integrity, misconfigured, protocol};
 use crate::provider::{Opening, Provider};
 use crate::rest::{Answer, Call, KeyText, Rest, TokenCache, key_from_base64_url, to_json};
 use crate::secret::Secret;
@@ -15,10 +17,12 @@ use crate::secret::Secret;
 mod answer;
 mod blob;
 mod key_name;
+mod proof;
 mod token;
 
 use blob::{Algorithm, Blob, Sealed};
 use key_name::KeyName;
+use proof::PublicKey;
 
 const API_VERSION: &str = "api-version=7.4";
 
@@ -26,7 +30,8 @@ const API_VERSION: &str = "api-version=7.4";
 ///
 /// In a vault the key wraps with RSA-OAEP-256, which can bind no context: anybody with the
 /// public key could make such a blob, and only the keyring's HMAC ties the store key to
-/// its store. In a Managed HSM it encrypts with AES-256-GCM and the context as additional
+/// its store. With `?proof=PS256` the key signs context and blob, and what is not signed is
+/// refused. In a Managed HSM it encrypts with AES-256-GCM and the context as additional
 /// data. `?alg=RSA-OAEP-256` or `?alg=A256GCM` chooses.
 ///
 /// Without a version the newest one wraps; a blob names its own, which unwraps. The token
@@ -34,7 +39,8 @@ const API_VERSION: &str = "api-version=7.4";
 /// `AZURE_CLIENT_SECRET` or `AZURE_FEDERATED_TOKEN_FILE`, else from the managed identity.
 ///
 /// Needs the permissions `wrapKey` and `unwrapKey` (in an HSM `encrypt` and `decrypt`);
-/// with `get`, a soft-deleted key is told apart from a missing one. Azure wraps with a
+/// with `get`, a soft-deleted key is told apart from a missing one. With a proof whoever opens
+/// needs `get`, and whoever wraps `sign`. Azure wraps with a
 /// disabled key, so only unwrapping shows that it is disabled.
 #[derive(Debug)]
 pub(crate) struct AzureKms {
@@ -43,6 +49,19 @@ pub(crate) struct AzureKms {
     environment: Environment,
     ca: Option<String>,
     token: TokenCache,
+    /// The public half of the version that was looked at last.
+    public: Mutex<Option<(String, PublicKey)>>,
+}
+
+#[derive(Deserialize)]
+struct Bundle {
+    key: Jwk,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    n: String,
+    e: String,
 }
 
 #[derive(Serialize)]
@@ -136,20 +155,73 @@ impl AzureKms {
         format!("keys/{}/{version}/{operation}", self.key.name)
     }
 
+    /// The signature of this version of the key.
+    fn sign(&self, version: &str, message: &[u8], deadline: Deadline) -> Result<Vec<u8>, KmsError> {
+        let value = URL_SAFE_NO_PAD.encode(proof::digest(message));
+        let request =
+            Request { alg: proof::ALGORITHM, value: &value, aad: None, iv: None, tag: None };
+        let path = self.path(version, "sign");
+        let operation = Operation { path: &path, request: Some(&request), opens: false };
+        let answer = self.call(&operation, "", deadline).map_err(|error| lacks("sign", error))?;
+        decoded(&answer.json::<Wrapped>()?.value)
+            .ok_or_else(|| protocol("expected a signature in base64"))
+    }
+
+    /// Whether this version of the key signed the message; its public half is asked for once.
+    fn verify(
+        &self,
+        version: &str,
+        message: &[u8],
+        proof: &[u8],
+        deadline: Deadline,
+    ) -> Result<(), KmsError> {
+        let known = self.public.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let key = match known {
+            Some((of, key)) if of == version => key,
+            _ => {
+                let path = format!("keys/{}/{version}", self.key.name);
+                let operation = Operation { path: &path, request: None, opens: false };
+                let answer =
+                    self.call(&operation, "", deadline).map_err(|error| lacks("get", error))?;
+                let Jwk { n, e } = answer.json::<Bundle>()?.key;
+                let parts = decoded(&n).zip(decoded(&e));
+                let (n, e) = parts.ok_or_else(|| protocol("expected an RSA key in base64"))?;
+                let key = PublicKey::new(&n, &e);
+                let mut known = self.public.lock().unwrap_or_else(PoisonError::into_inner);
+                *known = Some((version.to_owned(), key.clone()));
+                key
+            }
+        };
+        key.verify(message, proof)
+    }
+
     fn blob(&self, wrapped: &Wrapped) -> Option<Blob> {
-        let bytes = |text: &str| URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok();
         let (_, version) = wrapped.kid.rsplit_once('/')?;
-        let value = bytes(&wrapped.value)?;
+        let value = decoded(&wrapped.value)?;
         let sealed = match self.key.algorithm {
             Algorithm::RsaOaep256 => Sealed::RsaOaep256(value),
             Algorithm::A256Gcm => Sealed::A256Gcm {
-                iv: bytes(wrapped.iv.as_deref()?)?.try_into().ok()?,
-                tag: bytes(wrapped.tag.as_deref()?)?.try_into().ok()?,
+                iv: decoded(wrapped.iv.as_deref()?)?.try_into().ok()?,
+                tag: decoded(wrapped.tag.as_deref()?)?.try_into().ok()?,
                 ciphertext: value.try_into().ok()?,
             },
         };
         Blob::new(version, sealed)
     }
+}
+
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()
+}
+
+/// A refusal of what only proofs need, right after the key itself answered, says nothing of
+/// the key.
+fn lacks(permission: &str, error: KmsError) -> KmsError {
+    if error.kind() != KmsErrorKind::AccessDenied {
+        return error;
+    }
+    let what = format!("proof=PS256 needs the permission {permission}, which the key refuses");
+    misconfigured(what).with_source(error)
 }
 
 struct Operation<'a> {
@@ -164,7 +236,7 @@ impl Provider for AzureKms {
         let (key, ca) = key_name::parse(opening)?;
         let rest = Rest::new(&key.vault, ca.as_deref())?;
         let (environment, token) = (opening.environment.clone(), TokenCache::default());
-        Ok(Self { rest, key, environment, ca, token })
+        Ok(Self { rest, key, environment, ca, token, public: Mutex::default() })
     }
 
     fn wrap_once(
@@ -186,9 +258,15 @@ impl Provider for AzureKms {
         let operation = Operation { path: &path, request: Some(&request), opens: false };
         let answer = self.call(&operation, value.as_str(), deadline)?;
         let wrapped: Wrapped = answer.json()?;
-        let blob = self
+        let mut blob = self
             .blob(&wrapped)
             .ok_or_else(|| protocol("expected a wrapped key of the asked algorithm"))?;
+        if let (true, Sealed::RsaOaep256(value)) = (self.key.proven, &blob.sealed) {
+            let proof = self.sign(&blob.version, &proof::message(context, value), deadline)?;
+            let sealed = Sealed::Proven { value: value.clone(), proof };
+            blob = Blob::new(&blob.version, sealed)
+                .ok_or_else(|| protocol("expected a signature as long as the wrapped key"))?;
+        }
         Ok(WrappedKey { blob: blob.to_bytes(&self.key.name), key_version: blob.version })
     }
 
@@ -199,9 +277,14 @@ impl Provider for AzureKms {
         deadline: Deadline,
     ) -> Result<SlotKey, KmsError> {
         let blob = Blob::parse(&wrapped.blob, &self.key.name)?;
+        if let (true, Sealed::RsaOaep256(_)) = (self.key.proven, &blob.sealed) {
+            return Err(integrity("expected a wrapped key with a proof, found one without"));
+        }
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let (verb, alg, value, gcm) = match &blob.sealed {
-            Sealed::RsaOaep256(value) => ("unwrapkey", Algorithm::RsaOaep256, text(value), None),
+            Sealed::RsaOaep256(value) | Sealed::Proven { value, .. } => {
+                ("unwrapkey", Algorithm::RsaOaep256, text(value), None)
+            }
             Sealed::A256Gcm { iv, tag, ciphertext } => {
                 let gcm = (text(&blob::aad(context)), text(iv), text(tag));
                 ("decrypt", Algorithm::A256Gcm, text(ciphertext), Some(gcm))
@@ -217,6 +300,10 @@ impl Provider for AzureKms {
         let path = self.path(&blob.version, verb);
         let operation = Operation { path: &path, request: Some(&request), opens: true };
         let answer = self.call(&operation, "", deadline)?;
+        // After the unwrap, which tells what the key's owner denies; before its key is used.
+        if let Sealed::Proven { value, proof } = &blob.sealed {
+            self.verify(&blob.version, &proof::message(context, value), proof, deadline)?;
+        }
         key_from_base64_url(answer.json::<Unwrapped>()?.value.expose())
     }
 }

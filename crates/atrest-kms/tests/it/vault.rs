@@ -1,8 +1,10 @@
 //! `hcvault://` against a real OpenBao.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use atrest::kms::{KeyUri, Kms, KmsErrorKind};
+use atrest::{ErrorKind, FileKind, FileSpec, Options, Store};
 use atrest_kms::{Environment, from_uri_with};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -174,6 +176,44 @@ fn denials_by_the_key() {
             restore: None,
         },
     );
+}
+
+/// What is left of a destroyed key where somebody kept the keyring and the file: all, for who
+/// may use the customer's key; nothing, once the version that wrapped it ends at the service.
+#[test]
+fn an_old_copy_opens_what_was_destroyed_until_its_key_version_ends() {
+    let suite = "vault::an_old_copy_opens_what_was_destroyed_until_its_key_version_ends";
+    let Some(vault) = Vault::start(suite) else { return };
+    let key = vault.key();
+    let dir = tempfile::tempdir().expect("a directory");
+    let [now, old] = ["now", "old"].map(|name| dir.path().join(name));
+    for place in [&now, &old] {
+        std::fs::create_dir(place).expect("made");
+    }
+    let store = Store::open_or_create(&now, key.kms.clone(), Options::default()).expect("a store");
+    let tenant = store.keyspaces().create("tenant").expect("a keyspace");
+    let spec = FileSpec::new(FileKind::Table).keyspace(tenant);
+    let mut writer = store.files().create_new(now.join("f"), spec).expect("a file");
+    writer.append(b"secrets").expect("appended");
+    writer.finish().expect("finished");
+    for name in ["KEYRING", "f"] {
+        std::fs::copy(now.join(name), old.join(name)).expect("copied");
+    }
+    let read = |place: &Path| -> atrest::Result<u64> {
+        let store = Store::open_read_only(place, key.kms.clone(), Options::default())?;
+        store.files().open(place.join("f"))?.len()
+    };
+    store.keyspaces().danger_shred("tenant").expect("shredded");
+    let kind = |place: &Path| read(place).map_err(|error| error.kind());
+    assert_eq!(kind(&now), Err(ErrorKind::UnknownKey));
+    assert_eq!(kind(&old), Ok(7), "the old copy knows nothing of it");
+    // A new version of the customer's key, with which the store goes on.
+    vault.server.admin("POST", &format!("transit/keys/{}/rotate", key.name), &Value::Null);
+    assert_eq!(store.slots().rewrap(None).expect("wrapped anew"), 1);
+    assert_eq!(kind(&old), Ok(7), "the service still has the old version");
+    vault.config(&key.name, &json!({"min_decryption_version": 2}));
+    assert_eq!(kind(&old), Err(ErrorKind::Kms(KmsErrorKind::VersionRetired)));
+    assert_eq!(kind(&now), Err(ErrorKind::UnknownKey), "which opens as before");
 }
 
 #[test]

@@ -12,7 +12,12 @@ import time
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import HttpResponseError
 from azure.keyvault.keys import KeyClient
-from azure.keyvault.keys.crypto import CryptographyClient, EncryptionAlgorithm, KeyWrapAlgorithm
+from azure.keyvault.keys.crypto import (
+    CryptographyClient,
+    EncryptionAlgorithm,
+    KeyWrapAlgorithm,
+    SignatureAlgorithm,
+)
 
 vault, ca = sys.argv[1:3]
 options = {"verify_challenge_resource": False, "connection_verify": ca}
@@ -50,6 +55,12 @@ def call(name, a):
     if name == "unwrap":
         result = crypto(a["kid"]).unwrap_key(KeyWrapAlgorithm.rsa_oaep_256, bytes.fromhex(a["value"]))
         return result.key.hex()
+    if name == "verify":
+        digest, signature = bytes.fromhex(a["digest"]), bytes.fromhex(a["signature"])
+        return crypto(a["kid"]).verify(SignatureAlgorithm.ps256, digest, signature).is_valid
+    if name == "sign":
+        signed = crypto(a["kid"]).sign(SignatureAlgorithm.ps256, bytes.fromhex(a["digest"]))
+        return signed.signature.hex()
     if name == "decrypt":
         parts = {part: bytes.fromhex(a[part]) for part in ("value", "iv", "tag", "aad")}
         return (

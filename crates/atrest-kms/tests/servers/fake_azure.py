@@ -4,7 +4,8 @@ deletion and recovery, and the token endpoint of Entra ID.
 azure_admin.py administers and checks it with the official client. Arguments: port,
 certificate, key.
 
-`POST /fake` sets {"permitted": BOOL, "tokens": BOOL, "echo": BOOL}; with "tokens" false every
+`POST /fake` sets {"permitted": BOOL, "denied": [VERB], "tokens": BOOL, "echo": BOOL}; "denied"
+are operations that only the administrator may do ("get" among them), with "tokens" false every
 token given so far is revoked, with "echo" every answer repeats what was asked.
 """
 
@@ -21,14 +22,15 @@ import urllib.parse
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 port, cert, key = int(sys.argv[1]), *sys.argv[2:4]
 keys, deleted = {}, {}
 tokens = {"admin-token"}
-settings = {"permitted": True, "echo": False}
+settings = {"permitted": True, "denied": [], "echo": False}
 lock = threading.Lock()
+PSS = padding.PSS(padding.MGF1(hashes.SHA256()), salt_length=32)
 OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 
 
@@ -62,7 +64,7 @@ def add_version(name, kind):
 
 def bundle(name, version, store=None):
     made = (store or keys)[name][version]
-    jwk = {"kid": kid(name, version), "kty": made["kty"], "key_ops": ["wrapKey", "unwrapKey"]}
+    jwk = {"kid": kid(name, version), "kty": made["kty"], "key_ops": ["wrapKey", "unwrapKey", "sign", "verify"]}
     if made["kty"].startswith("RSA"):
         public = made["key"].public_key().public_numbers()
         jwk |= {"n": number(public.n), "e": number(public.e)}
@@ -77,7 +79,7 @@ def kid(name, version):
 def operate(name, version, verb, body):
     made = keys[name][version]
     # As the service does: wrapping works with a disabled key.
-    if not made["enabled"] and verb in ("unwrapkey", "decrypt"):
+    if not made["enabled"] and verb in ("unwrapkey", "decrypt", "sign", "verify"):
         raise Failure(
             403,
             "Forbidden",
@@ -87,6 +89,11 @@ def operate(name, version, verb, body):
     bad = Failure(400, "BadParameter", "The parameter is incorrect.")
     value = decode(body["value"])
     try:
+        if verb == "sign" and body["alg"] == "PS256" and made["kty"].startswith("RSA"):
+            signed = made["key"].sign(value, PSS, utils.Prehashed(hashes.SHA256()))
+            return {"kid": kid(name, version), "value": encode(signed)}
+        if verb in ("sign", "verify"):
+            raise bad
         if body["alg"] == "RSA-OAEP-256" and made["kty"].startswith("RSA"):
             if verb in ("wrapkey", "encrypt"):
                 return {"kid": kid(name, version), "value": encode(made["key"].public_key().encrypt(value, OAEP))}
@@ -126,7 +133,7 @@ def handle(method, path, body):
             return None
         shown = bundle(name, list(deleted[name])[-1], deleted)
         return shown | {"recoveryId": f"https://127.0.0.1:{port}/deletedkeys/{name}", "deletedDate": 1, "scheduledPurgeDate": 2}
-    match = re.fullmatch(r"/keys/([^/]+)(?:/([^/]*))?(?:/(wrapkey|unwrapkey|encrypt|decrypt))?", path)
+    match = re.fullmatch(r"/keys/([^/]+)(?:/([^/]*))?(?:/(wrapkey|unwrapkey|encrypt|decrypt|sign|verify))?", path)
     if not match:
         raise Failure(404, "NotFound", "no such route")
     name, version, verb = match.groups()
@@ -213,6 +220,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 if "api-version=" not in url.query:
                     raise Failure(400, "BadParameter", "api-version must be specified")
                 if not settings["permitted"] and bearer != "admin-token":
+                    raise Failure(
+                        403,
+                        "Forbidden",
+                        "Caller is not authorized to perform action on resource.",
+                        "ForbiddenByRbac",
+                    )
+                verb = url.path.split("/")[4:] or [{"GET": "get"}.get(self.command)]
+                if verb[0] in settings["denied"] and bearer != "admin-token":
                     raise Failure(
                         403,
                         "Forbidden",

@@ -145,17 +145,15 @@ fn keyring(
 }
 
 fn pinned(at: &StoreArgs, info: &KeyringInfo, to: &mut Findings) {
-    let is_public =
-        |slot: &&atrest::keyring::SlotInfo| atrest_kms::wraps_for_anybody(&slot.key_uri);
-    if let Some(slot) = info.slots.iter().find(is_public)
-        && !at.is_pinned()
-    {
-        to.note(
-            "keyring",
-            format!("anybody can wrap by the key of the slot {}", slot.name),
-            "pin the store, in the engine's options too: whoever can write to the directory could put a store of his own there; give --store-id or --anchor",
-        );
+    if at.is_pinned() {
+        return;
     }
+    let Some(slot) = info.slots.iter().find(|slot| at.cmek.is_public(slot)) else { return };
+    to.note(
+        "keyring",
+        format!("anybody can wrap by the key of the slot {}", slot.name),
+        "whoever can write to the directory could put a store of his own there: ask for a proof (proof=PS256 in the key's URI), or pin the store with --store-id or --anchor, in the engine's options too",
+    );
 }
 
 fn rolled_back(at: &StoreArgs, info: &KeyringInfo, to: &mut Findings) {

@@ -3,9 +3,10 @@
 //! | length | what |
 //! |---|---|
 //! | 1 | format, 1 |
-//! | 1 | 1 RSA-OAEP-256, 2 A256GCM |
+//! | 1 | 1 RSA-OAEP-256, 2 A256GCM, 3 RSA-OAEP-256 with a proof |
 //! | 1 and its value | length of the key's version, 1 to 64; the version |
 //! | 256 to 1024 | RSA-OAEP-256: the wrapped key |
+//! | twice that | with a proof: the wrapped key, and the signature of it and its context |
 //! | 12, 16, 32 | A256GCM: IV, tag, ciphertext. AAD: format, algorithm, context 34 |
 //! | 8 | FNV-1a of the key's name and all before, big-endian |
 //!
@@ -40,7 +41,16 @@ impl Algorithm {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Sealed {
     RsaOaep256(Vec<u8>),
-    A256Gcm { iv: [u8; 12], tag: [u8; 16], ciphertext: [u8; 32] },
+    /// As long as each other, by the same key.
+    Proven {
+        value: Vec<u8>,
+        proof: Vec<u8>,
+    },
+    A256Gcm {
+        iv: [u8; 12],
+        tag: [u8; 16],
+        ciphertext: [u8; 32],
+    },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -55,6 +65,9 @@ impl Blob {
         let good_version = is_segment(version) && version.len() <= VERSION_LEN_MAX;
         let good_len = match &sealed {
             Sealed::RsaOaep256(value) => RSA_LEN.contains(&value.len()),
+            Sealed::Proven { value, proof } => {
+                RSA_LEN.contains(&value.len()) && value.len() == proof.len()
+            }
             Sealed::A256Gcm { .. } => true,
         };
         (good_version && good_len).then(|| Self { version: version.to_owned(), sealed })
@@ -77,6 +90,10 @@ impl Blob {
                     let (tag, rest) = rest.split_first_chunk()?;
                     Sealed::A256Gcm { iv: *iv, tag: *tag, ciphertext: rest.try_into().ok()? }
                 }
+                3 => {
+                    let (value, proof) = rest.split_at(rest.len() / 2);
+                    Sealed::Proven { value: value.to_vec(), proof: proof.to_vec() }
+                }
                 _ => return None,
             };
             Self::new(std::str::from_utf8(version).ok()?, sealed)
@@ -93,10 +110,15 @@ impl Blob {
         let algorithm = match &self.sealed {
             Sealed::RsaOaep256(_) => 1,
             Sealed::A256Gcm { .. } => 2,
+            Sealed::Proven { .. } => 3,
         };
         let mut bytes = [&[FORMAT, algorithm, version_len], self.version.as_bytes()].concat();
         match &self.sealed {
             Sealed::RsaOaep256(value) => bytes.extend_from_slice(value),
+            Sealed::Proven { value, proof } => {
+                bytes.extend_from_slice(value);
+                bytes.extend_from_slice(proof);
+            }
             Sealed::A256Gcm { iv, tag, ciphertext } => {
                 bytes.extend_from_slice(iv);
                 bytes.extend_from_slice(tag);
@@ -139,14 +161,14 @@ mod tests {
         fn what_is_written_is_parsed_and_any_change_is_refused(
             version in "[0-9a-f]{1,64}",
             rsa_len in RSA_LEN,
-            gcm: bool,
+            kind in 0..3,
             flip: prop::sample::Index,
             bit in 0_u32..8,
         ) {
-            let sealed = if gcm {
-                Sealed::A256Gcm { iv: [1; 12], tag: [2; 16], ciphertext: [3; 32] }
-            } else {
-                Sealed::RsaOaep256(vec![4; rsa_len])
+            let sealed = match kind {
+                0 => Sealed::A256Gcm { iv: [1; 12], tag: [2; 16], ciphertext: [3; 32] },
+                1 => Sealed::Proven { value: vec![4; rsa_len], proof: vec![5; rsa_len] },
+                _ => Sealed::RsaOaep256(vec![4; rsa_len]),
             };
             let blob = Blob::new(&version, sealed).expect("in bounds");
             let mut bytes = blob.to_bytes("key");
@@ -160,7 +182,7 @@ mod tests {
         #[test]
         fn any_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..100), len: u8) {
             // With a right checksum, so that what is inside is looked at.
-            let mut bytes = [&[1, 1 + len % 2, len], &bytes[..]].concat();
+            let mut bytes = [&[1, 1 + len % 3, len], &bytes[..]].concat();
             let checksum = fnv("key", &bytes);
             bytes.extend_from_slice(&checksum.to_be_bytes());
             if let Ok(blob) = Blob::parse(&bytes, "key") {

@@ -3,6 +3,7 @@
 use atrest::kms::KmsError;
 
 use super::blob::Algorithm;
+use super::proof;
 use crate::fail::misconfigured;
 use crate::provider::Opening;
 use crate::uri::{HostPort, Parts, is_segment};
@@ -20,6 +21,8 @@ pub(super) struct KeyName {
     /// The one to wrap with, if not the newest.
     pub version: Option<String>,
     pub algorithm: Algorithm,
+    /// Whether a wrapped key is signed, and one that is not is refused.
+    pub proven: bool,
     /// What a token must be for.
     pub resource: String,
 }
@@ -60,10 +63,15 @@ pub(super) fn parse(opening: &Opening<'_>) -> Result<(KeyName, Option<String>), 
         None if is_hsm => Algorithm::A256Gcm,
         None => Algorithm::RsaOaep256,
     };
+    let proven = match (parts.take("proof").as_deref(), algorithm) {
+        (None, _) => false,
+        (Some(proof::ALGORITHM), Algorithm::RsaOaep256) => true,
+        _ => return Err(misconfigured("expected proof=PS256, of an RSA key")),
+    };
     let ca = parts.take("ca");
     parts.finish()?;
     let (vault, resource) = (format!("https://{address}"), format!("https://{domain}"));
-    Ok((KeyName { vault, name, version, algorithm, resource }, ca))
+    Ok((KeyName { vault, name, version, algorithm, proven, resource }, ca))
 }
 
 #[cfg(test)]
@@ -106,6 +114,9 @@ mod tests {
             "azure-kms://a.vault.azure.net/keys/k/v/x",
             "azure-kms://a.vault.azure.net/keys/k/..",
             "azure-kms://a.vault.azure.net/keys/k?alg=RSA1_5",
+            "azure-kms://a.vault.azure.net/keys/k?proof=RS256",
+            "azure-kms://a.vault.azure.net/keys/k?alg=A256GCM&proof=PS256",
+            "azure-kms://a.managedhsm.azure.net/keys/k?proof=PS256",
             "azure-kms://a.vault.azure.net/keys/k?sig=hunter22",
         ] {
             assert!(parsed(uri).is_err(), "{uri}");
