@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, Torn, TornFile};
-use crate::header::HEADER_LEN;
+use crate::header::{HEADER_LEN, Header};
+use crate::keyring::{Expect, Keyring, PlaintextPolicy};
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
 use crate::walk::{Met, walk};
@@ -118,28 +120,50 @@ pub fn verify(
             report.torn_logs += 1;
             report.torn.push(TornFile::new(path.clone(), &torn));
         }
+        report.add(path, judged);
+    }
+    Ok(report)
+}
+
+impl VerifyReport {
+    /// Takes in a file of which only the first 4096 bytes, or all of a shorter one, were read:
+    /// its header is proven by its key, its body is not looked at.
+    pub fn add_start(&mut self, keyring: &Keyring, path: PathBuf, len: u64, start: &[u8]) {
+        let judged = match Contents::of(start) {
+            Contents::Empty => Ok(Verdict::Empty),
+            Contents::Plaintext if keyring.settings().plaintext == PlaintextPolicy::Allow => {
+                Ok(Verdict::Plaintext)
+            }
+            _ => Header::parse(start)
+                .and_then(|header| keyring.decryptor(&header, &Expect::default()))
+                .map(|_| Verdict::Unauthenticated(len))
+                .map_err(|error| error.with_path(&path)),
+        };
+        self.add(path, judged);
+    }
+
+    fn add(&mut self, path: PathBuf, judged: Result<Verdict>) {
         match judged {
             Ok(Verdict::Authenticated(len)) => {
-                report.authenticated_files += 1;
-                report.authenticated_bytes += len;
+                self.authenticated_files += 1;
+                self.authenticated_bytes += len;
             }
             Ok(Verdict::Unauthenticated(len)) => {
-                report.unauthenticated_files += 1;
-                report.unauthenticated_bytes += len;
+                self.unauthenticated_files += 1;
+                self.unauthenticated_bytes += len;
             }
-            Ok(Verdict::Plaintext) => report.plaintext_files += 1,
+            Ok(Verdict::Plaintext) => self.plaintext_files += 1,
             Ok(Verdict::Empty) => {
-                report.empty_files += 1;
-                report.empty.push(path);
+                self.empty_files += 1;
+                self.empty.push(path);
             }
             Ok(Verdict::Gone) => {}
             Err(error) => {
                 let (message, kind) = (error.to_string(), error.kind());
-                report.problems.push(FileProblem { path, message, kind });
+                self.problems.push(FileProblem { path, message, kind });
             }
         }
     }
-    Ok(report)
 }
 
 /// The store's directories that are not below `root`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::{DirectoryStorage, KeyringStorage};
-use crate::names::is_keyring_name;
+use crate::names::{KEYRING_FILE, OBJECT_DIR, is_keyring_name};
 use crate::vfs::{DirEntry, EntryKind, Links, OsVfs, ReadFile, Rename, Vfs, WriteFile};
 
 /// A place for one chain of backups. Names are relative, with at most one `/`; each is
@@ -174,7 +174,12 @@ fn fail<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 
 
 impl BackupTarget for DirectoryTarget {
     fn keyring(&self) -> Result<Box<dyn KeyringStorage>> {
-        Ok(Box::new(DirectoryStorage::with_vfs(&self.dir, self.vfs.clone())))
+        let has_keyring = |dir: &Path| self.vfs.stat(&dir.join(KEYRING_FILE)).is_ok();
+        let copied = self.dir.join(OBJECT_DIR);
+        // Copied from an object store, which keeps it there.
+        let is_copied = !has_keyring(&self.dir) && has_keyring(&copied);
+        let dir = if is_copied { copied } else { self.dir.clone() };
+        Ok(Box::new(DirectoryStorage::with_vfs(dir, self.vfs.clone())))
     }
 
     fn put(&self, name: &str) -> Result<Box<dyn PutFile>> {

@@ -67,6 +67,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Refuses a body that is longer than any.
+    pub(super) fn open(slot: Arc<KeySlot>, source: &impl Source) -> Result<Self> {
+        check(source.body_len()?, 0)?;
+        Ok(Self { slot })
+    }
+
     /// One read into the caller's buffer, decrypted there. No allocation, no lock.
     #[inline]
     pub(super) fn read_at(

@@ -23,7 +23,7 @@ impl Unsealer {
     /// Reads and verifies what the suite asks for before a byte is given out.
     pub(crate) fn open(layout: Layout, slot: Arc<KeySlot>, source: &impl Source) -> Result<Self> {
         Ok(match layout {
-            Layout::Stream => Self::Stream(Stream { slot }),
+            Layout::Stream => Self::Stream(Stream::open(slot, source)?),
             Layout::Chunks(chunk) => Self::Chunks(Chunks::open(chunk, slot, source)?),
             Layout::Log => Self::Log(Box::new(Log::open(slot, source)?)),
         })

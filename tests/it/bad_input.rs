@@ -296,11 +296,13 @@ fn wrong_files_have_their_own_kinds() {
     let good = mem.files()["file"].clone();
     let mut unknown = good.clone();
     unknown[48] ^= 1;
-    let cases: [(&str, Vec<u8>, ErrorKind); 6] = [
+    let cases: [(&str, Vec<u8>, ErrorKind); 8] = [
         ("empty", Vec::new(), ErrorKind::EmptyFile),
         ("plain", b"SSTable v1 ...".to_vec(), ErrorKind::NotEncrypted),
         ("plain4k", vec![b'x'; 9000], ErrorKind::NotEncrypted),
         ("torn", good[..4095].to_vec(), ErrorKind::TruncatedHeader),
+        ("begun", good[..5].to_vec(), ErrorKind::TruncatedHeader),
+        ("one byte", good[..1].to_vec(), ErrorKind::TruncatedHeader),
         ("age", b"age-encryption.org/v1\n".to_vec(), ErrorKind::ForeignFile),
         ("keyring", mem.files()["KEYRING"].clone(), ErrorKind::ForeignFile),
     ];
@@ -324,6 +326,9 @@ fn wrong_files_have_their_own_kinds() {
             } else {
                 assert_eq!(kind(fs.open(in_dir(name))), *expected, "{name} under {policy:?}");
             }
+            // Nothing gets a header in front, or a second one.
+            let again = kind(fs.create_new(in_dir(name), FileKind::Table));
+            assert_eq!(again, ErrorKind::Io(io::ErrorKind::AlreadyExists), "{name}");
             assert_eq!(mem.files(), before);
         }
         let expected = if policy == PlaintextPolicy::Allow { 3 } else { 0 };

@@ -108,9 +108,8 @@ fn a_key_file_that_others_may_read_is_refused() {
     generate_key_file(&path).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 64);
-    for (mode, good) in
-        [(0o400, true), (0o600, true), (0o640, false), (0o604, false), (0o660, false)]
-    {
+    let others = [0o640, 0o604, 0o660, 0o620, 0o602, 0o610, 0o601].map(|mode| (mode, false));
+    for (mode, good) in [(0o400, true), (0o600, true)].into_iter().chain(others) {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         match key_file(&path).wrap(&slot_key(), &context(), deadline()) {
             Ok(_) => assert!(good, "{mode:o}"),
@@ -121,6 +120,15 @@ fn a_key_file_that_others_may_read_is_refused() {
             }
         }
     }
+    // Other lengths, and what is no file: never waited for, never cut or filled up.
+    let other = dir.path().join("other.key");
+    for len in [0, 1, 31, 32, 47, 49, 55, 57, 63, 65, 100_000] {
+        write_key(&other, &vec![7; len], 0o600);
+        let answer = key_file(&other).wrap(&slot_key(), &context(), deadline());
+        assert_eq!(refused(answer), KmsErrorKind::Misconfigured, "{len} bytes");
+    }
+    let answer = key_file(dir.path()).wrap(&slot_key(), &context(), deadline());
+    assert_eq!(refused(answer), KmsErrorKind::Misconfigured, "a directory");
     // A key that may be in use is never overwritten.
     let before = std::fs::read(&path).unwrap();
     let again = generate_key_file(&path);
@@ -201,6 +209,20 @@ fn a_passphrase() {
     let answer = other.unwrap(&wrapped, &context(), deadline());
     assert_eq!(refused(answer), KmsErrorKind::Integrity);
     assert_eq!(refused(Passphrase::new(String::new())), KmsErrorKind::Misconfigured);
+    // No text is made another: composed and decomposed, with and without what ends a line.
+    let words = |words: &str| Passphrase::new(words.to_owned()).unwrap();
+    let composed = words("caf\u{e9}").wrap(&slot_key(), &context(), deadline()).unwrap();
+    for other in [
+        "cafe\u{301}",
+        "caf\u{e9}\n",
+        "caf\u{e9}\r",
+        " caf\u{e9}",
+        "\u{feff}caf\u{e9}",
+        "Caf\u{e9}",
+    ] {
+        let answer = words(other).unwrap(&composed, &context(), deadline());
+        assert_eq!(refused(answer), KmsErrorKind::Integrity, "{other:?}");
+    }
     // Costs are bounded before anything is computed; lower ones do not help.
     for (at, value) in [(0, u32::MAX), (4, 17), (8, 17), (0, 0), (4, 0), (8, 0), (0, 1024)] {
         let mut bad = wrapped.clone();

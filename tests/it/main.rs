@@ -18,6 +18,7 @@ mod reader_script;
 mod recover;
 mod renewal;
 mod rotation;
+mod rules;
 mod slots;
 mod suites;
 mod support;

@@ -5,12 +5,36 @@ use std::ops::ControlFlow;
 use atrest::fs::TornReason;
 use atrest::progress::WorkProgress;
 use atrest::verify::verify;
-use atrest::{ErrorKind, FileKind, FileSpec, Suite};
+use atrest::{BODY_LEN_MAX, ErrorKind, FileKind, FileSpec, Suite};
 
 use crate::support::{TestStore, kind};
 
 fn go_on(_: WorkProgress) -> ControlFlow<()> {
     ControlFlow::Continue(())
+}
+
+/// One byte more than a body may have; the file is sparse, on a file system that has such.
+#[test]
+fn a_file_longer_than_any_is_refused_by_every_reader() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let path = store.data().join("long");
+    let spec = FileSpec::new(FileKind::Other).suite(Suite::Aes256Ctr);
+    let mut writer = fs.create_new(&path, spec).unwrap();
+    writer.append(&[1; 100]).unwrap();
+    writer.finish().unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let roomy = tempfile::tempdir_in("/dev/shm").unwrap();
+    let long = roomy.path().join("long");
+    std::fs::write(&long, bytes).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&long).unwrap();
+    file.set_len(4096 + BODY_LEN_MAX).unwrap();
+    assert_eq!(fs.open(&long).unwrap().len().unwrap(), BODY_LEN_MAX);
+    file.set_len(4096 + BODY_LEN_MAX + 1).unwrap();
+    assert_eq!(kind(fs.open(&long)), ErrorKind::FileTooLarge);
+    let report = verify(&fs, roomy.path(), &go_on).unwrap();
+    let problems: Vec<_> = report.problems.iter().map(|problem| problem.kind).collect();
+    assert_eq!((problems, report.unauthenticated_files), (vec![ErrorKind::FileTooLarge], 0));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use atrest::{Error, ErrorKind};
 use atrest_object_store::ObjectStoreTarget;
+use futures_util::StreamExt as _;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::HttpError;
@@ -88,15 +89,42 @@ impl Bucket {
         self.uri.as_str().trim_end_matches('/')
     }
 
-    /// Proves that the bucket answers with these credentials.
+    /// The backups below the prefix, once the bucket answered with these credentials.
     pub(super) fn connect(&self) -> Result<ObjectStoreTarget> {
+        Ok(ObjectStoreTarget::new(self.store()?, &self.prefix)?)
+    }
+
+    /// Each object below the prefix but the keyring's, by its path below it, length and first
+    /// 4096 bytes, until `met` fails.
+    pub(crate) fn starts(
+        &self,
+        mut met: impl FnMut(&str, u64, &[u8]) -> atrest::Result<()>,
+    ) -> Result<()> {
+        let (store, prefix) = (self.store()?, self.prefix.clone());
+        let runtime = runtime()?;
+        let all = runtime.block_on(async {
+            let mut starts = atrest_object_store::starts(store, Some(&prefix));
+            while let Some(found) = starts.next().await {
+                let (meta, start) = found.map_err(|source| {
+                    let kind = ErrorKind::Io(io::ErrorKind::Other);
+                    Error::new(kind, "the objects cannot be read").with_source(source)
+                })?;
+                let location = meta.location.as_ref();
+                let below = location.strip_prefix(prefix.as_ref()).unwrap_or(location);
+                met(below.trim_start_matches('/'), meta.size, &start)?;
+            }
+            Ok(())
+        });
+        all.map_err(|error| self.explain(error))
+    }
+
+    /// Proves that the bucket answers with these credentials.
+    fn store(&self) -> Result<Arc<dyn ObjectStore>> {
         // The keys' services use the same; whoever is first has set it.
         drop(rustls::crypto::ring::default_provider().install_default());
         // A client of its own, which ends with this runtime.
         let probe = self.build()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| Error::io("no runtime for the object store", e))?;
-        runtime.block_on(async {
+        runtime()?.block_on(async {
             let limit = FIRST_ANSWER_TIME_MAX;
             let given = tokio::time::timeout(limit, probe.credentials).await;
             if !matches!(given, Ok(Ok(()))) {
@@ -126,8 +154,7 @@ impl Bucket {
                 }
             }
         })?;
-        let store = self.build()?.store;
-        Ok(ObjectStoreTarget::new(store, &self.prefix)?)
+        Ok(self.build()?.store)
     }
 
     fn first_failure(&self, error: StoreError, why: Option<&StoreError>) -> Failure {
@@ -150,7 +177,7 @@ impl Bucket {
     pub(super) fn explain(&self, error: Error) -> Failure {
         let advice = match (error.kind(), find::<StoreError>(&error)) {
             (ErrorKind::KeyringMissing | ErrorKind::BrokenBackup, None) => {
-                Some("give the prefix that `atrest backup create` wrote to, whole")
+                Some("give the prefix of a store, or what `atrest backup create` wrote to, whole")
             }
             (ErrorKind::Io(io::ErrorKind::DirectoryNotEmpty), _) => {
                 Some("give a prefix that nothing is below; each store has its own for backups")
@@ -268,6 +295,11 @@ impl Service {
             Self::Azure => "AZURE_TIMEOUT",
         }
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|e| Error::io("no runtime for the object store", e))?)
 }
 
 fn asked<C: Send + Sync + 'static>(

@@ -14,6 +14,7 @@ use atrest::{DataKeyId, Error, ErrorKind, Expect, HEADER_LEN, Header, Keyring};
 use serde::Serialize;
 
 use crate::advice::Verdict;
+use crate::bucket::Bucket;
 use crate::failure::{Failure, Result};
 use crate::paint::clean;
 use crate::{progress, units};
@@ -91,6 +92,20 @@ pub(crate) fn scan(dir: &Path, keyring: Option<&Keyring>, json: bool) -> Result<
     Ok(scan)
 }
 
+/// The same of every object below a prefix of an object store.
+pub(crate) fn scan_bucket(bucket: &Bucket, keyring: Option<&Keyring>, json: bool) -> Result<Scan> {
+    let mut scan = Scan::default();
+    let progress = progress::files("scanning", json);
+    bucket.starts(|name, bytes, start| {
+        scan.judge(Path::new(name), bytes, start, keyring);
+        progress.inc(1);
+        Ok(())
+    })?;
+    progress.finish_and_clear();
+    scan.problems.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(scan)
+}
+
 /// Refuses a directory for a new store where encrypted files lie: their keyring is lost,
 /// and a new one would hide that.
 pub(crate) fn refuse_foreign(found: &Scan, dir: &Path) -> Result<()> {
@@ -134,7 +149,11 @@ impl Scan {
         if kind_of(name).is_some() {
             self.leftovers.push(path.to_owned());
         }
-        match Contents::of(&start) {
+        self.judge(path, bytes, &start, keyring);
+    }
+
+    fn judge(&mut self, path: &Path, bytes: u64, start: &[u8], keyring: Option<&Keyring>) {
+        match Contents::of(start) {
             Contents::Plaintext => self.plaintext.add(bytes),
             Contents::Empty => self.empty.add(bytes),
             Contents::Encrypted(header) => {
@@ -146,7 +165,7 @@ impl Scan {
                 self.by_key.entry(header.data_key_id).or_default().add(bytes);
             }
             // Judged already: parsed for what there is to say.
-            _ => match Header::parse(&start) {
+            _ => match Header::parse(start) {
                 Err(error) => self.problem(path, bytes, &error),
                 Ok(_) => {
                     self.problem(path, bytes, &Error::new(ErrorKind::CorruptHeader, "unknown"))

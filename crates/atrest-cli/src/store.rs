@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::backup::{BackupTarget, Chain};
+use atrest::backup::BackupTarget;
 use atrest::keyring::{
     Access, Anchor, Audit, AuditEvent, DirectoryStorage, ImageInfo, ImagePlace, KEYRING_FILE,
     KeyringInfo, KeyringStorage, Recovery, SlotInfo,
@@ -23,7 +23,8 @@ mod names;
 /// The store that a command is about, and the keys that open it.
 #[derive(clap::Args)]
 pub(crate) struct StoreArgs {
-    /// The store's directory.
+    /// The store's directory; where only keys or headers are looked at, also its prefix in an
+    /// object store.
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) cmek: CmekArgs,
@@ -62,16 +63,21 @@ impl StoreArgs {
         self.opened(keys, Keyring::open_read_only)
     }
 
-    /// Opens what has slots for changing them: a store, or backups, wherever they are.
-    pub(crate) fn open_slots(&self) -> Result<Opened> {
-        let place = Place::parse(&self.dir)?;
-        if matches!(place, Place::Directory(_)) {
-            return self.open();
+    /// Opens a store or backups, wherever they are, to change keys. Nothing that looks for
+    /// files may stand on it: those in a bucket are not seen.
+    pub(crate) fn open_keys(&self) -> Result<Opened> {
+        match Place::parse(&self.dir)? {
+            Place::Directory(dir) => self.opened_in(&dir, self.keys_of(&dir)?, Keyring::open),
+            bucket => self.opened_at(&bucket, self.cmek.some()?, Keyring::open),
         }
-        let keys = self.cmek.some()?;
-        let given = keys.iter().map(|key| key.key_uri().to_string()).collect();
-        let chain = Chain::open(place.existing()?, keys).map_err(|error| place.at(error))?;
-        Ok(Opened { inner: Store::over(chain.keyring().clone())?, given })
+    }
+
+    /// Opens a store or backups, wherever they are, to look at keys.
+    pub(crate) fn read_keys(&self, place: &Place, keys: Keys) -> Result<Opened> {
+        match place {
+            Place::Directory(dir) => self.opened_in(dir, keys, Keyring::open_read_only),
+            bucket => self.opened_at(bucket, keys, Keyring::open_read_only),
+        }
     }
 
     /// Opens a store for writing that may be revoked, and gives access back.
@@ -91,10 +97,6 @@ impl StoreArgs {
         Access::request_revocation(&storage(&self.dir)?).map_err(|error| self.at(error))
     }
 
-    pub(crate) fn is_revocation_requested(&self) -> Result<bool> {
-        Access::is_revocation_requested(&storage(&self.dir)?).map_err(|error| self.at(error))
-    }
-
     /// What can be read without a key.
     pub(crate) fn inspect(&self) -> Result<KeyringInfo> {
         inspect(&self.dir)
@@ -107,7 +109,7 @@ impl StoreArgs {
 
     /// Generations of the images that are newer than the keyring that was read.
     pub(crate) fn newer_images(&self, info: &KeyringInfo) -> Result<Vec<u64>> {
-        info.newer_images(&storage(&self.dir)?).map_err(|error| self.at(error))
+        newer_images(&Place::Directory(self.dir.clone()), info)
     }
 
     /// Whether there is a keyring, or an older image of one.
@@ -120,7 +122,7 @@ impl StoreArgs {
 
     /// Refuses a directory that is no store, before anything else is looked at.
     pub(crate) fn check(&self) -> Result<()> {
-        storage(&self.dir).map(drop)
+        check(&self.dir)
     }
 
     /// The path of the file `name` in the store.
@@ -172,10 +174,14 @@ impl StoreArgs {
 
     /// The keys given, at least one.
     pub(crate) fn keys(&self) -> Result<Keys> {
-        self.check()?;
+        self.keys_of(&self.dir)
+    }
+
+    fn keys_of(&self, dir: &Path) -> Result<Keys> {
+        storage(dir)?;
         let keys = self.cmek.open()?;
         if keys.is_empty() {
-            let slots = self.inspect()?.slots;
+            let slots = inspect(dir)?.slots;
             let what = "expected the customer's key, found none";
             let failure = Failure::new(ErrorKind::Kms(KmsErrorKind::Misconfigured), what);
             return Err(failure.advise(format!(
@@ -191,9 +197,31 @@ impl StoreArgs {
         keys: Keys,
         open: impl FnOnce(DirectoryStorage, Keys, Options) -> atrest::Result<Keyring>,
     ) -> Result<Opened> {
-        let given = keys.iter().map(|key| key.key_uri().to_string()).collect();
-        let keyring = open(storage(&self.dir)?, keys, self.options());
-        let keyring = keyring.map_err(|error| self.at(error))?;
+        self.opened_in(&self.dir, keys, open)
+    }
+
+    fn opened_in(
+        &self,
+        dir: &Path,
+        keys: Keys,
+        open: impl FnOnce(DirectoryStorage, Keys, Options) -> atrest::Result<Keyring>,
+    ) -> Result<Opened> {
+        let given = uris(&keys);
+        let keyring = open(storage(dir)?, keys, self.options());
+        let keyring = keyring.map_err(|error| words_are_wrong(&given, at(dir, error)))?;
+        Ok(Opened { inner: Store::over(keyring)?, given })
+    }
+
+    fn opened_at(
+        &self,
+        bucket: &Place,
+        keys: Keys,
+        open: impl FnOnce(Arc<dyn KeyringStorage>, Keys, Options) -> atrest::Result<Keyring>,
+    ) -> Result<Opened> {
+        let given = uris(&keys);
+        let storage = bucket.existing()?.keyring().map_err(|error| bucket.at(error))?;
+        let keyring = open(Arc::from(storage), keys, self.options());
+        let keyring = keyring.map_err(|error| words_are_wrong(&given, bucket.at(error)))?;
         Ok(Opened { inner: Store::over(keyring)?, given })
     }
 
@@ -259,6 +287,21 @@ impl Opened {
     }
 }
 
+/// Words that look the same may be others.
+fn words_are_wrong(given: &[String], failure: Failure) -> Failure {
+    let refused = failure.kind() == Some(ErrorKind::Kms(KmsErrorKind::Integrity));
+    if !refused || !given.iter().any(|uri| uri == "passphrase:") {
+        return failure;
+    }
+    failure.advise(
+        "these are not the words the store was made with: mind case and blanks at both ends, in a variable a line break at the end or a byte order mark in front, and that letters like ü are written in two ways (NFC and NFD)",
+    )
+}
+
+fn uris(keys: &Keys) -> Vec<String> {
+    keys.iter().map(|key| key.key_uri().to_string()).collect()
+}
+
 /// What an error says, with what is below it.
 fn chain(error: &atrest::Error) -> String {
     let mut said = error.to_string();
@@ -276,18 +319,48 @@ fn wanted<'a>(slots: impl Iterator<Item = &'a SlotInfo>) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
+/// Refuses a directory that is no store.
+pub(crate) fn check(dir: &Path) -> Result<()> {
+    storage(dir).map(drop)
+}
+
 /// What can be read of the store in a directory without a key.
 pub(crate) fn inspect(dir: &Path) -> Result<KeyringInfo> {
     KeyringInfo::read(&storage(dir)?).map_err(|error| at(dir, error))
 }
 
 /// The same of a store or backups, wherever they are.
-pub(crate) fn inspect_anywhere(place: &Path) -> Result<KeyringInfo> {
-    match Place::parse(place)? {
-        Place::Directory(dir) => inspect(&dir),
+pub(crate) fn inspect_anywhere(place: &Place) -> Result<KeyringInfo> {
+    match place {
+        Place::Directory(dir) => inspect(dir),
         bucket => {
             let read = |target: Box<dyn BackupTarget>| KeyringInfo::read(&*target.keyring()?);
             read(bucket.existing()?).map_err(|error| bucket.at(error))
+        }
+    }
+}
+
+pub(crate) fn is_revocation_requested(place: &Place) -> Result<bool> {
+    match place {
+        Place::Directory(dir) => {
+            Access::is_revocation_requested(&storage(dir)?).map_err(|error| at(dir, error))
+        }
+        bucket => {
+            let read = |target: Box<dyn BackupTarget>| {
+                Access::is_revocation_requested(&*target.keyring()?)
+            };
+            read(bucket.existing()?).map_err(|error| bucket.at(error))
+        }
+    }
+}
+
+/// Generations of the images that are newer than the keyring that was read.
+pub(crate) fn newer_images(place: &Place, info: &KeyringInfo) -> Result<Vec<u64>> {
+    match place {
+        Place::Directory(dir) => info.newer_images(&storage(dir)?).map_err(|error| at(dir, error)),
+        bucket => {
+            let newer = |target: Box<dyn BackupTarget>| info.newer_images(&*target.keyring()?);
+            newer(bucket.existing()?).map_err(|error| bucket.at(error))
         }
     }
 }

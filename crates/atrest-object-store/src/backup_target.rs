@@ -77,7 +77,7 @@ fn settled<T>(
 
 impl BackupTarget for ObjectStoreTarget {
     fn keyring(&self) -> Result<Box<dyn KeyringStorage>> {
-        Ok(Box::new(ObjectStoreKeyringStorage::new(self.store.clone(), &self.prefix)?))
+        Ok(Box::new(ObjectStoreKeyringStorage::of_chain(self.store.clone(), &self.prefix)?))
     }
 
     fn put(&self, name: &str) -> Result<Box<dyn PutFile>> {

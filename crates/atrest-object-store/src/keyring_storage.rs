@@ -11,7 +11,6 @@ use std::time::Duration;
 use atrest::keyring::{FilesBeside, KeyringImage, KeyringStorage, Location};
 use atrest::names::{NameKind, kind_of};
 use atrest::{Error, ErrorKind, Result};
-use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt};
 
@@ -62,6 +61,28 @@ impl ObjectStoreKeyringStorage {
     pub fn new(store: Arc<dyn ObjectStore>, prefix: &Path) -> Result<Self> {
         let dir = prefix.clone().join(KEYRING_PREFIX);
         Ok(Self { store, dir, location: [0; 16], bridge: Bridge::new(TIMEOUT)? })
+    }
+
+    /// The same of a chain of backups, which may have been copied here from a directory: there
+    /// its keyring is beside the rest.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new), and [`Io`](ErrorKind::Io).
+    pub(crate) fn of_chain(store: Arc<dyn ObjectStore>, prefix: &Path) -> Result<Self> {
+        let own = Self::new(store, prefix)?;
+        let beside = prefix.clone().join(KEYRING_FILE);
+        let is_copied = !own.is_there(&own.current())? && own.is_there(&beside)?;
+        Ok(if is_copied { Self { dir: prefix.clone(), ..own } } else { own })
+    }
+
+    fn is_there(&self, path: &Path) -> Result<bool> {
+        let (store, at) = (self.store.clone(), path.clone());
+        match self.bridge.run(async move { store.head(&at).await }) {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(StoreError::NotFound { .. })) => Ok(false),
+            Ok(Err(error)) => Err(failed("the keyring cannot be looked for", path, error)),
+            Err(NoAnswer(error)) => Err(error.with_path(path.as_ref())),
+        }
     }
 
     /// Names the place, so that a copy of the store elsewhere starts a new data key: the
@@ -140,18 +161,15 @@ impl ObjectStoreKeyringStorage {
     /// Names of what is beside the keyring.
     fn names(&self) -> Result<Vec<String>> {
         let (store, dir) = (self.store.clone(), self.dir.clone());
-        let listed = self.bridge.run(async move {
-            let metas = store.list(Some(&dir));
-            metas.map_ok(|meta| meta.location).try_collect::<Vec<_>>().await
-        });
-        let locations = match listed {
-            Ok(Ok(locations)) => locations,
+        let listed = self.bridge.run(async move { store.list_with_delimiter(Some(&dir)).await });
+        let objects = match listed {
+            Ok(Ok(listed)) => listed.objects,
             Ok(Err(error)) => {
                 return Err(failed("older keyrings cannot be listed", &self.dir, error));
             }
             Err(NoAnswer(error)) => return Err(error.with_path(self.dir.as_ref())),
         };
-        Ok(locations.iter().filter_map(Path::filename).map(String::from).collect())
+        Ok(objects.iter().filter_map(|meta| Some(meta.location.filename()?.to_owned())).collect())
     }
 
     /// Generations of the older images, oldest first.

@@ -25,4 +25,4 @@ pub use keyring_storage::ObjectStoreKeyringStorage;
 pub use kinds::slatedb_file_kind;
 pub use reserved::KEYRING_PREFIX;
 pub use store::EncryptedStore;
-pub use usage::{ObjectCount, ObjectUsage};
+pub use usage::{ObjectCount, ObjectUsage, starts};

@@ -7,7 +7,8 @@ use std::time::Duration;
 use atrest::classify::Contents;
 use atrest::keyring::{LiveKeys, Retirement};
 use atrest::{DataKeyId, ErrorKind, HEADER_LEN, Store, StoreId};
-use futures_util::stream::{StreamExt, TryStreamExt};
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, Result};
 
@@ -115,43 +116,53 @@ impl LiveKeys for Objects {
     }
 }
 
+/// The first 4096 bytes of every object below `prefix`, in no order: one request each, 64 at a
+/// time. The keyring's objects are left out, and so is what goes meanwhile. Bytes that were
+/// never decrypted: [`Contents::of`] judges them.
+pub fn starts(
+    inner: Arc<dyn ObjectStore>,
+    prefix: Option<&Path>,
+) -> BoxStream<'static, Result<(ObjectMeta, Bytes)>> {
+    inner
+        .list(prefix)
+        .try_filter(|meta| std::future::ready(!is_reserved(&meta.location)))
+        .map(move |meta| {
+            let inner = inner.clone();
+            async move { read_start(&*inner, meta?).await }
+        })
+        .buffer_unordered(READ_TOGETHER)
+        .try_filter_map(|found| std::future::ready(Ok(found)))
+        .boxed()
+}
+
 async fn look(
     inner: Arc<dyn ObjectStore>,
     store_id: StoreId,
     prefix: Option<Path>,
 ) -> Result<ObjectUsage> {
-    let objects = inner.list(prefix.as_ref());
-    let headers = objects
-        .try_filter(|meta| std::future::ready(!is_reserved(&meta.location)))
-        .map(|meta| {
-            let inner = inner.clone();
-            async move { read_header(&*inner, meta?).await }
-        })
-        .buffer_unordered(READ_TOGETHER);
-    headers
-        .try_fold(ObjectUsage::default(), |mut usage, found| {
-            if let Some((contents, bytes)) = found {
-                let count = match contents {
-                    Contents::Encrypted(header) if header.store_id == store_id => {
-                        usage.keys.entry(header.data_key_id).or_default()
-                    }
-                    Contents::Encrypted(_) => &mut usage.foreign,
-                    Contents::Empty | Contents::Plaintext | Contents::Keyring => {
-                        &mut usage.plaintext
-                    }
-                    _ => &mut usage.unreadable,
-                };
-                count.add(bytes);
-            }
+    starts(inner, prefix.as_ref())
+        .try_fold(ObjectUsage::default(), |mut usage, (meta, start)| {
+            let count = match Contents::of(&start) {
+                Contents::Encrypted(header) if header.store_id == store_id => {
+                    usage.keys.entry(header.data_key_id).or_default()
+                }
+                Contents::Encrypted(_) => &mut usage.foreign,
+                Contents::Empty | Contents::Plaintext | Contents::Keyring => &mut usage.plaintext,
+                _ => &mut usage.unreadable,
+            };
+            count.add(meta.size);
             std::future::ready(Ok(usage))
         })
         .await
 }
 
 /// `None` if the object is gone.
-async fn read_header(inner: &dyn ObjectStore, meta: ObjectMeta) -> Result<Option<(Contents, u64)>> {
+async fn read_start(
+    inner: &dyn ObjectStore,
+    meta: ObjectMeta,
+) -> Result<Option<(ObjectMeta, Bytes)>> {
     if meta.size == 0 {
-        return Ok(Some((Contents::Empty, 0)));
+        return Ok(Some((meta, Bytes::new())));
     }
     let range = GetRange::Bounded(0..meta.size.min(HEADER_LEN as u64));
     let options = GetOptions::new().with_range(Some(range));
@@ -160,7 +171,7 @@ async fn read_header(inner: &dyn ObjectStore, meta: ObjectMeta) -> Result<Option
         Err(error) => Err(error),
     };
     match start {
-        Ok(start) => Ok(Some((Contents::of(&start), meta.size))),
+        Ok(start) => Ok(Some((meta, start))),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
     }

@@ -102,13 +102,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Fixed, Parts)> {
 impl RawHeader {
     fn parts(&self, bytes: &[u8]) -> Result<Parts> {
         let (slots_len, body_len) = (self.slots_len.get() as usize, self.body_len.get() as usize);
-        if slots_len > SLOTS_LEN_MAX || body_len > KEYRING_LEN_MAX {
+        let len = slots_len.saturating_add(body_len).saturating_add(HEADER_LEN + TRAILER_LEN);
+        if slots_len > SLOTS_LEN_MAX || len > KEYRING_LEN_MAX {
             return Err(corrupt("a part of the keyring is longer than allowed"));
         }
         let slots = HEADER_LEN..HEADER_LEN + slots_len;
         let body = slots.end..slots.end + body_len;
         let mac = body.end..body.end + MAC_LEN;
-        let len = mac.end + CHECKSUM_LEN;
         if bytes.len() < len {
             return Err(truncated(len, bytes));
         }

@@ -5,8 +5,9 @@ use super::slot::BLOB_LEN_MAX;
 use super::*;
 use crate::ids::{DataKeyId, SlotKeyId, StoreId};
 use crate::keyring::KeyState;
-use crate::keyring::body::KeptSlotKey;
+use crate::keyring::body::{HoldRecord, KeptSlotKey, Keyspace};
 use crate::keyring::fuzz::{fixed, seal, store_key, stored};
+use crate::keyring::wrap::Wrap;
 use crate::secret::{DataKey, SlotKey};
 use crate::tags::Unknown;
 use crate::vectors::{array, bytes};
@@ -189,6 +190,30 @@ fn every_truncation_of_a_keyring_is_refused() {
     assert_eq!(refusal(&[GOLDEN, b"x"].concat()), Some(ErrorKind::KeyringCorrupt));
 }
 
+/// By the lengths alone: nothing of the kind is allocated.
+#[test]
+fn parts_that_are_too_long_are_no_truncation() {
+    let (slots_max, all_max) = (1_u32 << 21, 1_u32 << 26);
+    let with = |slots: u32, body: u32| {
+        let mut image = GOLDEN.to_vec();
+        image[12..16].copy_from_slice(&slots.to_le_bytes());
+        image[16..20].copy_from_slice(&body.to_le_bytes());
+        refusal(&image)
+    };
+    for (slots, body) in [
+        (slots_max + 1, 0),
+        (u32::MAX, u32::MAX),
+        (0, u32::MAX),
+        (0, all_max - 192 + 1),
+        (slots_max, all_max - 192 - slots_max + 1),
+    ] {
+        assert_eq!(with(slots, body), Some(ErrorKind::KeyringCorrupt), "{slots} {body}");
+    }
+    for (slots, body) in [(slots_max, all_max - 192 - slots_max), (0, all_max - 192)] {
+        assert_eq!(with(slots, body), Some(ErrorKind::KeyringTruncated), "{slots} {body}");
+    }
+}
+
 #[test]
 fn another_store_key_is_refused() {
     let mut other = StoreKey::zeroed();
@@ -253,6 +278,16 @@ fn slots_are_bounded_and_printable() {
     assert!(decode_slots(&huge).is_err());
 }
 
+/// Keyspaces whose keys are all destroyed.
+fn shredded(count: usize) -> impl Iterator<Item = Keyspace> {
+    (0..count).map(|number| Keyspace {
+        name: format!("space {number}"),
+        active: [0; 16],
+        clock_rebased_ns: 0,
+        tags: crate::tags::Tags::default(),
+    })
+}
+
 #[test]
 fn a_body_with_a_broken_invariant_is_refused_under_a_right_mac() {
     let image = golden();
@@ -263,28 +298,46 @@ fn a_body_with_a_broken_invariant_is_refused_under_a_right_mac() {
         refusal(&bytes)
     };
     assert_eq!(refused(&good), None);
-    let edits: [fn(&mut Body); 15] = [
-        |body| body.slot_keys.swap(0, 1),
-        |body| body.slot_keys.truncate(1),
-        |body| body.slot_keys.push(body.slot_keys[0].clone()),
-        |body| body.settings.0 = too_many_tags(),
-        |body| body.settings.0.set_number(1, Unknown::Keep, Some(0)),
-        |body| body.keyspaces.clear(),
-        |body| body.keyspaces[0].active = [0x11; 16],
-        |body| body.keyspaces[0].active = [0; 16],
-        |body| body.keyspaces[0].name.clear(),
-        |body| body.keyspaces.push(body.keyspaces[0].clone()),
-        |body| body.keys[0].state = KeyState::Active,
-        |body| body.keys[0].state = KeyState::Retiring,
-        |body| body.keys[1].state = KeyState::DecryptOnly,
-        |body| body.keys[2].keyspace = 1,
-        |body| body.keys[1].id = body.keys[0].id,
+    let hold = |name: &str| HoldRecord { name: name.into(), created_ns: 1, keys: Vec::new() };
+    let edits: [&dyn Fn(&mut Body); 24] = [
+        &|body| body.slot_keys.swap(0, 1),
+        &|body| body.slot_keys.truncate(1),
+        &|body| body.slot_keys.push(body.slot_keys[0].clone()),
+        &|body| body.settings.0 = too_many_tags(),
+        &|body| body.settings.0.set_number(1, Unknown::Keep, Some(0)),
+        &|body| body.keyspaces.clear(),
+        &|body| body.keyspaces[0].active = [0x11; 16],
+        &|body| body.keyspaces[0].active = [0; 16],
+        &|body| body.keyspaces[0].name.clear(),
+        &|body| body.keyspaces[0].name = "x".repeat(257),
+        &|body| body.keyspaces.push(body.keyspaces[0].clone()),
+        &|body| body.keyspaces.extend(shredded(65_536)),
+        &|body| body.holds = vec![hold("")],
+        &|body| body.holds = vec![hold(&"x".repeat(257))],
+        &|body| body.holds = vec![hold("a"), hold("a")],
+        &|body| body.directories = vec![b"relative".to_vec()],
+        &|body| body.directories = vec![b"/a".to_vec(), Vec::new()],
+        &|body| body.keys[0].state = KeyState::Active,
+        &|body| body.keys[0].state = KeyState::Retiring,
+        &|body| body.keys[0].retire_after_ns = 7,
+        &|body| body.keys[1].state = KeyState::DecryptOnly,
+        &|body| body.keys[2].wrap = Wrap::ERASED,
+        &|body| body.keys[2].keyspace = 1,
+        &|body| body.keys[1].id = body.keys[0].id,
     ];
     for (index, edit) in edits.iter().enumerate() {
         let mut bad = good.clone();
         edit(&mut bad);
         assert_eq!(refused(&bad), Some(ErrorKind::KeyringCorrupt), "edit {index}");
     }
+    // As many keyspaces as there may be, and one more, which is told as what it is.
+    let mut many = good.clone();
+    many.keyspaces.extend(shredded(65_535));
+    assert_eq!(refused(&many), None);
+    many.keyspaces.extend(shredded(1).map(|space| Keyspace { name: "last".into(), ..space }));
+    let bytes = seal(&slots, &many.encode().unwrap()).unwrap();
+    let error = Image::parse(stored(bytes)).unwrap().authenticate(&store_key()).unwrap_err();
+    assert!(error.to_string().contains("1 to 65536 keyspaces"), "{error}");
     let encoded = good.encode().unwrap();
     let bytes = seal(&slots, &[&encoded[..], b"x"].concat()).unwrap();
     assert_eq!(refusal(&bytes), Some(ErrorKind::KeyringCorrupt));

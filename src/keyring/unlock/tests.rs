@@ -112,6 +112,36 @@ fn the_last_generation_is_not_followed_by_the_first() {
     assert_eq!(storage.load().unwrap().unwrap().bytes, bytes);
 }
 
+/// Who has the store key but no data key, or a fault that the MAC was made over.
+#[test]
+fn a_data_key_that_does_not_unwrap_is_a_corrupt_keyring() {
+    let dir = tempfile::tempdir().unwrap();
+    let kms = key_file(&dir);
+    let image = Image::parse(stored(GOLDEN.to_vec())).unwrap();
+    let open = |edit: &dyn Fn(&mut Body)| {
+        let mut body = image.authenticate(&store_key()).unwrap();
+        edit(&mut body);
+        let (fixed, key) = (&image.fixed, store_key());
+        let bytes = crate::keyring::format::encode(fixed, &image.slots, &body, &key).unwrap();
+        let storage = MemoryStorage::new();
+        storage.commit(&bytes, fixed.generation, None).unwrap();
+        let options = Options { background: false, ..Options::default() };
+        Keyring::open_read_only(storage, kms.clone(), options).map(drop).map_err(|e| e.kind())
+    };
+    assert_eq!(open(&|_| {}), Ok(()));
+    let keys = image.authenticate(&store_key()).unwrap().keys;
+    let live: Vec<_> = (0..keys.len()).filter(|at| !keys[*at].wrap.is_erased()).collect();
+    let (one, other) = (live[0], live[1]);
+    for edit in [
+        &|body: &mut Body| body.keys[one].created_ns ^= 1,
+        &|body: &mut Body| body.keys[one].store_key_id[0] ^= 1,
+        &|body: &mut Body| body.keys[one].wrap = keys[other].wrap.clone(),
+    ] as [&dyn Fn(&mut Body); 3]
+    {
+        assert_eq!(open(edit), Err(ErrorKind::KeyringCorrupt));
+    }
+}
+
 /// A bug in making a slot must not reach the disk.
 #[test]
 fn a_draft_whose_slot_leads_elsewhere_is_not_proven() {

@@ -197,6 +197,28 @@ fn wrong_places_and_keys_are_refused() {
 }
 
 #[test]
+fn what_tells_a_chain_is_exact() {
+    let bench = two();
+    let label = bench.path("backup/BACKUP");
+    let good = std::fs::read(&label).unwrap();
+    let first = b"atrest backup 1\n";
+    assert!(good.starts_with(first));
+    // What follows the first line is for people.
+    for tail in [&b""[..], b"anything \xff"] {
+        std::fs::write(&label, [first, tail].concat()).unwrap();
+        assert_eq!(bench.read_chain().unwrap().list().unwrap().len(), 2);
+    }
+    for begin in
+        [&b""[..], b"atrest backup 1", b"atrest backup 1\r\n", b"atrest backup 2\n", b" atrest"]
+    {
+        std::fs::write(&label, begin).unwrap();
+        assert_eq!(kind(bench.read_chain()), UnsupportedVersion, "{begin:?}");
+    }
+    std::fs::remove_file(&label).unwrap();
+    assert_eq!(kind(bench.read_chain()), BrokenBackup);
+}
+
+#[test]
 fn a_damaged_store_is_not_backed_up_in_silence() {
     let bench = Bench::new();
     let sealed = FileSpec::new(FileKind::Table).suite(Suite::Aes256GcmChunks);

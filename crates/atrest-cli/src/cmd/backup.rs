@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use atrest::backup::{Chain, Lack, LackReason};
+use atrest::ErrorKind;
+use atrest::backup::{Chain, LABEL_NAME, Lack, LackReason};
 use atrest::kms::Kms;
 use clap::Subcommand;
 
@@ -17,14 +18,16 @@ mod make;
 mod restore;
 mod verify;
 
+pub(super) use verify::verify;
+
 use crate::place::Place;
 
 /// Back up a store while it is in use, and restore it.
 ///
 /// A directory of backups, or a prefix of an object store, holds one full backup and the
 /// incremental ones on top of it. It has a keyring of its own, wrapped by the customer's
-/// key: it opens without the store. `atrest status`, `verify` and `rotate cmek` work on a
-/// directory of backups as on a store.
+/// key: it opens without the store. `atrest status`, `verify`, `cmek` and `rotate` work on
+/// backups as on a store, in an object store too.
 #[derive(clap::Args)]
 #[command(after_help = OBJECT_STORES_HELP)]
 pub(crate) struct Args {
@@ -71,6 +74,16 @@ impl Args {
 
 fn open_read_only(place: &Place, keys: Vec<Arc<dyn Kms>>) -> Result<Chain> {
     Chain::open_read_only(place.existing()?, keys).map_err(|error| place.at(error))
+}
+
+/// Whether the place has backups and no store.
+pub(super) fn is_chain(place: &Place) -> Result<bool> {
+    let missing = ErrorKind::Io(std::io::ErrorKind::NotFound);
+    match place.existing()?.open(LABEL_NAME) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == missing => Ok(false),
+        Err(error) => Err(place.at(error)),
+    }
 }
 
 /// A path as JSON and people see it.

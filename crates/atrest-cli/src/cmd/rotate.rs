@@ -48,6 +48,7 @@ impl Args {
 #[command(after_help = "\
 Examples:
   atrest rotate data-key data --cmek file:///etc/app/cmek.key
+  atrest rotate data-key s3://stores/data --cmek file:///etc/app/cmek.key
 
 JSON fields: rotated (\"data-key\"), old_data_key_id, data_key_id, generation
 ")]
@@ -116,7 +117,7 @@ struct DataKeyReport {
 
 impl DataKey {
     fn run(&self, out: &mut Out) -> Result<()> {
-        let store = self.at.open()?;
+        let store = self.at.open_keys()?;
         let keyring = store.keyring();
         let old_data_key_id = keyring.keys().active_id()?;
         let data_key_id = store.commit(|store| store.keyring().keys().rotate())?;
@@ -142,7 +143,7 @@ struct StoreKeyReport {
 
 impl StoreKey {
     fn run(&self, out: &mut Out) -> Result<()> {
-        let store = self.at.open()?;
+        let store = self.at.open_keys()?;
         let keyring = store.keyring();
         let old_store_key_id = keyring.status().info.store_key_id;
         let old_data_key_id = keyring.keys().active_id()?;
@@ -177,7 +178,7 @@ struct CmekReport {
 
 impl Cmek {
     fn run(&self, out: &mut Out) -> Result<()> {
-        let store = self.at.open_slots()?;
+        let store = self.at.open_keys()?;
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let key_uri = new.key_uri().to_string();
         let before = store.keyring().slots().list();

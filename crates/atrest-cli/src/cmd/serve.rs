@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use atrest::kms::Kms;
-use atrest::{ErrorKind, Options, StoreId};
+use atrest::{ErrorKind, Options};
 use atrest_admin::{AdminState, Keys, PlainHttp, Server, Store, Token, router, tls_config};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -58,6 +59,10 @@ pub(crate) struct Args {
     /// Refuse another store than this, as REGION=ID if there are several.
     #[arg(long = "store-id", value_name = "ID")]
     store_ids: Vec<String>,
+    /// Refuse another store and an older keyring: what `atrest status` showed, as
+    /// REGION=TEXT if there are several. For the start: what clients change later is newer.
+    #[arg(long = "anchor", value_name = "TEXT")]
+    anchors: Vec<String>,
     /// Let clients name keys that begin with this too, such as
     /// hcvault://vault.example.com:8200/transit/keys/
     #[arg(long = "allow-key", value_name = "PREFIX")]
@@ -191,7 +196,8 @@ impl Args {
                 }
             };
             let mut options = Options::default();
-            options.store_id = self.pinned(region, alone)?;
+            options.store_id = pinned("--store-id", &self.store_ids, region, alone)?;
+            options.anchor = pinned("--anchor", &self.anchors, region, alone)?;
             let store = Store::in_directory(region, dir, kms.clone(), options)?;
             reports.push(RegionReport {
                 region: region.into(),
@@ -204,20 +210,24 @@ impl Args {
     }
 }
 
-impl Args {
-    /// The id that the store of a region must have.
-    fn pinned(&self, region: &str, alone: bool) -> Result<Option<StoreId>> {
-        let id = self.store_ids.iter().find_map(|given| match given.split_once('=') {
-            Some((of, id)) => (of == region).then_some(id),
-            None => alone.then_some(given.as_str()),
-        });
-        if id.is_none() && !self.store_ids.is_empty() {
-            let what = format!("expected the id of each store, found none of {region}");
-            return Err(Failure::new(ErrorKind::InvalidArgument, what)
-                .advise("give --store-id REGION=ID once for each"));
-        }
-        Ok(id.map(str::parse).transpose()?)
+/// What was given by `option` for the store of a region; nothing only if it was given for
+/// none.
+fn pinned<T: FromStr<Err = atrest::Error>>(
+    option: &str,
+    given: &[String],
+    region: &str,
+    alone: bool,
+) -> Result<Option<T>> {
+    let found = given.iter().find_map(|given| match given.split_once('=') {
+        Some((of, pin)) => (of == region).then_some(pin),
+        None => alone.then_some(given.as_str()),
+    });
+    if found.is_none() && !given.is_empty() {
+        let what = format!("expected {option} for each store, found none for {region}");
+        let advice = format!("give {option} REGION=… once for each");
+        return Err(Failure::new(ErrorKind::InvalidArgument, what).advise(advice));
     }
+    Ok(found.map(str::parse).transpose()?)
 }
 
 /// Ready at the first SIGTERM or Ctrl-C.

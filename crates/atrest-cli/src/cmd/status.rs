@@ -6,14 +6,15 @@ use std::time::Duration;
 use atrest::keyring::{AuditEvent, DataKeyStatus, KeyState, KeyringInfo, KeyringStatus};
 use atrest::names::KEYRING_FILE;
 use atrest::store::churned_in;
-use atrest::{Clock, DataKeyId, PlaintextPolicy, Settings, SystemClock};
+use atrest::{Clock, DataKeyId, Keyring, PlaintextPolicy, Settings, SystemClock};
 use serde::Serialize;
 
 use crate::failure::Result;
 use crate::output::Out;
 use crate::paint::{BOLD, DIM, GREEN, YELLOW, clean};
-use crate::scan::{Scan, Usage, scan};
-use crate::store::StoreArgs;
+use crate::place::Place;
+use crate::scan::{Scan, Usage, scan, scan_bucket};
+use crate::store::{self, StoreArgs};
 use crate::table::{Align, Cell, Table, bar};
 use crate::units;
 
@@ -22,10 +23,12 @@ Examples:
   atrest status data
   atrest status data --cmek file:///etc/app/cmek.key
   atrest status data --json | jq '.files.plaintext.files'
+  atrest status s3://backups/data --cmek file:///etc/app/cmek.key
 
 JSON fields: directory, authenticated, store_id, store_key_id, generation, written_ns,
 slots [name, key_uri, key_version, created_ns], newer_images (generations; not empty if
-an old keyring was put back), anchor (null without a key), settings [rotation_period_s,
+an old keyring was put back), anchor (null without a key), public_slots (names of slots by
+whose keys anybody can wrap), settings [rotation_period_s,
 rotation_bytes, plaintext, integrity], data_keys [id, files, bytes, and with a key
 keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes
 (at least), rewritten_in_s (null if nothing can be said)], history [number, at_ns,
@@ -60,6 +63,8 @@ struct Report {
     info: KeyringInfo,
     /// To be kept elsewhere and given as --anchor.
     anchor: Option<String>,
+    /// Slots by whose keys anybody can wrap: the store is to be pinned.
+    public_slots: Vec<String>,
     /// Images newer than the keyring: it was put back.
     newer_images: Vec<u64>,
     settings: Option<Settings>,
@@ -111,19 +116,27 @@ impl Known {
 
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        self.at.check()?;
+        let place = Place::parse(&self.at.dir)?;
+        let scan = |keyring: Option<&Keyring>| match &place {
+            Place::Directory(dir) => scan(dir, keyring, out.is_json()),
+            Place::Bucket(bucket) => scan_bucket(bucket, keyring, out.is_json()),
+        };
+        if let Place::Directory(dir) = &place {
+            store::check(dir)?;
+        }
         let keys = self.at.cmek.open()?;
         let mut report = if keys.is_empty() {
-            let info = self.at.inspect()?;
-            Report::without_keys(self, info, scan(&self.at.dir, None, out.is_json())?)
+            Report::without_keys(self, store::inspect_anywhere(&place)?, scan(None)?)
         } else {
-            let store = self.at.read_only_with(keys)?;
-            let files = scan(&self.at.dir, Some(store.keyring()), out.is_json())?;
+            let store = self.at.read_keys(&place, keys)?;
+            let files = scan(Some(store.keyring()))?;
             // After the scan, which reads the keyring again if a writer rotated.
             let anchor = store.keyring().anchor().to_string();
             Report::authenticated(self, store.keyring().status(), files).with_anchor(anchor)
         };
-        report.newer_images = self.at.newer_images(&report.info)?;
+        let public = report.info.slots.iter().filter(|slot| self.at.cmek.is_public(slot));
+        report.public_slots = public.map(|slot| slot.name.clone()).collect();
+        report.newer_images = store::newer_images(&place, &report.info)?;
         out.result(&report, || report.text())
     }
 }
@@ -142,6 +155,7 @@ impl Report {
             data_keys: data_keys.collect(),
             info: status.info,
             anchor: None,
+            public_slots: Vec::new(),
             newer_images: Vec::new(),
             settings: Some(status.settings),
             history: Some(status.history),
@@ -168,6 +182,7 @@ impl Report {
             data_keys: data_keys.collect(),
             info,
             anchor: None,
+            public_slots: Vec::new(),
             newer_images: Vec::new(),
             settings: None,
             history: None,
@@ -204,8 +219,10 @@ impl Report {
             };
             let since = units::time(slot.created_ns);
             let (name, uri) = (clean(&slot.name), clean(&slot.key_uri));
-            let public = if atrest_kms::wraps_for_anybody(&slot.key_uri) {
-                YELLOW.paint("; anybody can wrap by it: pin the store with --store-id")
+            let public = if self.public_slots.contains(&slot.name) {
+                YELLOW.paint(
+                    "; anybody can wrap by it: add proof=PS256, or pin the store with --store-id",
+                )
             } else {
                 String::new()
             };

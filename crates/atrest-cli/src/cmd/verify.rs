@@ -1,14 +1,18 @@
 //! `atrest verify`: whether every file of a store can be read and was not changed.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use atrest::Error;
 use atrest::verify::VerifyReport;
+use atrest::{Error, Keyring};
 use serde::Serialize;
 
+use super::backup;
+use crate::bucket::Bucket;
 use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::paint::{BOLD, GREEN, YELLOW, clean};
+use crate::place::Place;
 use crate::store::StoreArgs;
 use crate::table::{Align, Table};
 use crate::{progress, signal, torn, units};
@@ -28,6 +32,10 @@ const SHOWN_MAX: usize = 20;
 Examples:
   atrest verify data --cmek file:///etc/app/cmek.key
   atrest verify data --json | jq '.problems[].path'
+  atrest verify s3://stores/data --cmek file:///etc/app/cmek.key
+
+Of a store in an object store the headers are proven; backups there are verified as by
+`atrest backup verify`, with its report.
 
 JSON fields: directory, good, authenticated_files, authenticated_bytes,
 unauthenticated_files, unauthenticated_bytes, plaintext_files, empty_files, torn_logs, torn
@@ -50,14 +58,19 @@ struct Report {
 
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        let store = self.at.open_read_only()?;
         let started = Instant::now();
-        let bar = progress::work("verifying", out.is_json());
-        let _stoppable = signal::Stoppable::begin();
-        let show = |progress| progress::show(&bar, progress);
-        let verified = atrest::verify::verify(store.files(), &self.at.dir, &show);
-        bar.finish_and_clear();
-        let verified = verified?;
+        let place = Place::parse(&self.at.dir)?;
+        let verified = match &place {
+            Place::Directory(dir) => self.directory(dir, out)?,
+            Place::Bucket(bucket) => {
+                // Refuses what is not pinned, of a chain too.
+                let store = self.at.read_keys(&place, self.at.cmek.some()?)?;
+                if backup::is_chain(&place)? {
+                    return backup::verify(&place, self.at.cmek.some()?, out);
+                }
+                in_bucket(bucket, store.keyring())?
+            }
+        };
         for dir in &verified.elsewhere {
             let dir = clean(&dir.display().to_string());
             out.warn(&format!("{dir}, a directory of the store elsewhere, was not verified"));
@@ -77,6 +90,30 @@ impl Args {
         }
         torn::fail(&report.verified.torn)
     }
+}
+
+impl Args {
+    fn directory(&self, dir: &Path, out: &Out) -> Result<VerifyReport> {
+        let store = self.at.read_keys(&Place::Directory(dir.to_owned()), self.at.keys()?)?;
+        let bar = progress::work("verifying", out.is_json());
+        let _stoppable = signal::Stoppable::begin();
+        let show = |progress| progress::show(&bar, progress);
+        let verified = atrest::verify::verify(store.files(), dir, &show);
+        bar.finish_and_clear();
+        Ok(verified?)
+    }
+}
+
+/// The objects of a store: each is of suite 1, whose bodies nothing authenticates.
+fn in_bucket(bucket: &Bucket, keyring: &Keyring) -> Result<VerifyReport> {
+    let mut report = VerifyReport::default();
+    bucket.starts(|name, len, start| {
+        report.add_start(keyring, PathBuf::from(name), len, start);
+        Ok(())
+    })?;
+    report.problems.sort_by(|one, other| one.path.cmp(&other.path));
+    report.empty.sort();
+    Ok(report)
 }
 
 impl Report {

@@ -49,6 +49,59 @@ fn keys_that_do_not_fit_are_refused() {
     assert!(run.stderr.contains(&format!("--cmek {}", bench.uri("cmek.key"))), "{}", run.stderr);
 }
 
+/// What somebody in trouble has in hands: each is told from the others, with a step to go on.
+#[test]
+fn each_way_to_hold_the_wrong_thing_has_its_next_step() {
+    let mut bench = with_file();
+    bench.keygen("other.key");
+    bench.keygen("us.key");
+    let (own, us, other) = (bench.uri("cmek.key"), bench.uri("us.key"), bench.uri("other.key"));
+    bench.good(&["cmek", "add", "data", "us", "--new-cmek", &us]);
+    bench.good(&["init", "theirs"]);
+    bench.good(&["encrypt", "theirs", "src", "f"]);
+    bench.good(&["init", "plain", "--cmek", &other]);
+    let keyring = bench.read("data/KEYRING");
+    let told = |what: &str, code: i32, kind: &str, advice: &str, args: &[&str]| {
+        let run = bench.run(&[args, &["--json"]].concat());
+        assert_eq!(run.code, code, "{what}: {}", run.stderr);
+        let error = &serde_json::from_str::<serde_json::Value>(&run.stderr).unwrap()["error"];
+        assert_eq!(error["kind"], kind, "{what}: {}", run.stderr);
+        assert!(error["advice"].as_str().unwrap().contains(advice), "{what}: {}", run.stderr);
+    };
+    let open = ["decrypt", "data", "f"];
+    let by = |uri: &'static str| [&open[..], &["--cmek", uri]].concat();
+    let wrong = [&open[..], &["--cmek", &other]].concat();
+    told("a wrong key file", 5, "kms-integrity", "`atrest status DIR` names it", &wrong);
+    told("a lost key file", 3, "kms-not-found", "put the key back", &by("file:///lost.key"));
+    told("a key of another kind", 2, "kms-misconfigured", "--cmek", &by("env:X"));
+    // Two files of keys, each in the other's place.
+    let (ours, theirs) = (bench.read("cmek.key"), bench.read("us.key"));
+    bench.write("cmek.key", &theirs);
+    bench.write("us.key", &ours);
+    let both = [&open[..], &["--cmek", &own, "--cmek", &us]].concat();
+    told("swapped keys", 5, "kms-integrity", "`atrest status DIR` names it", &both);
+    bench.write("cmek.key", &ours);
+    bench.write("us.key", &theirs);
+    // Another store's keyring: it opens, and its files are not these.
+    bench.write("data/KEYRING", &bench.read("theirs/KEYRING"));
+    told("another store's keyring", 5, "identity-mismatch", "belongs elsewhere", &open);
+    let mut rotten = keyring.clone();
+    rotten[300] ^= 4;
+    bench.write("data/KEYRING", &rotten);
+    told("a rotten keyring", 6, "keyring-corrupt", "atrest recover", &open);
+    bench.write("data/KEYRING", &keyring[..500]);
+    told("a cut keyring", 6, "keyring-truncated", "atrest recover", &open);
+    bench.write("data/KEYRING", &keyring);
+    bench.good(&open);
+    // A directory from before encryption, and one whose keyring is lost.
+    fs::create_dir(bench.path("before")).unwrap();
+    bench.write("before/f", b"plaintext");
+    let before = ["decrypt", "before", "f"];
+    told("a plaintext store", 7, "keyring-missing", "atrest init DIR", &before);
+    fs::remove_file(bench.path("data/KEYRING")).unwrap();
+    told("a lost keyring", 7, "keyring-missing", "atrest recover", &open);
+}
+
 #[test]
 fn a_new_cmek_that_is_not_usable_changes_nothing() {
     let bench = with_file();

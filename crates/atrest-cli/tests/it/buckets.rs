@@ -4,7 +4,14 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
+use atrest::kms::{KeyFile, Kms};
+use atrest::{Keyring, Options};
+use atrest_object_store::{EncryptedStore, ObjectStoreKeyringStorage};
+use object_store::ObjectStoreExt as _;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use serde_json::Value;
 
 use crate::s3::{self, Bucket, SECRET_KEY, Server};
@@ -67,6 +74,12 @@ impl Cloud {
     }
 }
 
+/// A store whose objects are in a bucket, as an engine on an object store has it.
+fn store_in(bucket: &Bucket, prefix: &str, key: Arc<dyn Kms>) -> Keyring {
+    let storage = ObjectStoreKeyringStorage::new(bucket.store(), &Path::from(prefix)).unwrap();
+    Keyring::open_or_create(storage, key, Options::default()).unwrap()
+}
+
 /// The copied files of a chain.
 fn copies(bucket: &Bucket) -> Vec<String> {
     bucket.keys("db/files")
@@ -116,6 +129,189 @@ fn a_store_goes_to_a_bucket_and_back() {
         let bytes = bucket.get(&key);
         assert!(!bytes.windows(32).any(|window| window == [100_000_usize as u8; 32]), "{key}");
     }
+}
+
+#[test]
+fn a_chain_in_a_bucket_moves_to_another_key() {
+    let Some(server) = s3::server("keys of a chain in a bucket") else { return };
+    server.bucket("moved");
+    let mut cloud = Cloud::filled(&server);
+    let uri = "s3://moved/db";
+    cloud.json(&["backup", "create", "data", uri]);
+    cloud.bench.keygen("new.key");
+    cloud.bench.keygen("us.key");
+    let (old, new) = (cloud.bench.uri("cmek.key"), cloud.bench.uri("new.key"));
+    let us = cloud.bench.uri("us.key");
+    // What the chain is, with a key and without one.
+    let status = cloud.json(&["status", uri]);
+    assert_eq!((&status["directory"], &status["authenticated"]), (&uri.into(), &true.into()));
+    assert_eq!(status["files"]["encrypted"]["files"], 4, "three copies and a manifest");
+    assert_eq!(status["data_keys"][0]["files"], 4);
+    let id = status["store_id"].as_str().unwrap();
+    let anchor = status["anchor"].as_str().unwrap();
+    let bare = cloud.json(&["cmek", "list", uri]);
+    assert_eq!(bare["slots"][0]["key_uri"], old.as_str());
+    let answers = cloud.json(&["cmek", "status", uri, "--cmek", &old, "--cmek", &new]);
+    assert_eq!(
+        (&answers["state"], &answers["keys"][0]["answer"]),
+        (&"active".into(), &"good".into())
+    );
+    // The store's key is replaced; what the chain still needs is named.
+    let rotate = ["rotate", "cmek", "data", "--cmek", &old, "--new-cmek", &new, "--backups", uri];
+    let rotated = cloud.json(&rotate);
+    assert_eq!(rotated["backups"][0]["needs_old_key"], true);
+    let warned = rotated["warnings"][0].as_str().unwrap();
+    assert!(warned.contains(uri) && warned.contains("cmek.key"), "{warned}");
+    // A slot is added, wrapped anew, and taken away; then the chain moves, too.
+    let added = cloud.json(&["cmek", "add", uri, "us", "--cmek", &old, "--new-cmek", &us]);
+    assert_eq!(added["slots"][1]["name"], "us");
+    let rewrapped = cloud.json(&["cmek", "rewrap", uri, "us", "--cmek", &us]);
+    assert_eq!(rewrapped["done"], "rewrapped");
+    cloud.json(&["backup", "verify", uri, "--cmek", &us]);
+    cloud.json(&["cmek", "remove", uri, "us", "--cmek", &old]);
+    cloud.bad(5, "kms-integrity", "", &["backup", "verify", uri, "--cmek", &us]);
+    cloud.json(&["rotate", "cmek", uri, "--cmek", &old, "--new-cmek", &new]);
+    cloud.json(&["rotate", "store-key", uri, "--cmek", &new]);
+    cloud.bad(5, "kms-integrity", "", &["verify", uri, "--cmek", &old]);
+    // Pins hold for a chain as for a store, before any key is asked.
+    let pinned = ["verify", uri, "--cmek", &new, "--store-id", id, "--anchor", anchor];
+    let verified = cloud.json(&pinned);
+    assert_eq!((&verified["good"], &verified["files"]), (&true.into(), &3.into()));
+    let another = "00112233445566778899aabbccddeeff";
+    for args in [&["verify", uri][..], &["status", uri], &["cmek", "rewrap", uri]] {
+        let args = [args, &["--cmek", "file:///nowhere", "--store-id", another]].concat();
+        cloud.bad(5, "identity-mismatch", "", &args);
+    }
+    cloud.json(&["backup", "restore", uri, "back", "--cmek", &new]);
+    cloud.bench.good(&["decrypt", "back", "b", "-o", "out", "--cmek", &new]);
+    assert!(cloud.bench.read("out") == vec![100_000_usize as u8; 100_000]);
+    // There is no store where there is none.
+    for args in [&["status"][..], &["verify"], &["cmek", "list"], &["rotate", "data-key"]] {
+        let args = [args, &["s3://moved/nothing"]].concat();
+        cloud.bad(7, "keyring-missing", "give the prefix", &args);
+    }
+}
+
+#[test]
+fn a_store_in_a_bucket_is_shown_verified_and_rotated() {
+    let Some(server) = s3::server("a store in a bucket") else { return };
+    let bucket = server.bucket("stores");
+    let mut cloud = Cloud::new(server.variables());
+    let uri = "s3://stores/app";
+    let key: Arc<dyn Kms> = Arc::new(KeyFile::new(cloud.bench.path("cmek.key")).unwrap());
+    let keyring = store_in(&bucket, "app", key);
+    let below = Arc::new(PrefixStore::new(bucket.store(), "app"));
+    let store = EncryptedStore::new(below, keyring.clone());
+    for (name, len) in [("sst/1", 100), ("sst/2", 70_000), ("manifest", 3)] {
+        bucket.block_on(store.put(&Path::from(name), vec![7; len].into())).unwrap();
+    }
+    let found = cloud.json(&["status", uri]);
+    let encrypted = &found["files"]["encrypted"];
+    assert_eq!(
+        (&encrypted["files"], &encrypted["bytes"]),
+        (&3.into(), &(3 * 4096 + 70_103).into())
+    );
+    assert_eq!(found["data_keys"][0]["files"], 3);
+    let verified = cloud.json(&["verify", uri]);
+    assert_eq!((&verified["good"], &verified["unauthenticated_files"]), (&true.into(), &3.into()));
+    // The engine goes on reading and writing beside rotations of all levels.
+    cloud.json(&["rotate", "data-key", uri]);
+    cloud.bench.keygen("new.key");
+    let new = cloud.bench.uri("new.key");
+    cloud.json(&["rotate", "cmek", uri, "--new-cmek", &new]);
+    cloud.json(&["rotate", "store-key", uri, "--cmek", &new]);
+    let bytes = bucket
+        .block_on(async { store.get(&Path::from("sst/2")).await.unwrap().bytes().await.unwrap() });
+    assert_eq!(bytes.len(), 70_000);
+    // A header that somebody changed, plaintext and a stranger's object are told.
+    bucket.put("app/note", b"somebody's");
+    let mut changed = bucket.get("app/sst/1");
+    changed[100] ^= 1;
+    bucket.put("app/sst/1", &changed);
+    let run = cloud.bad(10, "not-encrypted", "", &["verify", uri, "--cmek", &new]);
+    let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let paths: Vec<_> =
+        report["problems"].as_array().unwrap().iter().map(|it| &it["path"]).collect();
+    assert_eq!(paths, ["note", "sst/1"]);
+    assert_eq!((&report["good"], &report["unauthenticated_files"]), (&false.into(), &2.into()));
+    let found = cloud.json(&["status", uri, "--cmek", &new]);
+    assert_eq!(
+        (&found["files"]["problem"]["files"], &found["files"]["plaintext"]["files"]),
+        (&1.into(), &1.into())
+    );
+    // Commands about files in a directory do not take an empty one for it.
+    for args in [&["reencrypt", uri, "--all"][..], &["keys", "retire", uri], &["doctor", uri]] {
+        let run = cloud.run(&[args, &["--cmek", &new]].concat());
+        assert_ne!(run.code, 0, "{args:?}");
+    }
+}
+
+#[test]
+fn a_chain_is_copied_to_other_places_and_its_name_may_be_odd() {
+    let Some(server) = s3::server("odd and copied prefixes") else { return };
+    let bucket = server.bucket("odd");
+    let cloud = Cloud::new(server.variables());
+    cloud.add("a", 10);
+    cloud.add("b", 200_000);
+    let restored = |from: &str, to: &str| {
+        cloud.json(&["backup", "verify", from]);
+        cloud.json(&["backup", "restore", from, to]);
+        cloud.bench.good(&["decrypt", to, "b", "-o", "out", "--force"]);
+        assert!(cloud.bench.read("out") == vec![200_000_usize as u8; 200_000], "{from}");
+    };
+    // Blanks, a percent sign, a plus, what is not ASCII, and all of them.
+    let prefixes = ["my%20backups/db", "100%25", "a+b", "%C3%BC/%E6%97%A5", "x%20%25+%C3%BC"];
+    for (number, prefix) in prefixes.iter().enumerate() {
+        let uri = format!("s3://odd/{prefix}");
+        assert_eq!(cloud.json(&["backup", "create", "data", &uri])["files"], 2);
+        assert_eq!(cloud.json(&["backup", "incremental", "data", &uri])["copied_files"], 0);
+        assert_eq!(cloud.json(&["status", &uri])["authenticated"], true);
+        restored(&uri, &format!("odd-{number}"));
+    }
+    assert!(bucket.keys("").iter().any(|key| key.starts_with("my backups/db/")), "not %20");
+    for dir in ["my backups", "100%", "a+b", "ü 日"] {
+        cloud.bench.good(&["backup", "create", "data", dir]);
+        restored(dir, &format!("{dir} restored"));
+    }
+    // To another prefix, to a directory, and from a directory to a prefix; each goes on.
+    for key in bucket.keys("a+b") {
+        let below = key.strip_prefix("a+b/").unwrap();
+        let bytes = bucket.get(&key);
+        bucket.put(&format!("moved/{below}"), &bytes);
+        let path = cloud.bench.path("synced").join(below);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    for name in walk(&cloud.bench.path("a+b")) {
+        bucket.put(&format!("up/{name}"), &fs::read(cloud.bench.path("a+b").join(&name)).unwrap());
+    }
+    cloud.add("c", 5);
+    for (number, place) in ["s3://odd/moved", "synced", "s3://odd/up"].iter().enumerate() {
+        restored(place, &format!("moved-{number}"));
+        assert_eq!(cloud.json(&["backup", "incremental", "data", place])["copied_files"], 1);
+        restored(place, &format!("again-{number}"));
+        assert_eq!(cloud.json(&["backup", "list", place])["backups"][0]["full"], true);
+    }
+    // The store was restored elsewhere: it is another one now, and is told what to do.
+    for place in ["s3://odd/moved", "synced"] {
+        let args = ["backup", "incremental", "again-0", place];
+        cloud.bad(5, "identity-mismatch", "a restored store is a new one", &args);
+    }
+    cloud.json(&["backup", "create", "again-0", "s3://odd/new"]);
+    restored("s3://odd/new", "newer");
+}
+
+/// Files below a directory, by their paths below it.
+fn walk(dir: &std::path::Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        match entry.path().is_dir() {
+            true => found.extend(walk(&entry.path()).iter().map(|below| format!("{name}/{below}"))),
+            false => found.push(name),
+        }
+    }
+    found
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn rotations() {
 #[test]
 fn status_with_and_without_a_key() {
     const STATUS: &str = "directory authenticated store_id store_key_id generation written_ns slots
-        newer_images anchor settings data_keys history files";
+        newer_images anchor public_slots settings data_keys history files";
     let bench = Bench::new();
     bench.write("src", &[7; 1000]);
     bench.good(&["encrypt", "data", "src", "f"]);

@@ -19,6 +19,14 @@ fn a_passphrase_opens_and_is_replaced() {
     good(&["encrypt", "data", "-", "f"], &[CMEK, OLD]);
     let wrong = bench.run_with(&["decrypt", "data", "f"], &[CMEK, NEW], b"");
     assert_eq!(wrong.code, 5, "{}", wrong.stderr);
+    // What looks like the right words gets advice that helps.
+    for words in [format!("{}\n", OLD.1), format!("{}\r", OLD.1), format!("\u{feff}{}", OLD.1)] {
+        let variables = [CMEK, ("ATREST_PASSPHRASE", &words)];
+        let wrong = bench.run_with(&["decrypt", "data", "f"], &variables, b"");
+        assert_eq!(wrong.code, 5, "{}", wrong.stderr);
+        assert!(wrong.stderr.contains("a line break at the end"), "{}", wrong.stderr);
+        assert!(wrong.stderr.contains("NFC and NFD"), "{}", wrong.stderr);
+    }
     let new = ("ATREST_NEW_PASSPHRASE", NEW.1);
     good(&["rotate", "cmek", "data", "--new-cmek", "passphrase:"], &[CMEK, OLD, new]);
     assert_eq!(good(&["decrypt", "data", "f"], &[CMEK, NEW]), b"in words");
@@ -44,4 +52,17 @@ fn an_environment_variable_is_a_key() {
         assert_eq!(run.code, 0, "{}", run.stderr);
     }
     assert_eq!(bench.run_with(&["decrypt", "data", "f"], &variables, b"").stdout, b"x");
+    // White space around it is none of it; what else somebody writes in front is told.
+    let around = format!(" {key}\r\n");
+    let run = |text: &str| {
+        let variables = [("ATREST_CMEK", "env:CMEK"), ("CMEK", text)];
+        bench.run_with(&["decrypt", "data", "f"], &variables, b"")
+    };
+    assert_eq!(run(&around).stdout, b"x");
+    for text in [format!("0x{key}"), format!("\u{feff}{key}"), key[1..].to_owned(), "zz".repeat(32)]
+    {
+        let refused = run(&text);
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains("expected 64 hexadecimal digits"), "{}", refused.stderr);
+    }
 }

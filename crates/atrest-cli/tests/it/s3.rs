@@ -136,7 +136,7 @@ impl Server {
             .with_secret_access_key(SECRET_KEY);
         drop(rustls::crypto::ring::default_provider().install_default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        Bucket { store: Box::new(store.build().unwrap()), runtime: runtime.unwrap() }
+        Bucket { store: Arc::new(store.build().unwrap()), runtime: runtime.unwrap() }
     }
 }
 
@@ -161,7 +161,7 @@ impl Drop for Server {
 
 /// A bucket, as its administrator sees it.
 pub struct Bucket {
-    store: Box<dyn ObjectStore>,
+    store: Arc<dyn ObjectStore>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -174,6 +174,14 @@ impl Bucket {
         let mut keys: Vec<String> = self.runtime.block_on(listed.try_collect()).unwrap();
         keys.sort();
         keys
+    }
+
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
+        self.store.clone()
+    }
+
+    pub fn block_on<F: Future>(&self, work: F) -> F::Output {
+        self.runtime.block_on(work)
     }
 
     pub fn get(&self, key: &str) -> Vec<u8> {

@@ -28,7 +28,12 @@ struct Serving {
 
 impl Serving {
     fn start(bench: &Bench) -> Self {
+        Self::start_with(bench, &[])
+    }
+
+    fn start_with(bench: &Bench, more: &[&str]) -> Self {
         let args = ["serve", "data", "--listen", "127.0.0.1:0", "--token-file", "token", "--json"];
+        let args = [&args, more].concat();
         let mut child = bench.command(&args).stdout(Stdio::piped()).spawn().unwrap();
         let mut report = String::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -63,6 +68,36 @@ impl Drop for Serving {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn another_store_and_an_older_keyring_are_not_served() {
+    let bench = with_token(0o600);
+    let old = bench.read("data/KEYRING");
+    bench.good(&["rotate", "data-key", "data"]);
+    let status = bench.json(&["status", "data"]);
+    let (id, anchor) = (status["store_id"].as_str().unwrap(), status["anchor"].as_str().unwrap());
+    let serve = |pins: &[&str]| {
+        let args = ["serve", "data", "--listen", "127.0.0.1:0", "--token-file", "token"];
+        [&args, pins].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let bad = |code, kind, pins: &[&str]| {
+        let args = serve(pins);
+        bench.bad(code, kind, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    let another = "00112233445566778899aabbccddeeff";
+    bad(5, "identity-mismatch", &["--store-id", another]);
+    bad(5, "identity-mismatch", &["--anchor", &anchor.replace(id, another)]);
+    bad(2, "invalid-argument", &["--anchor", id]);
+    bad(2, "invalid-argument", &["--anchor", &format!("eu={anchor}")]);
+    // A good one is served.
+    drop(Serving::start_with(&bench, &["--anchor", anchor, "--store-id", id]));
+    // The keyring of before, with all that would show it taken away.
+    for name in bench.names("data") {
+        std::fs::remove_file(bench.path("data").join(name)).unwrap();
+    }
+    bench.write("data/KEYRING", &old);
+    bad(5, "keyring-rolled-back", &["--anchor", anchor]);
 }
 
 #[test]

@@ -146,6 +146,7 @@ impl ObjectStore for Meddle {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.request();
         self.inner.list_with_delimiter(prefix).await
     }
 

@@ -121,7 +121,17 @@ impl Make {
             chain.back_up(store.store(), &snapshot, &|progress| progress::show(&bar, progress));
         drop(snapshot);
         bar.finish_and_clear();
-        let backup = backup.map_err(|error| place.explain(error))?;
+        let backup = backup.map_err(|error| {
+            // Of a file it has that file's path.
+            let is_chain = error.kind() == ErrorKind::IdentityMismatch && error.path().is_none();
+            let failure = place.explain(error);
+            if !is_chain {
+                return failure;
+            }
+            failure.advise(
+                "these are backups of another store, and a restored store is a new one: begin a chain for it elsewhere with `atrest backup create`",
+            )
+        })?;
         warn(&backup, out);
         let seconds = started.elapsed().as_secs_f64();
         let report = Report { destination: shown(place.path()), backup, seconds };

@@ -1,7 +1,10 @@
 //! `atrest backup verify`.
 
+use std::sync::Arc;
+
 use atrest::Error;
 use atrest::backup::{BackupProblem, CheckReport};
+use atrest::kms::Kms;
 use serde::Serialize;
 
 use super::{Dest, lacking, open_read_only, shown};
@@ -9,6 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::key::CmekArgs;
 use crate::output::Out;
 use crate::paint::{BOLD, GREEN, YELLOW, clean};
+use crate::place::Place;
 use crate::{progress, signal, units};
 
 /// Copies that are named; more are only counted.
@@ -45,18 +49,22 @@ struct Report {
 
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
-        let place = self.dest.place()?;
-        let chain = open_read_only(&place, self.cmek.some()?)?;
-        let bar = progress::work("verifying", out.is_json());
-        let _stoppable = signal::Stoppable::begin();
-        let check = chain.verify(&|progress| progress::show(&bar, progress));
-        bar.finish_and_clear();
-        let check = check.map_err(|error| place.explain(error))?;
-        let good = check.problems.is_empty();
-        let report = Report { directory: shown(place.path()), good, check };
-        out.result(&report, || report.text())?;
-        report.check.problems.first().map_or(Ok(()), |first| Err(failure(first, &report.check)))
+        verify(&self.dest.place()?, self.cmek.some()?, out)
     }
+}
+
+/// Verifies the chain in a place, and reports it.
+pub(in crate::cmd) fn verify(place: &Place, keys: Vec<Arc<dyn Kms>>, out: &mut Out) -> Result<()> {
+    let chain = open_read_only(place, keys)?;
+    let bar = progress::work("verifying", out.is_json());
+    let _stoppable = signal::Stoppable::begin();
+    let check = chain.verify(&|progress| progress::show(&bar, progress));
+    bar.finish_and_clear();
+    let check = check.map_err(|error| place.explain(error))?;
+    let good = check.problems.is_empty();
+    let report = Report { directory: shown(place.path()), good, check };
+    out.result(&report, || report.text())?;
+    report.check.problems.first().map_or(Ok(()), |first| Err(failure(first, &report.check)))
 }
 
 fn failure(first: &BackupProblem, check: &CheckReport) -> Failure {

@@ -11,7 +11,8 @@ use crate::advice::Verdict;
 use crate::failure::Result;
 use crate::output::Out;
 use crate::paint::{GREEN, YELLOW, clean};
-use crate::store::StoreArgs;
+use crate::place::Place;
+use crate::store::{self, StoreArgs};
 use crate::table::{Align, Cell, Table};
 use crate::{signal, units};
 
@@ -114,6 +115,7 @@ impl Restore {
 Examples:
   atrest cmek status data
   atrest cmek status data --cmek file:///etc/app/eu.key --cmek file:///etc/app/us.key
+  atrest cmek status s3://backups/data
 
 JSON fields: state (\"active\", \"revoked\", \"unavailable\" or, without a key, \"unknown\"),
 revocation_requested, slots [name, key_uri, key_version, created_ns], keys [key_uri,
@@ -146,17 +148,20 @@ struct KeyReport {
 
 impl Status {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        self.at.check()?;
+        let place = Place::parse(&self.at.dir)?;
+        if let Place::Directory(dir) = &place {
+            store::check(dir)?;
+        }
         let (mut keys, mut kinds) = (Vec::new(), Vec::new());
         for key in self.at.cmek.open()? {
             let key_uri = key.key_uri().to_string();
-            let kind = self.try_key(key)?;
+            let kind = self.try_key(&place, key)?;
             let answer = kind.map_or("good", |kind| Verdict::of(kind).name);
             keys.push(KeyReport { key_uri, answer });
             kinds.push(kind);
         }
         let policy = AccessPolicy::default();
-        let requested = self.at.is_revocation_requested()?;
+        let requested = store::is_revocation_requested(&place)?;
         let report = StatusReport {
             state: match kinds.as_slice() {
                 _ if requested || kinds.contains(&Some(ErrorKind::CmekRevoked)) => "revoked",
@@ -165,7 +170,7 @@ impl Status {
                 _ => "unavailable",
             },
             revocation_requested: requested,
-            info: self.at.inspect()?,
+            info: store::inspect_anywhere(&place)?,
             keys,
             worst_case_s: policy.worst_case().as_secs(),
             worst_case_unreachable_s: policy.worst_case_unreachable().map(|time| time.as_secs()),
@@ -175,8 +180,8 @@ impl Status {
 
     /// Whether the store opens with this key; `None` if it does. Other failures than of
     /// keys fail the command.
-    fn try_key(&self, key: Arc<dyn Kms>) -> Result<Option<ErrorKind>> {
-        match self.at.read_only_with(vec![key]) {
+    fn try_key(&self, place: &Place, key: Arc<dyn Kms>) -> Result<Option<ErrorKind>> {
+        match self.at.read_keys(place, vec![key]) {
             Ok(_) => Ok(None),
             Err(failure) => match failure.kind() {
                 Some(

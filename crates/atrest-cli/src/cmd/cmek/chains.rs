@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::failure::Result;
 use crate::output::Out;
 use crate::paint::clean;
+use crate::place::Place;
 use crate::store;
 
 /// Where the store's backups are.
@@ -37,7 +38,7 @@ impl Chains {
     /// Before anything is changed: a place that is none must not be found out after it.
     pub(crate) fn before(&self, slots: Vec<SlotInfo>) -> Result<Before> {
         let chains = self.places.iter().map(|place| {
-            let info = store::inspect_anywhere(place)?;
+            let info = store::inspect_anywhere(&Place::parse(place)?)?;
             Ok((place.clone(), info.slots))
         });
         Ok(Before { chains: chains.collect::<Result<_>>()?, slots })

@@ -11,6 +11,7 @@ use crate::failure::Result;
 use crate::key::{self, Words};
 use crate::output::Out;
 use crate::paint::clean;
+use crate::place::Place;
 use crate::store::StoreArgs;
 use crate::table::{Align, Table};
 use crate::{store, units};
@@ -59,7 +60,7 @@ fn change(
     chains: Option<&Chains>,
     change: impl FnOnce(&Keyring) -> atrest::Result<()>,
 ) -> Result<()> {
-    let store = at.open_slots()?;
+    let store = at.open_keys()?;
     let before = chains.map(|chains| chains.before(store.keyring().slots().list())).transpose()?;
     store.commit(|fs| change(fs.keyring())).map_err(|failure| match failure.kind() {
         Some(ErrorKind::InvalidArgument) => failure.advise(present(store.keyring())),
@@ -89,13 +90,13 @@ Examples:
 JSON fields: done (\"listed\"), generation, slots [name, key_uri, key_version, created_ns]
 ")]
 pub(crate) struct List {
-    /// The store's directory, or that of backups or their URI.
+    /// The store's directory, or that of backups; or their prefix in an object store.
     dir: PathBuf,
 }
 
 impl List {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        let report = Report::new("listed", store::inspect_anywhere(&self.dir)?);
+        let report = Report::new("listed", store::inspect_anywhere(&Place::parse(&self.dir)?)?);
         out.result(&report, || table(&report.slots))
     }
 }
