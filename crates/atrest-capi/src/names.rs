@@ -1,0 +1,70 @@
+//! The names of a store's files and directories, and of a key file.
+
+use std::ffi::c_char;
+
+use atrest::kms::generate_key_file;
+
+use crate::border::{borrow, guard, path};
+use crate::code::Atrest1;
+use crate::store::Atrest1Store;
+
+/// Renames a file over whatever is at `to`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atrest1_rename(
+    store: *const Atrest1Store,
+    from: *const c_char,
+    to: *const c_char,
+) -> Atrest1 {
+    // SAFETY: the header's rules.
+    guard(|| unsafe { Ok(borrow(store)?.store.files().rename(path(from)?, path(to)?)?) })
+}
+
+/// Makes a hard link; `to` must not exist.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atrest1_link(
+    store: *const Atrest1Store,
+    from: *const c_char,
+    to: *const c_char,
+) -> Atrest1 {
+    // SAFETY: the header's rules.
+    guard(|| unsafe { Ok(borrow(store)?.store.files().hard_link(path(from)?, path(to)?)?) })
+}
+
+/// Removes a file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atrest1_remove(
+    store: *const Atrest1Store,
+    file: *const c_char,
+) -> Atrest1 {
+    // SAFETY: the header's rules.
+    guard(|| unsafe { Ok(borrow(store)?.store.files().remove(path(file)?)?) })
+}
+
+/// Makes creations, renames and removals in a directory durable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atrest1_sync_directory(
+    store: *const Atrest1Store,
+    directory: *const c_char,
+) -> Atrest1 {
+    // SAFETY: the header's rules.
+    guard(|| unsafe { Ok(borrow(store)?.store.files().sync_dir(path(directory)?)?) })
+}
+
+/// Tells the store of a directory with files that `atrest1_encryptor_new` made headers for,
+/// under its absolute path: they are looked for there before a key is destroyed. Costs nothing
+/// if it is below one that is known.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atrest1_register_directory(
+    store: *const Atrest1Store,
+    directory: *const c_char,
+) -> Atrest1 {
+    // SAFETY: the header's rules.
+    guard(|| unsafe { Ok(borrow(store)?.store.directories().register(path(directory)?)?) })
+}
+
+/// Makes a new key file, for a customer's key `file://PATH`. `file` must not exist.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atrest1_generate_key_file(file: *const c_char) -> Atrest1 {
+    // SAFETY: the header's rules.
+    guard(|| unsafe { Ok(generate_key_file(path(file)?)?) })
+}
