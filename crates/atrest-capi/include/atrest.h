@@ -1,4 +1,4 @@
-/* atrest for C. Made by cbindgen from the sources: see tests/it/header.rs. */
+/* atrest for C. Made by cbindgen from the sources: `crates/atrest-capi/header`. */
 
 /*
  * RULES, for every function:
@@ -153,6 +153,33 @@ typedef int32_t Atrest1Access;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// Why a log in suite 3 ends before its file does.
+enum Atrest1Torn
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // It does not; or another suite.
+    ATREST1_TORN_NO = 0,
+    // Its last append was cut off by a crash, or is being written.
+    ATREST1_TORN_CUT = 1,
+    // Zeros, which a crash left.
+    ATREST1_TORN_ZEROS = 2,
+    // Damage: a length that no append has.
+    ATREST1_TORN_LENGTH = 3,
+    // Damage, or a part of an append that a crash left unwritten.
+    ATREST1_TORN_AUTHENTICATION = 4,
+    // A reason that this version of the interface has no number for.
+    ATREST1_TORN_OTHER = 99,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum Atrest1Torn Atrest1Torn;
+#else
+typedef int32_t Atrest1Torn;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // Decrypts one file at any offset.
 typedef struct Atrest1Decryptor Atrest1Decryptor;
 
@@ -175,65 +202,6 @@ typedef void (*Atrest1AccessCallback)(void *user, Atrest1Access was, Atrest1Acce
 extern "C" {
 #endif // __cplusplus
 
-// The name of a code in lower case, stable for logs; "unknown" for any other number.
-const char *atrest1_code_name(int32_t code);
-
-// The text of the last call of this thread that failed; empty if none did. It is valid until
-// the next one fails, or the thread ends. It holds no key material.
-const char *atrest1_error_text(void);
-
-// The version of the interface that the library has: at least the ATREST1_ABI a program was
-// compiled with, or functions are missing.
-uint32_t atrest1_abi(void);
-
-// The version of the library.
-const char *atrest1_version(void);
-
-// Opens the store whose keyring is in `directory`, with the customer's key `cmek`: a key URI
-// such as `file:///etc/app/cmek.key`, or several with spaces between to open a store that has
-// several.
-//
-// `options` may be NULL, or is a list such as "mode=open;check_interval_s=60":
-//
-//   mode                   open, create, open-or-create (the default) or read-only
-//   store_id               refuse another store than this one
-//   slot                   the name of the key to ask first
-//   check_interval_s       between two checks of access to the customer's key: 300
-//   confirmations          denials in a row before keys are withdrawn: 3
-//   confirm_over_s         shortest time between the first and the last of them: 30
-//   unreachable_grace_s    how long a key service may not answer: 3600
-//   recovery_interval_s    between two checks while access is lost: 60
-//   kms_deadline_s         longest time for the calls of one operation: 15
-//
-// and, for a store that is created; another keeps its own:
-//
-//   require_authenticated  true: files without authentication are refused
-//   allow_plaintext        true: files from before encryption can be read
-//   rotation_period_s      age at which a data key is replaced: 30 days
-//   rotation_bytes         bytes after which it is
-Atrest1 atrest1_store_open(const char *directory,
-                           const char *cmek,
-                           const char *options,
-                           struct Atrest1Store **store);
-
-// Frees a store, whatever is returned, and commits what is counted of its keys' use. Files
-// that are open go on; the store stays open, and watched, until the last of them is freed.
-Atrest1 atrest1_store_close(struct Atrest1Store *store);
-
-// The same for a program that does not ask whether it succeeded.
-void atrest1_store_free(struct Atrest1Store *store);
-
-// Starts a new data key: files created from now on are under it. Old files are read as before.
-// Its 16 bytes of id go to `data_key_id`, unless that is NULL.
-Atrest1 atrest1_store_rotate(const struct Atrest1Store *store, uint8_t *data_key_id);
-
-// What the store tells of itself, as one JSON object: the fields of `atrest status --json`
-// without the files, and `access`. It is freed by `atrest1_string_free`.
-Atrest1 atrest1_store_status_json(const struct Atrest1Store *store, char **json);
-
-// Frees a string that this library made.
-void atrest1_string_free(char *string);
-
 // Calls `callback` with `user` at each change from now on, in any thread, instead of the one
 // before; NULL calls nobody. When this returns, the one before runs no more. When keys are
 // withdrawn they are gone before it is called. It MUST NOT call this function, or close or
@@ -252,6 +220,13 @@ Atrest1 atrest1_access_revoke(const struct Atrest1Store *store);
 
 // Asks the key service again; if it unwraps the key, open files go on where they were.
 Atrest1 atrest1_access_restore(const struct Atrest1Store *store);
+
+// The text of the last call of this thread that failed; empty if none did. It is valid until
+// the next one fails, or the thread ends. It holds no key material.
+const char *atrest1_error_text(void);
+
+// The name of a code in lower case, stable for logs; "unknown" for any other number.
+const char *atrest1_code_name(int32_t code);
 
 // A fresh key for a new file in counter mode (suite 1), whose ciphertext is as long as its
 // plaintext. The ATREST1_HEADER_LEN bytes that go in front of it are put into `header`.
@@ -347,6 +322,10 @@ Atrest1 atrest1_reader_open(const struct Atrest1Store *store,
 // The length of its plaintext in bytes.
 Atrest1 atrest1_reader_len(const struct Atrest1Reader *reader, uint64_t *len);
 
+// Why the log ends where it does, as of opening or of the last look behind its end. An engine
+// that reads to the end MUST ask: damage looks like the end of a shorter log.
+Atrest1 atrest1_reader_torn(const struct Atrest1Reader *reader, Atrest1Torn *torn);
+
 // Reads up to `len` bytes at `offset`; fewer only at the end of the file. How many goes to
 // `count`. After an error `data` holds zeros.
 Atrest1 atrest1_reader_read_at(const struct Atrest1Reader *reader,
@@ -377,6 +356,58 @@ Atrest1 atrest1_register_directory(const struct Atrest1Store *store, const char 
 
 // Makes a new key file, for a customer's key `file://PATH`. `file` must not exist.
 Atrest1 atrest1_generate_key_file(const char *file);
+
+// The version of the interface that the library has: at least the ATREST1_ABI a program was
+// compiled with, or functions are missing.
+uint32_t atrest1_abi(void);
+
+// The version of the library.
+const char *atrest1_version(void);
+
+// Opens the store whose keyring is in `directory`, with the customer's key `cmek`: a key URI
+// such as `file:///etc/app/cmek.key`, or several with spaces between to open a store that has
+// several.
+//
+// `options` may be NULL, or is a list such as "mode=open;check_interval_s=60":
+//
+//   mode                   open, create, open-or-create (the default) or read-only
+//   store_id               refuse another store than this one
+//   slot                   the name of the key to ask first
+//   check_interval_s       between two checks of access to the customer's key: 300
+//   confirmations          denials in a row before keys are withdrawn: 3
+//   confirm_over_s         shortest time between the first and the last of them: 30
+//   unreachable_grace_s    how long a key service may not answer: 3600
+//   recovery_interval_s    between two checks while access is lost: 60
+//   kms_deadline_s         longest time for the calls of one operation: 15
+//
+// and, for a store that is created; another keeps its own:
+//
+//   require_authenticated  true: files without authentication are refused
+//   allow_plaintext        true: files from before encryption can be read
+//   rotation_period_s      age at which a data key is replaced: 30 days
+//   rotation_bytes         bytes after which it is
+Atrest1 atrest1_store_open(const char *directory,
+                           const char *cmek,
+                           const char *options,
+                           struct Atrest1Store **store);
+
+// Frees a store, whatever is returned, and commits what is counted of its keys' use. Files
+// that are open go on; the store stays open, and watched, until the last of them is freed.
+Atrest1 atrest1_store_close(struct Atrest1Store *store);
+
+// The same for a program that does not ask whether it succeeded.
+void atrest1_store_free(struct Atrest1Store *store);
+
+// Starts a new data key: files created from now on are under it. Old files are read as before.
+// Its 16 bytes of id go to `data_key_id`, unless that is NULL.
+Atrest1 atrest1_store_rotate(const struct Atrest1Store *store, uint8_t *data_key_id);
+
+// What the store tells of itself, as one JSON object: the fields of `atrest status --json`
+// without the files, and `access`. It is freed by `atrest1_string_free`.
+Atrest1 atrest1_store_status_json(const struct Atrest1Store *store, char **json);
+
+// Frees a string that this library made.
+void atrest1_string_free(char *string);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -3,6 +3,7 @@
 use std::ffi::c_char;
 use std::sync::Mutex;
 
+use atrest::fs::TornReason;
 use atrest::{FileSpec, Reader, Store, Suite, Writer};
 
 use crate::border::{Fault, Outcome, borrow, bytes, bytes_mut, free, give, guard, lock, path, put};
@@ -166,6 +167,45 @@ pub unsafe extern "C" fn atrest1_reader_len(
 ) -> Atrest1 {
     // SAFETY: the header's rules.
     guard(|| unsafe { put(len, borrow(reader)?.reader.len()?, "the result") })
+}
+
+/// Why a log in suite 3 ends before its file does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Atrest1Torn {
+    /// It does not; or another suite.
+    No = 0,
+    /// Its last append was cut off by a crash, or is being written.
+    Cut = 1,
+    /// Zeros, which a crash left.
+    Zeros = 2,
+    /// Damage: a length that no append has.
+    Length = 3,
+    /// Damage, or a part of an append that a crash left unwritten.
+    Authentication = 4,
+    /// A reason that this version of the interface has no number for.
+    Other = 99,
+}
+
+/// Why the log ends where it does, as of opening or of the last look behind its end. An engine
+/// that reads to the end MUST ask: damage looks like the end of a shorter log.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atrest1_reader_torn(
+    reader: *const Atrest1Reader,
+    torn: *mut Atrest1Torn,
+) -> Atrest1 {
+    // SAFETY: the header's rules.
+    guard(|| unsafe {
+        let why = match borrow(reader)?.reader.torn().map(|torn| torn.reason) {
+            None => Atrest1Torn::No,
+            Some(TornReason::Cut) => Atrest1Torn::Cut,
+            Some(TornReason::Zeros) => Atrest1Torn::Zeros,
+            Some(TornReason::Length) => Atrest1Torn::Length,
+            Some(TornReason::Authentication) => Atrest1Torn::Authentication,
+            Some(_) => Atrest1Torn::Other,
+        };
+        put(torn, why, "the result")
+    })
 }
 
 /// Reads up to `len` bytes at `offset`; fewer only at the end of the file. How many goes to

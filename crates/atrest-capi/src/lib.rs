@@ -28,11 +28,11 @@ pub use context::{Atrest1Decryptor, atrest1_decrypt_at, atrest1_decryptor_free};
 pub use context::{Atrest1Encryptor, atrest1_encrypt_at, atrest1_encryptor_free};
 pub use context::{atrest1_decryptor_new, atrest1_encryptor_new, atrest1_encryptor_position};
 pub use file::{Atrest1Reader, atrest1_reader_free, atrest1_reader_len, atrest1_reader_open};
+pub use file::{Atrest1Torn, atrest1_reader_torn, atrest1_writer_position, atrest1_writer_sync};
 pub use file::{
     Atrest1Writer, atrest1_writer_append, atrest1_writer_create, atrest1_writer_finish,
 };
 pub use file::{atrest1_reader_read_at, atrest1_writer_flush, atrest1_writer_free};
-pub use file::{atrest1_writer_position, atrest1_writer_sync};
 pub use names::{atrest1_generate_key_file, atrest1_sync_directory};
 pub use names::{atrest1_link, atrest1_register_directory, atrest1_remove, atrest1_rename};
 pub use store::{ATREST1_ABI, ATREST1_HEADER_LEN, Atrest1Store, atrest1_abi, atrest1_version};

@@ -142,6 +142,10 @@ static void files(const Atrest1Store *store)
             Atrest1 read = opened ? opened : atrest1_reader_read_at(reader, 0, bytes, LEN, &count);
             CHECK(suite == 1 ? read == ATREST1_OK && count == LEN
                              : read == ATREST1_AUTHENTICATION || count < LEN);
+            Atrest1Torn torn = ATREST1_TORN_NO;
+            if (opened == ATREST1_OK)
+                OK(atrest1_reader_torn(reader, &torn));
+            CHECK(torn == (suite == 3 ? ATREST1_TORN_AUTHENTICATION : ATREST1_TORN_NO));
             atrest1_reader_free(reader);
         }
         OK(atrest1_remove(store, path));

@@ -1,0 +1,276 @@
+// RocksDB's files in the authenticated suites: a FileSystem named "atrest" in the object
+// registry. Tables and blobs are in chunks, written once and readable when they are closed. All
+// else is in frames, one for each append, for RocksDB leaves small files without closing them.
+
+#include <rocksdb/file_system.h>
+#include <rocksdb/utilities/object_registry.h>
+
+#include "store.h"
+
+namespace atrest_rocksdb {
+namespace {
+
+constexpr uint32_t kChunks = 2, kFrames = 3;
+// Of any append RocksDB's own logs make; a copied file may come in one.
+constexpr size_t kFrameMax = 1 << 20;
+
+using StorePointer = std::shared_ptr<Atrest1Store>;
+
+IOStatus Done(Atrest1 code, const std::string& file) {
+  return code == ATREST1_OK ? IOStatus::OK() : Failed<IOStatus>(code, file);
+}
+
+IOStatus Refused(const std::string& file, const char* what) {
+  return IOStatus::NotSupported(file, what);
+}
+
+class Reader {
+ public:
+  explicit Reader(std::string file) : file_(std::move(file)) {}
+  ~Reader() { atrest1_reader_free(reader_); }
+  Reader(const Reader&) = delete;
+
+  IOStatus Open(const StorePointer& store) {
+    const Atrest1 code = atrest1_reader_open(store.get(), file_.c_str(), 0, 0, &reader_);
+    // A crash between a file's creation and its first bytes: nothing was ever readable in it.
+    if (code == ATREST1_EMPTY_FILE || code == ATREST1_TRUNCATED_HEADER) return IOStatus::OK();
+    return Done(code, file_);
+  }
+
+  IOStatus Length(uint64_t* length) const {
+    *length = 0;
+    return reader_ == nullptr ? IOStatus::OK() : Done(atrest1_reader_len(reader_, length), file_);
+  }
+
+  IOStatus Read(uint64_t offset, size_t size, Slice* result, char* scratch) const {
+    size_t count = 0;
+    *result = Slice(scratch, 0);
+    if (reader_ == nullptr) return IOStatus::OK();
+    const IOStatus status = Done(
+        atrest1_reader_read_at(reader_, offset, reinterpret_cast<uint8_t*>(scratch), size, &count),
+        file_);
+    if (!status.ok()) return status;
+    *result = Slice(scratch, count);
+    if (count > 0 || size == 0) return IOStatus::OK();
+    // The end. Of a log it may be damage, which looks like the end of a shorter one.
+    Atrest1Torn torn;
+    const Atrest1 code = atrest1_reader_torn(reader_, &torn);
+    if (code != ATREST1_OK) return Done(code, file_);
+    const bool damaged = torn != ATREST1_TORN_NO && torn != ATREST1_TORN_CUT &&
+                         torn != ATREST1_TORN_ZEROS;
+    return damaged ? IOStatus::Corruption(file_, "the log is damaged here") : IOStatus::OK();
+  }
+
+ private:
+  const std::string file_;
+  Atrest1Reader* reader_ = nullptr;
+};
+
+class Sequential : public FSSequentialFile {
+ public:
+  explicit Sequential(const std::string& file) : reader_(file) {}
+
+  IOStatus Read(size_t size, const IOOptions&, Slice* result, char* scratch,
+                IODebugContext*) override {
+    const IOStatus status = reader_.Read(offset_, size, result, scratch);
+    offset_ += result->size();
+    return status;
+  }
+
+  IOStatus Skip(uint64_t size) override {
+    uint64_t length;
+    const IOStatus status = reader_.Length(&length);
+    if (status.ok()) offset_ += std::min(size, length - std::min(length, offset_));
+    return status;
+  }
+
+  Reader reader_;
+
+ private:
+  uint64_t offset_ = 0;
+};
+
+class RandomAccess : public FSRandomAccessFile {
+ public:
+  explicit RandomAccess(const std::string& file) : reader_(file) {}
+
+  IOStatus Read(uint64_t offset, size_t size, const IOOptions&, Slice* result, char* scratch,
+                IODebugContext*) const override {
+    return reader_.Read(offset, size, result, scratch);
+  }
+
+  Reader reader_;
+};
+
+class Writable : public FSWritableFile {
+ public:
+  Writable(std::string file, Atrest1Writer* writer, bool frames)
+      : file_(std::move(file)), writer_(writer), frames_(frames) {}
+  ~Writable() override { atrest1_writer_free(writer_); }
+
+  IOStatus Append(const Slice& data, const IOOptions&, IODebugContext*) override {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(data.data());
+    size_t left = data.size();
+    while (left > 0) {
+      const size_t now = frames_ ? std::min(left, kFrameMax) : left;
+      const Atrest1 code = atrest1_writer_append(writer_, bytes, now);
+      if (code != ATREST1_OK) return Done(code, file_);
+      bytes += now;
+      left -= now;
+    }
+    return IOStatus::OK();
+  }
+  IOStatus Append(const Slice& data, const IOOptions& options, const DataVerificationInfo&,
+                  IODebugContext* debug) override {
+    return Append(data, options, debug);
+  }
+  IOStatus Flush(const IOOptions&, IODebugContext*) override {
+    return Done(atrest1_writer_flush(writer_), file_);
+  }
+  IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
+    // The last chunk goes out with the end, and nobody reads the file before.
+    durable_ = true;
+    return frames_ ? Done(atrest1_writer_sync(writer_), file_) : Flush(options, debug);
+  }
+  IOStatus Close(const IOOptions&, IODebugContext*) override {
+    if (closed_) return IOStatus::OK();
+    closed_ = true;
+    size_ = Position();
+    return Done(atrest1_writer_finish(writer_, durable_), file_);
+  }
+  // To the length it has; RocksDB asks for that before it closes a file.
+  IOStatus Truncate(uint64_t size, const IOOptions&, IODebugContext*) override {
+    return size == Position() ? IOStatus::OK() : Refused(file_, "nothing is cut off");
+  }
+  uint64_t GetFileSize(const IOOptions&, IODebugContext*) override { return Position(); }
+
+ private:
+  uint64_t Position() const {
+    uint64_t position = size_;
+    if (!closed_) atrest1_writer_position(writer_, &position);
+    return position;
+  }
+
+  const std::string file_;
+  Atrest1Writer* const writer_;
+  const bool frames_;
+  bool durable_ = false, closed_ = false;
+  uint64_t size_ = 0;
+};
+
+class Files : public FileSystemWrapper {
+ public:
+  Files() : FileSystemWrapper(FileSystem::Default()) { RegisterOptions(&options_, &TypeInfo()); }
+
+  static const char* kClassName() { return "atrest"; }
+  const char* Name() const override { return kClassName(); }
+
+  Status PrepareOptions(const ConfigOptions& config) override {
+    const Status status = OpenStore(options_, &store_);
+    return status.ok() ? FileSystemWrapper::PrepareOptions(config) : status;
+  }
+
+  IOStatus NewSequentialFile(const std::string& file, const FileOptions& options,
+                             std::unique_ptr<FSSequentialFile>* result,
+                             IODebugContext*) override {
+    return Open<Sequential>(file, options, result);
+  }
+  IOStatus NewRandomAccessFile(const std::string& file, const FileOptions& options,
+                               std::unique_ptr<FSRandomAccessFile>* result,
+                               IODebugContext*) override {
+    return Open<RandomAccess>(file, options, result);
+  }
+
+  IOStatus NewWritableFile(const std::string& file, const FileOptions& options,
+                           std::unique_ptr<FSWritableFile>* result, IODebugContext*) override {
+    if (options.use_mmap_writes) return IOStatus::InvalidArgument(file, "mapped writes");
+    const Kind kind = KindOf(file);
+    const bool frames = kind != kTable && kind != kBlob;
+    const Atrest1 removed = atrest1_remove(store_.get(), file.c_str());
+    if (removed != ATREST1_OK && removed != ATREST1_IO_NOT_FOUND) return Done(removed, file);
+    Atrest1Writer* writer;
+    const Atrest1 code = atrest1_writer_create(store_.get(), file.c_str(), kind, 0,
+                                               frames ? kFrames : kChunks, &writer);
+    if (code != ATREST1_OK) return Done(code, file);
+    result->reset(new Writable(file, writer, frames));
+    return IOStatus::OK();
+  }
+  // A recycled file is a new one: its old key is gone with it.
+  IOStatus ReuseWritableFile(const std::string& file, const std::string& old,
+                             const FileOptions& options, std::unique_ptr<FSWritableFile>* result,
+                             IODebugContext* debug) override {
+    const Atrest1 code = atrest1_remove(store_.get(), old.c_str());
+    if (code != ATREST1_OK) return Done(code, old);
+    return NewWritableFile(file, options, result, debug);
+  }
+  IOStatus ReopenWritableFile(const std::string& file, const FileOptions& options,
+                              std::unique_ptr<FSWritableFile>* result,
+                              IODebugContext* debug) override {
+    if (!target()->FileExists(file, IOOptions(), debug).IsNotFound()) {
+      return Refused(file, "nothing is appended to an old file: write a new one");
+    }
+    return NewWritableFile(file, options, result, debug);
+  }
+  IOStatus NewRandomRWFile(const std::string& file, const FileOptions&,
+                           std::unique_ptr<FSRandomRWFile>*, IODebugContext*) override {
+    return Refused(file, "nothing is written twice");
+  }
+  IOStatus Truncate(const std::string& file, size_t, const IOOptions&, IODebugContext*) override {
+    return Refused(file, "nothing is cut off");
+  }
+  IOStatus NewMemoryMappedFileBuffer(const std::string& file,
+                                     std::unique_ptr<MemoryMappedFileBuffer>*) override {
+    return Refused(file, "a mapping would be of ciphertext");
+  }
+  // RocksDB's log is a file like any other.
+  IOStatus NewLogger(const std::string& file, const IOOptions& options,
+                     std::shared_ptr<Logger>* result, IODebugContext* debug) override {
+    return FileSystem::NewLogger(file, options, result, debug);
+  }
+
+  IOStatus GetFileSize(const std::string& file, const IOOptions&, uint64_t* size,
+                       IODebugContext*) override {
+    Reader reader(file);
+    const IOStatus status = reader.Open(store_);
+    return status.ok() ? reader.Length(size) : status;
+  }
+  IOStatus GetChildrenFileAttributes(const std::string& directory, const IOOptions& options,
+                                     std::vector<FileAttributes>* result,
+                                     IODebugContext* debug) override {
+    return FileSystem::GetChildrenFileAttributes(directory, options, result, debug);
+  }
+  IOStatus DeleteFile(const std::string& file, const IOOptions&, IODebugContext*) override {
+    return Done(atrest1_remove(store_.get(), file.c_str()), file);
+  }
+  IOStatus RenameFile(const std::string& from, const std::string& to, const IOOptions&,
+                      IODebugContext*) override {
+    return Done(atrest1_rename(store_.get(), from.c_str(), to.c_str()), from);
+  }
+  IOStatus LinkFile(const std::string& from, const std::string& to, const IOOptions&,
+                    IODebugContext*) override {
+    return Done(atrest1_link(store_.get(), from.c_str(), to.c_str()), from);
+  }
+
+ private:
+  template <class File, class Result>
+  IOStatus Open(const std::string& file, const FileOptions& options, Result* result) {
+    if (options.use_mmap_reads) return IOStatus::InvalidArgument(file, "mapped reads");
+    std::unique_ptr<File> opened(new File(file));
+    const IOStatus status = opened->reader_.Open(store_);
+    if (status.ok()) *result = std::move(opened);
+    return status;
+  }
+
+  StoreOptions options_;
+  StorePointer store_;
+};
+
+const auto& registration = ObjectLibrary::Default()->AddFactory<FileSystem>(
+    Files::kClassName(),
+    [](const std::string&, std::unique_ptr<FileSystem>* guard, std::string*) {
+      guard->reset(new Files);
+      return guard->get();
+    });
+
+}  // namespace
+}  // namespace atrest_rocksdb

@@ -1,0 +1,169 @@
+// An engine on RocksDB that does what it is told, line by line, and answers each with "ok" or
+// what went wrong. Usage: engine FS-URI DIRECTORY OPTIONS
+#include <rocksdb/convenience.h>
+#include <rocksdb/db.h>
+#include <rocksdb/env.h>
+#include <rocksdb/sst_file_writer.h>
+#include <rocksdb/utilities/backup_engine.h>
+#include <rocksdb/utilities/checkpoint.h>
+
+#include <iostream>
+#include <memory>
+#include <sstream>
+
+using namespace rocksdb;
+
+namespace {
+
+class NoLog : public Logger {
+ public:
+  using Logger::Logv;
+  void Logv(const char*, va_list) override {}
+};
+
+struct Engine {
+  Options options;
+  std::string directory;
+  std::unique_ptr<DB> db;
+
+  Status Open() {
+    db.reset();
+    DB* opened;
+    const Status status = DB::Open(options, directory, &opened);
+    if (status.ok()) db.reset(opened);
+    return status;
+  }
+};
+
+std::string Key(long number) {
+  char key[32];
+  snprintf(key, sizeof key, "key-%08ld", number);
+  return key;
+}
+
+std::string Value(const std::string& tag, long number) {
+  return tag + " of record " + std::to_string(number) + std::string(60, '.');
+}
+
+Status Put(Engine& engine, long from, long count, const std::string& tag) {
+  for (long i = from; i < from + count; i++) {
+    const Status status = engine.db->Put(WriteOptions(), Key(i), Value(tag, i));
+    if (!status.ok()) return status;
+  }
+  return Status::OK();
+}
+
+// From the files: nothing stays in the block cache.
+Status Get(Engine& engine, long from, long count, const std::string& tag) {
+  ReadOptions uncached;
+  uncached.fill_cache = false;
+  for (long i = from; i < from + count; i++) {
+    std::string value;
+    const Status status = engine.db->Get(uncached, Key(i), &value);
+    if (!status.ok()) return status;
+    if (value != Value(tag, i)) return Status::Corruption("another value", Key(i));
+  }
+  return Status::OK();
+}
+
+// Writes without end, and says which record is acknowledged.
+Status Acknowledge(Engine& engine, long from, const std::string& tag) {
+  for (long i = from;; i++) {
+    const Status status = Put(engine, i, 1, tag);
+    if (!status.ok()) return status;
+    std::cout << i << std::endl;
+  }
+}
+
+Status Checkpoint(Engine& engine, const std::string& to) {
+  rocksdb::Checkpoint* made;
+  Status status = rocksdb::Checkpoint::Create(engine.db.get(), &made);
+  if (!status.ok()) return status;
+  std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
+  return checkpoint->CreateCheckpoint(to);
+}
+
+Status Backup(Engine& engine, const std::string& to, const std::string& restored) {
+  BackupEngine* made;
+  Status status = BackupEngine::Open(engine.options.env, BackupEngineOptions(to), &made);
+  if (!status.ok()) return status;
+  std::unique_ptr<BackupEngine> backup(made);
+  status = backup->CreateNewBackup(engine.db.get(), true);
+  return status.ok() ? backup->RestoreDBFromLatestBackup(restored, restored) : status;
+}
+
+Status Ingest(Engine& engine, const std::string& file, long from, long count,
+              const std::string& tag, const std::string& number) {
+  SstFileWriter writer(EnvOptions(), engine.options);
+  Status status = writer.Open(file);
+  for (long i = from; status.ok() && i < from + count; i++) {
+    status = writer.Put(Key(i), Value(tag, i));
+  }
+  if (status.ok()) status = writer.Finish();
+  IngestExternalFileOptions options;
+  options.write_global_seqno = number == "number";
+  return status.ok() ? engine.db->IngestExternalFile({file}, options) : status;
+}
+
+Status RandomWrite(Engine& engine, const std::string& file) {
+  std::unique_ptr<RandomRWFile> opened;
+  const Status status = engine.options.env->NewRandomRWFile(file, &opened, EnvOptions());
+  return status.ok() ? opened->Write(0, "twice") : status;
+}
+
+Status Append(Engine& engine, const std::string& file) {
+  std::unique_ptr<WritableFile> opened;
+  const Status status = engine.options.env->ReopenWritableFile(file, &opened, EnvOptions());
+  return status.ok() ? opened->Append("more") : status;
+}
+
+Status Run(Engine& engine, std::istream& line) {
+  std::string command, tag, path, other;
+  long from = 0, count = 0;
+  line >> command;
+  if (command == "reopen") return engine.Open();
+  if (engine.db == nullptr) return Status::Aborted("no database is open");
+  if (command == "put") return line >> from >> count >> tag, Put(engine, from, count, tag);
+  if (command == "get") return line >> from >> count >> tag, Get(engine, from, count, tag);
+  if (command == "acknowledge") return line >> from >> tag, Acknowledge(engine, from, tag);
+  if (command == "flush") return engine.db->Flush(FlushOptions());
+  if (command == "compact") {
+    CompactRangeOptions all;
+    all.bottommost_level_compaction = BottommostLevelCompaction::kForce;
+    return engine.db->CompactRange(all, nullptr, nullptr);
+  }
+  if (command == "resume") return engine.db->Resume();
+  if (command == "checkpoint") return line >> path, Checkpoint(engine, path);
+  if (command == "backup") return line >> path >> other, Backup(engine, path, other);
+  if (command == "ingest") {
+    line >> path >> from >> count >> tag >> other;
+    return Ingest(engine, path, from, count, tag, other);
+  }
+  if (command == "random-write") return line >> path, RandomWrite(engine, path);
+  if (command == "append") return line >> path, Append(engine, path);
+  return Status::InvalidArgument(command);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 4) return 2;
+  Env* env;
+  std::shared_ptr<Env> guard;
+  Status status = Env::CreateFromUri(ConfigOptions(), "", argv[1], &env, &guard);
+  Engine engine;
+  if (status.ok()) status = GetOptionsFromString(Options(), argv[3], &engine.options);
+  engine.options.env = env;
+  engine.options.create_if_missing = true;
+  engine.options.info_log = std::make_shared<NoLog>();
+  engine.directory = argv[2];
+  if (status.ok()) status = engine.Open();
+  std::cout << (status.ok() ? "ok" : status.ToString()) << std::endl;
+  if (!status.ok()) return 1;
+  for (std::string line; std::getline(std::cin, line);) {
+    std::istringstream words(line);
+    status = Run(engine, words);
+    std::cout << (status.ok() ? "ok" : status.ToString()) << std::endl;
+  }
+  return 0;
+}

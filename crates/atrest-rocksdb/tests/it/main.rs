@@ -1,0 +1,9 @@
+//! RocksDB as Debian ships it, unmodified, on encrypted files.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod access;
+mod crash;
+mod keystream;
+mod life;
+mod support;
+mod tools;
