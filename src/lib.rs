@@ -81,6 +81,10 @@ pub use suite::{Integrity, Suite};
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/ENGINES.md")]
+struct Engines;
+
 /// Raw kernels, for benchmarks, fuzzing and test vectors only.
 #[cfg(feature = "danger-internals")]
 #[doc(hidden)]

@@ -24,7 +24,7 @@ int main(int argc, char **argv)
     snprintf(cmek, sizeof cmek, "file://%s", argv[2]);
     snprintf(table, sizeof table, "%s/000017.sst", argv[1]);
     check(atrest1_generate_key_file(argv[2]));
-    check(atrest1_store_open(argv[1], cmek, "require_authenticated=true", &store));
+    check(atrest1_store_open(argv[1], cmek, "integrity=authenticated", &store));
 
     check(atrest1_writer_create(store, table, 1, 17, 0, &writer));
     check(atrest1_writer_append(writer, (const uint8_t *)"a block of the table", 20));

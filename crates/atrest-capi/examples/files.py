@@ -23,7 +23,7 @@ def made(name, *arguments):
 
 call("generate_key_file", key_file.encode())
 cmek = f"file://{key_file}".encode()
-store = made("store_open", directory.encode(), cmek, b"mode=create;require_authenticated=true")
+store = made("store_open", directory.encode(), cmek, b"mode=create;integrity=authenticated")
 
 path = f"{directory}/000017.sst".encode()
 writer = made("writer_create", store, path, u32(1), u64(17), u32(0))

@@ -30,9 +30,7 @@ const _: fn() = || {
 
 /// The kinds of files: 1 table, 2 log, 3 manifest, 4 blob, 5 other.
 pub(crate) fn kind_of(number: u32) -> Outcome<FileKind> {
-    let kinds =
-        [FileKind::Table, FileKind::Log, FileKind::Manifest, FileKind::Blob, FileKind::Other];
-    let found = kinds.into_iter().find(|kind| u32::from(kind.number()) == number);
+    let found = FileKind::ALL.into_iter().find(|kind| u32::from(kind.number()) == number);
     found.ok_or_else(|| Fault::invalid(format!("expected a kind from 1 to 5, found {number}")))
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn parse(text: &str) -> Outcome<(Mode, Options)> {
         let (name, value) = (name.trim(), value.trim());
         match name {
             "mode" => mode = parse_mode(value)?,
-            "require_authenticated" => settings.require_authenticated = flag(name, value)?,
+            "integrity" => settings.integrity = value.parse().map_err(Fault::from)?,
             "allow_plaintext" => {
                 settings.plaintext = match flag(name, value)? {
                     true => PlaintextPolicy::Allow,
@@ -85,6 +85,8 @@ fn expected(name: &str, what: &str, found: &str) -> Fault {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use atrest::{FileKind, Integrity};
+
     use super::*;
 
     #[test]
@@ -99,13 +101,15 @@ mod tests {
 
     #[test]
     fn every_option_is_taken() {
-        let text = "mode=read-only; require_authenticated=true; allow_plaintext=true; \
+        let text = "mode=read-only; integrity=authenticated,table=confidential; allow_plaintext=true; \
                     rotation_period_s=7; rotation_bytes=8; kms_deadline_s=9; check_interval_s=10; \
                     recovery_interval_s=11; confirmations=12; confirm_over_s=13; \
                     unreachable_grace_s=14; slot=eu; store_id=000102030405060708090a0b0c0d0e0f";
         let (mode, options) = parse(text).ok().unwrap();
         assert_eq!(mode, Mode::ReadOnly);
-        assert!(options.settings.require_authenticated);
+        let integrity = options.settings.integrity;
+        assert_eq!(integrity.of(FileKind::Log), Integrity::Authenticated);
+        assert_eq!(integrity.of(FileKind::Table), Integrity::Confidential);
         assert_eq!(options.settings.plaintext, PlaintextPolicy::Allow);
         assert_eq!(options.settings.rotation_period.as_secs(), 7);
         assert_eq!(options.settings.rotation_bytes, Some(8));
@@ -129,7 +133,8 @@ mod tests {
             "confirmations=4294967296",
             "check_interval_s=-1",
             "check_interval_s=1.5",
-            "require_authenticated=yes",
+            "integrity=yes",
+            "allow_plaintext=yes",
             "store_id=12",
             "minimum_suite=2",
         ] {

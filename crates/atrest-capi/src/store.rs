@@ -72,7 +72,9 @@ pub extern "C" fn atrest1_version() -> *const c_char {
 ///
 /// and, for a store that is created; another keeps its own:
 ///
-///   require_authenticated  true: files without authentication are refused
+///   integrity              confidential (the default) or authenticated, or by kind:
+///                          authenticated,table=confidential. Where it is authenticated, files
+///                          in suite 1 are refused
 ///   allow_plaintext        true: files from before encryption can be read
 ///   rotation_period_s      age at which a data key is replaced: 30 days
 ///   rotation_bytes         bytes after which it is

@@ -346,7 +346,7 @@ int main(int argc, char **argv)
     /* A store that requires authentication has no counter mode. */
     snprintf(path, sizeof path, "%s.strict", dir);
     CHECK(mkdir(path, 0777) == 0);
-    OK(atrest1_store_open(path, cmek, "require_authenticated=true", &strict));
+    OK(atrest1_store_open(path, cmek, "integrity=authenticated", &strict));
     IS(ATREST1_UNSUPPORTED_FEATURE, atrest1_encryptor_new(strict, 1, 0, header, &encryptor));
     atrest1_store_free(strict);
 

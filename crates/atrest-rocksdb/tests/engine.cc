@@ -57,11 +57,12 @@ Status Put(Engine& engine, long from, long count, const std::string& tag) {
 Status Get(Engine& engine, long from, long count, const std::string& tag) {
   ReadOptions uncached;
   uncached.fill_cache = false;
-  for (long i = from; i < from + count; i++) {
-    std::string value;
-    const Status status = engine.db->Get(uncached, Key(i), &value);
-    if (!status.ok()) return status;
-    if (value != Value(tag, i)) return Status::Corruption("another value", Key(i));
+  std::unique_ptr<Iterator> found(engine.db->NewIterator(uncached));
+  found->Seek(Key(from));
+  for (long i = from; i < from + count; i++, found->Next()) {
+    if (!found->Valid()) return found->status().ok() ? Status::NotFound(Key(i)) : found->status();
+    if (found->key() != Key(i)) return Status::NotFound(Key(i));
+    if (found->value() != Value(tag, i)) return Status::Corruption("another value", Key(i));
   }
   return Status::OK();
 }
