@@ -26,6 +26,7 @@ mod writer;
 pub use crate::suite::log::{Torn, TornReason};
 pub use reader::Reader;
 use source::FileBody;
+pub use source::ReadPath;
 pub use torn::TornFile;
 pub use writer::{Sealed, Writer};
 
@@ -45,6 +46,7 @@ pub struct EncryptedFs {
     keyring: Keyring,
     vfs: Arc<dyn Vfs>,
     write_buffer_len: usize,
+    read_path: ReadPath,
     counts: Arc<Counts>,
     places: Arc<Places>,
 }
@@ -85,6 +87,7 @@ impl EncryptedFs {
             keyring: places.keyring().clone(),
             vfs: places.vfs().clone(),
             write_buffer_len: WRITE_BUFFER_LEN,
+            read_path: ReadPath::default(),
             counts: Arc::default(),
             places: places.clone(),
         }
@@ -101,6 +104,13 @@ impl EncryptedFs {
     #[must_use]
     pub fn write_buffer_len(mut self, len: usize) -> Self {
         self.write_buffer_len = len.max(HEADER_LEN);
+        self
+    }
+
+    /// Sets how files that are opened from now on are read.
+    #[must_use]
+    pub fn read_path(mut self, read_path: ReadPath) -> Self {
+        self.read_path = read_path;
         self
     }
 
@@ -250,7 +260,7 @@ impl EncryptedFs {
         }
         let header = Header::parse(start)?;
         let decryptor = self.keyring.decryptor(&header, expect)?;
-        let reader = Reader::encrypted(path.into(), file, decryptor)?;
+        let reader = Reader::encrypted(path.into(), file, decryptor, self.read_path)?;
         self.counts.encrypted_opened.fetch_add(1, Ordering::Relaxed);
         Ok(reader)
     }
@@ -373,7 +383,7 @@ impl EncryptedFs {
         }
         let body_len = physical_len.saturating_sub(HEADER_LEN as u64);
         match claimed_layout(&start[..read]) {
-            Some(layout) => layout.claimed_len(body_len, &FileBody(&*file)),
+            Some(layout) => layout.claimed_len(body_len, &FileBody::new(&*file)),
             None => Ok(body_len),
         }
     }

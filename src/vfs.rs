@@ -12,12 +12,14 @@ use std::path::{Path, PathBuf};
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod direct;
 mod extended;
+mod map;
 mod os;
 #[cfg(test)]
 mod tests;
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 pub use direct::DirectVfs;
+pub use map::Map;
 pub use os::OsVfs;
 pub(crate) use os::regular;
 
@@ -267,6 +269,13 @@ pub trait ReadFile: Send + Sync + Debug {
 
     /// Tells the system which bytes will be read soon. A hint: failures are ignored.
     fn will_need(&self, _offset: u64, _len: u64) {}
+
+    /// The file in memory, for who asks for [`ReadPath::Mapped`](crate::fs::ReadPath::Mapped).
+    /// `None` where it cannot be, and for a wrapper that changes what is read: reads go on by
+    /// [`read_at`](Self::read_at).
+    fn map(&self) -> Option<Map> {
+        None
+    }
 }
 
 /// A file open for appending. Those of the operating system take nothing from a forked

@@ -17,8 +17,8 @@ use super::object::{Object, ObjectId, broken};
 use super::target::{FILES, PutFile};
 use crate::cipher::Encryptor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::Reader;
 use crate::fs::pieces::Copied;
+use crate::fs::{ReadPath, Reader};
 use crate::header::{FileKind, HEADER_LEN, Header};
 use crate::ids::FileId;
 use crate::keyring::{Expect, FileSpec};
@@ -138,7 +138,7 @@ pub(super) fn open_as(
         let what = format!("expected {expected:?} in a backup, found {:?}", header.suite);
         return Err(Error::new(ErrorKind::SuiteTooWeak, what));
     }
-    Reader::encrypted(Path::new(name).into(), file, decryptor)
+    Reader::encrypted(Path::new(name).into(), file, decryptor, ReadPath::Pread)
 }
 
 /// An open copy.

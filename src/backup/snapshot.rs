@@ -21,7 +21,7 @@ use crate::ids::StoreId;
 use crate::names::{NameKind, is_temporary, kind_of};
 use crate::scan;
 use crate::store::Store;
-use crate::vfs::{DirEntry, EntryKind, FileStat, Links, ReadFile, Vfs};
+use crate::vfs::{DirEntry, EntryKind, FileStat, Links, Map, ReadFile, Vfs};
 use crate::walk::{Met, nested, walk};
 
 /// Times that the files are linked before a store that never holds still is given up.
@@ -365,6 +365,10 @@ impl ReadFile for Capped {
 
     fn will_need(&self, offset: u64, len: u64) {
         self.file.will_need(offset, len);
+    }
+
+    fn map(&self) -> Option<Map> {
+        None
     }
 }
 

@@ -131,6 +131,14 @@ impl Encryptor {
         Ok(())
     }
 
+    /// [`put`](Self::put) of several appends, of which none is taken after an error.
+    pub(crate) fn put_many(&mut self, appends: &[&[u8]], out: &mut Output<'_>) -> Result<()> {
+        self.check_process()?;
+        self.sealer.append_many(&self.slot, self.position, appends, out)?;
+        self.advance(appends.iter().map(|append| append.len()).sum());
+        Ok(())
+    }
+
     /// Ends the file: appends to `out` the last chunk of suite 2, the tags and the end; nothing
     /// in other suites.
     ///

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::Reader;
+use super::{ReadPath, Reader};
 use crate::cipher::Decryptor;
 use crate::error::Result;
 use crate::vfs::ReadFile;
@@ -25,5 +25,5 @@ impl ReadFile for Bytes {
 
 /// Opens the body of a whole file whose header was proven.
 pub(crate) fn reader(file: &[u8], decryptor: Decryptor) -> Result<Reader> {
-    Reader::encrypted("fuzzed".into(), Box::new(Bytes(file.to_vec())), decryptor)
+    Reader::encrypted("fuzzed".into(), Box::new(Bytes(file.to_vec())), decryptor, ReadPath::Pread)
 }

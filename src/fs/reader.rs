@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::START_LEN_MAX;
-use super::source::FileBody;
+use super::source::{FileBody, ReadPath};
 use crate::cipher::Decryptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::HEADER_LEN;
@@ -12,7 +12,7 @@ use crate::keyring::AccessFlag;
 use crate::suite::Suite;
 use crate::suite::log::Torn;
 use crate::suite::unsealer::Unsealer;
-use crate::vfs::ReadFile;
+use crate::vfs::{Map, ReadFile};
 
 /// A file open for reading. Offsets and lengths are those of the plaintext.
 ///
@@ -35,6 +35,7 @@ use crate::vfs::ReadFile;
 pub struct Reader {
     path: PathBuf,
     file: Box<dyn ReadFile>,
+    map: Option<Map>,
     content: Content,
 }
 
@@ -48,17 +49,28 @@ enum Content {
 
 impl Reader {
     pub(super) fn plain(path: PathBuf, file: Box<dyn ReadFile>, access: AccessFlag) -> Self {
-        Self { path, file, content: Content::Plain(access) }
+        Self { path, file, map: None, content: Content::Plain(access) }
     }
 
     pub(crate) fn encrypted(
         path: PathBuf,
         file: Box<dyn ReadFile>,
         decryptor: Decryptor,
+        read_path: ReadPath,
     ) -> Result<Self> {
         let (layout, slot) = decryptor.into_parts();
-        let content = Content::Encrypted(Unsealer::open(layout, slot, &FileBody(&*file))?);
-        Ok(Self { path, file, content })
+        let map = (read_path == ReadPath::Mapped && layout.can_be_mapped()).then(|| file.map());
+        let content = Content::Encrypted(Unsealer::open(layout, slot, &FileBody::new(&*file))?);
+        Ok(Self { path, file, map: map.flatten(), content })
+    }
+
+    /// Whether reads come from a map of the file.
+    pub fn is_mapped(&self) -> bool {
+        self.map.is_some()
+    }
+
+    fn body(&self) -> FileBody<'_> {
+        FileBody { file: &*self.file, map: self.map.as_ref() }
     }
 
     /// The path it was opened at.
@@ -77,7 +89,7 @@ impl Reader {
     /// The body and what is known of it; an error for plaintext, which `wanted` does not fit.
     fn unsealer(&self, wanted: &str) -> Result<(&Unsealer, FileBody<'_>)> {
         match &self.content {
-            Content::Encrypted(unsealer) => Ok((unsealer, FileBody(&*self.file))),
+            Content::Encrypted(unsealer) => Ok((unsealer, self.body())),
             Content::Plain(_) => {
                 let what = format!("expected {wanted}, found a plaintext file");
                 Err(Error::new(ErrorKind::UnsupportedFeature, what))
@@ -96,7 +108,7 @@ impl Reader {
             Content::Plain(_) => {
                 self.file.len().map_err(|e| Error::io("the file's length is unknown", e))
             }
-            Content::Encrypted(unsealer) => unsealer.len(&FileBody(&*self.file)),
+            Content::Encrypted(unsealer) => unsealer.len(&self.body()),
         })
     }
 
@@ -207,9 +219,7 @@ impl Reader {
     #[inline]
     fn read_inner(&self, buf: &mut [u8], offset_bytes: u64) -> Result<usize> {
         self.at_path(match &self.content {
-            Content::Encrypted(unsealer) => {
-                unsealer.read_at(&FileBody(&*self.file), buf, offset_bytes)
-            }
+            Content::Encrypted(unsealer) => unsealer.read_at(&self.body(), buf, offset_bytes),
             Content::Plain(access) => access.check().and_then(|()| {
                 let read = self.file.read_at(buf, offset_bytes);
                 read.map_err(|e| Error::io("the file cannot be read", e))

@@ -11,6 +11,7 @@ use crate::header;
 use crate::ids::DataKeyId;
 use crate::store::ledger::{FileRecord, Owner, Token};
 use crate::store::places::Places;
+use crate::suite::output::Output;
 use crate::suite::sealer::Intake;
 use crate::vfs::WriteFile;
 
@@ -104,7 +105,20 @@ impl Writer {
         match self.encryptor.intake() {
             Intake::InPlace => self.append_in_place(bytes),
             Intake::Chunks { room, chunk_len } => self.append_chunks(bytes, room, chunk_len),
-            Intake::Whole { extra, len_max } => self.append_whole(bytes, extra, len_max),
+            Intake::Whole { extra, len_max } => self.append_whole(&[bytes], extra, len_max),
+        }
+    }
+
+    /// Appends several times: in suite 3 each gets a frame of its own, and all go to the file in
+    /// one write, at once or with what is written next. In other suites it is one append of all.
+    ///
+    /// # Errors
+    /// Those of [`append`](Self::append). In suite 3 none of them was taken then.
+    pub fn append_many(&mut self, appends: &[&[u8]]) -> Result<()> {
+        self.check()?;
+        match self.encryptor.intake() {
+            Intake::Whole { extra, len_max } => self.append_whole(appends, extra, len_max),
+            _ => appends.iter().try_for_each(|append| self.append(append)),
         }
     }
 
@@ -138,19 +152,27 @@ impl Writer {
         Ok(())
     }
 
-    fn append_whole(&mut self, bytes: &[u8], extra: usize, len_max: usize) -> Result<()> {
-        let len = bytes.len().saturating_add(extra);
-        if bytes.len() <= len_max && !self.buffer.fits(len) {
+    fn append_whole(&mut self, appends: &[&[u8]], extra: usize, len_max: usize) -> Result<()> {
+        let lens = || appends.iter().map(|append| append.len());
+        let len = lens().fold(0, |sum: usize, len| sum.saturating_add(len).saturating_add(extra));
+        if lens().all(|len| len <= len_max) && !self.buffer.fits(len) {
             self.write_out()?;
             // A long append does not leave its room behind for good.
             self.buffer.shrink();
         }
-        self.encrypt(bytes)
+        self.put(|encryptor, output| encryptor.put_many(appends, output))
     }
 
     fn encrypt(&mut self, bytes: &[u8]) -> Result<()> {
+        self.put(|encryptor, output| encryptor.put(bytes, output))
+    }
+
+    fn put(
+        &mut self,
+        put: impl FnOnce(&mut Encryptor, &mut Output<'_>) -> Result<()>,
+    ) -> Result<()> {
         let encryptor = &mut self.encryptor;
-        let appended = self.buffer.append(|output| encryptor.put(bytes, output));
+        let appended = self.buffer.append(|output| put(encryptor, output));
         appended.map_err(|error| error.with_path(&self.path))
     }
 
@@ -233,9 +255,7 @@ impl Writer {
 
     fn end(&mut self) -> Result<()> {
         self.check()?;
-        let encryptor = &mut self.encryptor;
-        let ended = self.buffer.append(|output| encryptor.put_end(output));
-        ended.map_err(|error| error.with_path(&self.path))
+        self.put(Encryptor::put_end)
     }
 
     fn sealed(&self) -> Sealed {

@@ -113,6 +113,11 @@ impl Layout {
         }
     }
 
+    /// Whether a finished file never changes, so that it can be read from a map.
+    pub(crate) const fn can_be_mapped(self) -> bool {
+        !matches!(self, Self::Log)
+    }
+
     /// Body bytes of a finished file of so many plaintext bytes, written by so many appends.
     pub(crate) const fn body_len(self, len: u64, appends: u64) -> u64 {
         match self {

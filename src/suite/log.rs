@@ -78,7 +78,22 @@ pub(crate) struct FrameSealer {
 }
 
 impl FrameSealer {
-    pub(super) fn check_len(&self, position: u64, len: usize) -> Result<()> {
+    /// Whether appends of these lengths can come at `position`.
+    pub(super) fn check_lens(
+        &self,
+        position: u64,
+        lens: impl IntoIterator<Item = usize>,
+    ) -> Result<()> {
+        let (mut sum, mut count) = (0_u64, 0);
+        for len in lens {
+            self.check_len(position + sum, count, len)?;
+            (sum, count) = (sum + len as u64, count + 1);
+        }
+        Ok(())
+    }
+
+    /// Whether an append can come behind `before` others, that are to end at `position`.
+    fn check_len(&self, position: u64, before: u64, len: usize) -> Result<()> {
         if len > FRAME_LEN_MAX {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -88,8 +103,9 @@ impl FrameSealer {
             ));
         }
         // Position and frames so far are below 2^44 and 2^32: nothing overflows.
-        let end = self.body_len(position) + (len + FRAME_EXTRA) as u64;
-        if end > BODY_LEN_MAX || message_index(self.index).is_err() {
+        let index = self.index + before;
+        let end = body_len(position, index) + (len + FRAME_EXTRA) as u64;
+        if end > BODY_LEN_MAX || message_index(index).is_err() {
             return Err(too_large(format!(
                 "expected at most 2^32 frames and {BODY_LEN_MAX} bytes in a log"
             )));

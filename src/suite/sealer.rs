@@ -61,12 +61,27 @@ impl Sealer {
                 chunks.check_len(position, plaintext.len())?;
                 slot.with_gcm(|key| chunks.append(key, plaintext, out))
             }
-            Self::Log(_) if plaintext.is_empty() => Ok(()),
-            Self::Log(frames) => {
-                frames.check_len(position, plaintext.len())?;
-                slot.with_gcm(|key| frames.append(key, plaintext, out))
-            }
+            Self::Log(_) => self.append_many(slot, position, &[plaintext], out),
         }
+    }
+
+    /// Takes several appends, or none after an error. One of no bytes is none.
+    pub(crate) fn append_many(
+        &mut self,
+        slot: &KeySlot,
+        position: u64,
+        appends: &[&[u8]],
+        out: &mut Output<'_>,
+    ) -> Result<()> {
+        let Self::Log(frames) = self else {
+            return self.append(slot, position, &appends.concat(), out);
+        };
+        let wanted = || appends.iter().filter(|append| !append.is_empty());
+        frames.check_lens(position, wanted().map(|append| append.len()))?;
+        if wanted().next().is_none() {
+            return Ok(());
+        }
+        slot.with_gcm(|key| wanted().try_for_each(|append| frames.append(key, append, out)))
     }
 
     /// Puts out what ends a file of `len` bytes, once.

@@ -1,6 +1,7 @@
 //! Where a body's ciphertext comes from, and the memory it is read into.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use super::limits::authentication;
 use crate::error::Result;
@@ -15,6 +16,19 @@ pub(crate) trait Source {
 
     /// Fills `buf` as far as the body goes; returns how many bytes.
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize>;
+
+    /// The body as far as it is in memory that somebody else may write to. Ciphers alone may read
+    /// there: each byte once.
+    fn mapped(&self) -> &[u8] {
+        &[]
+    }
+}
+
+/// A part of a mapped body, if all of it is there.
+#[inline]
+pub(super) fn mapped_part(source: &impl Source, range: Range<u64>) -> Option<&[u8]> {
+    let mapped = source.mapped();
+    mapped.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
 }
 
 /// Fills `buf` from a body that was seen to be long enough.

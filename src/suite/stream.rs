@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::limits::{BODY_LEN_MAX, too_large};
 use super::output::Output;
-use super::source::Source;
+use super::source::{Source, mapped_part};
 use crate::cipher::KeySlot;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -73,7 +73,8 @@ impl Stream {
         Ok(Self { slot })
     }
 
-    /// One read into the caller's buffer, decrypted there. No allocation, no lock.
+    /// One read into the caller's buffer, decrypted there, or decryption from a map into it. No
+    /// allocation, no lock.
     #[inline]
     pub(super) fn read_at(
         &self,
@@ -81,6 +82,11 @@ impl Stream {
         buf: &mut [u8],
         offset_bytes: u64,
     ) -> Result<usize> {
+        let end = offset_bytes.saturating_add(buf.len() as u64);
+        if let Some(mapped) = mapped_part(source, offset_bytes..end).filter(|it| !it.is_empty()) {
+            apply(&self.slot, offset_bytes, mapped, buf)?;
+            return Ok(buf.len());
+        }
         let read = source.read(buf, offset_bytes)?;
         apply_in_place(&self.slot, offset_bytes, &mut buf[..read])?;
         Ok(read)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::{Attributes, DirEntry, FileStat, Links, ReadFile, Rename, Vfs, WriteFile};
+use super::{Attributes, DirEntry, FileStat, Links, Map, ReadFile, Rename, Vfs, WriteFile};
 use crate::process::Process;
 
 /// The operating system's files, through the page cache.
@@ -205,6 +205,11 @@ impl ReadFile for OsFile {
         }
         #[cfg(not(target_os = "linux"))]
         let _ = (offset, len);
+    }
+
+    fn map(&self) -> Option<Map> {
+        // Whatever is in the way, it can still be read.
+        Map::of(&self.0).ok().flatten()
     }
 }
 

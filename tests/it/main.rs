@@ -14,6 +14,7 @@ mod direct;
 mod files;
 mod golden;
 mod kms;
+mod mapped;
 mod reader_script;
 mod recover;
 mod renewal;

@@ -8,8 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use atrest::fs::ReadPath;
 use atrest::kms::{KeyFile, generate_key_file};
-use atrest::{EncryptedFs, FileKind, Options, Store};
+use atrest::{EncryptedFs, FileKind, FileSpec, Options, Reader, Store, Suite};
 use ctr::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 
 use crate::Row;
@@ -21,6 +22,9 @@ pub const OPERATIONS: [&str; 6] =
 /// Against what. `same_len` is a plain file as long on disk as the encrypted one, header and
 /// all: what is left then is the library's own work.
 pub const PEERS: [&str; 3] = ["plain", "naive", "same_len"];
+
+/// Other ways of this library than suite 1 by `pread`, each against plain files.
+pub const WAYS: [&str; 3] = ["suite-2", "suite-1-mapped", "suite-2-mapped"];
 
 const FILE_LEN: usize = 64 << 20;
 const PIECE_LEN: usize = 1 << 20;
@@ -44,12 +48,15 @@ impl Files {
         let fs = store.files().clone();
         let piece = vec![0x5a; PIECE_LEN];
         let mut plain = File::create(dir.path().join("plain")).unwrap();
-        let mut encrypted = fs.create_new(dir.path().join("atrest"), FileKind::Table).unwrap();
+        let mut encrypted = fs.create_new(dir.path().join("atrest"), spec("atrest")).unwrap();
+        let mut sealed = fs.create_new(dir.path().join("suite-2"), spec("suite-2")).unwrap();
         for _ in 0..FILE_LEN / PIECE_LEN {
             plain.write_all(&piece).unwrap();
             encrypted.append(&piece).unwrap();
+            sealed.append(&piece).unwrap();
         }
         encrypted.finish().unwrap();
+        sealed.finish().unwrap();
         Self { dir, fs }
     }
 
@@ -61,7 +68,11 @@ impl Files {
     ///
     /// # Panics
     /// For an operation that is not in [`OPERATIONS`].
-    pub fn operation(&self, operation: &str, name: &str) -> Option<Box<dyn FnMut() + '_>> {
+    pub fn operation<'a>(
+        &'a self,
+        operation: &str,
+        name: &'a str,
+    ) -> Option<Box<dyn FnMut() + 'a>> {
         match operation {
             "pread_4k" => self.read(name, 4 << 10, random_offsets(4 << 10)),
             "pread_64k" => self.read(name, 64 << 10, random_offsets(64 << 10)),
@@ -92,8 +103,8 @@ impl Files {
     ) -> Option<Box<dyn FnMut() + '_>> {
         let mut buf = vec![0; len];
         match name {
-            "atrest" => {
-                let reader = self.fs.open(self.path("atrest")).unwrap();
+            "atrest" | "suite-2" | "suite-1-mapped" | "suite-2-mapped" => {
+                let reader = self.opened(name);
                 Some(Box::new(move || {
                     reader.read_exact_at(black_box(&mut buf), offsets()).unwrap();
                 }))
@@ -116,13 +127,14 @@ impl Files {
         }
     }
 
-    fn write(&self, name: &str) -> Option<Box<dyn FnMut() + '_>> {
+    fn write<'a>(&'a self, name: &'a str) -> Option<Box<dyn FnMut() + 'a>> {
         let mut piece = vec![0x5a; PIECE_LEN];
         let path = self.path(&format!("write-{name}"));
         match name {
-            "atrest" => Some(Box::new(move || {
+            "suite-1-mapped" | "suite-2-mapped" => None,
+            "atrest" | "suite-2" => Some(Box::new(move || {
                 let _ = std::fs::remove_file(&path);
-                let mut writer = self.fs.create_new(&path, FileKind::Table).unwrap();
+                let mut writer = self.fs.create_new(&path, spec(name)).unwrap();
                 for _ in 0..SEQ_WRITE_LEN / PIECE_LEN {
                     writer.append(black_box(&piece)).unwrap();
                 }
@@ -145,13 +157,14 @@ impl Files {
         }
     }
 
-    fn create(&self, name: &str) -> Option<Box<dyn FnMut() + '_>> {
+    fn create<'a>(&'a self, name: &'a str) -> Option<Box<dyn FnMut() + 'a>> {
         let path = self.path(&format!("create-{name}"));
         let bytes = [0x5a; 100];
         match name {
-            "atrest" => Some(Box::new(move || {
+            "suite-1-mapped" | "suite-2-mapped" => None,
+            "atrest" | "suite-2" => Some(Box::new(move || {
                 let _ = std::fs::remove_file(&path);
-                let mut writer = self.fs.create_new(&path, FileKind::Table).unwrap();
+                let mut writer = self.fs.create_new(&path, spec(name)).unwrap();
                 writer.append(black_box(&bytes)).unwrap();
                 writer.finish_unsynced().unwrap();
             })),
@@ -167,11 +180,19 @@ impl Files {
         }
     }
 
-    fn open(&self, name: &str) -> Option<Box<dyn FnMut() + '_>> {
+    fn opened(&self, name: &str) -> Reader {
+        let mapped = name.ends_with("mapped");
+        let read_path = if mapped { ReadPath::Mapped } else { ReadPath::Pread };
+        let file = if name.starts_with("suite-2") { "suite-2" } else { "atrest" };
+        let reader = self.fs.clone().read_path(read_path).open(self.path(file)).unwrap();
+        assert_eq!(reader.is_mapped(), mapped);
+        reader
+    }
+
+    fn open<'a>(&'a self, name: &'a str) -> Option<Box<dyn FnMut() + 'a>> {
         match name {
-            "atrest" => {
-                let path = self.path("atrest");
-                Some(Box::new(move || drop(black_box(self.fs.open(&path).unwrap()))))
+            "atrest" | "suite-2" | "suite-1-mapped" | "suite-2-mapped" => {
+                Some(Box::new(move || drop(black_box(self.opened(name)))))
             }
             "plain" => {
                 let path = self.path("plain");
@@ -186,6 +207,12 @@ impl Default for Files {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The suite that a name says.
+fn spec(name: &str) -> FileSpec {
+    let suite = if name == "suite-2" { Suite::Aes256GcmChunks } else { Suite::Aes256Ctr };
+    FileSpec::new(FileKind::Table).suite(suite)
 }
 
 /// Long enough for rates to be those of the page cache, short enough for many pairs.
@@ -222,10 +249,11 @@ pub fn rows(effort: Effort, mut progress: impl FnMut(&str)) -> Vec<Row> {
     let files = Files::new();
     let mut rows = Vec::new();
     for operation in OPERATIONS {
-        for peer in PEERS {
+        let peers = PEERS.map(|peer| ("atrest", peer, format!("file/{operation}/{peer}")));
+        let ways = WAYS.map(|way| (way, "plain", format!("file/{operation}/plain/{way}")));
+        for (way, peer, name) in peers.into_iter().chain(ways) {
             let Some(mut theirs) = files.operation(operation, peer) else { continue };
-            let Some(mut ours) = files.operation(operation, "atrest") else { continue };
-            let name = format!("file/{operation}/{peer}");
+            let Some(mut ours) = files.operation(operation, way) else { continue };
             progress(&name);
             let pair = interleaved(effort, &mut *ours, &mut *theirs);
             let bytes = Files::bytes(operation) as f64;

@@ -27,6 +27,57 @@ impl WriteFile for Sink {
     }
 }
 
+/// Each write by itself.
+#[derive(Debug)]
+struct Writes(Arc<Mutex<Vec<usize>>>);
+
+impl WriteFile for Writes {
+    fn append(&mut self, buf: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap().push(buf.len());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_group_of_appends_is_never_in_two_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    generate_key_file(&key).unwrap();
+    let kms = Arc::new(KeyFile::new(&key).unwrap());
+    let options = Options { background: false, ..Options::default() };
+    let keyring = Keyring::create(MemoryStorage::new(), kms, options).unwrap();
+    let fs = crate::Store::over(keyring).unwrap().files().clone();
+    let spec = crate::FileSpec::new(FileKind::Log).suite(crate::Suite::Aes256GcmLog);
+    let writes = Arc::new(Mutex::new(Vec::new()));
+    let encryptor = fs.keyring().encryptor(spec).unwrap();
+    let file = Box::new(Writes(writes.clone()));
+    let mut writer = Writer::new("log".into(), file, encryptor, 8192, fs.places.clone());
+    let (short, long) = ([7; 980], vec![8; 9980]);
+    // 3,000 bytes a group: with the header, one fits into the buffer.
+    for _ in 0..3 {
+        writer.append_many(&[&short, &short, &short]).unwrap();
+    }
+    writer.append_many(&[&short, &long, &[], &short]).unwrap();
+    writer.append_many(&[]).unwrap();
+    writer.append_many(&[&[], &[]]).unwrap();
+    assert_eq!(writer.position(), 12 * 980 - 980 + 9980);
+    // None of a group that is refused.
+    let too_long = vec![0; crate::FRAME_LEN_MAX + 1];
+    let error = writer.append_many(&[&short, &too_long]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(writer.position(), 11 * 980 + 9980);
+    writer.flush().unwrap();
+    assert_eq!(*writes.lock().unwrap(), [4096 + 3000, 6000, 12_000]);
+}
+
 #[test]
 fn a_forked_child_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ use super::{ChunkLen, ChunkMap, END_LEN, open_in_place, open_part, verify_end};
 use crate::cipher::KeySlot;
 use crate::cipher::gcm::TAG_LEN;
 use crate::error::{ErrorKind, Result};
-use crate::suite::source::{Scratch, Source, read_exact};
+use crate::suite::source::{Scratch, Source, mapped_part, read_exact};
 
 /// Ciphertext bytes that one call to the file system reads: they stay in the second-level cache
 /// until they are decrypted.
@@ -80,6 +80,10 @@ impl Chunks {
         let mut at = offset_bytes;
         while !left.is_empty() {
             let chunks = self.map.chunks_of(at..at + left.len() as u64);
+            if let Some(len) = self.read_mapped(source, &chunks, left, at)? {
+                (left, at) = (&mut left[len..], at + len as u64);
+                continue;
+            }
             let batch = BATCH_LEN >> self.chunk.log2();
             let run = self.map.run(chunks.start..chunks.end.min(chunks.start + batch));
             let skip = (at - (chunks.start << self.chunk.log2())) as usize;
@@ -102,6 +106,28 @@ impl Chunks {
             (left, at) = (later, at + len as u64);
         }
         Ok(wanted)
+    }
+
+    /// Decrypts from a map what one section has of `chunks`; `None` if that is not mapped.
+    fn read_mapped(
+        &self,
+        source: &impl Source,
+        chunks: &Range<u64>,
+        buf: &mut [u8],
+        offset_bytes: u64,
+    ) -> Result<Option<usize>> {
+        if source.mapped().is_empty() {
+            return Ok(None);
+        }
+        let run = self.map.run(chunks.clone());
+        let parts = (mapped_part(source, run.bytes.clone()), mapped_part(source, run.tags));
+        let (Some(ciphertext), Some(tags)) = parts else { return Ok(None) };
+        let (chunk, first) = (self.chunk, run.chunks.start);
+        let skip = (offset_bytes - (first << chunk.log2())) as usize;
+        let len = (ciphertext.len() - skip).min(buf.len());
+        let (buf, tags) = (&mut buf[..len], tags.as_chunks().0);
+        self.slot.with_gcm(|key| open_part(key, chunk, first, ciphertext, tags, skip, buf))?;
+        Ok(Some(len))
     }
 
     /// Whole chunks are read into the caller's buffer and decrypted there, others by way of the

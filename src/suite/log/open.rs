@@ -22,6 +22,11 @@ pub(crate) struct Log {
     torn: Mutex<Option<Torn>>,
 }
 
+/// Body bytes of frames of these plaintext lengths.
+fn body_len_of(lens: &[usize]) -> u64 {
+    lens.iter().map(|len| (len + FRAME_EXTRA) as u64).sum()
+}
+
 impl Log {
     /// Reads the whole log and verifies every frame up to the first that is not good.
     pub(in crate::suite) fn open(slot: Arc<KeySlot>, source: &impl Source) -> Result<Self> {
@@ -65,23 +70,30 @@ impl Log {
             return Err(authentication("the log became shorter while it was open"));
         }
         let mut window = Window::new(source, body_len, BATCH_LEN);
+        let mut lens = Vec::new();
         let reason = loop {
             let at = self.physical(count);
-            let len = match window.next(at)? {
-                Next::Frame(len) => len,
-                Next::End => break None,
-                Next::Torn(reason) => break Some(reason),
-            };
-            let frame = window.bytes(at, (len + FRAME_EXTRA) as u64)?;
-            if !self.is_good(count as u64, frame)? {
+            let behind = window.frames(at, &mut lens)?;
+            let bytes_len = body_len_of(&lens);
+            let good = self.count_good(count as u64, &lens, window.bytes(at, bytes_len)?)?;
+            for len in &lens[..good] {
+                end += *len as u64;
+                self.index.push(end);
+                count += 1;
+                if self.physical(count) > BODY_LEN_MAX {
+                    return Err(too_large(format!(
+                        "expected at most {BODY_LEN_MAX} bytes in a log"
+                    )));
+                }
+            }
+            if good < lens.len() {
                 break Some(TornReason::Authentication);
             }
-            if at + frame.len() as u64 > BODY_LEN_MAX {
-                return Err(too_large(format!("expected at most {BODY_LEN_MAX} bytes in a log")));
+            match behind {
+                Some(Next::Torn(reason)) => break Some(reason),
+                Some(Next::End) => break None,
+                _ => {}
             }
-            end += len as u64;
-            self.index.push(end);
-            count += 1;
         };
         *torn = reason.map(|reason| Torn {
             frame: count as u64,
@@ -92,10 +104,17 @@ impl Log {
         Ok(())
     }
 
-    fn is_good(&self, index: u64, frame: &[u8]) -> Result<bool> {
-        let mut good = false;
+    /// How many frames are good before the first that is not, of adjacent ones of these lengths.
+    fn count_good(&self, first: u64, lens: &[usize], mut frames: &[u8]) -> Result<usize> {
+        let mut good = 0;
         self.slot.with_gcm(|key| {
-            good = verify(key, index, frame)?;
+            for (index, len) in (first..).zip(lens) {
+                let (frame, rest) = frames.split_at(len + FRAME_EXTRA);
+                if !verify(key, index, frame)? {
+                    break;
+                }
+                (frames, good) = (rest, good + 1);
+            }
             Ok(())
         })?;
         Ok(good)
@@ -139,15 +158,17 @@ impl Log {
             }
             let bytes = scratch.bytes((self.physical(next) - start) as usize);
             read_exact(source, bytes, start)?;
-            for index in frame..next {
-                let place = self.physical(index) - start..self.physical(index + 1) - start;
-                let sealed = &bytes[place.start as usize..place.end as usize];
-                let skip = (offset_bytes + done as u64 - self.index.start(index)) as usize;
-                let len = (sealed.len() - FRAME_EXTRA - skip).min(wanted - done);
-                let plaintext = &mut buf[done..done + len];
-                self.slot.with_gcm(|key| open_frame(key, index as u64, sealed, skip, plaintext))?;
-                done += len;
-            }
+            self.slot.with_gcm(|key| {
+                for index in frame..next {
+                    let place = self.physical(index) - start..self.physical(index + 1) - start;
+                    let sealed = &bytes[place.start as usize..place.end as usize];
+                    let skip = (offset_bytes + done as u64 - self.index.start(index)) as usize;
+                    let len = (sealed.len() - FRAME_EXTRA - skip).min(wanted - done);
+                    open_frame(key, index as u64, sealed, skip, &mut buf[done..done + len])?;
+                    done += len;
+                }
+                Ok(())
+            })?;
             frame = next;
         }
         Ok(wanted)

@@ -91,6 +91,31 @@ impl<'a, S: Source> Window<'a, S> {
         })
     }
 
+    /// Adjacent frames from `at` on that one read brings: puts the plaintext lengths of those
+    /// that are whole in `lens`, at least one if there is one. Tells what stands behind them,
+    /// unless that takes another read.
+    pub(super) fn frames(&mut self, at: u64, lens: &mut Vec<usize>) -> Result<Option<Next>> {
+        lens.clear();
+        let mut end = at;
+        loop {
+            let loaded = self.start..self.start + self.len;
+            let rest = (self.body_len - end).min(FRAME_EXTRA as u64);
+            if !lens.is_empty() && end + rest > loaded.end {
+                return Ok(None);
+            }
+            let len = match self.next(end)? {
+                Next::Frame(len) => len,
+                other => return Ok(Some(other)),
+            };
+            let frame_end = end + (len + FRAME_EXTRA) as u64;
+            if !lens.is_empty() && frame_end > loaded.end {
+                return Ok(None);
+            }
+            lens.push(len);
+            end = frame_end;
+        }
+    }
+
     /// Bytes that lie within the body.
     pub(super) fn bytes(&mut self, at: u64, len: u64) -> Result<&[u8]> {
         if at < self.start || at + len > self.start + self.len {

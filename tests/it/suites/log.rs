@@ -302,3 +302,65 @@ fn revoking_stops_and_restoring_resumes() {
     writer.finish().unwrap();
     assert_eq!(read_all(&reader).unwrap(), b"before after");
 }
+
+/// A group is as many frames, also where it meets appends of one, and in suites without frames.
+#[test]
+fn appends_in_groups_are_frames_of_their_own() {
+    let store = TestStore::new();
+    let fs = store.fs().write_buffer_len(8192);
+    let path = store.data().join("file");
+    for spec in [framed(), chunked(4096), framed().suite(Suite::Aes256Ctr)] {
+        let expected = data(40_000);
+        let mut writer = fs.create_new(&path, spec).unwrap();
+        let (mut rest, mut frames) = (&expected[..], Vec::new());
+        for group in (0..).map(|i| i % 7) {
+            let pieces = (0..group).map(|i| i * i * 97 + 1).map(|len: usize| {
+                let (piece, later) = rest.split_at(len.min(rest.len()));
+                rest = later;
+                piece
+            });
+            let pieces: Vec<&[u8]> = pieces.collect();
+            writer.append_many(&pieces).unwrap();
+            frames.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
+            if rest.is_empty() {
+                break;
+            }
+        }
+        let sealed = writer.finish().unwrap();
+        assert_eq!(sealed.len, expected.len() as u64);
+        let reader = fs.open(&path).unwrap();
+        assert!(read_all(&reader).unwrap() == expected);
+        if reader.suite() == Some(Suite::Aes256GcmLog) {
+            assert_eq!((reader.torn(), reader.frame_count().unwrap()), (None, frames.len() as u64));
+            let mut frame = Vec::new();
+            for (index, expected) in (0..).zip(frames) {
+                assert!(reader.read_frame(index, &mut frame).unwrap());
+                assert_eq!(frame, expected);
+            }
+        }
+        fs.remove(&path).unwrap();
+    }
+}
+
+/// A batch of frames is verified at once: one that is not good ends the log at its place, with
+/// those behind it in the same batch.
+#[test]
+fn a_bad_frame_among_many_ends_the_log_there() {
+    let many: Vec<Vec<u8>> = (0..2000).map(|i| data(i % 300 + 1)).collect();
+    let slices: Vec<&[u8]> = many.iter().map(Vec::as_slice).collect();
+    let file = Damaged::new(framed(), &slices);
+    let mut at = 0;
+    for (index, append) in (0..).zip(&many) {
+        if index % 97 == 3 || index == 1999 {
+            file.with_flip(at + 4, 2, || {
+                let reader = file.open().unwrap();
+                let torn = reader.torn().unwrap();
+                assert_eq!((torn.frame, torn.reason), (index, TornReason::Authentication));
+                assert_eq!(torn.len_bytes as usize, file.body().len() - at);
+                assert_eq!(reader.frame_count().unwrap(), index);
+            });
+        }
+        at += append.len() + 20;
+    }
+    assert_eq!(file.open().unwrap().frame_count().unwrap(), 2000);
+}
