@@ -80,8 +80,6 @@ impl Suite {
     /// All suites, by their numbers.
     pub const ALL: [Self; 3] = [Self::Aes256Ctr, Self::Aes256GcmChunks, Self::Aes256GcmLog];
 
-    /// The suite of objects in an object store, whose listings tell lengths.
-    pub const FOR_OBJECTS: Self = Self::Aes256Ctr;
     /// The suite of everything in a backup: authenticated, written once, read in order.
     pub(crate) const FOR_BACKUPS: Self = Self::Aes256GcmChunks;
 
@@ -161,6 +159,15 @@ impl Suite {
         self.facts().has_end
     }
 
+    /// The suite of objects in an object store: whose length tells that of the plaintext, as
+    /// listings have to.
+    pub const fn for_objects(integrity: Integrity) -> Self {
+        match integrity {
+            Integrity::Confidential => Self::Aes256Ctr,
+            Integrity::Authenticated => Self::Aes256GcmChunks,
+        }
+    }
+
     /// The suite of a file that asks for none, with what is promised of it, which `grows` while it is synced and read,
     /// or is written once.
     pub(crate) const fn default_for(integrity: Integrity, grows: bool) -> Self {
@@ -190,7 +197,12 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_what_a_suite_gives() {
         assert!(Suite::FOR_BACKUPS.is_authenticated());
-        assert!(Suite::FOR_OBJECTS.keeps_lengths());
+        for integrity in Integrity::ALL {
+            let suite = Suite::for_objects(integrity);
+            let authenticated = integrity == Integrity::Authenticated;
+            assert_eq!(suite.is_authenticated(), authenticated);
+            assert!(!suite.keeps_appends());
+        }
         for grows in [false, true] {
             assert!(Suite::default_for(Integrity::Authenticated, grows).is_authenticated());
         }

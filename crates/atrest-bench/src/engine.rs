@@ -5,9 +5,9 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use atrest::Keyring;
 use atrest::keyring::{MemoryStorage, Options};
 use atrest::kms::{KeyFile, generate_key_file};
+use atrest::{Integrity, Keyring};
 use atrest_object_store::EncryptedStore;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -24,18 +24,21 @@ const RECORDS: u64 = 50_000;
 const VALUE_LEN: usize = 256;
 const READS: u64 = 500;
 
-/// Two stores of the same records.
+/// What is measured against plain: what is promised of objects, and its part of a row's name.
+pub const KINDS: [(Integrity, &str); 2] =
+    [(Integrity::Confidential, ""), (Integrity::Authenticated, "-authenticated")];
+
+/// Stores of the same records: plain (`None`), and one for each of [`KINDS`].
 pub struct Engines {
     runtime: Runtime,
     dir: tempfile::TempDir,
     keyring: Keyring,
-    plain: Db,
-    encrypted: Db,
+    databases: Vec<(Option<Integrity>, Db)>,
     fills: std::cell::Cell<u64>,
 }
 
 impl Engines {
-    /// Fills both.
+    /// Fills all.
     ///
     /// # Panics
     /// When the temporary directory cannot be written.
@@ -45,26 +48,27 @@ impl Engines {
         generate_key_file(dir.path().join("cmek.key")).unwrap();
         let kms = Arc::new(KeyFile::new(dir.path().join("cmek.key")).unwrap());
         let keyring = Keyring::create(MemoryStorage::new(), kms, Options::default()).unwrap();
-        let open = |name: &str, encrypted: bool| {
-            let store = store(&dir.path().join(name), encrypted.then_some(&keyring));
+        let open = |kind: Option<Integrity>| {
+            let store = store(&dir.path().join(format!("{kind:?}")), kind, &keyring);
             runtime.block_on(async {
                 let db = Db::builder("db", store).with_db_cache_disabled().build().await.unwrap();
                 fill(&db).await;
-                db
+                (kind, db)
             })
         };
-        let (plain, encrypted) = (open("plain", false), open("encrypted", true));
-        Self { runtime, dir, keyring, plain, encrypted, fills: 0.into() }
+        let kinds = KINDS.map(|(integrity, _)| Some(integrity));
+        let databases = [None].into_iter().chain(kinds).map(open).collect();
+        Self { runtime, dir, keyring, databases, fills: 0.into() }
     }
 
     /// One call of an operation, plain or encrypted.
     ///
     /// # Panics
     /// For an operation that is not in [`OPERATIONS`].
-    pub fn operation(&self, operation: &str, encrypted: bool) -> Box<dyn FnMut() + '_> {
-        let db = if encrypted { &self.encrypted } else { &self.plain };
+    pub fn operation(&self, operation: &str, kind: Option<Integrity>) -> Box<dyn FnMut() + '_> {
+        let (_, db) = self.databases.iter().find(|(one, _)| *one == kind).unwrap();
         match operation {
-            "fill" => Box::new(move || self.fill_fresh(encrypted)),
+            "fill" => Box::new(move || self.fill_fresh(kind)),
             "read" => {
                 let mut state = 0x9e37_79b9_7f4a_7c15_u64;
                 Box::new(move || {
@@ -99,10 +103,10 @@ impl Engines {
     }
 
     /// Fills a new database, flushes it, closes it.
-    fn fill_fresh(&self, encrypted: bool) {
+    fn fill_fresh(&self, kind: Option<Integrity>) {
         self.fills.set(self.fills.get() + 1);
         let path = self.dir.path().join(format!("fill-{}", self.fills.get()));
-        let store = store(&path, encrypted.then_some(&self.keyring));
+        let store = store(&path, kind, &self.keyring);
         self.runtime.block_on(async {
             let db = Db::builder("db", store).build().await.unwrap();
             fill(&db).await;
@@ -118,11 +122,17 @@ impl Default for Engines {
     }
 }
 
-fn store(path: &std::path::Path, keyring: Option<&Keyring>) -> Arc<dyn ObjectStore> {
+fn store(
+    path: &std::path::Path,
+    kind: Option<Integrity>,
+    keyring: &Keyring,
+) -> Arc<dyn ObjectStore> {
     std::fs::create_dir_all(path).unwrap();
     let raw = Arc::new(LocalFileSystem::new_with_prefix(path).unwrap());
-    match keyring {
-        Some(keyring) => Arc::new(EncryptedStore::new(raw, keyring.clone())),
+    match kind {
+        Some(integrity) => {
+            Arc::new(EncryptedStore::new(raw, keyring.clone()).with_integrity(integrity))
+        }
         None => raw,
     }
 }
@@ -152,22 +162,21 @@ async fn fill(db: &Db) {
 pub fn rows(effort: Effort, mut progress: impl FnMut(&str)) -> Vec<Row> {
     let engines = Engines::new();
     let effort = Effort { pairs: effort.pairs.min(21), ..effort };
-    OPERATIONS
-        .into_iter()
-        .map(|operation| {
-            let name = format!("engine/{operation}/plain");
-            progress(&name);
-            let mut ours = engines.operation(operation, true);
-            let mut theirs = engines.operation(operation, false);
-            let pair = interleaved(effort, &mut *ours, &mut *theirs);
-            let rate = |seconds: f64| Engines::records(operation) as f64 / seconds / 1e3;
-            Row {
-                name,
-                unit: "k records/s",
-                atrest: rate(pair.a),
-                peer: rate(pair.b),
-                ratio: pair.b_over_a,
-            }
-        })
-        .collect()
+    let rows = OPERATIONS.into_iter().flat_map(|operation| KINDS.map(|kind| (operation, kind)));
+    rows.map(|(operation, (integrity, suffix))| {
+        let name = format!("engine/{operation}{suffix}/plain");
+        progress(&name);
+        let mut ours = engines.operation(operation, Some(integrity));
+        let mut theirs = engines.operation(operation, None);
+        let pair = interleaved(effort, &mut *ours, &mut *theirs);
+        let rate = |seconds: f64| Engines::records(operation) as f64 / seconds / 1e3;
+        Row {
+            name,
+            unit: "k records/s",
+            atrest: rate(pair.a),
+            peer: rate(pair.b),
+            ratio: pair.b_over_a,
+        }
+    })
+    .collect()
 }

@@ -61,10 +61,11 @@ async fn talk(
     one.put(&second, "more rows".into()).await?;
     assert_eq!(other.get(&second).await?.bytes().await?, "more rows");
 
-    // Lengths are those of the plaintext; below, each object has 4096 bytes in front.
+    // Lengths are those of the plaintext; below, each object has 4096 bytes in front, and behind
+    // it 16 bytes for each 4096 of it and 16 for its end.
     assert_eq!(one.head(&first).await?.size, 18);
     let below = bucket.get(&first).await?.bytes().await?;
-    assert_eq!(below.len(), 4096 + 18);
+    assert_eq!(below.len(), 4096 + 18 + 16 + 16);
     assert!(!below.windows(4).any(|bytes| bytes == b"rows"));
     // The keyring's objects are there and are nobody else's.
     let keyring = Path::from("db/_atrest/KEYRING");

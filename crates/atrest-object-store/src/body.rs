@@ -2,19 +2,19 @@
 
 use std::ops::Range;
 
+use atrest::Decryptor;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, GetResult, GetResultPayload, Result};
 
 use crate::error::{fault, refused};
-use crate::headers::Body;
 
 /// Responses that are not a stream (a local file) up to this length are read at once, not
 /// in the 8 KiB pieces of their stream: one task for each would cost more than the read.
 const COLLECTED_LEN_MAX: u64 = 4 << 20;
 
-type Chunks = BoxStream<'static, Result<Bytes>>;
+pub(crate) type Chunks = BoxStream<'static, Result<Bytes>>;
 
 /// The bytes of a response, whatever it is. A local file is read here and never handed
 /// on: it holds ciphertext.
@@ -60,7 +60,8 @@ pub(crate) async fn peek(mut chunks: Chunks, len: usize) -> Result<(Bytes, Chunk
 #[derive(Debug)]
 pub(crate) struct Plaintext {
     location: Path,
-    body: Body,
+    /// `None` where the stream is plaintext.
+    decryptor: Option<Decryptor>,
     /// Bytes of the stream still to be passed over.
     skip: u64,
     /// Logical offset of the next byte.
@@ -71,9 +72,14 @@ pub(crate) struct Plaintext {
 
 impl Plaintext {
     /// The plaintext `range` out of a stream that begins `skip` bytes before it.
-    pub(crate) fn new(location: Path, body: Body, range: &Range<u64>, skip: u64) -> Self {
+    pub(crate) fn new(
+        location: Path,
+        decryptor: Option<Decryptor>,
+        range: &Range<u64>,
+        skip: u64,
+    ) -> Self {
         let remaining = range.end - range.start;
-        Self { location, body, skip, offset: range.start, remaining }
+        Self { location, decryptor, skip, offset: range.start, remaining }
     }
 
     /// Decrypts chunk for chunk. A stream that ends before the range does is an error.
@@ -81,7 +87,7 @@ impl Plaintext {
         stream::try_unfold((chunks, self), |(mut chunks, mut plaintext)| async move {
             while plaintext.remaining > 0 {
                 let Some(chunk) = chunks.try_next().await? else {
-                    return Err(plaintext.cut_short());
+                    return Err(cut_short(&plaintext.location, plaintext.remaining));
                 };
                 let chunk = plaintext.take(chunk)?;
                 if !chunk.is_empty() {
@@ -101,10 +107,10 @@ impl Plaintext {
         let offset = self.offset;
         self.offset += chunk.len() as u64;
         self.remaining -= chunk.len() as u64;
-        match &self.body {
-            Body::Plain => Ok(chunk),
-            Body::Encrypted(_) if chunk.is_empty() => Ok(chunk),
-            Body::Encrypted(decryptor) => match chunk.try_into_mut() {
+        match &self.decryptor {
+            None => Ok(chunk),
+            Some(_) if chunk.is_empty() => Ok(chunk),
+            Some(decryptor) => match chunk.try_into_mut() {
                 Ok(mut own) => decryptor.decrypt_in_place(offset, &mut own).map(|()| own.freeze()),
                 // Somebody else has the bytes too, as with a store in memory.
                 Err(shared) => {
@@ -115,9 +121,8 @@ impl Plaintext {
             .map_err(|error| refused(&self.location, error)),
         }
     }
+}
 
-    fn cut_short(&self) -> Error {
-        let missing = self.remaining;
-        fault(format!("{}: the response ended {missing} bytes too early", self.location))
-    }
+pub(crate) fn cut_short(location: &Path, missing: u64) -> Error {
+    fault(format!("{location}: the response ended {missing} bytes too early"))
 }

@@ -139,7 +139,7 @@ impl CompactionSchedulerSupplier for SteeredCompaction {
             rewrites: !options.enable_trivial_move,
             bytes_per_second: self.bytes_per_second,
             state: Mutex::new(State {
-                tables: Tables::new(self.store.inner().clone()),
+                tables: Tables::new(self.store.inner().clone(), self.store.integrity()),
                 current: None,
                 not_before: None,
             }),

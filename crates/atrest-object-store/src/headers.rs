@@ -7,14 +7,18 @@ use atrest::{Decryptor, HEADER_LEN};
 use lru::LruCache;
 use object_store::path::Path;
 
+use crate::chunked::Chunked;
+
 /// Objects whose header is kept by default. An entry takes about 1 KiB.
 pub(crate) const HEADERS_LEN: usize = 4096;
 
 /// How an object's bytes become plaintext.
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
-    /// A header, then ciphertext.
-    Encrypted(Decryptor),
+    /// A header, then ciphertext as long as the plaintext.
+    Stream(Decryptor),
+    /// A header, then chunks and their tags.
+    Chunks(Chunked),
     /// Plaintext from before encryption, which the policy allowed.
     Plain,
 }
@@ -23,8 +27,16 @@ impl Body {
     /// Bytes in front of the first one of the plaintext.
     pub(crate) fn header_len(&self) -> u64 {
         match self {
-            Self::Encrypted(_) => HEADER_LEN as u64,
+            Self::Stream(_) | Self::Chunks(_) => HEADER_LEN as u64,
             Self::Plain => 0,
+        }
+    }
+
+    /// Bytes of plaintext in an object of this length.
+    pub(crate) fn len(&self, physical_len: u64) -> u64 {
+        match self {
+            Self::Stream(_) | Self::Plain => physical_len.saturating_sub(self.header_len()),
+            Self::Chunks(object) => object.len(),
         }
     }
 }
@@ -40,7 +52,7 @@ pub(crate) struct Known {
 
 impl Known {
     pub(crate) fn len(&self) -> u64 {
-        self.physical_len.saturating_sub(self.body.header_len())
+        self.body.len(self.physical_len)
     }
 }
 

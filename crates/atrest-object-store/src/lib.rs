@@ -3,6 +3,7 @@
 mod backup_target;
 mod body;
 mod bridge;
+mod chunked;
 mod ciphertext;
 #[cfg(feature = "slatedb-compaction")]
 mod compaction;
@@ -11,9 +12,11 @@ mod headers;
 mod keyring_storage;
 mod kinds;
 mod open;
+mod policy;
 mod read;
 mod reserved;
 mod store;
+mod tags;
 mod upload;
 mod usage;
 

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::thread;
 
 use atrest::classify::Contents;
-use atrest::{Decryptor, ErrorKind, Expect, Header, Keyring, PlaintextPolicy};
-use bytes::Bytes;
+use atrest::{Decryptor, ErrorKind, Expect, HEADER_LEN, Header, Keyring, PlaintextPolicy};
 use object_store::Result;
 use object_store::path::Path;
 use tokio::sync::{Mutex, oneshot};
 
+use crate::chunked::Chunked;
 use crate::error::refused;
 use crate::headers::Body;
+use crate::policy::ObjectPolicy;
 
 /// Opens headers with the keyring.
 #[derive(Clone, Debug)]
@@ -20,11 +21,12 @@ pub(crate) struct Opener {
     /// One reading of the keyring at a time: many objects under one new data key need it
     /// only once.
     reload: Arc<Mutex<()>>,
+    pub(crate) policy: ObjectPolicy,
 }
 
 impl Opener {
-    pub(crate) fn new(keyring: Keyring) -> Self {
-        Self { keyring, reload: Arc::default() }
+    pub(crate) fn new(keyring: Keyring, policy: ObjectPolicy) -> Self {
+        Self { keyring, reload: Arc::default(), policy }
     }
 
     /// Whether objects that are not encrypted are read as they are.
@@ -38,32 +40,48 @@ impl Opener {
         matches!(Contents::of(start), Contents::Empty | Contents::Plaintext)
     }
 
-    /// The body of an object that begins with `start`: its first 4096 bytes, or all of it.
-    pub(crate) async fn open(&self, location: &Path, start: &Bytes) -> Result<Body> {
+    /// The body of an object of `physical_len` bytes that begins with `start`: at least its
+    /// first 4096 bytes, or all of it.
+    pub(crate) async fn open(
+        &self,
+        location: &Path,
+        start: &[u8],
+        physical_len: u64,
+    ) -> Result<Body> {
         if Self::is_plaintext(start) && self.allows_plaintext() {
             return Ok(Body::Plain);
         }
-        let opened = match Header::parse(start) {
+        let header = start.get(..HEADER_LEN).unwrap_or(start);
+        let opened = match Header::parse(header) {
             Ok(header) => self.decryptor(header).await,
             Err(error) => Err(error),
         };
-        opened.map(Body::Encrypted).map_err(|error| refused(location, error))
+        let body = opened.and_then(|decryptor| {
+            if decryptor.suite().keeps_lengths() {
+                return Ok(Body::Stream(decryptor));
+            }
+            let body_len = physical_len.saturating_sub(HEADER_LEN as u64);
+            Chunked::new(decryptor, body_len).map(Body::Chunks)
+        });
+        body.map_err(|error| refused(location, error))
     }
 
     async fn decryptor(&self, header: Header) -> atrest::Result<Decryptor> {
-        if !header.suite.keeps_lengths() {
-            let what = format!("expected a suite that keeps lengths, found {:?}", header.suite);
-            return Err(atrest::Error::new(ErrorKind::UnsupportedFeature, what));
-        }
+        let decryptor = self.prove(&header).await?;
+        self.policy.check(&header)?;
+        Ok(decryptor)
+    }
+
+    async fn prove(&self, header: &Header) -> atrest::Result<Decryptor> {
         let expect = Expect::default();
-        if let Some(decryptor) = self.keyring.decryptor_if_known(&header, &expect)? {
+        if let Some(decryptor) = self.keyring.decryptor_if_known(header, &expect)? {
             return Ok(decryptor);
         }
         let _alone = self.reload.lock().await;
-        if let Some(decryptor) = self.keyring.decryptor_if_known(&header, &expect)? {
+        if let Some(decryptor) = self.keyring.decryptor_if_known(header, &expect)? {
             return Ok(decryptor);
         }
-        let keyring = self.keyring.clone();
+        let (keyring, header) = (self.keyring.clone(), header.clone());
         blocking(move || keyring.decryptor(&header, &expect)).await
     }
 }

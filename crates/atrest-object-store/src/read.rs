@@ -1,27 +1,32 @@
 //! Reading an object: which requests it takes, and how they are kept to one version of it.
 //!
-//! A read needs the header and the data of **one** version of the object: another one's
-//! data under this one's key is noise, and suite 1 would not notice. So whenever they
-//! come in two requests, or the header from memory, the request for the data carries
+//! A read needs the header, the data and the tags, if there are any, of **one** version of the
+//! object: another one's data under this one's key is noise, and suite 1 would not notice. So
+//! whenever they come in several requests, or the header from memory, the others carry
 //! `if_match` with the header's ETag, and the answer's own ETag is compared once more,
 //! for stores that do not know conditions. If the object changed, the read starts anew.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use atrest::{Encryptor, HEADER_LEN};
+use atrest::{HEADER_LEN, Header};
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::future::try_join;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, PutResult,
-    Result,
+    Attributes, Error, Extensions, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta,
+    ObjectStore, PutResult, Result,
 };
 
-use crate::body::{Plaintext, chunks, peek};
-use crate::error::{bad_range, fault};
+use crate::body::{Plaintext, chunks, cut_short, peek};
+use crate::chunked::Chunked;
+use crate::ciphertext::Written;
+use crate::error::{bad_range, fault, refused};
 use crate::headers::{Body, Headers, Known};
 use crate::open::Opener;
+use crate::policy::claimed_len_of;
+use crate::tags::{TagPieces, Tags};
 
 /// A read whose header is not known and that begins within this many bytes is one request
 /// from the header on: passing over 64 KiB costs less than a second round trip.
@@ -29,6 +34,8 @@ pub(crate) const JOINED_OFFSET_MAX: u64 = 64 << 10;
 /// Reads in two requests that met a changed object before the whole object is asked for
 /// in one, which no overwriting can disturb.
 const SPLIT_ATTEMPTS_MAX: usize = 4;
+/// Requests for tags at the same time, of one read.
+const TAGS_TOGETHER: usize = 8;
 
 /// The store below with what turns its objects into plaintext.
 #[derive(Clone, Debug)]
@@ -36,6 +43,7 @@ pub(crate) struct Reads {
     pub(crate) inner: Arc<dyn ObjectStore>,
     pub(crate) opener: Opener,
     pub(crate) headers: Arc<Headers>,
+    pub(crate) tags: Arc<TagPieces>,
 }
 
 /// Why a read has to start anew.
@@ -45,6 +53,15 @@ enum Again {
     Changed,
     /// Nothing ties a second request to the version that the first one met.
     Unpinned,
+}
+
+/// What the first bytes of an object told.
+struct Begun {
+    meta: ObjectMeta,
+    attributes: Attributes,
+    extensions: Extensions,
+    start: Bytes,
+    body: Body,
 }
 
 type Attempt = Result<Result<GetResult, Again>>;
@@ -60,14 +77,14 @@ impl Reads {
         if let Ok(result) = self.get_known(location, &options).await? {
             return Ok(result);
         }
-        for _ in 0..SPLIT_ATTEMPTS_MAX {
-            if is_joined(options.range.as_ref()) {
-                break;
-            }
-            match self.get_split(location, &options).await? {
-                Ok(result) => return Ok(result),
-                Err(Again::Changed) => {}
-                Err(Again::Unpinned) => break,
+        let joined = is_joined(options.range.as_ref());
+        if !joined || self.opener.policy.expects_tags() {
+            for _ in 0..SPLIT_ATTEMPTS_MAX {
+                match self.get_split(location, &options).await? {
+                    Ok(result) => return Ok(result),
+                    Err(Again::Changed) => {}
+                    Err(Again::Unpinned) => break,
+                }
             }
         }
         self.get_joined(location, &options).await
@@ -100,27 +117,43 @@ impl Reads {
         }
     }
 
-    /// A request for the header, one for the data.
+    /// A request for the header, one for the data. The first may have it all.
     async fn get_split(&self, location: &Path, options: &GetOptions) -> Attempt {
-        let (meta, body) = self.header(location, options).await?;
-        let len = meta.size.saturating_sub(body.header_len());
+        let joined = is_joined(options.range.as_ref());
+        let more = if joined { JOINED_OFFSET_MAX } else { 0 };
+        let range = Some((0..HEADER_LEN as u64 + more).into());
+        let result = self.get_start(location, GetOptions { range, ..options.clone() }).await?;
+        let begun = self.begin(location, options, result).await?;
+        let len = begun.body.len(begun.meta.size);
         let range = resolve(options.range.as_ref(), len)?;
+        if begun.start.len() as u64 == begun.meta.size {
+            return self.open_whole(location, begun, range).map(Ok);
+        }
         let pinned_version = options.version.clone();
-        if meta.e_tag.is_none() && pinned_version.is_none() {
+        if begun.meta.e_tag.is_none() && pinned_version.is_none() {
             return Ok(Err(Again::Unpinned));
         }
         // The conditions were the first request's: they held for this ETag.
         let pinned = GetOptions {
-            if_match: meta.e_tag.clone(),
+            if_match: begun.meta.e_tag.clone(),
             version: pinned_version,
             extensions: options.extensions.clone(),
             ..GetOptions::default()
         };
-        self.get_data(location, pinned, body, meta.e_tag.as_deref(), range).await
+        let e_tag = begun.meta.e_tag.as_deref();
+        self.get_data(location, pinned, begun.body, e_tag, range).await
     }
 
     /// One request for header and data.
     async fn get_joined(&self, location: &Path, options: &GetOptions) -> Result<GetResult> {
+        if self.opener.policy.expects_tags() {
+            let whole = GetOptions { range: None, ..options.clone() };
+            let result = self.get_start(location, whole).await?;
+            let begun = self.begin(location, options, result).await?;
+            let len = begun.body.len(begun.meta.size);
+            let range = resolve(options.range.as_ref(), len)?;
+            return self.open_whole(location, begun, range);
+        }
         let range = match &options.range {
             Some(GetRange::Bounded(range)) => {
                 Some((0..range.end.saturating_add(HEADER_LEN as u64)).into())
@@ -131,30 +164,58 @@ impl Reads {
         let (meta, attributes) = (result.meta.clone(), result.attributes.clone());
         let extensions = result.extensions.clone();
         let (start, chunks) = peek(chunks(result).await?, HEADER_LEN).await?;
-        let body = self.opener.open(location, &start).await?;
+        let body = self.opener.open(location, &start, meta.size).await?;
         self.keep(location, options, &meta, &body);
         let meta = logical(meta, &body);
         let range = resolve(options.range.as_ref(), meta.size)?;
         let skip = body.header_len() + range.start;
-        let plaintext = Plaintext::new(location.clone(), body, &range, skip);
+        let Some(plaintext) = in_stream(location, &body, &range, skip) else {
+            return Err(fault(format!("{location}: an object with tags was met too late")));
+        };
         let payload = GetResultPayload::Stream(plaintext.stream(chunks));
         Ok(GetResult { payload, meta, range, attributes, extensions })
     }
 
-    /// The header of an object, under the caller's conditions.
-    pub(crate) async fn header(
+    /// Takes in an answer that begins with the object's header.
+    async fn begin(
         &self,
         location: &Path,
         options: &GetOptions,
-    ) -> Result<(ObjectMeta, Body)> {
-        let range = Some((0..HEADER_LEN as u64).into());
-        let options = GetOptions { range, ..options.clone() };
-        let result = self.get_start(location, options.clone()).await?;
-        let meta = result.meta.clone();
+        result: GetResult,
+    ) -> Result<Begun> {
+        let (meta, attributes) = (result.meta.clone(), result.attributes.clone());
+        let extensions = result.extensions.clone();
         let start = result.bytes().await?;
-        let body = self.opener.open(location, &start).await?;
-        self.keep(location, &options, &meta, &body);
-        Ok((meta, body))
+        let body = self.opener.open(location, &start, meta.size).await?;
+        self.keep(location, options, &meta, &body);
+        Ok(Begun { meta, attributes, extensions, start, body })
+    }
+
+    /// A range of an object all of which is here.
+    fn open_whole(&self, location: &Path, begun: Begun, range: Range<u64>) -> Result<GetResult> {
+        let Begun { meta, attributes, extensions, start, body } = begun;
+        let meta = logical(meta, &body);
+        let one = |bytes| stream::once(async { Ok(bytes) }).boxed();
+        let payload = match (in_stream(location, &body, &range, 0), body) {
+            (None, Body::Chunks(object)) => {
+                let body = start.slice(HEADER_LEN..);
+                let chunks = object.chunks_of(range.clone());
+                let bytes = object.bytes_of(&chunks);
+                let learned = object.learn(&self.tags, &chunks, &[(0, body.clone())]);
+                let tags = learned.map_err(|error| refused(location, error))?;
+                let tags = tags.ok_or_else(|| cut_short(location, object.len()))?;
+                let data = body.slice(bytes.start as usize..bytes.end as usize);
+                let headers = self.headers.clone();
+                object.open(location.clone(), headers, tags, &range).stream(one(data))
+            }
+            (Some(plaintext), body) => {
+                let at = body.header_len() + range.start..body.header_len() + range.end;
+                plaintext.stream(one(start.slice(at.start as usize..at.end as usize)))
+            }
+            (None, _) => unreachable!("only chunks have tags"),
+        };
+        let payload = GetResultPayload::Stream(payload);
+        Ok(GetResult { payload, meta, range, attributes, extensions })
     }
 
     /// A request that begins at the first byte. An object of 0 bytes has no valid range
@@ -172,7 +233,8 @@ impl Reads {
         }
     }
 
-    /// The data of the object that has this ETag, at a logical range.
+    /// The data of the object that has this ETag, at a logical range. Tags that are not known,
+    /// and the end if it was not verified, are asked for at the same time.
     async fn get_data(
         &self,
         location: &Path,
@@ -182,11 +244,56 @@ impl Reads {
         range: Range<u64>,
     ) -> Attempt {
         let hidden = body.header_len();
-        let physical = range.start + hidden..range.end + hidden;
+        let physical = match &body {
+            Body::Chunks(object) => object.bytes_of(&object.chunks_of(range.clone())),
+            Body::Stream(_) | Body::Plain => range.clone(),
+        };
+        let physical = physical.start + hidden..physical.end + hidden;
+        let data = self.get_pinned(location, &pinned, e_tag, physical);
+        let (data, tags) = match &body {
+            Body::Chunks(object) => {
+                let chunks = object.chunks_of(range.clone());
+                let tags = self.prove(location, &pinned, e_tag, object, chunks);
+                let (data, tags) = try_join(data, tags).await?;
+                match tags {
+                    Ok(tags) => (data, Some(tags)),
+                    Err(again) => return Ok(Err(again)),
+                }
+            }
+            Body::Stream(_) | Body::Plain => (data.await?, None),
+        };
+        let result = match data {
+            Ok(result) => result,
+            Err(again) => return Ok(Err(again)),
+        };
+        let (attributes, extensions) = (result.attributes.clone(), result.extensions.clone());
+        let meta = logical(result.meta.clone(), &body);
+        // The answer to a request for nothing is a head's.
+        let chunks =
+            if range.is_empty() { stream::empty().boxed() } else { chunks(result).await? };
+        let payload = match (in_stream(location, &body, &range, 0), body, tags) {
+            (Some(plaintext), ..) => plaintext.stream(chunks),
+            (None, Body::Chunks(object), Some(tags)) => {
+                object.open(location.clone(), self.headers.clone(), tags, &range).stream(chunks)
+            }
+            (None, ..) => unreachable!("only chunks have tags"),
+        };
+        let payload = GetResultPayload::Stream(payload);
+        Ok(Ok(GetResult { payload, meta, range, attributes, extensions }))
+    }
+
+    /// A request for bytes of the object that has this ETag.
+    async fn get_pinned(
+        &self,
+        location: &Path,
+        pinned: &GetOptions,
+        e_tag: Option<&str>,
+        physical: Range<u64>,
+    ) -> Attempt {
         // No range is empty for a store; the conditions are to be judged nevertheless.
-        let head = range.is_empty();
+        let head = physical.is_empty();
         let wanted = (!head).then(|| GetRange::Bounded(physical.clone()));
-        let options = GetOptions { range: wanted, head, ..pinned };
+        let options = GetOptions { range: wanted, head, ..pinned.clone() };
         let result = match self.inner.get_opts(location, options).await {
             Ok(result) => result,
             Err(Error::Precondition { .. } | Error::NotFound { .. }) => {
@@ -201,12 +308,52 @@ impl Reads {
             let found = &result.range;
             return Err(fault(format!("{location}: expected bytes {physical:?}, found {found:?}")));
         }
-        let (attributes, extensions) = (result.attributes.clone(), result.extensions.clone());
-        let meta = logical(result.meta.clone(), &body);
-        let chunks = if head { stream::empty().boxed() } else { chunks(result).await? };
-        let plaintext = Plaintext::new(location.clone(), body, &range, 0);
-        let payload = GetResultPayload::Stream(plaintext.stream(chunks));
-        Ok(Ok(GetResult { payload, meta, range, attributes, extensions }))
+        Ok(Ok(result))
+    }
+
+    /// The tags of chunks, and the proof of the object's length: from memory, or asked for.
+    async fn prove(
+        &self,
+        location: &Path,
+        pinned: &GetOptions,
+        e_tag: Option<&str>,
+        object: &Chunked,
+        chunks: Range<u64>,
+    ) -> Result<Result<Tags, Again>> {
+        let mut known: Vec<(u64, Bytes)> = Vec::new();
+        // What was known may be forgotten until it is all here.
+        loop {
+            let learned = object.learn(&self.tags, &chunks, &known);
+            if let Some(tags) = learned.map_err(|error| refused(location, error))? {
+                return Ok(Ok(tags));
+            }
+            let lacks = object.lacks(&self.tags, &chunks);
+            let requests = near_together(lacks);
+            let requests =
+                requests.into_iter().map(|range| self.get_part(location, pinned, e_tag, range));
+            let answers: Vec<_> =
+                stream::iter(requests).buffered(TAGS_TOGETHER).try_collect().await?;
+            match answers.into_iter().collect() {
+                Ok(parts) => known = parts,
+                Err(again) => return Ok(Err(again)),
+            }
+        }
+    }
+
+    /// A short part of the body of the object that has this ETag, and where it begins.
+    async fn get_part(
+        &self,
+        location: &Path,
+        pinned: &GetOptions,
+        e_tag: Option<&str>,
+        range: Range<u64>,
+    ) -> Result<Result<(u64, Bytes), Again>> {
+        let hidden = HEADER_LEN as u64;
+        let physical = range.start + hidden..range.end + hidden;
+        Ok(match self.get_pinned(location, pinned, e_tag, physical).await? {
+            Ok(result) => Ok((range.start, result.bytes().await?)),
+            Err(again) => Err(again),
+        })
     }
 
     /// What is known without the data: one request, a second where plaintext is allowed
@@ -219,12 +366,14 @@ impl Reads {
         Ok(result)
     }
 
-    /// The plaintext length of an object that was listed. Where plaintext is allowed, and
-    /// the object has not been met, it has to look at the object's first bytes.
+    /// The plaintext length of an object that was listed, as it claims. Where there may be
+    /// objects of several kinds, and this one has not been met, its first bytes have to be
+    /// looked at.
     pub(crate) async fn logical_len(&self, meta: &ObjectMeta) -> u64 {
-        let encrypted = meta.size.saturating_sub(HEADER_LEN as u64);
-        if meta.size == 0 || !self.opener.allows_plaintext() {
-            return encrypted;
+        let claimed = self.opener.policy.claimed_len(meta.size);
+        let told = !self.opener.policy.both && !self.opener.allows_plaintext();
+        if meta.size == 0 || told {
+            return claimed;
         }
         if let Some(known) = self.headers.find_same(&meta.location, meta.e_tag.as_deref()) {
             return known.len();
@@ -238,29 +387,30 @@ impl Reads {
             Ok(result) => result.bytes().await,
             Err(error) => Err(error),
         };
-        match start {
-            Ok(start) if Opener::is_plaintext(&start) => {
-                self.keep(&meta.location, &GetOptions::default(), meta, &Body::Plain);
-                meta.size
+        // An object that changed or went since it was listed, or that cannot be read: the
+        // reading of it will say so.
+        let Ok(start) = start else { return claimed };
+        match self.opener.open(&meta.location, &start, meta.size).await {
+            Ok(body) => {
+                self.keep(&meta.location, &GetOptions::default(), meta, &body);
+                body.len(meta.size)
             }
-            // An object that changed or went since it was listed, or that cannot be read:
-            // the reading of it will say so.
-            _ => encrypted,
+            // Sizes need no key.
+            Err(_) => {
+                Header::parse(&start).map_or(claimed, |header| claimed_len_of(&header, meta.size))
+            }
         }
     }
 
     /// Remembers an object just written, so that reading it back is one request.
-    pub(crate) async fn keep_written(
-        &self,
-        location: &Path,
-        encryptor: &Encryptor,
-        result: &PutResult,
-    ) {
-        let physical_len = HEADER_LEN as u64 + encryptor.position();
-        let start = Bytes::copy_from_slice(encryptor.header());
-        match (&result.e_tag, self.opener.open(location, &start).await) {
+    pub(crate) async fn keep_written(&self, location: &Path, made: Written, result: &PutResult) {
+        let opened = self.opener.open(location, &*made.header, made.physical_len).await;
+        match (&result.e_tag, opened) {
             (Some(e_tag), Ok(body)) => {
-                let e_tag = e_tag.clone();
+                if let Body::Chunks(object) = &body {
+                    object.learn_written(&self.tags, &made.end);
+                }
+                let (e_tag, physical_len) = (e_tag.clone(), made.physical_len);
                 self.headers.keep(location, Known { e_tag, physical_len, body });
             }
             // The object is written all the same; a read will ask for its header.
@@ -277,7 +427,30 @@ impl Reads {
     }
 }
 
-/// Whether a read whose header is not known is one request.
+/// What is read of the body, out of a stream that begins `skip` bytes before it; `None` where
+/// tags are needed.
+fn in_stream(location: &Path, body: &Body, range: &Range<u64>, skip: u64) -> Option<Plaintext> {
+    let decryptor = match body {
+        Body::Stream(decryptor) => Some(decryptor.clone()),
+        Body::Plain => None,
+        Body::Chunks(_) => return None,
+    };
+    Some(Plaintext::new(location.clone(), decryptor, range, skip))
+}
+
+/// Ranges in their order, those that are near each other as one.
+fn near_together(ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    let mut together: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match together.last_mut() {
+            Some(last) if range.start <= last.end + JOINED_OFFSET_MAX => last.end = range.end,
+            _ => together.push(range),
+        }
+    }
+    together
+}
+
+/// Whether a read whose header is not known begins near enough to it.
 fn is_joined(range: Option<&GetRange>) -> bool {
     match range {
         None => true,
@@ -305,7 +478,7 @@ fn resolve(range: Option<&GetRange>, len: u64) -> Result<Range<u64>> {
 }
 
 fn logical(mut meta: ObjectMeta, body: &Body) -> ObjectMeta {
-    meta.size = meta.size.saturating_sub(body.header_len());
+    meta.size = body.len(meta.size);
     meta
 }
 

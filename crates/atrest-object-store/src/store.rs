@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use atrest::{Encryptor, FileKind, FileSpec, Keyring, Suite};
+use atrest::{Encryptor, FileKind, HEADER_LEN, Integrity, Keyring};
 use bytes::Bytes;
 use futures_util::future::ready;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -21,6 +21,7 @@ use crate::ciphertext::{Buffers, Ciphertext};
 use crate::error::{bad_range, refused, reserved};
 use crate::headers::{HEADERS_LEN, Headers};
 use crate::open::Opener;
+use crate::policy::ObjectPolicy;
 use crate::read::Reads;
 use crate::reserved::is_reserved;
 use crate::upload::Upload;
@@ -47,7 +48,9 @@ impl EncryptedStore {
     pub fn new(inner: Arc<dyn ObjectStore>, keyring: Keyring) -> Self {
         let len = NonZeroUsize::new(HEADERS_LEN).unwrap_or(NonZeroUsize::MIN);
         let headers = Arc::new(Headers::new(len));
-        let reads = Reads { inner, opener: Opener::new(keyring), headers };
+        let policy = ObjectPolicy { integrity: Integrity::Authenticated, both: false };
+        let opener = Opener::new(keyring, policy);
+        let reads = Reads { inner, opener, headers, tags: Arc::default() };
         let file_kind = Arc::new(|_: &Path| FileKind::Other);
         Self { reads, buffers: Buffers::default(), file_kind }
     }
@@ -60,6 +63,30 @@ impl EncryptedStore {
         file_kind: impl Fn(&Path) -> FileKind + Send + Sync + 'static,
     ) -> Self {
         self.file_kind = Arc::new(file_kind);
+        self
+    }
+
+    /// Sets what is promised of objects: of all of them, new and old. Default:
+    /// [`Integrity::Authenticated`]. A confidential object is refused in an authenticated
+    /// store with [`SuiteTooWeak`](atrest::ErrorKind::SuiteTooWeak), an authenticated one in a
+    /// confidential store with [`UnsupportedFeature`](atrest::ErrorKind::UnsupportedFeature):
+    /// the size of an object that was only listed could not be told.
+    ///
+    /// Where the keyring's [`integrity`](atrest::Settings::integrity) asks for authenticated
+    /// files, confidential objects are neither written nor read.
+    #[must_use]
+    pub fn with_integrity(mut self, integrity: Integrity) -> Self {
+        self.reads.opener.policy.integrity = integrity;
+        self
+    }
+
+    /// Reads objects of both kinds, those that are new and those from before the promise was
+    /// another, until the old ones are rewritten. `head` and `list` then ask for the header of
+    /// each object that was not met before, and whoever can write to the store below may put
+    /// a confidential object that he kept, and changed, in the place of an authenticated one.
+    #[must_use]
+    pub fn with_both_read(mut self) -> Self {
+        self.reads.opener.policy.both = true;
         self
     }
 
@@ -81,6 +108,12 @@ impl EncryptedStore {
         self.reads.headers.clear();
     }
 
+    /// What is promised of new objects.
+    #[cfg(feature = "slatedb-compaction")]
+    pub(crate) fn integrity(&self) -> Integrity {
+        self.reads.opener.policy.integrity
+    }
+
     pub(crate) fn inner(&self) -> &Arc<dyn ObjectStore> {
         &self.reads.inner
     }
@@ -89,8 +122,7 @@ impl EncryptedStore {
         if is_reserved(location) {
             return Err(reserved(location));
         }
-        // Lengths stay only in suite 1; a store that demands more refuses it here.
-        let spec = FileSpec::new((self.file_kind)(location)).suite(Suite::FOR_OBJECTS);
+        let spec = self.reads.opener.policy.spec((self.file_kind)(location));
         self.keyring().encryptor(spec).map_err(|error| refused(location, error))
     }
 
@@ -126,11 +158,13 @@ impl ObjectStore for EncryptedStore {
     ) -> Result<PutResult> {
         let mut encryptor = self.encryptor(location)?;
         let (buffers, len) = (self.buffers.clone(), payload.content_length());
-        let mut ciphertext = Ciphertext::new(buffers, encryptor.header(), len);
+        let body_len = self.reads.opener.policy.physical_len(len as u64) - HEADER_LEN as u64;
+        let mut ciphertext = Ciphertext::new(buffers, encryptor.header(), body_len as usize);
         let encrypted = ciphertext.append(&mut encryptor, &payload);
-        encrypted.map_err(|error| refused(location, error))?;
+        let ended = encrypted.and_then(|()| ciphertext.finish(encryptor));
+        let made = ended.map_err(|error| refused(location, error))?;
         let result = self.inner().put_opts(location, ciphertext.take(usize::MAX), opts).await?;
-        self.reads.keep_written(location, &encryptor, &result).await;
+        self.reads.keep_written(location, made, &result).await;
         Ok(result)
     }
 

@@ -19,10 +19,12 @@ const PART_LEN_MIN: usize = 5 << 20;
 /// The header would make the first part longer than the others, which some stores refuse.
 /// So the ciphertext, header in front, is cut anew: into parts as long as the caller's
 /// longest so far, at least 5 MiB. With equal parts from the caller each call sends one
-/// part on, and 4096 bytes stay behind for the last.
+/// part on, and 4096 bytes stay behind for the last, with the tags of an authenticated object:
+/// 16 bytes for each 4096.
 pub(crate) struct Upload {
     inner: Box<dyn MultipartUpload>,
-    encryptor: Encryptor,
+    /// Taken by `complete`.
+    encryptor: Option<Encryptor>,
     location: Path,
     reads: Reads,
     pending: Ciphertext,
@@ -41,6 +43,7 @@ impl Upload {
     ) -> Self {
         let pending = Ciphertext::new(buffers, encryptor.header(), 0);
         let part_len = PART_LEN_MIN;
+        let encryptor = Some(encryptor);
         Self { inner, encryptor, location, reads, pending, part_len, closed: false }
     }
 
@@ -53,11 +56,11 @@ impl Upload {
 #[deny(clippy::missing_trait_methods)]
 impl MultipartUpload for Upload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        if self.closed {
+        let Some(encryptor) = self.encryptor.as_mut().filter(|_| !self.closed) else {
             return ready(Err(self.ended())).boxed();
-        }
+        };
         self.part_len = self.part_len.max(data.content_length());
-        if let Err(error) = self.pending.append(&mut self.encryptor, &data) {
+        if let Err(error) = self.pending.append(encryptor, &data) {
             self.closed = true;
             return ready(Err(refused(&self.location, error))).boxed();
         }
@@ -70,10 +73,16 @@ impl MultipartUpload for Upload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        if self.closed {
+        let Some(encryptor) = self.encryptor.take().filter(|_| !self.closed) else {
             return Err(self.ended());
-        }
+        };
         self.closed = true;
+        let ended = self.pending.finish(encryptor);
+        let made = ended.map_err(|error| refused(&self.location, error))?;
+        while self.pending.len() > self.part_len {
+            let part = self.pending.take(self.part_len);
+            self.inner.put_part(part).await?;
+        }
         // The first 4096 bytes are sent here if not before, so an empty object has its
         // header.
         if self.pending.len() > 0 {
@@ -81,7 +90,7 @@ impl MultipartUpload for Upload {
             self.inner.put_part(last).await?;
         }
         let result = self.inner.complete().await?;
-        self.reads.keep_written(&self.location, &self.encryptor, &result).await;
+        self.reads.keep_written(&self.location, made, &result).await;
         Ok(result)
     }
 
@@ -96,7 +105,6 @@ impl std::fmt::Debug for Upload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Upload")
             .field("location", &self.location)
-            .field("len", &self.encryptor.position())
             .field("pending_len", &self.pending.len())
             .finish_non_exhaustive()
     }

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use atrest::HEADER_LEN;
 use atrest::classify::Contents;
 use atrest::store::{StaleJudge, StaleReason};
+use atrest::{HEADER_LEN, Integrity};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};
 use slatedb::manifest::SsTableId;
@@ -33,6 +33,8 @@ struct Pause {
 /// The tables of the last manifest.
 pub(super) struct Tables {
     inner: Arc<dyn ObjectStore>,
+    /// Of new tables.
+    integrity: Integrity,
     known: HashMap<SsTableId, Known>,
     paused: HashMap<SsTableId, Pause>,
     /// Ended by drop.
@@ -42,9 +44,10 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn new(inner: Arc<dyn ObjectStore>) -> Self {
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, integrity: Integrity) -> Self {
         Self {
             inner,
+            integrity,
             known: HashMap::new(),
             paused: HashMap::new(),
             looks: JoinSet::new(),
@@ -107,8 +110,10 @@ impl Tables {
         match &self.known.get(&table)?.what {
             Contents::Encrypted(header) => {
                 let (reason, key_created_ns) = judge.header(header)?;
-                // New tables are in suite 1 as well.
-                (reason != StaleReason::WeakSuite).then_some(key_created_ns)
+                // A compaction mends that only if new tables are authenticated.
+                let mended =
+                    reason != StaleReason::WeakSuite || self.integrity == Integrity::Authenticated;
+                mended.then_some(key_created_ns)
             }
             Contents::Plaintext | Contents::Empty => judge.plaintext().then_some(0),
             // Nothing that a compaction could read.

@@ -51,8 +51,66 @@ async fn a_read_is_one_request_when_the_header_is_known_and_two_at_most() {
 }
 
 #[tokio::test]
+async fn a_read_of_an_authenticated_object_asks_for_tags_once() {
+    let (keys, spy) = (Keys::authenticated(), Spy::new(Arc::new(InMemory::new())));
+    let writer = keys.store(spy.clone());
+    let small = Path::from("small");
+    writer.put(&Path::from("a"), pattern(LEN as usize, 1).into()).await.unwrap();
+    writer.put(&small, pattern(60_000, 1).into()).await.unwrap();
+    let ranges: &[Option<GetRange>] = &[
+        None,
+        Some((0..100).into()),
+        Some((65_536..200_000).into()),
+        Some((65_537..200_000).into()),
+        Some((1000..).into()),
+        Some((LEN - 1..).into()),
+        Some(GetRange::Suffix(100)),
+    ];
+    for range in ranges {
+        let cold = keys.store(spy.clone());
+        // The header; then data, and tags with the end, at the same time.
+        assert_eq!(gets(&spy, &cold, range.clone()).await, 3, "cold {range:?}");
+        assert_eq!(gets(&spy, &cold, range.clone()).await, 1, "known {range:?}");
+        assert_eq!(gets(&spy, &writer, range.clone()).await, 1, "written here {range:?}");
+    }
+    for (range, requests) in [(None, 1), (Some((0..100).into()), 1), (Some((50_000..).into()), 1)] {
+        let cold = keys.store(spy.clone());
+        let options = GetOptions { range, ..GetOptions::default() };
+        for requests in [requests, 1] {
+            let found = cold.get_opts(&small, options.clone()).await.unwrap();
+            found.bytes().await.unwrap();
+            assert_eq!(spy.gets().len(), requests);
+        }
+    }
+    // What is asked for is whole chunks of what is wanted, and the tags in front of the end.
+    let cold = keys.store(spy.clone());
+    let options = GetOptions::new().with_range(Some(100_000..100_010));
+    cold.get_opts(&Path::from("a"), options).await.unwrap().bytes().await.unwrap();
+    let mut ranges: Vec<_> = spy.gets().into_iter().map(|get| get.range.unwrap()).collect();
+    ranges.sort_by_key(|range| range.as_range(u64::MAX).unwrap().start);
+    let (data, tags) = (4096 + 24 * 4096, 4096 + LEN);
+    assert_eq!(
+        ranges,
+        [(0..4096).into(), (data..data + 4096).into(), (tags..tags + 256 * 16 + 16).into()]
+    );
+    writer.get_ranges(&Path::from("a"), &[1..2, 5000..6000, 900_000..900_001]).await.unwrap();
+    assert_eq!(spy.gets().len(), 1);
+    // Sizes take no request of their own.
+    let metas: Vec<_> = cold.list(None).try_collect().await.unwrap();
+    assert_eq!(metas.iter().map(|meta| meta.size).sum::<u64>(), LEN + 60_000);
+    assert!(spy.gets().is_empty());
+    assert_eq!((cold.head(&small).await.unwrap().size, spy.gets().len()), (60_000, 1));
+}
+
+#[tokio::test]
 async fn other_operations_cost_what_they_cost_without_encryption() {
-    let (keys, spy) = (Keys::new(), Spy::new(Arc::new(InMemory::new())));
+    for keys in Keys::both() {
+        other_operations(keys).await;
+    }
+}
+
+async fn other_operations(keys: Keys) {
+    let spy = Spy::new(Arc::new(InMemory::new()));
     let store = keys.store(spy.clone());
     let path = Path::from("a");
     for n in 0..20 {

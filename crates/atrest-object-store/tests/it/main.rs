@@ -1,6 +1,7 @@
 //! The encrypting store through its public API.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod authenticated;
 mod backup;
 mod churn;
 mod costs;
@@ -15,3 +16,4 @@ mod reads;
 mod spy;
 mod steering;
 mod support;
+mod tamper;

@@ -78,6 +78,28 @@ async fn parts_that_are_equal_stay_equal() {
 }
 
 #[tokio::test]
+async fn parts_of_an_authenticated_object_are_as_equal() {
+    let (keys, raw) = (Keys::authenticated(), Arc::new(InMemory::new()));
+    let five = 5 * MIB;
+    // The header, the tags of a part, the end.
+    let (header, tags, end) = (4096, five / 4096 * 16, 16);
+    let cases: &[(&[usize], &[usize])] = &[
+        (&[], &[header + end]),
+        (&[10], &[header + 10 + 16 + end]),
+        (&[five], &[five, header + tags + end]),
+        (&[five, five, five], &[five, five, five, header + 3 * tags + end]),
+        (&[five, five, 100], &[five, five, header + 100 + 2 * tags + 16 + end]),
+        (&[five, five - 100_000], &[five, five - 100_000 + header + 2 * tags - 24 * 16 + end]),
+        (&[five, five - 1], &[five, five, header + 2 * tags - 1 + end]),
+        (&[MIB, 7 * MIB, MIB], &[7 * MIB, 2 * MIB + header + 9 * MIB / 256 + end]),
+    ];
+    for (lens, expected) in cases {
+        let (_, parts) = upload(&keys, &raw, lens).await;
+        assert_eq!(parts, *expected, "{lens:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_upload_that_lost_a_part_cannot_complete() {
     let (keys, raw) = (Keys::new(), Arc::new(InMemory::new()));
     let (store, path) = (keys.store(raw.clone()), Path::from("a"));

@@ -124,7 +124,7 @@ fn an_unknown_data_key_is_looked_up_under_any_runtime() {
     let (keys, raw) = (Keys::new(), Arc::new(InMemory::new()));
     let options = Options::default;
     let reader = Keyring::open_read_only(keys.storage.clone(), keys.kms(), options()).unwrap();
-    let reader = EncryptedStore::new(raw.clone(), reader);
+    let reader = EncryptedStore::new(raw.clone(), reader).with_integrity(keys.integrity);
     let path = Path::from("a");
     let write = |n| async move { pattern(100, n) };
     let put = |data: Bytes| {

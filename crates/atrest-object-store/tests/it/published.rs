@@ -28,19 +28,32 @@ async fn all(store: &EncryptedStore, supports_update: bool) {
 
 #[tokio::test]
 async fn in_memory_passes_the_published_tests() {
-    all(&Keys::new().store(InMemory::new()), true).await;
+    for keys in Keys::both() {
+        all(&keys.store(InMemory::new()), true).await;
+    }
 }
 
 #[tokio::test]
 async fn a_local_file_system_passes_the_published_tests() {
-    let dir = tempfile::tempdir().unwrap();
-    let raw = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
-    all(&Keys::new().store(raw), false).await;
+    for keys in Keys::both() {
+        let dir = tempfile::tempdir().unwrap();
+        let raw = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
+        all(&keys.store(raw), false).await;
+    }
 }
 
 #[tokio::test]
 async fn a_fresh_cache_passes_the_published_tests() {
-    // Two entries: hardly anything is remembered.
-    let store = Keys::new().store(InMemory::new());
-    all(&store.with_header_cache_len(2.try_into().unwrap()), true).await;
+    for keys in Keys::both() {
+        // Two entries: hardly anything is remembered.
+        let store = keys.store(InMemory::new());
+        all(&store.with_header_cache_len(2.try_into().unwrap()), true).await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_both_kinds_passes_the_published_tests() {
+    for keys in Keys::both() {
+        all(&keys.store(InMemory::new()).with_both_read(), true).await;
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use atrest::keyring::{MemoryStorage, Options, PlaintextPolicy};
 use atrest::kms::{self, Kms, generate_key_file};
-use atrest::{HEADER_LEN, Keyring};
+use atrest::{HEADER_LEN, Integrity, Keyring};
 use atrest_object_store::EncryptedStore;
 use bytes::Bytes;
 use object_store::memory::InMemory;
@@ -16,11 +16,23 @@ pub struct Keys {
     pub dir: tempfile::TempDir,
     pub storage: Arc<MemoryStorage>,
     pub keyring: Keyring,
+    pub integrity: Integrity,
 }
 
 impl Keys {
+    /// For confidential objects.
     pub fn new() -> Self {
         Self::with_policy(PlaintextPolicy::Require)
+    }
+
+    /// For authenticated objects.
+    pub fn authenticated() -> Self {
+        Self { integrity: Integrity::Authenticated, ..Self::new() }
+    }
+
+    /// For either.
+    pub fn both() -> [Self; 2] {
+        [Self::new(), Self::authenticated()]
     }
 
     pub fn with_policy(plaintext: PlaintextPolicy) -> Self {
@@ -30,7 +42,7 @@ impl Keys {
         let mut options = Options::default();
         options.settings.plaintext = plaintext;
         let keyring = Keyring::create(storage.clone(), key_file(&dir), options).unwrap();
-        Self { dir, storage, keyring }
+        Self { dir, storage, keyring, integrity: Integrity::Confidential }
     }
 
     pub fn kms(&self) -> Arc<dyn Kms> {
@@ -38,7 +50,7 @@ impl Keys {
     }
 
     pub fn store(&self, inner: impl ObjectStore) -> EncryptedStore {
-        EncryptedStore::new(Arc::new(inner), self.keyring.clone())
+        EncryptedStore::new(Arc::new(inner), self.keyring.clone()).with_integrity(self.integrity)
     }
 }
 
@@ -46,9 +58,13 @@ pub fn key_file(dir: &tempfile::TempDir) -> Arc<dyn Kms> {
     kms::from_uri(&format!("file://{}/cmek.key", dir.path().display())).unwrap()
 }
 
-/// An encrypting store over one in memory, and that one.
+/// An encrypting store of confidential objects over one in memory, and that one.
 pub fn in_memory() -> (Keys, EncryptedStore, Arc<InMemory>) {
-    let (keys, raw) = (Keys::new(), Arc::new(InMemory::new()));
+    over_memory(Keys::new())
+}
+
+pub fn over_memory(keys: Keys) -> (Keys, EncryptedStore, Arc<InMemory>) {
+    let raw = Arc::new(InMemory::new());
     let store = keys.store(raw.clone());
     (keys, store, raw)
 }

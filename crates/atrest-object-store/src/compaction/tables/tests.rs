@@ -19,7 +19,7 @@ fn a_table_that_cannot_be_rewritten_waits_twice_as_long_each_time() {
     let mut policy = StalePolicy::default();
     policy.keys = vec![header.data_key_id];
 
-    let mut tables = Tables::new(Arc::new(InMemory::new()));
+    let mut tables = Tables::new(Arc::new(InMemory::new()), Integrity::Confidential);
     let [old, plain, gone] = [1, 2, 3].map(|n| SsTableId::new(Ulid(n)));
     let mut known = |table, what| tables.known.insert(table, Known { what, seen: 0 });
     known(old, Contents::Encrypted(Box::new(header)));
@@ -44,8 +44,10 @@ fn a_table_that_cannot_be_rewritten_waits_twice_as_long_each_time() {
     }
     assert_eq!(tables.stale(plain, &judge), Some(0));
     assert!(!tables.are_fresh(&[old, gone]));
-    // A policy that asks for a suite which new tables do not have either.
+    // A policy that asks for what new tables are not either, and then are.
     policy.keys.clear();
     policy.require_authenticated = true;
     assert_eq!(tables.stale(old, &policy.judge(&keyring)), None);
+    tables.integrity = Integrity::Authenticated;
+    assert_eq!(tables.stale(old, &policy.judge(&keyring)), Some(created_ns));
 }
