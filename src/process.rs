@@ -1,5 +1,5 @@
-//! Which process this is, without a system call each time: a forked child must not go on
-//! with its parent's keystream, and every short append asks.
+//! Which process this is, without a system call each time: neither a forked child nor a copy
+//! of the whole machine must go on with a keystream, and every short append asks.
 
 // Besides the kernels and the registers the only unsafe code of the core: memory that a
 // fork empties has no safe interface.
@@ -12,22 +12,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 
+#[cfg(target_os = "linux")]
+mod machine;
+
 /// The process that something was made in, by a random number that a fork replaces: a
-/// process id does not tell a child in a new PID namespace from its parent.
+/// process id does not tell a child in a new PID namespace from its parent. And the run of the
+/// machine, where that is known: a snapshot that is started twice has one process twice.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Process(u64);
+pub(crate) struct Process {
+    token: u64,
+    machine: u64,
+}
 
 impl Process {
     /// This process, also in a child that was forked since the last call.
     #[inline]
     pub(crate) fn current() -> Self {
-        Self(token())
+        Self { token: token(), machine: machine() }
     }
 
     /// Whether this is still the same process.
     #[inline]
     pub(crate) fn is_current(self) -> bool {
-        self.0 != 0 && self.0 == token()
+        self.token != 0 && self.token == token() && self.machine == machine()
     }
 
     /// Refuses in another process.
@@ -37,6 +44,19 @@ impl Process {
     #[inline]
     pub(crate) fn check(self, what: &str) -> Result<()> {
         if self.is_current() { Ok(()) } else { Err(Error::new(ErrorKind::Poisoned, what)) }
+    }
+}
+
+/// What names this run of the machine; 0 where nothing does.
+#[inline]
+fn machine() -> u64 {
+    #[cfg(target_os = "linux")]
+    {
+        machine::generation()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        0
     }
 }
 
@@ -141,6 +161,14 @@ pub(crate) mod tests {
                 && child.is_current()
         }));
         assert!(parent.is_current());
+    }
+
+    #[test]
+    fn the_same_process_in_another_copy_of_its_machine_is_another() {
+        let now = Process::current();
+        assert!(now.is_current());
+        let before = Process { machine: now.machine.wrapping_sub(1), ..now };
+        assert!(!before.is_current() && before.check("refused").is_err());
     }
 
     #[cfg(target_os = "linux")]

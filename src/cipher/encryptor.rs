@@ -204,7 +204,8 @@ impl Encryptor {
 
     /// Refuses in a forked child, which must not go on writing its parent's file.
     pub(crate) fn check_process(&self) -> Result<()> {
-        self.process.check("a forked child cannot go on writing its parent's file")
+        self.process
+            .check("a forked child, or a copy of the machine, cannot go on writing this file")
     }
 
     fn advance(&mut self, len: usize) {

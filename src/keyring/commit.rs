@@ -296,7 +296,9 @@ impl Inner {
         if !self.writable {
             return Err(Error::new(ErrorKind::ReadOnly, "the keyring was opened read-only"));
         }
-        self.process.check("a forked child cannot write its parent's store: open it again")
+        self.process.check(
+            "a forked child, or a copy of the machine, cannot write this store: open it again",
+        )
     }
 
     pub(super) fn writer(&self) -> MutexGuard<'_, WriterState> {

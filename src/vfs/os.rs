@@ -220,7 +220,8 @@ struct OsWriter {
 }
 
 /// What a file's writer says in a forked child.
-pub(super) const FORKED: &str = "a forked child cannot go on writing its parent's file";
+pub(super) const FORKED: &str =
+    "a forked child, or a copy of the machine, cannot go on writing this file";
 
 impl WriteFile for OsWriter {
     fn append(&mut self, buf: &[u8]) -> io::Result<()> {
