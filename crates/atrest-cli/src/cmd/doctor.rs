@@ -10,6 +10,7 @@ use crate::paint::{BOLD, DIM, GREEN, RED, YELLOW, clean};
 use crate::store::StoreArgs;
 
 mod checks;
+mod findings;
 mod owners;
 
 /// Examine a store's directory: keyring, lock, leftovers, modes, owners, files,

@@ -11,8 +11,9 @@ use atrest::kms::Kms;
 use atrest::names::{KEYRING_FILE, LOCK_FILE, NameKind, is_keyring_name, kind_of};
 use atrest::{Clock, ErrorKind, PlaintextPolicy, SystemClock};
 
+use super::Finding;
+use super::findings::Findings;
 use super::owners::owners;
-use super::{Finding, Level};
 use crate::advice::Verdict;
 use crate::failure::{Failure, Result};
 use crate::scan::{Scan, open_regular, scan};
@@ -21,36 +22,6 @@ use crate::units;
 
 /// Times this far in the future come from a wrong clock.
 const CLOCK_TOLERANCE_NS: u64 = 5 * 60 * 1_000_000_000;
-
-/// What was found so far.
-#[derive(Default)]
-pub(super) struct Findings(Vec<Finding>);
-
-impl Findings {
-    pub(super) fn good(&mut self, check: &'static str, what: impl Into<String>) {
-        self.0.push(Finding { level: Level::Good, check, what: what.into(), advice: None });
-    }
-
-    pub(super) fn note(
-        &mut self,
-        check: &'static str,
-        what: impl Into<String>,
-        advice: &'static str,
-    ) {
-        let advice = Some(advice);
-        self.0.push(Finding { level: Level::Note, check, what: what.into(), advice });
-    }
-
-    pub(super) fn problem(
-        &mut self,
-        check: &'static str,
-        what: impl Into<String>,
-        advice: &'static str,
-    ) {
-        let advice = Some(advice);
-        self.0.push(Finding { level: Level::Problem, check, what: what.into(), advice });
-    }
-}
 
 /// All checks, those first whose problems explain the others.
 pub(super) fn all(at: &StoreArgs, keys: Vec<Arc<dyn Kms>>, json: bool) -> Result<Vec<Finding>> {

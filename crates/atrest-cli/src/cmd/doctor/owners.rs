@@ -7,7 +7,7 @@ use atrest::names::is_keyring_name;
 use atrest::vfs::OsVfs;
 use atrest::walk::{Met, walk};
 
-use super::checks::Findings;
+use super::findings::Findings;
 use crate::failure::Result;
 use crate::units;
 
