@@ -16,12 +16,13 @@ mod border;
 mod code;
 mod context;
 mod file;
+mod hook;
 mod names;
 mod options;
 mod store;
 
-pub use access::{Atrest1Access, Atrest1AccessCallback, atrest1_access_check};
-pub use access::{atrest1_access_on_change, atrest1_access_restore, atrest1_access_revoke};
+pub use access::{atrest1_access_check, atrest1_access_on_change};
+pub use access::{atrest1_access_restore, atrest1_access_revoke};
 pub use border::atrest1_error_text;
 pub use code::{Atrest1, atrest1_code_name};
 pub use context::{Atrest1Decryptor, atrest1_decrypt_at, atrest1_decryptor_free};
@@ -33,6 +34,7 @@ pub use file::{
     Atrest1Writer, atrest1_writer_append, atrest1_writer_create, atrest1_writer_finish,
 };
 pub use file::{atrest1_reader_read_at, atrest1_writer_flush, atrest1_writer_free};
+pub use hook::{Atrest1Access, Atrest1AccessCallback};
 pub use names::{atrest1_generate_key_file, atrest1_sync_directory};
 pub use names::{atrest1_link, atrest1_register_directory, atrest1_remove, atrest1_rename};
 pub use store::{ATREST1_ABI, ATREST1_HEADER_LEN, Atrest1Store, atrest1_abi, atrest1_version};

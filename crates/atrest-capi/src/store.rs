@@ -6,9 +6,9 @@ use std::sync::Arc;
 use atrest::Store;
 use atrest::kms::Kms;
 
-use crate::access::Hook;
 use crate::border::{Fault, Outcome, borrow, free, give, guard, path, put, take, text};
 use crate::code::Atrest1;
+use crate::hook::Hook;
 use crate::options::{Mode, parse};
 
 /// Bytes of the header in front of every encrypted file.
