@@ -205,6 +205,17 @@ fn the_chunk_byte_has_to_fit_the_suite() {
     }
     assert_eq!(kind_of(&with_layout(3, 12)), ErrorKind::CorruptHeader);
     assert_eq!(kind_of(&with_layout(4, 12)), ErrorKind::UnsupportedFeature);
+    // Suite, then chunk byte, then kind: the first that is wrong is the error.
+    let with_kind = |suite, parameter| {
+        let mut file = with_layout(suite, parameter);
+        file[14] = 9;
+        let prefix = *file.first_chunk().unwrap();
+        reseal(&mut file, &prefix, &data_key());
+        kind_of(&file)
+    };
+    assert_eq!(with_kind(2, 12), ErrorKind::UnsupportedFeature);
+    assert_eq!(with_kind(2, 11), ErrorKind::CorruptHeader);
+    assert_eq!(with_kind(4, 11), ErrorKind::UnsupportedFeature);
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::process::Stdio;
+use std::sync::Arc;
 
-use serde_json::Value;
+use atrest::kms::{Deadline, KeyUri, Kms, KmsError, SlotKey, WrapContext, WrappedKey};
+use atrest::{Options, Store};
+use serde_json::{Value, json};
 
 use crate::support::Bench;
 
@@ -91,4 +94,64 @@ fn a_name_of_the_greatest_length_can_be_written() {
     bench.good(&["encrypt", "data", "src", &name]);
     bench.good(&["decrypt", "data", &name, "-o", &name]);
     assert_eq!(bench.read(&name), b"words");
+}
+
+/// A customer's key of some name, which wraps by nothing.
+#[derive(Debug)]
+struct Named(KeyUri);
+
+impl Kms for Named {
+    fn key_uri(&self) -> &KeyUri {
+        &self.0
+    }
+
+    fn wrap(
+        &self,
+        key: &SlotKey,
+        _context: &WrapContext,
+        _deadline: Deadline,
+    ) -> Result<WrappedKey, KmsError> {
+        Ok(WrappedKey { key_version: String::new(), blob: key.expose().to_vec() })
+    }
+
+    fn unwrap(
+        &self,
+        wrapped: &WrappedKey,
+        _context: &WrapContext,
+        _deadline: Deadline,
+    ) -> Result<SlotKey, KmsError> {
+        Ok(SlotKey::from_slice(&wrapped.blob).unwrap())
+    }
+}
+
+#[test]
+fn a_store_by_whose_key_anybody_can_wrap_is_to_be_pinned() {
+    let bench = Bench::empty();
+    let warned = |dir: &str, more: &[&str]| {
+        let args = [&["doctor", dir, "--json", "--kms-timeout", "1s"], more].concat();
+        let run = bench.run_with(&args, &[("ATREST_CMEK", ""), ("AZURE_ACCESS_TOKEN", "t")], b"");
+        String::from_utf8(run.stdout).unwrap().contains("anybody can wrap")
+    };
+    let rsa = "azure-kms://127.0.0.1:1/keys/k";
+    let cases = [
+        (rsa.to_owned(), true),
+        (format!("{rsa}?proof=PS256"), false),
+        (format!("{rsa}?alg=A256GCM"), false),
+    ];
+    for (number, (uri, public)) in cases.iter().enumerate() {
+        let dir = format!("data-{number}");
+        std::fs::create_dir(bench.path(&dir)).unwrap();
+        let kms = Arc::new(Named(uri.parse().unwrap()));
+        let store = Store::create(bench.path(&dir), kms, Options::default()).unwrap();
+        let id = store.keyring().store_id().to_string();
+        drop(store);
+        let status = bench.run_with(&["status", &dir, "--json"], &[("ATREST_CMEK", "")], b"");
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+        let expected: &[&str] = if *public { &["default"] } else { &[] };
+        assert_eq!(status["public_slots"], json!(expected), "{uri}");
+        assert_eq!(warned(&dir, &[]), *public, "{uri}");
+        assert!(!warned(&dir, &["--store-id", &id]), "{uri}");
+        // Whatever the slot says of itself: the key that is given asks for no proof.
+        assert!(warned(&dir, &["--cmek", rsa]), "{uri}");
+    }
 }
