@@ -12,6 +12,7 @@ pub(crate) mod ctr;
 mod decryptor;
 mod encryptor;
 pub(crate) mod gcm;
+pub(crate) mod oracle;
 pub(crate) mod slot;
 
 pub use decryptor::Decryptor;

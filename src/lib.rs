@@ -30,6 +30,8 @@
 //!
 //! - `passphrase` (default): the Argon2id provider; 4 crates.
 //! - `danger-internals`: raw kernels, for benchmarks and fuzzing only.
+//! - `danger-simulation`: randomness from a seed, and in debug builds a panic at a second use of
+//!   keystream. For tests only; `atrest-testkit` turns it on.
 
 pub mod backup;
 mod cipher;
@@ -52,6 +54,9 @@ pub mod progress;
 mod random;
 mod scan;
 mod secret;
+#[cfg(feature = "danger-simulation")]
+#[doc(hidden)]
+pub mod simulation;
 pub mod store;
 mod suite;
 mod tags;

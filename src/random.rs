@@ -7,6 +7,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Fills `bytes`, or fails when the operating system cannot.
 pub(crate) fn fill(bytes: &mut [u8]) -> Result<()> {
+    #[cfg(feature = "danger-simulation")]
+    if crate::simulation::fill(bytes) {
+        return Ok(());
+    }
     SysRng.try_fill_bytes(bytes).map_err(|source| {
         Error::new(
             ErrorKind::Io(std::io::ErrorKind::Other),

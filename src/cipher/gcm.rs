@@ -28,6 +28,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use super::ctr::{CtrKey, Width};
+use super::oracle::Watched;
 use crate::derive::Derived;
 
 /// Length of an authentication tag in bytes.
@@ -39,6 +40,7 @@ pub struct GcmKey {
     /// The last four bytes of the file's nonce.
     nonce_low: u32,
     hash: Hash,
+    watched: Watched,
 }
 
 enum Hash {
@@ -48,8 +50,15 @@ enum Hash {
 }
 
 impl GcmKey {
-    pub(super) fn new(derived: &Derived) -> Self {
-        Self::from_parts(derived.key(), derived.nonce())
+    pub(super) fn new(derived: &Derived, watched: Watched) -> Self {
+        let mut key = Self::from_parts(derived.key(), derived.nonce());
+        key.watch(watched);
+        key
+    }
+
+    pub(super) fn watch(&mut self, watched: Watched) {
+        self.watched = watched;
+        watched.made(&self.ctr);
     }
 
     /// For the width that suits this machine.
@@ -69,10 +78,11 @@ impl GcmKey {
     fn from_ctr(key: &[u8; 32], ctr: CtrKey, nonce_low: u32) -> Self {
         #[cfg(target_arch = "x86_64")]
         if let Some(powers) = ctr.x86().and_then(x86::Powers::new) {
-            return Self { ctr, nonce_low, hash: Hash::X86(powers) };
+            let (hash, watched) = (Hash::X86(powers), Watched::new(false));
+            return Self { ctr, nonce_low, hash, watched };
         }
         let hash = Hash::Portable(Box::new(portable::hash_key(key)));
-        Self { ctr, nonce_low, hash }
+        Self { ctr, nonce_low, hash, watched: Watched::new(false) }
     }
 
     /// Runs `work`, which uses this key, so that nothing of the key is left outside of it.
@@ -97,6 +107,7 @@ impl GcmKey {
         ciphertext: &mut [u8],
     ) -> [u8; TAG_LEN] {
         let block = self.first_block(index);
+        self.watched.encrypts_message(&self.ctr, block, plaintext.len());
         match &self.hash {
             #[cfg(target_arch = "x86_64")]
             Hash::X86(powers) => powers.seal(self.round_keys(), block, aad, plaintext, ciphertext),

@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use super::Decryptor;
 use super::ctr::CtrKey;
 use super::gcm::GcmKey;
+use super::oracle::Watched;
 use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{self, PREFIX_LEN};
@@ -30,18 +31,24 @@ const _: () =
 
 impl FileKey {
     /// The key of the suite that the header's prefix names.
-    fn new(prefix: &[u8; PREFIX_LEN], derived: &Derived) -> Arc<Self> {
+    fn new(prefix: &[u8; PREFIX_LEN], derived: &Derived, watched: Watched) -> Arc<Self> {
         if header::suite(prefix).map(Suite::cipher) == Some(Cipher::Gcm) {
             // Scrubbed before the enum is made: moving that copies the bytes of the larger
             // variant too, be they what the stack held.
-            let key = scrubbed(|| Box::new(GcmKey::new(derived)));
+            let key = scrubbed(|| Box::new(GcmKey::new(derived, watched)));
             return Arc::new(Self::Gcm(key));
         }
         let nonce = derived.nonce();
         let mut fixed = [0; 8];
         fixed.copy_from_slice(&nonce[..8]);
         // The expanded key is moved into its place.
-        scrubbed(|| Arc::new(Self::Ctr(CtrKey::new(derived.key(), fixed))))
+        scrubbed(|| {
+            let key = Arc::new(Self::Ctr(CtrKey::new(derived.key(), fixed)));
+            if let Self::Ctr(key) = &*key {
+                watched.made(key);
+            }
+            key
+        })
     }
 }
 
@@ -65,8 +72,13 @@ impl KeySlot {
     }
 
     fn with_use(prefix: &[u8; PREFIX_LEN], derived: &Derived, writing: bool) -> Arc<Self> {
-        let key = ArcSwapOption::new(Some(FileKey::new(prefix, derived)));
+        let key = ArcSwapOption::new(Some(FileKey::new(prefix, derived, Watched::new(writing))));
         Arc::new(Self { prefix: *prefix, writing, key })
+    }
+
+    /// Whether what the key encrypts is watched.
+    pub(crate) fn watched(&self) -> Watched {
+        Watched::new(self.writing)
     }
 
     /// The data key that the file's own key is derived from.
@@ -81,7 +93,7 @@ impl KeySlot {
 
     /// Puts the same key back.
     pub(crate) fn give_back(&self, derived: &Derived) {
-        self.key.store(Some(FileKey::new(&self.prefix, derived)));
+        self.key.store(Some(FileKey::new(&self.prefix, derived, self.watched())));
     }
 
     /// # Errors

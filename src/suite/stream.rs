@@ -18,7 +18,10 @@ const PIECE_LEN: usize = 16 << 10;
 #[inline]
 pub(crate) fn apply_in_place(slot: &KeySlot, position: u64, buf: &mut [u8]) -> Result<()> {
     check(position, buf.len())?;
-    slot.with_ctr(|key| key.apply_in_place(position, buf))
+    slot.with_ctr(|key| {
+        slot.watched().encrypts_bytes(key, position, buf.len());
+        key.apply_in_place(position, buf);
+    })
 }
 
 /// The same from one buffer into another of its length, in one pass.
@@ -30,7 +33,10 @@ pub(crate) fn apply(slot: &KeySlot, position: u64, from: &[u8], to: &mut [u8]) -
         return Err(Error::new(ErrorKind::InvalidArgument, what));
     }
     check(position, from.len())?;
-    slot.with_ctr(|key| key.apply(position, from, to))
+    slot.with_ctr(|key| {
+        slot.watched().encrypts_bytes(key, position, from.len());
+        key.apply(position, from, to);
+    })
 }
 
 /// Encrypts and puts out.
@@ -43,6 +49,7 @@ pub(super) fn append(
     check(position, plaintext.len())?;
     let mut at = position;
     slot.with_ctr(|key| {
+        slot.watched().encrypts_bytes(key, position, plaintext.len());
         out.reserve(plaintext.len());
         for piece in plaintext.chunks(PIECE_LEN) {
             key.apply(at, piece, out.room(piece.len()));

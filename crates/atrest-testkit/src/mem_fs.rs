@@ -6,15 +6,20 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use state::{Inode, Node, State};
+use state::{Change, Inode, Node, State};
 
+mod faults;
+mod images;
 mod state;
 mod vfs;
+
+pub use faults::{Fault, How, OpKind};
+pub use images::{Chance, Image};
 
 /// A file system in memory. A clone is the same one.
 ///
 /// What was not made durable is lost in a [crash](Self::crashes): bytes since the last sync
-/// of a file, names since the last sync of any directory. Operations are numbered from 0 in
+/// of a file, names since the last sync of their directory. Operations are numbered from 0 in
 /// the order in which they begin, for [`stop_at`](Self::stop_at) and
 /// [`fail_at`](Self::fail_at).
 #[derive(Clone, Debug)]
@@ -80,11 +85,8 @@ impl MemFs {
     /// A copy of everything, without locks, counts and faults.
     #[must_use]
     pub fn fork(&self) -> Self {
-        let mut state = self.state().clone();
-        state.log.clear();
-        state.locks.clear();
-        (state.stop_at, state.fail_at, state.stopped) = (None, None, false);
-        Self(Arc::new(Mutex::new(state)))
+        let fork = self.state().bare();
+        Self(Arc::new(Mutex::new(fork)))
     }
 
     /// From operation `at` on nothing happens any more, as if the process was killed. Of
@@ -130,7 +132,8 @@ impl MemFs {
 
     /// Every outcome that a crash now may have.
     pub fn crashes(&self) -> Vec<(Crash, Self)> {
-        let pending = self.state().pending.len();
+        let is_name = |change: &&Change| matches!(change, Change::Name(_));
+        let pending = self.state().pending.iter().filter(is_name).count();
         let outcomes = (0..=pending).flat_map(|names| [false, true].map(|data| (names, data)));
         outcomes.map(|(names, data)| self.crash(Crash { names, data })).collect()
     }
@@ -146,7 +149,7 @@ impl MemFs {
         let state = self.state();
         let named = state.names.iter().filter_map(|(path, inode)| {
             let inode = &state.inodes[*inode];
-            (inode.node == Node::File).then(|| (name(path), inode.data.clone()))
+            (inode.node == Node::File).then(|| (name(path), inode.data.to_vec()))
         });
         named.collect()
     }
@@ -154,13 +157,13 @@ impl MemFs {
     /// The content of a file, if it is there.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state();
-        state.names.get(path).map(|inode| state.inodes[*inode].data.clone())
+        state.names.get(path).map(|inode| state.inodes[*inode].data.to_vec())
     }
 
     /// Puts a file there, durably, whatever was there.
     pub fn put(&self, path: &Path, data: &[u8]) {
-        let inode =
-            Inode { data: data.into(), synced: data.into(), ..Inode::new(Node::File, 0o644) };
+        let bytes = Arc::new(data.to_vec());
+        let inode = Inode { data: bytes.clone(), synced: bytes, ..Inode::new(Node::File, 0o644) };
         self.state().settle(path, inode);
     }
 

@@ -31,7 +31,7 @@ fn derived() -> Derived {
 fn uses(len: usize) -> Vec<(&'static str, Use)> {
     let derived = Arc::new(derived());
     let ctr = Arc::new(CtrKey::new(derived.key(), [3; 8]));
-    let gcm = Arc::new(GcmKey::new(&derived));
+    let gcm = Arc::new(GcmKey::new(&derived, Watched::new(false)));
     let (src, mut dst) = (vec![1; len], vec![0; len]);
     let mut sealed = vec![0; len];
     let tag = gcm.seal(9, b"head", &src, &mut sealed);
@@ -54,7 +54,8 @@ fn uses(len: usize) -> Vec<(&'static str, Use)> {
     let (for_ctr, for_gcm) = (Arc::clone(&derived), derived);
     let new = move || drop(black_box(Box::new(CtrKey::new(for_ctr.key(), [3; 8]))));
     uses.push(("new CTR key", Box::new(new)));
-    uses.push(("new GCM key", Box::new(move || drop(black_box(Box::new(GcmKey::new(&for_gcm)))))));
+    let new_gcm = move || GcmKey::new(&for_gcm, Watched::new(false));
+    uses.push(("new GCM key", Box::new(move || drop(black_box(Box::new(new_gcm()))))));
     uses
 }
 

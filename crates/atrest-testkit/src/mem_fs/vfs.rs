@@ -8,6 +8,7 @@ use atrest::vfs::{
     Attributes, DirEntry, EntryKind, FileStat, Links, ReadFile, Rename, Vfs, WriteFile,
 };
 
+use super::faults::Fault;
 use super::state::{Inode, NameOp, Node, State};
 use super::{MemFs, Op, name};
 
@@ -80,14 +81,15 @@ impl Vfs for MemFs {
         match how {
             Rename::Replace => {
                 state.begin(Op::Rename(name(from), name(to)))?;
-                state.replace(from, to)
+                state.replace(from, to)?;
             }
             Rename::Exchange if state.can_exchange => {
                 state.begin(Op::Exchange(name(from), name(to)))?;
-                state.exchange(from, to)
+                state.exchange(from, to)?;
             }
-            _ => Err(io::ErrorKind::Unsupported.into()),
+            _ => return Err(io::ErrorKind::Unsupported.into()),
         }
+        state.end()
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -107,7 +109,7 @@ impl Vfs for MemFs {
         }
         state.check_parent(&to)?;
         state.change(NameOp::Add(to, inode));
-        Ok(())
+        state.end()
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -119,7 +121,7 @@ impl Vfs for MemFs {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
         state.change(NameOp::Remove(path));
-        Ok(())
+        state.end()
     }
 
     fn remove_in(&self, dir: &Path, expected: &FileStat, name: &OsStr) -> io::Result<()> {
@@ -136,7 +138,7 @@ impl Vfs for MemFs {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         state.change(NameOp::Remove(path));
-        Ok(())
+        state.end()
     }
 
     fn create_dir(&self, dir: &Path, mode: u32) -> io::Result<()> {
@@ -172,9 +174,8 @@ impl Vfs for MemFs {
         state.begin(Op::SyncDir)?;
         let dir = state.resolve(dir, Links::Follow)?;
         state.find(&dir)?;
-        state.durable = state.names.clone();
-        state.pending.clear();
-        Ok(())
+        state.sync_names(&dir);
+        state.end()
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -228,7 +229,7 @@ impl State {
         }
         // Both changes are one to a process; a crash may keep the first alone.
         self.change(NameOp::Add(to, inode));
-        self.change(NameOp::Remove(from));
+        self.change(NameOp::Leave(from, inode));
         Ok(())
     }
 
@@ -264,11 +265,16 @@ struct MemFile {
 impl ReadFile for MemFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.fs.state();
-        state.begin(Op::Read(self.name.clone(), buf.len()))?;
+        let op = Op::Read(self.name.clone(), buf.len());
+        let other_bytes = Fault::will_garble(&state.faults, &op);
+        state.begin(op)?;
         let data = &state.inodes[self.inode].data;
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(data.len());
         let read = buf.len().min(data.len() - start);
         buf[..read].copy_from_slice(&data[start..start + read]);
+        if let Some(byte) = buf[..read].get_mut(read / 2).filter(|_| other_bytes) {
+            *byte ^= 0x10;
+        }
         Ok(read)
     }
 
@@ -283,17 +289,19 @@ impl WriteFile for MemFile {
         let state = &mut *state;
         // What cannot be written whole is written in part.
         let at = state.log.len();
-        let torn = state.stop_at == Some(at) || state.fail_at == Some(at);
         let room = state.room.unwrap_or(usize::MAX).min(buf.len());
-        let written = if torn { room / 2 } else { room };
-        if state.stop_at.is_none_or(|stop| at <= stop) {
-            let now_ns = state.tick();
-            let inode = &mut state.inodes[self.inode];
-            inode.data.extend_from_slice(&buf[..written]);
-            inode.modified_ns = now_ns;
+        let begun = state.begin(Op::Append(self.name.clone(), buf.len()));
+        let dead = state.stop_at.is_some_and(|stop| at > stop);
+        let written = match begun {
+            Ok(()) => room,
+            Err(_) if dead => 0,
+            Err(_) => room / 2,
+        };
+        if !dead {
+            state.append(self.inode, &buf[..written]);
             state.room = state.room.map(|room| room - written);
         }
-        state.begin(Op::Append(self.name.clone(), buf.len()))?;
+        begun?;
         if written < buf.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
@@ -303,9 +311,14 @@ impl WriteFile for MemFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.fs.state();
-        state.begin(Op::Sync(self.name.clone(), self.inode))?;
-        let inode = &mut state.inodes[self.inode];
-        inode.synced = inode.data.clone();
-        Ok(())
+        let again = state.inodes[self.inode].sync_failed;
+        assert!(!again, "{} is synced again after a failed sync", self.name);
+        let begun = state.begin(Op::Sync(self.name.clone(), self.inode));
+        if begun.is_err() && !state.stopped {
+            state.inodes[self.inode].sync_failed = true;
+        }
+        begun?;
+        state.sync(self.inode);
+        state.end()
     }
 }
