@@ -233,6 +233,7 @@ impl KeyringStorage for DirectoryStorage {
         // The lock keeps other writers out; this catches a keyring replaced behind it.
         if self.load()?.as_ref() != previous {
             self.settle()?;
+            self.settle_mirror()?;
             let what = "the keyring is not the one that was read";
             return Err(Error::new(ErrorKind::KeyringConflict, what).with_path(&current));
         }
@@ -255,11 +256,22 @@ impl KeyringStorage for DirectoryStorage {
             self.vfs.rename(&new, &current, Rename::Replace)
         })();
         if let Err(source) = replaced {
-            // The first error is the one to tell. The link is the current image's.
-            drop(self.vfs.remove(&new));
-            drop(self.vfs.remove(&old));
-            self.abandon_mirror();
-            return Err(fail(source));
+            // A network may lose the answer of what was carried out: what is there tells.
+            match self.load() {
+                Ok(Some(image)) if image.bytes == bytes => {}
+                Ok(image) if image.as_ref() == previous => {
+                    // The first error is the one to tell. The link is the current image's.
+                    drop(self.vfs.remove(&new));
+                    drop(self.vfs.remove(&old));
+                    self.abandon_mirror();
+                    return Err(fail(source));
+                }
+                _ => {
+                    let what = "nobody knows which keyring is there: open the store again";
+                    let error = Error::new(ErrorKind::Poisoned, what).with_source(source);
+                    return Err(error.with_path(&current));
+                }
+            }
         }
         self.vfs.sync_dir(&self.dir).map_err(|source| {
             let what = "the new keyring may not be durable: open the store again";

@@ -74,7 +74,9 @@ impl DirectoryStorage {
         let Some(image) = bytes.as_deref().and_then(parse) else { return Ok(()) };
         let mirrored = self.load_mirror()?;
         if mirrored.as_ref() == bytes.as_ref() {
-            return Ok(());
+            // Its writer may have died between the rename and the sync.
+            let synced = self.vfs.sync_dir(dir);
+            return synced.map_err(|e| Error::io("the mirror cannot be synced", e).with_path(dir));
         }
         self.check_mirror(dir, &image.stored.bytes)?;
         if let Some(mirror) = mirrored.as_deref().and_then(parse) {

@@ -10,7 +10,7 @@ use crate::support::{
     mem_storage, write_file,
 };
 use atrest_testkit::MemFs;
-use atrest_testkit::mem_fs::{After, Op, kill_everywhere};
+use atrest_testkit::mem_fs::{After, Fault, How, Op, OpKind, kill_everywhere};
 
 /// What changes the keyring. The key service of `2` is the one that takes over.
 type Change = fn(&EncryptedFs) -> Result<(), Error>;
@@ -310,6 +310,26 @@ fn a_fault_in_a_rotation_leaves_a_handle_that_serves() {
             steps += 1;
         }
         assert_eq!(poisoned, 1, "{name}");
+    }
+}
+
+#[test]
+fn a_rename_whose_answer_was_lost_is_a_commit() {
+    let late = |how| Fault { on: OpKind::Rename, name: "KEYRING".into(), after: 0, times: 1, how };
+    for (name, change) in CHANGES {
+        let mem = base();
+        let fs = mem_open(&mem, &ScriptedKms::new(1)).unwrap();
+        mem.arm(late(How::Late(5)));
+        change(&fs).unwrap();
+        assert!(mem.disarm());
+        assert_eq!(fs.keyring().status().info.generation, 4, "{name}");
+        for (_, after) in mem.crashes() {
+            check(&after, &["one", "two"], &[4]);
+        }
+        // Who cannot look does not know.
+        mem.arm(late(How::Late(5)));
+        mem.arm(Fault { on: OpKind::Open, after: 1, ..late(How::Error(5)) });
+        assert_eq!(kind(fs.keyring().keys().rotate()), ErrorKind::Poisoned, "{name}");
     }
 }
 

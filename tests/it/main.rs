@@ -15,6 +15,7 @@ mod files;
 mod golden;
 mod kms;
 mod mapped;
+mod processes;
 mod reader_script;
 mod recover;
 mod renewal;

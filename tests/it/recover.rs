@@ -210,6 +210,44 @@ fn the_mirror_has_every_commit_and_is_never_newer() {
 }
 
 #[test]
+fn the_mirror_of_a_killed_writer_is_durable_before_the_next_one_commits() {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
+    drop(Keyring::create(mirrored(&mem), kms.clone(), manual()).unwrap());
+    let open = |mem: &MemFs| Keyring::open(mirrored(mem), kms.clone(), manual());
+    let count = {
+        let fork = mem.fork();
+        open(&fork).unwrap().keys().rotate().unwrap();
+        fork.log().len()
+    };
+    for at in 0..=count {
+        // The process dies, the machine goes on, and has a power cut under the next process.
+        let killed = mem.fork();
+        killed.stop_at(at);
+        drop(open(&killed).and_then(|keyring| keyring.keys().rotate()));
+        let killed = killed.fork();
+        killed.keep_points();
+        let keyring = open(&killed).unwrap();
+        keyring.keys().rotate().unwrap();
+        std::mem::forget(keyring);
+        let mut next = 0;
+        let images = killed.crash_images(64, &mut |end| {
+            next += 1;
+            next % end
+        });
+        let generation_at = |fs: &MemFs, dir: &str| {
+            let bytes = fs.read(&std::path::Path::new(dir).join(KEYRING_FILE));
+            generation(&bytes.unwrap())
+        };
+        for image in images {
+            let (mirror, stored) =
+                (generation_at(&image.fs, MIRROR), generation_at(&image.fs, DIR));
+            let behind = u64::from(!image.is_now);
+            assert!(mirror <= stored && mirror + behind >= stored, "{at}: {mirror} {stored}");
+        }
+    }
+}
+
+#[test]
 fn a_mirror_is_brought_up_to_date_and_guards_against_rollback() {
     let (mem, kms) = three();
     let mirror = std::path::Path::new(MIRROR).join(KEYRING_FILE);

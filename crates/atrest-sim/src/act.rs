@@ -9,6 +9,8 @@ use atrest::backup::{Chain, DirectoryTarget};
 use atrest::keyring::ImagePlace;
 use atrest::{Error, ErrorKind, FileKind, FileSpec, Result, Store, Suite};
 
+use atrest_testkit::MemFs;
+
 use crate::check;
 use crate::lsm::Lsm;
 use crate::model::{Content, MARKER};
@@ -392,14 +394,26 @@ impl World {
             Step::BackUp if self.site.setup.links => {
                 self.clean()?;
                 let target = DirectoryTarget::with_vfs(BACKUP, Arc::new(self.fs.clone()));
-                self.intended.backups.push(self.model.files.clone());
                 let chain = Chain::open_or_create(target, self.site.kms[0].clone())?;
-                store.backups().add(&chain, DIR, &|_| ControlFlow::Continue(())).map(drop)
+                let report = store.backups().add(&chain, DIR, &|_| ControlFlow::Continue(()))?;
+                self.intended.backups.insert(report.info.number, self.model.files.clone());
+                Ok(())
             }
             Step::RestoreBackup => {
+                let broken = |what| Error::new(ErrorKind::BrokenBackup, what);
                 let fork = self.fs.fork();
-                let restored = check::backups(&fork, &self.site, &self.model);
-                restored.map_err(|what| Error::new(ErrorKind::BrokenBackup, what))
+                fork.keep_points();
+                check::backups(&fork, &self.site, &self.model).map_err(broken)?;
+                // A restore that was cut off goes on.
+                for image in fork.crash_images(2, &mut |end| self.rng.below(end)) {
+                    if self.rng.once_in(8) {
+                        self.figures.images += 1;
+                        check::backups(&image.fs, &self.site, &self.model).map_err(|what| {
+                            broken(format!("a restore that was cut off: {what}"))
+                        })?;
+                    }
+                }
+                Ok(())
             }
             Step::Recover { lose } => {
                 self.forget_process();
@@ -415,23 +429,36 @@ impl World {
                     bytes[at] ^= 1;
                     fork.put(&path, &bytes);
                 }
-                let place = if self.site.setup.mirror {
-                    ImagePlace::Mirror
-                } else {
+                if !self.site.setup.mirror {
                     return self.come_in();
-                };
-                let storage = self.site.storage(&fork);
-                let (keyring, _) =
-                    storage.recover(place, self.site.all_kms(), self.site.options())?;
-                let recovered = Store::over_vfs(keyring, Arc::new(fork.clone()))?;
-                check::content(&recovered, &self.model).map_err(|what| {
-                    Error::new(ErrorKind::BrokenBackup, format!("after a recovery: {what}"))
-                })?;
-                drop(recovered);
+                }
+                fork.keep_points();
+                self.recover(&fork)?;
+                // One that was cut off is done again, if the store does not open.
+                for image in fork.crash_images(4, &mut |end| self.rng.below(end)) {
+                    self.figures.images += 1;
+                    match self.site.open(&image.fs) {
+                        Ok(store) => self.is_whole(&store)?,
+                        Err(_) => self.recover(&image.fs)?,
+                    }
+                }
                 self.come_in()
             }
             _ => Ok(()),
         }
+    }
+
+    /// Puts the mirror's keyring in the place of the store's.
+    fn recover(&self, fs: &MemFs) -> Result<()> {
+        let (kms, options) = (self.site.all_kms(), self.site.options());
+        let (keyring, _) = self.site.storage(fs).recover(ImagePlace::Mirror, kms, options)?;
+        self.is_whole(&Store::over_vfs(keyring, Arc::new(fs.clone()))?)
+    }
+
+    fn is_whole(&self, store: &Store) -> Result<()> {
+        check::content(store, &self.model).map_err(|what| {
+            Error::new(ErrorKind::BrokenBackup, format!("after a recovery: {what}"))
+        })
     }
 
     /// Another process that wants to write is refused.

@@ -194,20 +194,24 @@ fn serves(store: &Store, model: &Model) -> Result<(), Problem> {
 
 /// Every acknowledged backup is there, and the last one restores.
 pub(crate) fn backups(fs: &MemFs, site: &Site, model: &Model) -> Result<(), Problem> {
-    let Some(last) = model.backups.last() else { return Ok(()) };
+    let Some((number, last)) = model.backups.last_key_value() else { return Ok(()) };
     let fail = |error: atrest::Error| format!("the backup: {}", told(&error));
     let vfs: Arc<MemFs> = Arc::new(fs.clone());
     let target = DirectoryTarget::with_vfs(BACKUP, vfs.clone());
     let chain = Chain::open_read_only(target, site.all_kms()).map_err(fail)?;
     let count = chain.list().map_err(fail)?.len();
-    if count < model.backups.len() {
-        return Err(format!("there are {count} backups of {}", model.backups.len()));
+    if (count as u64) < *number {
+        return Err(format!("there are {count} backups of {number}"));
     }
     let mut spec = RestoreSpec::new("/restored", site.kms[0].clone());
-    spec.number = Some(model.backups.len() as u64);
+    spec.number = Some(*number);
     spec.options = site.options();
     spec.vfs = vfs.clone();
-    chain.restore(&spec, &|_| ControlFlow::Continue(())).map_err(fail)?;
+    match chain.restore(&spec, &|_| ControlFlow::Continue(())) {
+        // It was done already.
+        Err(error) if error.kind() == ErrorKind::KeyringExists => {}
+        other => drop(other.map_err(fail)?),
+    }
     let storage = DirectoryStorage::with_vfs("/restored", vfs.clone());
     let place = atrest::store::StorePlace::new(storage, vfs);
     let restored = Store::open(place, site.all_kms(), site.options()).map_err(fail)?;

@@ -36,6 +36,8 @@ pub struct Figures {
     pub faults: u64,
     /// Steps that failed because of them.
     pub errors: u64,
+    /// Processes that were killed.
+    pub kills: u64,
     /// Crashes that a history went on from.
     pub crashes: u64,
     /// Requests to buckets.
@@ -50,6 +52,7 @@ impl Figures {
         self.images += other.images;
         self.faults += other.faults;
         self.errors += other.errors;
+        self.kills += other.kills;
         self.crashes += other.crashes;
         self.requests += other.requests;
     }

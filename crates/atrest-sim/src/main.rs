@@ -105,12 +105,13 @@ fn main() -> ExitCode {
         writeln!(
             std::io::stdout(),
             "{} histories of {} steps from seed {first}: {} disks after crashes, {} crashes gone \
-             on from, {} faults, {} steps failed, {} requests to buckets; {problems} problems in \
+             on from, {} processes killed, {} faults, {} steps failed, {} requests to buckets; {problems} problems in \
              {seconds:.0} s",
             all.histories,
             all.steps,
             all.images,
             all.crashes,
+            all.kills,
             all.faults,
             all.errors,
             all.requests

@@ -53,8 +53,8 @@ pub(crate) struct Model {
     pub(crate) loose: BTreeSet<String>,
     /// What the engine's records are.
     pub(crate) records: BTreeMap<u8, Choice<String>>,
-    /// What the backups of the chain hold, the oldest first.
-    pub(crate) backups: Vec<BTreeMap<String, Choice<Content>>>,
+    /// What the backups of the chain hold, by number.
+    pub(crate) backups: BTreeMap<u64, BTreeMap<String, Choice<Content>>>,
 }
 
 impl Model {
@@ -72,11 +72,9 @@ impl Model {
             files: either(&self.files, &other.files),
             loose: &self.loose | &other.loose,
             records: either(&self.records, &other.records),
-            backups: if self.backups.len() < other.backups.len() {
-                self.backups.clone()
-            } else {
-                other.backups.clone()
-            },
+            backups: if self.backups.len() < other.backups.len() { self } else { other }
+                .backups
+                .clone(),
         }
     }
 

@@ -64,6 +64,8 @@ pub(crate) struct Item {
     pub(crate) fault: Option<Fault>,
     /// What the key service does to it.
     pub(crate) service: Service,
+    /// The operation at which the process is killed, counted from where the step begins.
+    pub(crate) kill: Option<usize>,
     /// Whether the machine crashes in it, so that the history goes on from an image.
     pub(crate) crash: bool,
 }
@@ -98,6 +100,7 @@ pub(crate) fn history(seed: u64) -> (Setup, Vec<Item>) {
             1 if services => Service::Wrong,
             _ => Service::Good,
         },
+        kill: (crashes && rng.once_in(6)).then(|| rng.below(40) as usize),
         crash: crashes && rng.once_in(5),
     });
     (setup, items.collect())

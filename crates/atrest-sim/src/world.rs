@@ -158,21 +158,35 @@ impl World {
         if let Some(fault) = &item.fault {
             self.fs.arm(fault.clone());
         }
+        if let Some(at) = item.kill {
+            self.fs.stop_at(self.fs.next_op() + at);
+        }
         let outcome = self.perform(item.step);
-        let struck = self.fs.disarm();
+        let is_killed = item.kill.is_some() && self.fs.is_stopped();
+        if is_killed {
+            // What it would do when it ends it does not.
+            self.forget_process();
+        }
+        self.fs.revive();
+        let struck = self.fs.disarm() || is_killed;
+        self.figures.kills += u64::from(is_killed);
         self.site.serve(Service::Good);
         self.figures.steps += 1;
         self.figures.faults += u64::from(struck);
         if let Err(error) = &outcome {
             self.figures.errors += 1;
-            let excused = struck || item.service != Service::Good;
+            // A handle that failed may say so later.
+            let spoilt = [ErrorKind::Poisoned, ErrorKind::CmekRevoked].contains(&error.kind());
+            let excused = struck || item.service != Service::Good || (self.is_dirty && spoilt);
             if !excused {
                 return Err(format!("{:?} failed on a good disk: {}", item.step, told(error)));
             }
         }
         let mut either = self.model.or(&self.intended);
         either.loose.append(&mut self.passing);
-        let after = if outcome.is_ok() { self.intended.clone() } else { either.clone() };
+        let mut after = if outcome.is_ok() { self.intended.clone() } else { either.clone() };
+        // Whatever failed, there is a store by now.
+        after.is_created |= self.store.is_some();
         let strict = self.is_one_commit && open_before && !self.is_dirty && !struck;
         let summaries = match (before, self.store.as_ref().map(Summary::of)) {
             (Some(before), Some(after)) if strict && outcome.is_ok() => vec![before, after],
@@ -190,7 +204,7 @@ impl World {
                 self.figures.crashes += 1;
                 return self.go_on_from(image);
             }
-        } else if outcome.is_err() && (is_over || self.rng.once_in(2)) {
+        } else if is_killed || outcome.is_err() && (is_over || self.rng.once_in(2)) {
             self.restart()?;
         }
         Ok(())
@@ -269,7 +283,13 @@ impl World {
         self.beside = None;
         self.fs = image;
         self.fs.keep_points();
-        self.adopt()
+        let loose = self.model.loose.clone();
+        self.adopt()?;
+        // A crash of the next process, when it cleans up.
+        let mut either = self.model.clone();
+        either.loose.extend(loose);
+        let after = self.model.clone();
+        self.look(&either, &after, &[]).map(drop)
     }
 
     /// Learns which of what may be there is there.
@@ -315,6 +335,10 @@ impl World {
             }
         }
         store.files().sync_dir(DIR)?;
+        // The engine removes its own when it opens.
+        if self.lsm.is_none() && self.fs.files().keys().any(|name| name.starts_with("lsm-")) {
+            self.lsm = Some(Lsm::open(&store)?);
+        }
         self.model.loose.clear();
         self.intended.loose.clear();
         Ok(())

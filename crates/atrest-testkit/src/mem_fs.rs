@@ -100,6 +100,22 @@ impl MemFs {
         self.state().stopped
     }
 
+    /// The next process begins, after one that was killed, if it was: its locks are free.
+    pub fn revive(&self) -> bool {
+        let mut state = self.state();
+        let was_stopped = std::mem::take(&mut state.stopped);
+        state.stop_at = None;
+        if was_stopped {
+            state.locks.clear();
+        }
+        was_stopped
+    }
+
+    /// Operations so far: the number of the next one.
+    pub fn next_op(&self) -> usize {
+        self.state().log.len()
+    }
+
     /// Operation `at` fails, those after it work.
     pub fn fail_at(&self, at: usize) {
         self.state().fail_at = Some(at);
