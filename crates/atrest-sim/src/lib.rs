@@ -69,6 +69,7 @@ pub fn run(seed: u64, only: Option<&[usize]>) -> Result<Figures, Problem> {
     // Randomness is the process's.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    one_processor();
     atrest::simulation::seed_randomness(Some(&seed.to_le_bytes()));
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         if seed.is_multiple_of(BUCKET_IN) { bucket::run(seed, only) } else { disk(seed, only) }
@@ -109,4 +110,17 @@ fn disk(seed: u64, only: Option<&[usize]>) -> Result<Figures, Problem> {
     world.end().map_err(|problem| format!("at the end: {problem}"))?;
     world.figures.histories = 1;
     Ok(world.figures)
+}
+
+/// What uses threads for speed uses one, and so does the same in the same order each time.
+fn one_processor() {
+    let allowed = rustix::thread::sched_getaffinity(None);
+    let Ok(allowed) = allowed else { return };
+    let first = (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu));
+    if let Some(first) = first {
+        let mut one = rustix::thread::CpuSet::new();
+        one.set(first);
+        // A machine that does not let it runs less alike.
+        let _ = rustix::thread::sched_setaffinity(None, &one);
+    }
 }

@@ -48,7 +48,6 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    one_processor();
     // What panics is reported with its seed.
     std::panic::set_hook(Box::new(|_| {}));
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -132,17 +131,4 @@ fn report(seed: u64, steps: Option<&[usize]>, problem: &str) {
         eprintln!("  {number:3} {}", all[number + 1]);
     }
     eprintln!("cargo run -p atrest-sim -- --seed {seed} --steps {}", list.join(","));
-}
-
-/// What uses threads for speed uses one, and so does the same in the same order each time.
-fn one_processor() {
-    let allowed = rustix::thread::sched_getaffinity(None);
-    let Ok(allowed) = allowed else { return };
-    let first = (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu));
-    if let Some(first) = first {
-        let mut one = rustix::thread::CpuSet::new();
-        one.set(first);
-        // A machine that does not let it runs less alike.
-        let _ = rustix::thread::sched_setaffinity(None, &one);
-    }
 }
