@@ -148,6 +148,8 @@ impl State {
             return Err(io::Error::other("the process was killed"));
         }
         self.keep_point();
+        // Of an operation that failed by itself.
+        self.late = None;
         let strike = Fault::strike(&mut self.faults, &op);
         self.is_struck |= strike.is_some();
         self.log.push(op);
