@@ -102,7 +102,9 @@ pub enum KmsErrorKind {
     Unreachable,
     /// The service asks for fewer calls. Retry after its delay.
     Throttled,
-    /// The credentials are not accepted. Refresh them once, then treat as a denial.
+    /// The credentials are not accepted: they lapsed, were renewed elsewhere or taken away,
+    /// or there are none. Says nothing about the key; whether it counts as a denial is
+    /// [`LapsedCredential`](crate::kms::LapsedCredential)'s to say.
     Unauthenticated,
     /// The credentials are good and may not use this key.
     AccessDenied,
@@ -134,8 +136,7 @@ impl KmsErrorKind {
     pub fn denies_access(self) -> bool {
         matches!(
             self,
-            Self::Unauthenticated
-                | Self::AccessDenied
+            Self::AccessDenied
                 | Self::KeyDisabled
                 | Self::PendingDeletion
                 | Self::VersionRetired

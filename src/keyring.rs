@@ -59,7 +59,9 @@ mod vault;
 mod wrap;
 
 pub use crate::names::KEYRING_FILE;
-pub use access::{Access, AccessPolicy, AccessState, AccessStatus, Grace, Transition};
+pub use access::{
+    Access, AccessPolicy, AccessState, AccessStatus, CredentialStatus, Grace, Transition,
+};
 pub use audit::{AuditEvent, AuditKind};
 pub use body::{IntegrityPolicy, PlaintextPolicy, Settings};
 pub use directory::DirectoryStorage;

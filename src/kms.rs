@@ -19,11 +19,13 @@ mod key_file;
 mod local;
 #[cfg(feature = "passphrase")]
 mod passphrase;
+mod secret_file;
 
 pub use env::EnvKey;
 pub use key_file::{KeyFile, generate_key_file};
 #[cfg(feature = "passphrase")]
 pub use passphrase::Passphrase;
+pub use secret_file::SecretFile;
 
 /// The key service that holds the customer's key (CMEK).
 ///
@@ -71,6 +73,52 @@ pub trait Kms: Send + Sync + fmt::Debug {
         deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
         self.wrap(&self.unwrap(wrapped, context, deadline)?, context, deadline)
+    }
+
+    /// The credential that the last call was made with, if it ends and its end is known. Calls
+    /// nothing.
+    fn credential(&self) -> Option<Credential> {
+        None
+    }
+}
+
+/// What it means that a key service does not accept this process's credentials
+/// ([`Unauthenticated`](KmsErrorKind::Unauthenticated)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LapsedCredential {
+    /// No answer about the key: a token that nobody renewed is an outage, which is borne
+    /// for the grace.
+    #[default]
+    NoAnswer,
+    /// A denial, as if the key itself were refused: for customers who take access away by
+    /// taking the credentials away.
+    Denial,
+}
+
+impl LapsedCredential {
+    /// Whether an answer of this kind says that access to the key is gone.
+    pub fn denies(self, kind: KmsErrorKind) -> bool {
+        kind.denies_access() || (self == Self::Denial && kind == KmsErrorKind::Unauthenticated)
+    }
+}
+
+/// A credential that a key service is asked with, and that ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Until it is no longer accepted.
+    pub expires_in: Duration,
+    /// How long it lasted when it was given out.
+    pub lifetime: Duration,
+    /// Whether it is renewed without anybody acting, and the last try to do so did not fail.
+    pub renews: bool,
+}
+
+impl Credential {
+    /// Whether somebody has to act soon: less than a third of its time is left, and nothing
+    /// renews it.
+    pub fn is_ending(&self) -> bool {
+        !self.renews && self.expires_in < self.lifetime / 3
     }
 }
 

@@ -32,7 +32,7 @@ pub use machine::AccessState;
 pub(super) use monitor::Monitor;
 pub use monitor::Transition;
 pub use policy::{AccessPolicy, Grace};
-pub use status::AccessStatus;
+pub use status::{AccessStatus, CredentialStatus};
 pub(super) use watch::Watch;
 pub(super) use withdrawal::revocation_requested;
 
@@ -47,7 +47,10 @@ impl Access<'_> {
     pub fn status(&self) -> AccessStatus {
         let inner = &self.0.inner;
         let now = inner.clock.since_boot();
-        inner.watch.monitor().status(now)
+        let mut status = inner.watch.monitor().status(now);
+        let keys = inner.customers.all();
+        status.credentials = keys.iter().filter_map(|kms| CredentialStatus::of(&**kms)).collect();
+        status
     }
 
     /// Checks access now and acts on the answer, then on what other processes did to the

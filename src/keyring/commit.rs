@@ -324,7 +324,25 @@ impl Inner {
                 ),
             ));
         }
+        let same = image.fixed.generation == old.image.fixed.generation;
+        if same && image.stored.bytes != old.image.stored.bytes {
+            return Err(forked(image.fixed.generation));
+        }
         Ok(image)
+    }
+
+    /// Refuses a newer image that does not come after `old`: one that another writer made
+    /// without having read it. The storage let two commit over each other, and the newer
+    /// image lacks what the other made, data keys among it.
+    fn check_descends(&self, image: &Image, old: &Snapshot) -> Result<()> {
+        let generation = old.image.fixed.generation;
+        if image.fixed.generation == generation {
+            return Ok(());
+        }
+        let kept = self.storage.kept()?;
+        let other =
+            |(of, bytes): &(u64, Vec<u8>)| *of == generation && *bytes != old.image.stored.bytes;
+        if kept.iter().any(other) { Err(forked(generation)) } else { Ok(()) }
     }
 
     /// Takes over a newer generation that another process committed. If that process
@@ -340,6 +358,7 @@ impl Inner {
             self.watch.monitor().seen(self.clock.since_boot());
             return Ok(());
         }
+        self.check_descends(&image, &old)?;
         let (store_key, body) = if image.fixed.store_key_id == old.image.fixed.store_key_id {
             (unlocked.store_key.clone(), image.authenticate(&unlocked.store_key)?)
         } else {
@@ -368,6 +387,14 @@ impl Inner {
             other => other,
         }
     }
+}
+
+fn forked(generation: u64) -> Error {
+    let what = format!(
+        "found another keyring of generation {generation}: the storage let two writers commit \
+         over each other, or somebody put it there"
+    );
+    Error::new(ErrorKind::KeyringRolledBack, what)
 }
 
 impl Drop for Inner {

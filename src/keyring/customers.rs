@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::options::Options;
 use super::unlock::Search;
 use crate::error::Result;
-use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind};
+use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind, LapsedCredential};
 
 pub(super) struct CustomerKeys {
     given: Mutex<Vec<Arc<dyn Kms>>>,
@@ -13,11 +14,17 @@ pub(super) struct CustomerKeys {
     longest: Duration,
     /// The slot to ask first.
     slot: Option<String>,
+    lapsed: LapsedCredential,
 }
 
 impl CustomerKeys {
-    pub(super) fn new(given: Vec<Arc<dyn Kms>>, longest: Duration, slot: Option<String>) -> Self {
-        Self { given: Mutex::new(given), longest, slot }
+    pub(super) fn new(given: Vec<Arc<dyn Kms>>, options: &Options) -> Self {
+        Self {
+            given: Mutex::new(given),
+            longest: options.kms_deadline,
+            slot: options.slot.clone(),
+            lapsed: options.access.lapsed_credential,
+        }
     }
 
     pub(super) fn all(&self) -> Vec<Arc<dyn Kms>> {
@@ -31,12 +38,13 @@ impl CustomerKeys {
 
     /// A patient search for the store key that ends at the first mistake.
     pub(super) fn search(&self, barrier: Option<String>) -> Search {
-        Search { prefer: self.slot.clone(), barrier, strict: true, deadline: self.deadline() }
+        Search { strict: true, ..self.lenient_search(barrier, self.deadline()) }
     }
 
     /// A search that passes over mistakes, for a store that is open already.
     pub(super) fn lenient_search(&self, barrier: Option<String>, deadline: Deadline) -> Search {
-        Search { prefer: self.slot.clone(), barrier, strict: false, deadline }
+        let (prefer, lapsed) = (self.slot.clone(), self.lapsed);
+        Search { prefer, barrier, strict: false, lapsed, deadline }
     }
 
     /// The key of this URI.

@@ -4,7 +4,6 @@ use super::audit::AuditEvent;
 use super::unlock::Search;
 use super::{Keyring, KeyringStorage, KmsSet, Options, load};
 use crate::error::Result;
-use crate::kms::Deadline;
 
 /// The audit trail of an open keyring.
 #[derive(Clone, Copy, Debug)]
@@ -34,12 +33,7 @@ impl Audit<'_> {
     ) -> Result<Vec<AuditEvent>> {
         let image = load(storage)?;
         super::check_store(&image, options)?;
-        let search = Search {
-            prefer: options.slot.clone(),
-            barrier: None,
-            strict: true,
-            deadline: Deadline::after(options.kms_deadline),
-        };
+        let search = Search::opening(options, true);
         let (_, body) = search.unlock(&image, &kms.into().0)?;
         if let Some(anchor) = &options.anchor {
             super::check_anchor(&image, anchor)?;

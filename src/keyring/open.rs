@@ -1,6 +1,7 @@
 //! Creating a keyring, and opening one.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::access::{Monitor, Watch};
 use super::audit::{Event, Trail};
@@ -19,9 +20,14 @@ use super::{
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{StoreId, StoreKeyId};
-use crate::kms::{Deadline, Kms};
+use crate::kms::{Deadline, Kms, KmsErrorKind};
 use crate::process::Process;
 use crate::secret::{DataKey, StoreKey};
+
+/// Wait before the second try to reach a key service; doubled before each further one.
+const WAIT_FIRST: Duration = Duration::from_millis(250);
+/// Longest of these waits.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl Keyring {
     /// Creates the keyring of a new store: a random store key wrapped by `kms`, and a
@@ -220,13 +226,7 @@ impl Keyring {
         {
             return Err(slots::no_such_slot(name));
         }
-        let search = Search {
-            prefer: options.slot.clone(),
-            barrier: None,
-            strict: true,
-            deadline: Deadline::after(options.kms_deadline),
-        };
-        let (store_key, body) = search.unlock(&image, &kms)?;
+        let (store_key, body) = unlock_patiently(&image, &kms, &options)?;
         if marks == Marks::Refuse && body.revoked_ns != 0 {
             return Err(withdrawn());
         }
@@ -255,6 +255,7 @@ impl Keyring {
         snapshot: Snapshot,
         writable: bool,
     ) -> Result<Self> {
+        let customers = CustomerKeys::new(kms, &options);
         let monitor = Monitor::new(options.access, options.clock.since_boot());
         let inner = Arc::new(Inner {
             store_id: snapshot.image.fixed.store_id,
@@ -264,7 +265,7 @@ impl Keyring {
             process: Process::current(),
             writer: Mutex::new(WriterState::default()),
             vault: Vault::new(snapshot),
-            customers: CustomerKeys::new(kms, options.kms_deadline, options.slot),
+            customers,
             watch: Arc::new(Watch::new(monitor)),
             absent: super::absent::Absent::default(),
             files: Mutex::default(),
@@ -275,5 +276,35 @@ impl Keyring {
             None
         };
         Ok(Self { inner, _background: background })
+    }
+}
+
+/// Unlocks; again and again while there is time to wait and no key service answers for or
+/// against it.
+fn unlock_patiently(
+    image: &Image,
+    kms: &[Arc<dyn Kms>],
+    options: &Options,
+) -> Result<(Arc<StoreKey>, Body)> {
+    let end = Deadline::after(options.kms_wait);
+    let mut pause = WAIT_FIRST;
+    loop {
+        let error: Error = match Search::opening(options, true).unlock(image, kms) {
+            Ok(unlocked) => return Ok(unlocked),
+            Err(refusal) => refusal.into(),
+        };
+        let silent = match error.kind() {
+            ErrorKind::Kms(kind) => {
+                kind.is_transient()
+                    || (kind == KmsErrorKind::Unauthenticated
+                        && !options.access.lapsed_credential.denies(kind))
+            }
+            _ => false,
+        };
+        if !silent || end.remaining().is_zero() {
+            return Err(error);
+        }
+        std::thread::sleep(pause.min(end.remaining()));
+        pause = (pause * 2).min(WAIT_MAX);
     }
 }

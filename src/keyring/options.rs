@@ -19,6 +19,10 @@ pub struct Options {
     pub settings: Settings,
     /// Longest time for all calls to the key service in one operation. Default: 15 s.
     pub kms_deadline: Duration,
+    /// Longest time for which opening asks again and again while key services give no answer
+    /// about the key: a process that starts beside its key service, or before its own
+    /// credentials, then waits instead of ending. Default: zero.
+    pub kms_wait: Duration,
     /// When access to the customer's key is checked.
     pub access: AccessPolicy,
     /// Name of the CMEK slot to ask first, such as the region the process runs in.
@@ -54,6 +58,7 @@ impl Default for Options {
         Self {
             settings: Settings::default(),
             kms_deadline: Duration::from_secs(15),
+            kms_wait: Duration::ZERO,
             access: AccessPolicy::default(),
             slot: None,
             background: true,

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::DataKeyId;
-use crate::kms::{Deadline, Kms};
+use crate::kms::Kms;
 use crate::names::{KEYRING_FILE, NEW_FILE};
 use crate::vfs::Rename;
 
@@ -169,12 +169,7 @@ fn judge(place: ImagePlace, bytes: Vec<u8>, kms: &[Arc<dyn Kms>], options: &Opti
 }
 
 fn open(image: &Image, kms: &[Arc<dyn Kms>], options: &Options) -> Result<(Arc<StoreKey>, Body)> {
-    let search = Search {
-        prefer: options.slot.clone(),
-        barrier: None,
-        strict: false,
-        deadline: Deadline::after(options.kms_deadline),
-    };
+    let search = Search::opening(options, false);
     Ok(search.unlock(image, kms)?)
 }
 

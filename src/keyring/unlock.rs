@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use super::body::{Body, KeptSlotKey};
 use super::format::{Image, Slot};
+use super::options::Options;
 use super::wrap::Wrap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{SlotKeyId, StoreId, StoreKeyId};
-use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey};
+use crate::kms::{
+    Deadline, Kms, KmsError, KmsErrorKind, LapsedCredential, WrapContext, WrappedKey,
+};
 use crate::secret::{SlotKey, StoreKey, scrubbed_deeply};
 use crate::tags::Tags;
 
@@ -84,6 +87,7 @@ pub(super) struct Search {
     /// Whether a slot that is misconfigured, or whose service is not understood, ends the
     /// search: yes when a store is opened, so that the mistake is seen.
     pub(super) strict: bool,
+    pub(super) lapsed: LapsedCredential,
     pub(super) deadline: Deadline,
 }
 
@@ -107,13 +111,24 @@ impl From<Refusal> for Error {
 }
 
 impl Search {
+    /// The search when a store is opened.
+    pub(super) fn opening(options: &Options, strict: bool) -> Self {
+        Self {
+            prefer: options.slot.clone(),
+            barrier: None,
+            strict,
+            lapsed: options.access.lapsed_credential,
+            deadline: Deadline::after(options.kms_deadline),
+        }
+    }
+
     /// Unwraps the store key through one of the slots and authenticates the keyring with
     /// it.
     ///
     /// Each slot is paired with the customer's key of its URI. If no key given has a
     /// slot's URI, the keys are tried on all slots of their scheme, so that a key file may
-    /// move. A slot whose service is unreachable or whose blob is refused makes way for
-    /// the next; a denial ends the search, since a revoked key must not be replaced by
+    /// move. A slot whose service is unreachable or does not accept the credentials, or
+    /// whose blob is refused, makes way for the next; a denial ends the search, since a revoked key must not be replaced by
     /// another. The time is shared out, so that a slot that does not answer leaves some
     /// to the next.
     pub(super) fn unlock(
@@ -133,13 +148,15 @@ impl Search {
                     Ok(opened) => return Ok(opened),
                     Err(error) => error,
                 },
-                Err(error) if error.kind().denies_access() => {
+                Err(error) if self.lapsed.denies(error.kind()) => {
                     let denied_slot = Some(slot.name.clone());
                     return Err(Refusal { error: error.into(), denied_slot });
                 }
                 Err(error) => {
+                    let lapsed = error.kind() == KmsErrorKind::Unauthenticated;
                     let next = error.kind().is_transient()
                         || error.kind() == KmsErrorKind::Integrity
+                        || lapsed
                         || !self.strict;
                     let error = error.into();
                     if !next {

@@ -2,26 +2,31 @@
 //! bytes of key.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey, local};
+use super::{
+    Deadline, KeyUri, Kms, KmsError, KmsErrorKind, SecretFile, WrapContext, WrappedKey, local,
+};
 use crate::error::{Error, Result};
 use crate::secret::{CmekParent, SlotKey};
-use crate::vfs::regular;
 
 /// Length of the id in front of the key.
 const ID_LEN: usize = 32;
 /// Longest file: id and an AES-256 key.
 const FILE_LEN_MAX: usize = ID_LEN + 32;
+/// So much of a longer file is looked at, to tell text from other bytes.
+const LOOKED_AT: usize = 1024;
 
 /// A customer's key in a local file. The file is read at each use, so that moving it away
 /// withdraws access.
 ///
-/// The file **MUST** be readable by its owner alone: another mode is refused.
+/// The file **MUST** be readable by its owner alone, or, if it is root's, by its group too:
+/// another mode is refused. One of printable characters wraps nothing, since its bytes are the
+/// key itself.
 #[derive(Debug)]
 pub struct KeyFile {
     uri: KeyUri,
@@ -60,57 +65,55 @@ impl KeyFile {
     }
 
     /// Reads the file and derives the wrapping parent: HKDF-Extract(salt = id, key).
-    fn parent(&self) -> Result<CmekParent, KmsError> {
-        // Not to hang on a pipe.
-        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let opened = OpenOptions::new().read(true).custom_flags(flags).open(&self.path);
-        let mut file = opened.and_then(regular).map_err(|source| {
-            let kind = match source.kind() {
-                std::io::ErrorKind::NotFound => KmsErrorKind::NotFound,
-                std::io::ErrorKind::PermissionDenied => KmsErrorKind::AccessDenied,
-                std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => {
-                    KmsErrorKind::Misconfigured
+    /// What was wrapped by text before it was refused is still unwrapped: nobody is locked out.
+    fn parent(&self, wraps: bool) -> Result<CmekParent, KmsError> {
+        let file = SecretFile::read(&self.path, LOOKED_AT).map_err(|source| {
+            let (kind, what) = match source.kind() {
+                ErrorKind::NotFound => (KmsErrorKind::NotFound, "cannot be opened"),
+                ErrorKind::PermissionDenied => (KmsErrorKind::AccessDenied, "cannot be opened"),
+                ErrorKind::InvalidInput | ErrorKind::IsADirectory => {
+                    (KmsErrorKind::Misconfigured, "is no regular file")
                 }
-                _ => KmsErrorKind::Unreachable,
+                ErrorKind::FileTooLarge => {
+                    return self.fail(KmsErrorKind::Misconfigured, expected("a longer file"));
+                }
+                _ => (KmsErrorKind::Unreachable, "cannot be read"),
             };
-            self.fail(kind, "the key file cannot be opened").with_source(source)
+            self.fail(kind, format!("the key file {what}")).with_source(source)
         })?;
-        let metadata = file.metadata().map_err(|source| {
-            self.fail(KmsErrorKind::Unreachable, "the key file has no metadata").with_source(source)
+        file.check_private().map_err(|why| {
+            self.fail(KmsErrorKind::Misconfigured, format!("others may use the key file: {why}"))
         })?;
-        if metadata.mode() & 0o077 != 0 {
-            return Err(self.fail(
-                KmsErrorKind::Misconfigured,
-                format!(
-                    "others may read the key file: expected mode 0600, found {:04o}",
-                    metadata.mode() & 0o7777
-                ),
-            ));
+        let bytes = file.bytes();
+        let good_len = matches!(bytes.len().checked_sub(ID_LEN), Some(16 | 24 | 32));
+        if is_text(bytes) && (wraps || !good_len) {
+            let found = format!("{} characters of text", bytes.len());
+            return Err(self.fail(KmsErrorKind::Misconfigured, expected(&found)));
         }
-        let mut bytes = Zeroizing::new(vec![0_u8; FILE_LEN_MAX + 1].into_boxed_slice());
-        let mut len = 0;
-        loop {
-            match file.read(&mut bytes[len..]) {
-                Ok(0) => break,
-                Ok(read) => len += read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(source) => {
-                    let error = self.fail(KmsErrorKind::Unreachable, "the key file is unreadable");
-                    return Err(error.with_source(source));
-                }
-            }
-        }
-        if !matches!(len.checked_sub(ID_LEN), Some(16 | 24 | 32)) {
-            let found = if len > FILE_LEN_MAX { "more".to_owned() } else { len.to_string() };
-            return Err(self.fail(
-                KmsErrorKind::Misconfigured,
-                format!("expected a key file of 48, 56 or 64 bytes (id 32, key 16, 24 or 32), found {found}"),
-            ));
+        if !good_len {
+            let found = format!("{} bytes", bytes.len());
+            return Err(self.fail(KmsErrorKind::Misconfigured, expected(&found)));
         }
         let mut parent = CmekParent::zeroed();
-        crate::derive::extract(&bytes[..ID_LEN], &bytes[ID_LEN..len], parent.bytes_mut());
+        crate::derive::extract(&bytes[..ID_LEN], &bytes[ID_LEN..], parent.bytes_mut());
         Ok(parent)
     }
+}
+
+fn expected(found: &str) -> String {
+    format!("expected a key file of 32 random bytes of id and 16, 24 or 32 of key, found {found}")
+}
+
+/// Whether this is a key written down, in hexadecimal digits, base64 or words, which has less
+/// in it than its length says, and half of it in the place of the id, which is no secret.
+/// Random bytes are taken for text once in 10^9 keys of 16 bytes, and less often else.
+fn is_text(bytes: &[u8]) -> bool {
+    let space = |byte: &u8| byte.is_ascii_whitespace();
+    let printable = |byte: &u8| byte.is_ascii_graphic() || space(byte);
+    let encoded = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_".contains(byte);
+    let key = bytes.get(ID_LEN..).unwrap_or_default();
+    let key_is_encoded = key.len() >= 16 && key.iter().all(|byte| encoded(byte) || space(byte));
+    !bytes.is_empty() && (bytes.iter().all(printable) || key_is_encoded)
 }
 
 impl Kms for KeyFile {
@@ -124,7 +127,7 @@ impl Kms for KeyFile {
         context: &WrapContext,
         _deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
-        let blob = local::wrap(&self.parent()?, key, context)
+        let blob = local::wrap(&self.parent(true)?, key, context)
             .map_err(|e| e.with_key_uri(&self.uri))?
             .to_vec();
         Ok(WrappedKey { key_version: String::new(), blob })
@@ -136,7 +139,7 @@ impl Kms for KeyFile {
         context: &WrapContext,
         _deadline: Deadline,
     ) -> Result<SlotKey, KmsError> {
-        local::unwrap(&self.parent()?, &wrapped.blob, context)
+        local::unwrap(&self.parent(false)?, &wrapped.blob, context)
             .map_err(|e| e.with_key_uri(&self.uri))
     }
 }

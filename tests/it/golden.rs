@@ -219,12 +219,12 @@ fn backups_are_whole_and_restore() {
         assert_says(&json!(chain.list().unwrap()), &golden.says["backups"], "backups");
         for (index, files) in golden.says["backup_files"].as_array().unwrap().iter().enumerate() {
             let to = golden.keys.path().join(format!("restored{index}"));
-            let mut spec = RestoreSpec::new(&to, golden.kms("region"));
+            let mut spec = RestoreSpec::new(&to, golden.kms("default"));
             spec.number = Some(index as u64 + 1);
             let report = chain.restore(&spec, &go_on).unwrap();
             let files = files.as_object().unwrap();
             assert_eq!(report.files, files.len() as u64);
-            let store = Store::open_read_only(&to, golden.kms("region"), manual()).unwrap();
+            let store = Store::open_read_only(&to, golden.kms("default"), manual()).unwrap();
             for (name, expected) in files {
                 assert_says(&describe_file(store.files(), &to.join(name)), expected, name);
             }

@@ -1,6 +1,6 @@
 //! The local key providers.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -108,8 +108,10 @@ fn a_key_file_that_others_may_read_is_refused() {
     generate_key_file(&path).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 64);
-    let others = [0o640, 0o604, 0o660, 0o620, 0o602, 0o610, 0o601].map(|mode| (mode, false));
-    for (mode, good) in [(0o400, true), (0o600, true)].into_iter().chain(others) {
+    // A file of root's may be read by its group: see below.
+    let ours = std::fs::metadata(&path).unwrap().uid() == 0;
+    let others = [0o604, 0o660, 0o620, 0o602, 0o610, 0o601].map(|mode| (mode, false));
+    for (mode, good) in [(0o400, true), (0o600, true), (0o640, ours)].into_iter().chain(others) {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         match key_file(&path).wrap(&slot_key(), &context(), deadline()) {
             Ok(_) => assert!(good, "{mode:o}"),
@@ -137,6 +139,124 @@ fn a_key_file_that_others_may_read_is_refused() {
     std::fs::remove_file(&path).unwrap();
     let gone = key_file(&path).unwrap(&wrapped_by_nobody(), &context(), deadline());
     assert_eq!(refused(gone), KmsErrorKind::NotFound);
+}
+
+/// What Kubernetes mounts for a pod that is not root: files of root's, for the group of
+/// `fsGroup`, behind two links of which the second is exchanged when the secret changes.
+#[test]
+fn a_secret_of_a_pod_is_read_through_its_links() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for (version, byte) in [("..1", 1), ("..2", 2)] {
+        std::fs::create_dir(path(version)).unwrap();
+        write_key(&path(version).join("cmek.key"), &[byte; 64], 0o440);
+    }
+    let as_root = std::fs::metadata(path("..1/cmek.key")).unwrap().uid() == 0;
+    symlink("..1", path("..data")).unwrap();
+    symlink("..data/cmek.key", path("cmek.key")).unwrap();
+    let kms = key_file(&path("cmek.key"));
+    if !as_root {
+        // Then the files are this user's, and only a group of root's file is let in.
+        let refusal = kms.wrap(&slot_key(), &context(), deadline());
+        assert_eq!(refused(refusal), KmsErrorKind::Misconfigured);
+        return;
+    }
+    let wrapped = kms.wrap(&slot_key(), &context(), deadline()).unwrap();
+    symlink("..2", path("..new")).unwrap();
+    std::fs::rename(path("..new"), path("..data")).unwrap();
+    let exchanged = kms.unwrap(&wrapped, &context(), deadline());
+    assert_eq!(refused(exchanged), KmsErrorKind::Integrity, "it is another key now");
+    // Of another owner's file the group is refused, as before.
+    chown(path("..1/cmek.key"), Some(999), None).unwrap();
+    let foreign = key_file(&path("..1/cmek.key")).wrap(&slot_key(), &context(), deadline());
+    assert_eq!(refused(foreign), KmsErrorKind::Misconfigured);
+}
+
+/// The mode that is looked at is the one of the bytes that are read, whatever the name leads
+/// to in between: a private file and one that all may read take turns under one name.
+#[test]
+fn a_link_that_is_exchanged_between_two_looks_gains_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    write_key(&path("private"), &[1; 64], 0o600);
+    write_key(&path("public"), &[2; 64], 0o644);
+    let private = key_file(&path("private"));
+    let wrapped = private.wrap(&slot_key(), &context(), deadline()).unwrap();
+    symlink("private", path("link")).unwrap();
+    let kms = key_file(&path("link"));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for target in ["public", "private"].into_iter().cycle() {
+                if over.load(order) {
+                    return;
+                }
+                symlink(target, path("next")).unwrap();
+                std::fs::rename(path("next"), path("link")).unwrap();
+            }
+        });
+        for _ in 0..2000 {
+            match kms.unwrap(&wrapped, &context(), deadline()) {
+                Ok(key) => assert_eq!(key.expose(), slot_key().expose()),
+                Err(error) => assert_eq!(error.kind(), KmsErrorKind::Misconfigured, "{error}"),
+            }
+        }
+        over.store(true, order);
+    });
+}
+
+#[test]
+fn text_where_a_key_is_expected_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("text.key");
+    let hex = "0123456789abcdef".repeat(4);
+    let base64 = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlq";
+    let words = "correct horse battery staple, which is no key but a passphrase!!";
+    let binary_id = [&[0x80; 32][..], b"00112233445566778899aabbccddeeff"].concat();
+    for text in [
+        hex.as_bytes(),
+        format!("{hex}\n").as_bytes(),
+        &hex.as_bytes()[..56],
+        base64.as_bytes(),
+        format!("{}\r\n", &base64[..46]).as_bytes(),
+        words.as_bytes(),
+        &binary_id,
+        &binary_id[..48],
+    ] {
+        write_key(&path, text, 0o600);
+        let error = key_file(&path).wrap(&slot_key(), &context(), deadline()).unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Misconfigured);
+        let said = error.to_string();
+        assert!(said.contains(&format!("found {} characters of text", text.len())), "{said}");
+        assert!(!said.contains("0011") && !said.contains("QUJ"), "{said}");
+    }
+    for _ in 0..200 {
+        drop(std::fs::remove_file(&path));
+        generate_key_file(&path).unwrap();
+        key_file(&path).wrap(&slot_key(), &context(), deadline()).expect("random bytes");
+    }
+}
+
+#[test]
+fn what_is_no_key_file_is_refused_without_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let socket = dir.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let sparse = dir.path().join("sparse");
+    write_key(&sparse, b"", 0o600);
+    let file = std::fs::OpenOptions::new().write(true).open(&sparse).unwrap();
+    file.set_len(10 << 30).unwrap();
+    for path in [&*pipe, dir.path(), Path::new("/dev/zero"), Path::new("/dev/tty"), &sparse] {
+        // Whatever happens, it ends: a call that waits would outlast the test's own time.
+        let error = key_file(path).wrap(&slot_key(), &context(), deadline()).unwrap_err();
+        let expected = [KmsErrorKind::Misconfigured, KmsErrorKind::Unreachable];
+        assert!(expected.contains(&error.kind()), "{}: {error}", path.display());
+    }
+    let error = key_file(&socket).wrap(&slot_key(), &context(), deadline()).unwrap_err();
+    assert!(!error.kind().denies_access(), "{error}");
 }
 
 fn wrapped_by_nobody() -> kms::WrappedKey {

@@ -9,6 +9,7 @@ mod bad_input;
 
 mod counts;
 mod crash;
+mod credentials;
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod direct;
 mod files;

@@ -56,11 +56,15 @@ fn the_next_slot_stands_in_for_an_outage_and_never_for_a_denial() {
         let opened = Keyring::open(storage.clone(), both(&eu, &us), Options::default());
         (opened.map(drop).map_err(|error| error.kind()), us.unwraps())
     };
-    for kind in [KmsErrorKind::Unreachable, KmsErrorKind::Throttled, KmsErrorKind::Integrity] {
+    for kind in [
+        KmsErrorKind::Unreachable,
+        KmsErrorKind::Throttled,
+        KmsErrorKind::Integrity,
+        KmsErrorKind::Unauthenticated,
+    ] {
         assert_eq!(open(kind), (Ok(()), 1), "{kind}");
     }
     for kind in [
-        KmsErrorKind::Unauthenticated,
         KmsErrorKind::AccessDenied,
         KmsErrorKind::KeyDisabled,
         KmsErrorKind::PendingDeletion,

@@ -1,7 +1,7 @@
 //! Which connections may be open: a newcomer is always heard.
 //!
 //! Whoever holds connections and does nothing with them must not keep `REVOKE` and
-//! `/healthz` out, so a full server closes a connection for each new one: the oldest of
+//! `/livez` out, so a full server closes a connection for each new one: the oldest of
 //! the peer that has most.
 
 use std::collections::{BTreeMap, HashMap};

@@ -121,7 +121,13 @@ fn message(access: &atrest::keyring::AccessStatus) -> String {
         None => String::new(),
     };
     let text = match access.state {
-        AccessState::Active => return String::new(),
+        AccessState::Active => {
+            let ending = access.credentials.iter().find(|credential| credential.ending);
+            return ending.map_or(String::new(), |credential| {
+                let seconds = credential.expires_in.as_secs();
+                format!("the credential for {} ends in {seconds} s", credential.key_uri)
+            });
+        }
         AccessState::Unreachable => "the key service does not answer, and grace is running",
         AccessState::Suspect => "the key service denies access, which is being confirmed",
         AccessState::Revoked if access.revoked_on_request => "revoked on request",

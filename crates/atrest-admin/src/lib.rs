@@ -30,6 +30,7 @@ mod api;
 mod cluster;
 mod connections;
 mod events;
+mod health;
 mod info;
 mod keys;
 mod metered;

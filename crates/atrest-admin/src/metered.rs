@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use atrest::kms::{
-    Deadline, KeyUri, Kms, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey,
+    Credential, Deadline, KeyUri, Kms, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey,
 };
 
 /// Upper bounds of the histogram's buckets, in milliseconds: from a module in the machine
@@ -114,5 +114,9 @@ impl Kms for Metered {
         deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
         self.timed("rewrap", || self.kms.rewrap(wrapped, context, deadline))
+    }
+
+    fn credential(&self) -> Option<Credential> {
+        self.kms.credential()
     }
 }

@@ -40,7 +40,7 @@ struct Family {
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
 /// Name, type and help of every family.
-const FAMILIES: [(&str, &str, &str); 27] = [
+const FAMILIES: [(&str, &str, &str); 29] = [
     ("atrest_store_encrypted", "gauge", "Whether the store has a keyring."),
     ("atrest_store_open", "gauge", "Whether the store's keys are in memory."),
     ("atrest_access_state", "gauge", "1 for the state of access to the customer's key."),
@@ -76,6 +76,16 @@ const FAMILIES: [(&str, &str, &str); 27] = [
         "atrest_cmek_slot_age_seconds",
         "gauge",
         "Time since the customer's key of a slot wrapped the store key.",
+    ),
+    (
+        "atrest_credential_expires_seconds",
+        "gauge",
+        "Time until the credential ends with which a slot's key service is asked.",
+    ),
+    (
+        "atrest_credential_ending",
+        "gauge",
+        "Whether somebody has to renew it: less than a third of its time is left.",
     ),
     ("atrest_data_keys", "gauge", "Data keys by state."),
     ("atrest_data_key_age_seconds", "gauge", "Age of a data key that is not destroyed."),
@@ -168,9 +178,15 @@ fn add_keys(out: &mut Families, at: Labels<'_>, keyring: &Keyring) {
     let now_ns = SystemClock.now_ns();
     let age = |ns: u64| Duration::from_nanos(now_ns.saturating_sub(ns)).as_secs_f64();
     out.add("atrest_keyring_generation", at, status.info.generation as f64);
+    let credentials = keyring.access().status().credentials;
     for slot in &status.info.slots {
         let labels = with(at, &[("slot", &slot.name)]);
         out.add("atrest_cmek_slot_age_seconds", &labels, age(slot.created_ns));
+        for credential in credentials.iter().filter(|one| one.key_uri == slot.key_uri) {
+            let expires = credential.expires_in.as_secs_f64();
+            out.add("atrest_credential_expires_seconds", &labels, expires);
+            out.add("atrest_credential_ending", &labels, flag(credential.ending));
+        }
     }
     let period = status.settings.rotation_period.as_secs_f64();
     out.add("atrest_data_key_rotation_period_seconds", at, period);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use atrest::keyring::AccessState;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
@@ -19,11 +18,11 @@ use serde::de::DeserializeOwned;
 
 use crate::api::{ActionRequest, ClusterInfo, ClusterSpec};
 use crate::cluster::Cluster;
+use crate::health::Health;
 use crate::info::cluster_info;
 use crate::operation::{self, Begun};
 use crate::rpc::{Code, RpcError};
 use crate::state::AdminState;
-use crate::store;
 
 /// The OpenAPI 3 document of the routes, as `/openapi.json` serves it.
 pub const OPENAPI: &str = include_str!("openapi.json");
@@ -33,7 +32,7 @@ const BODY_LEN_MAX: usize = 64 * 1024;
 
 type Shared = Arc<AdminState>;
 
-/// The routes `/api/v1/clusters/{cluster_id}/cmek`, `/metrics`, `/healthz` and
+/// The routes `/api/v1/clusters/{cluster_id}/cmek`, `/metrics`, `/livez`, `/readyz` and
 /// `/openapi.json`.
 ///
 /// They **MUST** be served inside a tokio runtime with a timer: operations run in its
@@ -51,7 +50,8 @@ pub fn router(state: AdminState) -> Router {
         metrics = metrics.layer(from_fn_with_state(state.clone(), authenticate));
     }
     Router::new()
-        .route("/healthz", get(health))
+        .route("/livez", get(alive))
+        .route("/readyz", get(ready))
         .route("/openapi.json", get(openapi))
         .merge(api)
         .merge(metrics)
@@ -200,18 +200,16 @@ fn blocking<T: Send + 'static>(
     }
 }
 
-async fn health(State(state): State<Shared>) -> Response {
-    let stores = state.clusters().values().flat_map(|cluster| &cluster.stores);
-    let healthy = stores.map(|store| store.state()).all(|state| match state {
-        store::State::Plain => true,
-        store::State::Closed(_) => false,
-        store::State::Open(keyring) => AccessState::serves(keyring.access().status().state),
-    });
-    if healthy {
-        (StatusCode::OK, "ok\n").into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "unavailable\n").into_response()
-    }
+/// The process answers, and that is all: what keeps a store from serving is not mended by
+/// another process.
+async fn alive() -> &'static str {
+    "ok\n"
+}
+
+async fn ready(State(state): State<Shared>) -> Result<Response, RpcError> {
+    let health = blocking(move || Ok(Health::of(&state))).await?;
+    let status = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok((status, format!("{}\n", health.as_str())).into_response())
 }
 
 async fn openapi() -> Response {

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atrest::kms::SecretFile;
 use atrest::{Error, ErrorKind, Result};
 use axum::Router;
 use hyper::server::conn::http1;
@@ -36,6 +37,9 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 /// Before the next try when no connection can be accepted, such as without a free
 /// descriptor.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// Longest PEM file, in bytes: a chain of certificates is a few KiB.
+const PEM_LEN_MAX: usize = 1024 * 1024;
 
 /// Where HTTP without TLS is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,11 +159,13 @@ pub fn tls_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
     ) -> impl Fn(E) -> Error {
         move |error| Error::new(ErrorKind::InvalidArgument, what).with_path(path).with_source(error)
     }
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
-        .and_then(|found| found.collect())
+    let read =
+        |path| SecretFile::read(path, PEM_LEN_MAX).map_err(refuse("the file cannot be read", path));
+    let chain = CertificateDer::pem_slice_iter(read(certificate)?.bytes())
+        .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(refuse("expected a certificate chain in PEM", certificate))?;
-    let key_der =
-        PrivateKeyDer::from_pem_file(key).map_err(refuse("expected a private key in PEM", key))?;
+    let key_der = PrivateKeyDer::from_pem_slice(read(key)?.bytes())
+        .map_err(refuse("expected a private key in PEM", key))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

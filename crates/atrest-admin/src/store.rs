@@ -93,6 +93,11 @@ impl Store {
         &self.region
     }
 
+    /// The directory that this process opens.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        Some(&self.directory.as_ref()?.path)
+    }
+
     /// The keyring, if it is open.
     pub fn keyring(&self) -> Option<Keyring> {
         match self.state() {

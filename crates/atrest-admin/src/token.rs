@@ -1,15 +1,12 @@
 //! The bearer token.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use atrest::kms::SecretFile;
 use atrest::{Error, ErrorKind, Result};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use zeroize::Zeroizing;
 
 /// Shortest token: 16 random bytes in base64 are longer.
 const LEN_MIN: usize = 16;
@@ -38,23 +35,20 @@ impl Token {
         Ok(Self(Sha256::digest(token).into()))
     }
 
-    /// The token in a file that its owner alone can access (mode 0600 or stricter); a line
-    /// end after it does not count.
+    /// The token in a file that its owner alone can access (mode 0600 or stricter), or, of a
+    /// file of root's, its group can read; a line end after it does not count.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for the file's mode or content,
     /// [`Io`](ErrorKind::Io).
     pub fn from_file(path: &Path) -> Result<Self> {
         let io = |error| Error::io("the token file cannot be read", error).with_path(path);
-        let mut file = File::open(path).map_err(io)?;
-        let metadata = file.metadata().map_err(io)?;
-        let mode = metadata.permissions().mode() & 0o777;
-        if !metadata.is_file() || mode & 0o077 != 0 {
-            let what = format!("expected a token file of mode 0600, found mode {mode:04o}");
-            return Err(Error::new(ErrorKind::InvalidArgument, what).with_path(path));
-        }
-        let mut text = Zeroizing::new(String::with_capacity(LEN_MAX + 4));
-        file.by_ref().take(LEN_MAX as u64 + 2).read_to_string(&mut text).map_err(io)?;
+        let refuse = |what| Error::new(ErrorKind::InvalidArgument, what).with_path(path);
+        let file = SecretFile::read(path, LEN_MAX + 2).map_err(io)?;
+        file.check_private()
+            .map_err(|why| refuse(format!("others may use the token file: {why}")))?;
+        let text = std::str::from_utf8(file.bytes())
+            .map_err(|_| refuse("expected a token of visible ASCII characters".into()))?;
         Self::new(text.trim_end_matches(['\r', '\n'])).map_err(|error| error.with_path(path))
     }
 
@@ -102,14 +96,23 @@ mod tests {
     }
 
     #[test]
-    fn a_token_file_is_its_owners_alone() {
+    fn a_token_file_is_read_without_waiting() {
+        use std::os::unix::fs::PermissionsExt as _;
+
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("token");
-        std::fs::write(&path, "0123456789abcdef\n").expect("written");
-        for (mode, good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
+        std::fs::write(&path, "0123456789abcdef\r\n").expect("written");
+        for (mode, good) in [(0o600, true), (0o400, true), (0o660, false), (0o604, false)] {
             let permissions = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(&path, permissions).expect("changed");
             assert_eq!(Token::from_file(&path).is_ok(), good, "{mode:o}");
+        }
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.is_ok_and(|status| status.success()));
+        for path in [pipe.as_path(), dir.path(), Path::new("/dev/zero")] {
+            let refused = Token::from_file(path).expect_err("no regular file");
+            assert!(matches!(refused.kind(), ErrorKind::Io(_)), "{refused}");
         }
     }
 }

@@ -34,7 +34,7 @@ Exit codes:
   1   failed otherwise                        9   another process has the store open
   2   wrong usage or configuration           10   not an encrypted file
   3   the key service refuses the key        11   file system or object store failed
-  4   the key service gave no answer         12   written by a newer version
+  4   no answer of the key service about it  12   written by a newer version
   5   wrong key, or somebody changed data    13   done, but not all of it
   6   file or keyring is damaged            129   ended by SIGHUP
   7   no such keyring, file or data key     130   ended by Ctrl-C (SIGINT)
@@ -183,7 +183,7 @@ impl Verdict {
             }
             KmsErrorKind::Throttled => ("kms-throttled", NO_ANSWER, "wait a little and try again"),
             KmsErrorKind::Unauthenticated => {
-                ("kms-unauthenticated", REFUSED, "renew the credentials for the key service")
+                ("kms-unauthenticated", NO_ANSWER, "renew the credentials for the key service")
             }
             KmsErrorKind::AccessDenied => {
                 ("kms-access-denied", REFUSED, "grant this user the use of the key")
@@ -217,7 +217,7 @@ impl Verdict {
             KmsErrorKind::Misconfigured => (
                 "kms-misconfigured",
                 USAGE,
-                "put right what the message names; a key is given with --cmek or ATREST_CMEK, in one of the forms that `atrest init --help` lists",
+                "put right what the message names; `atrest keygen PATH` makes a key file, and the other forms of --cmek are in `atrest init --help`",
             ),
             KmsErrorKind::Protocol => {
                 ("kms-protocol", FAILED, "check that the URI names a key service of that kind")

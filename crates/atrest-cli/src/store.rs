@@ -31,6 +31,10 @@ pub(crate) struct StoreArgs {
     /// Longest time for all calls to key services in one step; 15s if not given.
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     kms_timeout: Option<Duration>,
+    /// Wait as long as this for a key service that does not answer, or does not accept the
+    /// credentials, instead of failing at once.
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    wait_for_cmek: Option<Duration>,
     /// Refuse another store than this: the id that `atrest status` shows.
     #[arg(long, value_name = "ID")]
     store_id: Option<StoreId>,
@@ -169,6 +173,7 @@ impl StoreArgs {
         options.background = false;
         (options.store_id, options.anchor) = (self.store_id, self.anchor);
         options.kms_deadline = self.kms_timeout.unwrap_or(options.kms_deadline);
+        options.kms_wait = self.wait_for_cmek.unwrap_or(options.kms_wait);
         options
     }
 

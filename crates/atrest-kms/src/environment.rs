@@ -6,8 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use atrest::kms::{KmsError, KmsErrorKind};
-use zeroize::Zeroizing;
+use atrest::kms::{KmsError, KmsErrorKind, SecretFile};
 
 use crate::fail::fail;
 use crate::secret::Secret;
@@ -80,33 +79,17 @@ impl fmt::Debug for Environment {
 /// Reads a small file of text that holds a credential, without the white space around it.
 ///
 /// # Errors
-/// `Unauthenticated` if there is no such file: whoever takes a credential away takes
-/// access away. `Misconfigured` if it is unreadable, too long or not UTF-8.
+/// `Unauthenticated` if there is no such file, or nothing in it. `Misconfigured` if it is
+/// unreadable, no regular file, too long or not UTF-8.
 pub(crate) fn read_secret_file(path: &str, what: &str) -> Result<Secret, KmsError> {
-    use std::io::Read;
-
-    let open_failed = |source: std::io::Error| {
+    let file = SecretFile::read(path, FILE_LEN_MAX).map_err(|source| {
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound => KmsErrorKind::Unauthenticated,
             _ => KmsErrorKind::Misconfigured,
         };
         fail(kind, format!("the {what} {path} cannot be read")).with_source(source)
-    };
-    let mut file = std::fs::File::open(path).map_err(open_failed)?;
-    // One allocation, so that growing leaves no copy behind.
-    let mut bytes = Zeroizing::new(vec![0_u8; FILE_LEN_MAX + 1]);
-    let mut len = 0;
-    while len < bytes.len() {
-        match file.read(&mut bytes[len..]).map_err(open_failed)? {
-            0 => break,
-            read => len += read,
-        }
-    }
-    if len > FILE_LEN_MAX {
-        let what = format!("expected a {what} of at most {FILE_LEN_MAX} bytes, found more");
-        return Err(fail(KmsErrorKind::Misconfigured, what));
-    }
-    match std::str::from_utf8(&bytes[..len]) {
+    })?;
+    match std::str::from_utf8(file.bytes()) {
         Ok(text) if !text.trim().is_empty() => Ok(Secret::new(text.trim().to_owned())),
         Ok(_) => Err(fail(KmsErrorKind::Unauthenticated, format!("the {what} {path} is empty"))),
         Err(_) => Err(fail(KmsErrorKind::Misconfigured, format!("the {what} is not UTF-8"))),

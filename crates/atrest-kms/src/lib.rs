@@ -9,6 +9,9 @@ mod public;
 mod environment;
 #[cfg_attr(not(feature = "all"), allow(dead_code))]
 mod fail;
+#[cfg(feature = "_rest")]
+#[cfg_attr(not(feature = "all"), allow(dead_code))]
+mod kept;
 #[cfg_attr(not(feature = "all"), allow(dead_code))]
 mod provider;
 #[cfg_attr(not(feature = "all"), allow(dead_code))]

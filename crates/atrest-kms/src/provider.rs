@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use atrest::kms::{Deadline, KeyUri, Kms, KmsError, SlotKey, WrapContext, WrappedKey};
+use atrest::kms::{Credential, Deadline, KeyUri, Kms, KmsError, SlotKey, WrapContext, WrappedKey};
 
 use crate::environment::Environment;
 use crate::fail::misconfigured;
@@ -39,6 +39,11 @@ pub(crate) trait Provider: fmt::Debug + Send + Sync + Sized {
         _deadline: Deadline,
     ) -> Result<Option<WrappedKey>, KmsError> {
         Ok(None)
+    }
+
+    /// The credential of the last call, if its end is known. Calls nothing.
+    fn credential(&self) -> Option<Credential> {
+        None
     }
 }
 
@@ -116,5 +121,9 @@ impl<P: Provider> Kms for KeyService<P> {
             Some(rewrapped) => Ok(rewrapped),
             None => self.wrap(&self.unwrap(wrapped, context, deadline)?, context, deadline),
         }
+    }
+
+    fn credential(&self) -> Option<Credential> {
+        self.provider.credential()
     }
 }

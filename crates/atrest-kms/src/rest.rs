@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::kms::{Deadline, KmsError, KmsErrorKind};
+use atrest::kms::{Deadline, KmsError, KmsErrorKind, SecretFile};
 use ureq::Agent;
 use ureq::http::{Method, Request};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
@@ -28,14 +28,14 @@ pub(crate) use key_text::key_from_base64;
 #[cfg(feature = "azure")]
 pub(crate) use key_text::key_from_base64_url;
 #[cfg(any(feature = "azure", feature = "gcp"))]
-pub(crate) use token::{Token, TokenCache};
+pub(crate) use token::Token;
 
 /// Longest accepted answer, in bytes: real ones are below 20 KiB.
 const ANSWER_LEN_MAX: usize = 64 * 1024;
 /// Most seconds of a `Retry-After` that are believed.
 const RETRY_AFTER_SECS_MAX: u64 = 3600;
 /// Longest CA file, in bytes: a whole system bundle is about 220 KiB.
-const CA_LEN_MAX: u64 = 1024 * 1024;
+const CA_LEN_MAX: usize = 1024 * 1024;
 
 /// An HTTP client for one service. No redirect is followed, since a redirected request
 /// would take its token along, and no connection is kept, since calls are minutes apart
@@ -255,10 +255,8 @@ fn token_ca<'a>(url: &str, ca: Option<&'a str>) -> Option<&'a str> {
 fn certificates(path: &str) -> Result<Vec<Certificate<'static>>, KmsError> {
     let cannot =
         |source| misconfigured(format!("the CA file {path} cannot be read")).with_source(source);
-    let mut pem = Vec::new();
-    let file = std::fs::File::open(path).map_err(cannot)?;
-    file.take(CA_LEN_MAX).read_to_end(&mut pem).map_err(cannot)?;
-    let certificates: Vec<_> = ureq::tls::parse_pem(&pem)
+    let pem = SecretFile::read(path, CA_LEN_MAX).map_err(cannot)?;
+    let certificates: Vec<_> = ureq::tls::parse_pem(pem.bytes())
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
             _ => None,

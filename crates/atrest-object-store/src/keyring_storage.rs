@@ -201,7 +201,7 @@ impl ObjectStoreKeyringStorage {
 
 impl KeyringStorage for ObjectStoreKeyringStorage {
     /// Needs no lock. Proves that the store replaces an object on condition, and only
-    /// then: five requests.
+    /// then, and names its versions alike: eight requests.
     fn lock(&self) -> Result<()> {
         self.probe()
     }
@@ -225,7 +225,7 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
                 Put::Failed(error) | Put::Unknown(error) => return Err(error),
             }
         }
-        let outcome = self.replace(bytes, previous);
+        let outcome = self.replace(bytes, generation, previous);
         match (&outcome, previous) {
             (Err(error), Some(previous)) if error.kind() == ErrorKind::KeyringConflict => {
                 // The conflict is the one to tell; an image left over goes with the next

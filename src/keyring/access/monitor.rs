@@ -96,6 +96,7 @@ impl Monitor {
             keys_expire_in: self.deadline().map(|deadline| deadline.saturating_sub(now)),
             revoked_on_request: machine.is_held(),
             kms_error: machine.last_kind(),
+            credentials: Vec::new(),
             since_keyring_read: self.view.age(now),
             keyring_problem: self.view.problem.clone(),
             upkeep_problem: self.upkeep_problem.clone(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::kms::LapsedCredential;
+
 /// How long a store goes on while its key service does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -52,6 +54,11 @@ pub struct AccessPolicy {
     /// that is to be destroyed are noticed no other way. The keyring is read every
     /// `check_interval`. Default: 1 hour.
     pub view_grace: Grace,
+    /// What it means that the key service does not accept this process's credentials.
+    /// Default: [`NoAnswer`](LapsedCredential::NoAnswer). Then who takes access away by taking
+    /// the credentials away has the bound [`worst_case_unreachable`](Self::worst_case_unreachable);
+    /// with [`Denial`](LapsedCredential::Denial) it is [`worst_case`](Self::worst_case).
+    pub lapsed_credential: LapsedCredential,
     /// Between two checks while the service does not answer or access is lost, give or
     /// take a tenth; 12 times `check_interval` once the key is destroyed. Default: 1 minute.
     pub recovery_interval: Duration,
@@ -67,6 +74,7 @@ impl Default for AccessPolicy {
             suspicion_max: Duration::from_secs(300),
             unreachable_grace: Grace::For(Duration::from_secs(3600)),
             view_grace: Grace::For(Duration::from_secs(3600)),
+            lapsed_credential: LapsedCredential::NoAnswer,
             recovery_interval: Duration::from_secs(60),
         }
     }

@@ -20,7 +20,7 @@ use crate::ids::DataKeyId;
 use crate::keyring::format::Image;
 use crate::keyring::unlock::Search;
 use crate::keyring::{DirectoryStorage, KeyringStorage, Options};
-use crate::kms::{Deadline, KeyFile, Kms, generate_key_file};
+use crate::kms::{KeyFile, Kms, generate_key_file};
 use crate::{FileKind, Suite};
 
 const CHILD: &str = "ATREST_RESIDUE_CHILD";
@@ -286,8 +286,7 @@ fn all_keys(dir: &Path) -> Patterns {
     let mut patterns = Patterns::default();
     let storage = DirectoryStorage::new(dir);
     let image = Image::parse(storage.load().unwrap().unwrap()).unwrap();
-    let deadline = Deadline::after(std::time::Duration::from_secs(60));
-    let search = Search { prefer: None, barrier: None, strict: true, deadline };
+    let search = Search::opening(&Options::default(), true);
     let Ok((store_key, body)) = search.unlock(&image, &[kms(dir)]) else { panic!("no store key") };
     patterns.add_key("store key", store_key.expose());
     let fixed = &image.fixed;

@@ -9,6 +9,7 @@ use super::machine::AccessState;
 #[allow(unused_imports, reason = "named in the docs")]
 use super::policy::AccessPolicy;
 use crate::error::KmsErrorKind;
+use crate::kms::Kms;
 
 /// What is known of access to the customer's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,6 +32,8 @@ pub struct AccessStatus {
     /// What the last check met; `None` if it was good.
     #[serde(serialize_with = "kind_or_none")]
     pub kms_error: Option<KmsErrorKind>,
+    /// The credentials that the key services are asked with, where they end.
+    pub credentials: Vec<CredentialStatus>,
     /// Since the keyring in memory was last known to be the one in the storage.
     #[serde(serialize_with = "seconds", rename = "since_keyring_read_s")]
     pub since_keyring_read: Duration,
@@ -51,6 +54,34 @@ pub struct AccessStatus {
     /// [`AccessPolicy::worst_case_unreachable`].
     #[serde(serialize_with = "seconds_or_none", rename = "worst_case_unreachable_s")]
     pub worst_case_unreachable: Option<Duration>,
+}
+
+/// When a credential ends that a key service is asked with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CredentialStatus {
+    /// The customer's key that is used with it.
+    pub key_uri: String,
+    /// Until it ends.
+    #[serde(serialize_with = "seconds", rename = "expires_in_s")]
+    pub expires_in: Duration,
+    /// Whether it is renewed without anybody acting.
+    pub renews: bool,
+    /// Whether somebody has to act: less than a third of its time is left, and nothing
+    /// renews it.
+    pub ending: bool,
+}
+
+impl CredentialStatus {
+    pub(super) fn of(kms: &dyn Kms) -> Option<Self> {
+        let credential = kms.credential()?;
+        Some(Self {
+            key_uri: kms.key_uri().as_str().into(),
+            expires_in: credential.expires_in,
+            renews: credential.renews,
+            ending: credential.is_ending(),
+        })
+    }
 }
 
 fn seconds<S: serde::Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {

@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 use super::*;
 use crate::keyring::fuzz::{store_key, stored};
@@ -21,8 +20,7 @@ fn key_file(dir: &tempfile::TempDir) -> Arc<dyn Kms> {
 }
 
 fn search() -> Search {
-    let deadline = Deadline::after(Duration::from_secs(60));
-    Search { prefer: None, barrier: None, strict: true, deadline }
+    Search::opening(&Options::default(), true)
 }
 
 fn unlock(image: &Image, kms: &Arc<dyn Kms>) -> Result<(Arc<StoreKey>, Body)> {

@@ -82,7 +82,7 @@ impl Maker {
         let clock = ManualClock::new();
         let key_files = json!({
             "default.key": "11".repeat(32) + &"a5".repeat(32),
-            "region.key": "22".repeat(32) + &"5a".repeat(16),
+            "region.key": "22".repeat(32) + &"da".repeat(16),
         });
         for (name, key) in key_files.as_object().unwrap() {
             write_key(&dir.join(name), &super::unhex(super::text(key)));

@@ -59,7 +59,7 @@ async fn a_revoked_store_refuses_until_it_is_restored() {
     assert_eq!(message, "revoked on request");
     assert_eq!(keyring.keys().active_id().unwrap_err().kind(), ErrorKind::CmekRevoked);
     act(&router, "REVOKE").await.shows("REVOKED");
-    assert_eq!(get(&router, "/healthz").await.status.as_u16(), 503);
+    assert_eq!(get(&router, "/readyz").await.status.as_u16(), 503);
     // Nothing but a restoration gives access back.
     call(&router, "PUT", spec(&[("eu", &cmek)])).await.refuses(400, 9);
     get(&router, PATH).await.shows("REVOKED");
@@ -71,7 +71,7 @@ async fn a_revoked_store_refuses_until_it_is_restored() {
     cmek.fail(None);
     act(&router, "RESTORE").await.shows("ENABLED");
     keyring.keys().active_id().unwrap();
-    assert_eq!(get(&router, "/healthz").await.status.as_u16(), 200);
+    assert_eq!(get(&router, "/readyz").await.status.as_u16(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

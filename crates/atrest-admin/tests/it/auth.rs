@@ -44,9 +44,12 @@ async fn health_and_the_document_are_public_and_metrics_on_request() {
     let cmek = bench.key("cmek");
     let stores = vec![Store::of_keyring("eu", bench.keyring("data", &cmek))];
     let router = router(state(keys(&[&cmek]), stores).with_public_metrics(true));
-    for (path, content) in
-        [("/healthz", "ok\n"), ("/openapi.json", "\"openapi\""), ("/metrics", "# HELP")]
-    {
+    for (path, content) in [
+        ("/livez", "ok\n"),
+        ("/readyz", "ok\n"),
+        ("/openapi.json", "\"openapi\""),
+        ("/metrics", "# HELP"),
+    ] {
         let answer = send(&router, with("GET", path, &[])).await;
         assert_eq!(answer.status.as_u16(), 200, "{path}");
         assert!(answer.text.contains(content), "{path}");

@@ -6,6 +6,7 @@
 mod api;
 mod auth;
 mod metrics;
+mod probes;
 mod regions;
 mod schemathesis;
 mod support;

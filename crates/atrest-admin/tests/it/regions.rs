@@ -75,7 +75,7 @@ async fn a_directory_is_enabled_and_stays_revoked_over_a_restart() {
     std::fs::create_dir(bench.path("data")).unwrap();
     let router = served(&bench, &cmek);
     get(&router, PATH).await.shows("DISABLED");
-    assert_eq!(get(&router, "/healthz").await.status.as_u16(), 200);
+    assert_eq!(get(&router, "/readyz").await.status.as_u16(), 200);
     cmek.fail(Some(KmsErrorKind::Unreachable));
     call(&router, "POST", spec(&[("eu", &cmek)])).await.refuses(503, 14);
     get(&router, PATH).await.shows("ENABLE_FAILED");
@@ -88,7 +88,7 @@ async fn a_directory_is_enabled_and_stays_revoked_over_a_restart() {
     let body = get(&router, PATH).await.shows("REVOKED");
     let message = body["region_infos"][0]["key_infos"][0]["user_message"].as_str().unwrap();
     assert!(message.contains("withdrawn on request"), "{message}");
-    assert_eq!(get(&router, "/healthz").await.status.as_u16(), 503);
+    assert_eq!(get(&router, "/readyz").await.status.as_u16(), 503);
     cmek.fail(Some(KmsErrorKind::KeyDisabled));
     act(&router, "RESTORE").await.refuses(400, 9);
     cmek.fail(None);

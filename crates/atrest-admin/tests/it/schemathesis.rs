@@ -56,9 +56,9 @@ async fn the_server_keeps_to_its_openapi_document() {
     }
     std::fs::write(bench.path("openapi.json"), document.to_string()).unwrap();
 
-    // While the store serves; later on it is revoked, and 503 its health.
-    let health = check(&program, &bench, &url, &["--include-path", "/healthz"]);
-    let rest = check(&program, &bench, &url, &["--exclude-path", "/healthz"]);
+    // While the store serves; later on it is revoked, and 503 its readiness.
+    let health = check(&program, &bench, &url, &["--include-path", "/readyz"]);
+    let rest = check(&program, &bench, &url, &["--exclude-path", "/readyz"]);
     let checked = tokio::task::spawn_blocking(move || [run(health), run(rest)]).await.unwrap();
     stop.send(()).unwrap();
     running.await.unwrap();

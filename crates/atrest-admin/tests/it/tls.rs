@@ -131,7 +131,7 @@ async fn connections_that_do_nothing_keep_nobody_out() {
         // Some begin a request, some a whole one whose answer they do not read.
         let begun: &[u8] = match at % 3 {
             0 => b"",
-            1 => b"GET /healthz HTTP/1.1\r\nhost:",
+            1 => b"GET /readyz HTTP/1.1\r\nhost:",
             _ => b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n",
         };
         stream.write_all(begun).await.unwrap();

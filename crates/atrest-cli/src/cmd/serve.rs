@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use atrest::kms::Kms;
+use atrest::kms::{Kms, LapsedCredential};
 use atrest::{ErrorKind, Options};
 use atrest_admin::{AdminState, Keys, PlainHttp, Server, Store, Token, router, tls_config};
 use serde::Serialize;
@@ -16,6 +17,7 @@ use crate::key::{self, CmekArgs, PASSPHRASE_VARIABLE, Words};
 use crate::output::Out;
 use crate::paint::BOLD;
 use crate::signal::Committing;
+use crate::units;
 
 /// Where the token may stand instead of a file.
 const TOKEN_VARIABLE: &str = "ATREST_ADMIN_TOKEN";
@@ -33,7 +35,8 @@ Examples:
   curl -H \"Authorization: Bearer $(cat admin.token)\" \\
       http://127.0.0.1:8470/api/v1/clusters/default/cmek
 
-Paths: /api/v1/clusters/ID/cmek (GET, POST, PUT, PATCH), /metrics, /healthz, /openapi.json.
+Paths: /api/v1/clusters/ID/cmek (GET, POST, PUT, PATCH), /metrics, /livez, /readyz,
+/openapi.json.
 
 JSON fields: listening, cluster_id, regions [region, directory, open]; one document, once
 the server listens.
@@ -63,6 +66,16 @@ pub(crate) struct Args {
     /// REGION=TEXT if there are several. For the start: what clients change later is newer.
     #[arg(long = "anchor", value_name = "TEXT")]
     anchors: Vec<String>,
+    /// Before listening, wait as long as this for key services that do not answer, or do not
+    /// accept the credentials. Without it such a store is served as closed, and opened when
+    /// its key service answers.
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    wait_for_cmek: Option<Duration>,
+    /// Count credentials that a key service does not accept as its denial, as for a customer
+    /// who takes access away by taking them away. Without it that is an outage, which is
+    /// borne for an hour.
+    #[arg(long)]
+    credential_revokes: bool,
     /// Let clients name keys that begin with this too, such as
     /// hcvault://vault.example.com:8200/transit/keys/
     #[arg(long = "allow-key", value_name = "PREFIX")]
@@ -198,6 +211,10 @@ impl Args {
             let mut options = Options::default();
             options.store_id = pinned("--store-id", &self.store_ids, region, alone)?;
             options.anchor = pinned("--anchor", &self.anchors, region, alone)?;
+            options.kms_wait = self.wait_for_cmek.unwrap_or(options.kms_wait);
+            if self.credential_revokes {
+                options.access.lapsed_credential = LapsedCredential::Denial;
+            }
             let store = Store::in_directory(region, dir, kms.clone(), options)?;
             reports.push(RegionReport {
                 region: region.into(),

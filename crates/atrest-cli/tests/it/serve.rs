@@ -109,7 +109,10 @@ fn a_served_store_is_revoked_restored_and_closed_on_sigterm() {
     assert!(answer.contains("\"status\":\"ENABLED\""), "{answer}");
     let answer = serving.ask("PATCH", path, "{\"action\":\"REVOKE\"}");
     assert!(answer.contains("\"status\":\"REVOKED\""), "{answer}");
-    assert!(serving.ask("GET", "/healthz", "").starts_with("HTTP/1.1 503 "));
+    let ready = serving.ask("GET", "/readyz", "");
+    assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with("revoked\n"), "{ready}");
+    // Another process would not serve it either.
+    assert!(serving.ask("GET", "/livez", "").starts_with("HTTP/1.1 200 "));
     assert_ne!(bench.run(&["status", "data", "--cmek", &bench.uri("cmek.key")]).code, 0);
     let answer = serving.ask("PATCH", path, "{\"action\":\"RESTORE\"}");
     assert!(answer.contains("\"status\":\"ENABLED\""), "{answer}");

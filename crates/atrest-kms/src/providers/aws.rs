@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
+use atrest::kms::{Credential, Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -176,7 +176,8 @@ impl Provider for AwsKms {
     fn open(opening: &Opening<'_>) -> Result<Self, KmsError> {
         let options = key_name::parse(opening)?;
         let rest = Rest::new(&options.endpoint, options.ca.as_deref())?;
-        let (environment, sts) = (opening.environment.clone(), options.key.sts_endpoint());
+        let environment = opening.environment.clone();
+        let sts = options.key.sts_endpoint(&environment);
         let credentials = Chain::new(environment, options.profile, sts);
         Ok(Self { rest, endpoint: options.endpoint, key: options.key, credentials })
     }
@@ -235,5 +236,9 @@ impl Provider for AwsKms {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn credential(&self) -> Option<Credential> {
+        self.credentials.credential()
     }
 }

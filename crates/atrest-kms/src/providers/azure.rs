@@ -1,8 +1,8 @@
 //! `azure-kms://VAULT.vault.azure.net/keys/NAME[/VERSION]`: Azure Key Vault and Managed HSM.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
+use atrest::kms::{Credential, Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,9 @@ use ureq::http::Method;
 
 use crate::environment::Environment;
 use crate::fail::{integrity, misconfigured, protocol};
+use crate::kept::Kept;
 use crate::provider::{Opening, Provider};
-use crate::rest::{Answer, Call, KeyText, Rest, TokenCache, key_from_base64_url, to_json};
+use crate::rest::{Answer, Call, KeyText, Rest, key_from_base64_url, to_json};
 use crate::secret::Secret;
 
 mod answer;
@@ -48,7 +49,7 @@ pub(crate) struct AzureKms {
     key: KeyName,
     environment: Environment,
     ca: Option<String>,
-    token: TokenCache,
+    token: Kept<Secret>,
     /// The public half of the version that was looked at last.
     public: Mutex<Option<(String, PublicKey)>>,
 }
@@ -126,10 +127,11 @@ impl AzureKms {
         &self,
         operation: &Operation<'_>,
         deadline: Deadline,
-    ) -> Result<(Answer, Secret), KmsError> {
+    ) -> Result<(Answer, Arc<Secret>), KmsError> {
         let (resource, ca) = (&self.key.resource, self.ca.as_deref());
-        let token =
-            self.token.obtain(|| token::fetch(&self.environment, resource, ca, deadline))?;
+        let token = self.token.obtain(deadline, |_, deadline| {
+            token::fetch(&self.environment, resource, ca, deadline)
+        })?;
         let bearer = Secret::new(format!("Bearer {}", token.expose()));
         let headers = [("content-type", "application/json"), ("authorization", bearer.expose())];
         let body = match operation.request {
@@ -235,7 +237,7 @@ impl Provider for AzureKms {
     fn open(opening: &Opening<'_>) -> Result<Self, KmsError> {
         let (key, ca) = key_name::parse(opening)?;
         let rest = Rest::new(&key.vault, ca.as_deref())?;
-        let (environment, token) = (opening.environment.clone(), TokenCache::default());
+        let (environment, token) = (opening.environment.clone(), Kept::default());
         Ok(Self { rest, key, environment, ca, token, public: Mutex::default() })
     }
 
@@ -305,5 +307,9 @@ impl Provider for AzureKms {
             self.verify(&blob.version, &proof::message(context, value), proof, deadline)?;
         }
         key_from_base64_url(answer.json::<Unwrapped>()?.value.expose())
+    }
+
+    fn credential(&self) -> Option<Credential> {
+        self.token.credential()
     }
 }

@@ -1,6 +1,6 @@
 //! `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K`: Google Cloud KMS.
 
-use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
+use atrest::kms::{Credential, Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crc32c::crc32c;
@@ -9,8 +9,9 @@ use ureq::http::Method;
 
 use crate::environment::Environment;
 use crate::fail::{integrity, protocol};
+use crate::kept::Kept;
 use crate::provider::{Opening, Provider};
-use crate::rest::{Answer, Call, KeyText, Rest, TokenCache, key_from_base64, to_json};
+use crate::rest::{Answer, Call, KeyText, Rest, key_from_base64, to_json};
 use crate::secret::Secret;
 use crate::uri::{Parts, endpoint, is_segment};
 
@@ -39,7 +40,7 @@ pub(crate) struct GcpKms {
     key_url: String,
     environment: Environment,
     ca: Option<String>,
-    token: TokenCache,
+    token: Kept<Secret>,
 }
 
 #[derive(Serialize)]
@@ -105,8 +106,9 @@ impl GcpKms {
         hidden: &str,
         deadline: Deadline,
     ) -> Result<Answer, KmsError> {
-        let token =
-            self.token.obtain(|| token::fetch(&self.environment, self.ca.as_deref(), deadline))?;
+        let token = self.token.obtain(deadline, |_, deadline| {
+            token::fetch(&self.environment, self.ca.as_deref(), deadline)
+        })?;
         let bearer = Secret::new(format!("Bearer {}", token.expose()));
         let headers = [("content-type", "application/json"), ("authorization", bearer.expose())];
         let url = format!("{}:{operation}", self.key_url);
@@ -151,7 +153,7 @@ impl Provider for GcpKms {
             key_url: format!("{endpoint}/v1/{name}"),
             environment: opening.environment.clone(),
             ca,
-            token: TokenCache::default(),
+            token: Kept::default(),
         })
     }
 
@@ -212,5 +214,9 @@ impl Provider for GcpKms {
         let key = key_from_base64(decrypted.plaintext.expose())?;
         check_crc(key.expose(), &decrypted.plaintext_crc32c)?;
         Ok(key)
+    }
+
+    fn credential(&self) -> Option<Credential> {
+        self.token.credential()
     }
 }

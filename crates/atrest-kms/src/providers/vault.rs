@@ -1,19 +1,25 @@
 //! `hcvault://HOST:PORT/MOUNT/keys/NAME`: the Transit engine of Vault and OpenBao.
 
-use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
+use atrest::kms::{Credential, Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use ureq::http::Method;
 
-use crate::environment::{Environment, read_secret_file};
-use crate::fail::{fail, integrity, misconfigured, protocol};
+use crate::fail::{integrity, misconfigured, protocol};
 use crate::provider::{Opening, Provider};
-use crate::rest::{Answer, Call, KeyText, Rest, key_from_base64, to_json};
+use crate::rest::{Answer, KeyText, Rest, key_from_base64};
 use crate::secret::Secret;
 use crate::uri::{HostPort, Parts, is_segment};
 
 mod answer;
+mod client;
+mod login;
+mod token;
+
+use client::Client;
+use login::Login;
+use token::Tokens;
 
 /// Longest ciphertext taken, in bytes: real ones have about 100.
 const BLOB_LEN_MAX: usize = 1024;
@@ -24,21 +30,19 @@ const PROBE: &str = "vault:v1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 ///
 /// The key **MUST** be of an AEAD type (`aes256-gcm96`, the default): the context is
 /// bound as associated data. The token comes from the file named by `?token_file=`, else
-/// from `VAULT_TOKEN`, and is read at each use. Blobs are Transit's own
-/// `vault:vN:BASE64`.
+/// from `VAULT_TOKEN`, and is read at each use; or from a log-in by `?auth=`. In the middle
+/// of its life it is renewed, after a call that it was good for: one that lives less than
+/// two checks of access is not always. Blobs are Transit's own `vault:vN:BASE64`.
 ///
 /// The policy needs `update` on `MOUNT/encrypt/NAME` and `MOUNT/decrypt/NAME`, and should
 /// give no `create`: with it Transit makes a new key in the place of a deleted one.
 /// Wrapping therefore asks for a decryption first, which makes none.
 #[derive(Debug)]
 pub(crate) struct Vault {
-    rest: Rest,
-    /// `https://HOST:PORT/v1/MOUNT`.
-    engine: String,
+    client: Client,
+    mount: String,
     name: String,
-    namespace: Option<String>,
-    token_file: Option<String>,
-    environment: Environment,
+    tokens: Tokens,
 }
 
 #[derive(Serialize)]
@@ -69,16 +73,8 @@ struct Decrypted {
 }
 
 impl Vault {
-    fn token(&self) -> Result<Secret, KmsError> {
-        match &self.token_file {
-            Some(path) => read_secret_file(path, "token file"),
-            None => self.environment.var("VAULT_TOKEN").ok_or_else(|| {
-                fail(KmsErrorKind::Unauthenticated, "expected a token in VAULT_TOKEN, found none")
-            }),
-        }
-    }
-
-    /// Calls `operation`; `hidden` is cut from what the service says.
+    /// Calls `operation`; `hidden` is cut from what the service says. Where a token that is no
+    /// longer accepted can be replaced, it is, once.
     fn call(
         &self,
         operation: &str,
@@ -86,23 +82,37 @@ impl Vault {
         hidden: &str,
         deadline: Deadline,
     ) -> Result<Answer, KmsError> {
-        let token = self.token()?;
-        let mut headers = vec![
-            ("content-type", "application/json"),
-            ("x-vault-request", "true"),
-            ("x-vault-token", token.expose()),
-        ];
-        if let Some(namespace) = &self.namespace {
-            headers.push(("x-vault-namespace", namespace));
+        match self.call_once(operation, request, hidden, deadline) {
+            Err(error)
+                if error.kind() == KmsErrorKind::Unauthenticated && self.tokens.log_in_anew() =>
+            {
+                self.call_once(operation, request, hidden, deadline)
+            }
+            result => result,
         }
-        let url = format!("{}/{operation}/{}", self.engine, self.name);
-        let body = to_json(request)?;
-        let call = Call { method: Method::POST, url: &url, headers: &headers, body: &body };
-        let answer = self.rest.send(&call, deadline)?;
+    }
+
+    fn call_once(
+        &self,
+        operation: &str,
+        request: &impl Serialize,
+        hidden: &str,
+        deadline: Deadline,
+    ) -> Result<Answer, KmsError> {
+        let token = self.tokens.obtain(&self.client, deadline)?;
+        let path = format!("{}/{operation}/{}", self.mount, self.name);
+        let (post, shown) = (Method::POST, Some(token.expose()));
+        let answer = self.client.send(post, &path, shown, Some(request), deadline)?;
         if answer.status == 200 {
             return Ok(answer);
         }
-        Err(answer::error(&answer, &[token.expose(), hidden]))
+        let error = answer::error(&answer, &[token.expose(), hidden]);
+        match error.kind() {
+            KmsErrorKind::AccessDenied => {
+                Err(self.tokens.why_denied(error, &token, &self.client, deadline))
+            }
+            _ => Err(error),
+        }
     }
 
     /// Fails unless the key exists. A decryption is asked for, since it is granted anyway
@@ -160,18 +170,16 @@ impl Provider for Vault {
         let (mount, name) = (mount.to_owned(), name.to_owned());
         let scheme = scheme(parts.take("tls").as_deref(), &address)?;
         let namespace = parts.take("namespace");
-        let token_file = parts.take("token_file");
-        let engine = format!("{scheme}://{address}/v1/{mount}");
-        let rest = Rest::new(&engine, parts.take("ca").as_deref())?;
+        let (file, login) = (parts.take("token_file"), Login::parse(&mut parts)?);
+        if file.is_some() && login.is_some() {
+            return Err(misconfigured("expected one of auth and token_file, found both"));
+        }
+        let api = format!("{scheme}://{address}/v1");
+        let rest = Rest::new(&api, parts.take("ca").as_deref())?;
         parts.finish()?;
-        Ok(Self {
-            rest,
-            engine,
-            name,
-            namespace,
-            token_file,
-            environment: opening.environment.clone(),
-        })
+        let client = Client { rest, api, namespace };
+        let tokens = Tokens::new(file, login, opening.environment.clone());
+        Ok(Self { client, mount, name, tokens })
     }
 
     fn wrap_once(
@@ -192,6 +200,7 @@ impl Provider for Vault {
             .filter(|_| ciphertext.len() <= BLOB_LEN_MAX)
             .ok_or_else(|| protocol("expected a ciphertext vault:vN:BASE64"))?
             .to_owned();
+        self.tokens.look_after(&self.client, deadline);
         Ok(WrappedKey { key_version: version, blob: ciphertext.into_bytes() })
     }
 
@@ -208,6 +217,12 @@ impl Provider for Vault {
         let request =
             DecryptRequest { ciphertext, associated_data: &STANDARD.encode(context.to_bytes()) };
         let answer = self.call("decrypt", &request, "", deadline)?;
-        key_from_base64(answer.json::<Data<Decrypted>>()?.data.plaintext.expose())
+        let key = key_from_base64(answer.json::<Data<Decrypted>>()?.data.plaintext.expose())?;
+        self.tokens.look_after(&self.client, deadline);
+        Ok(key)
+    }
+
+    fn credential(&self) -> Option<Credential> {
+        self.tokens.credential()
     }
 }

@@ -1,56 +1,20 @@
 //! OAuth access tokens, kept until shortly before they expire.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use atrest::kms::{KmsError, KmsErrorKind};
 use serde::Deserialize;
 
 use super::Answer;
+use crate::kept::{Fresh, Lasts};
 use crate::secret::Secret;
 
 /// Tokens are fetched anew this long before they expire. Google's metadata server gives
 /// new ones only in the last five minutes.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(200);
 
-/// A token, and until when it is good; `None` if whoever gave it knows.
-pub(crate) struct Token {
-    pub text: Secret,
-    pub good_until: Option<Instant>,
-}
-
-/// The last token. Its `Debug` shows nothing of it.
-#[derive(Default)]
-pub(crate) struct TokenCache(Mutex<Option<(Secret, Instant)>>);
-
-impl std::fmt::Debug for TokenCache {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TokenCache(..)")
-    }
-}
-
-impl TokenCache {
-    /// The kept token, or a new one from `fetch`.
-    pub(crate) fn obtain(
-        &self,
-        fetch: impl FnOnce() -> Result<Token, KmsError>,
-    ) -> Result<Secret, KmsError> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((token, good_until)) = &*kept
-            && Instant::now() < *good_until
-        {
-            return Ok(token.clone());
-        }
-        let token = fetch()?;
-        *kept = token.good_until.map(|good_until| (token.text.clone(), good_until));
-        Ok(token.text)
-    }
-
-    /// Drops the kept token; whether there was one.
-    pub(crate) fn forget(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
-    }
-}
+/// An access token.
+pub(crate) type Token = Fresh<Secret>;
 
 #[derive(Deserialize)]
 struct Granted {
@@ -70,7 +34,7 @@ struct Refused {
 impl Token {
     /// A token that is not kept.
     pub(crate) fn given(text: Secret) -> Self {
-        Self { text, good_until: None }
+        Self { value: text, lasts: None }
     }
 
     /// The token in an answer of a token endpoint (RFC 6749, section 5).
@@ -107,8 +71,10 @@ impl Token {
             number => number.as_u64().unwrap_or(0),
         };
         // Nothing lasts longer than a day: believing more would keep a token too long.
-        let lasts = Duration::from_secs(secs.min(86_400)).saturating_sub(EXPIRY_MARGIN);
-        Ok(Self { text: granted.access_token, good_until: Instant::now().checked_add(lasts) })
+        let lifetime = Duration::from_secs(secs.min(86_400));
+        let renew_before = Some(EXPIRY_MARGIN);
+        let lasts = Some(Lasts { good_for: lifetime, lifetime, renew_before });
+        Ok(Self { value: granted.access_token, lasts })
     }
 }
 

@@ -335,6 +335,51 @@ fn credentials_of_containers_and_instances() {
     assert!(metadata.requests() > before);
 }
 
+/// EKS Pod Identity: the token is in a file that is written anew, and ends with a line end.
+#[test]
+fn the_identity_of_a_pod() {
+    let suite = "aws::the_identity_of_a_pod";
+    let Some(account) = Account::ministack(suite) else { return };
+    let Some(metadata) = require(suite, Metadata::start()) else { return };
+    metadata.set_aws(&account.key_id, &account.secret_key, 3600);
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("eks-pod-identity-token");
+    let container = format!("http://127.0.0.1:{}/container", metadata.process.port);
+    let environment = Environment::fixed([
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", container.as_str()),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.to_str().expect("UTF-8")),
+    ]);
+    let uri = account.server.uri(&account.server.new_key());
+    let mut wrapped = None;
+    for token in ["first.pod.token", "second.pod.token"] {
+        metadata.set(&json!({"/container-token": token}));
+        std::fs::write(&file, format!("{token}\n")).unwrap();
+        let kms = account.open_with(&uri, &environment);
+        let wrapped = wrapped.get_or_insert_with(|| {
+            kms.wrap(&key(1), &context(1), soon()).unwrap_or_else(|e| panic!("{e:?}"))
+        });
+        assert_opens(&*kms, wrapped, &key(1));
+    }
+    // One request for eight calls at once.
+    let (wrapped, kms) = (wrapped.expect("wrapped"), account.open_with(&uri, &environment));
+    let before = metadata.requests();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_opens(&*kms, &wrapped, &key(1)));
+        }
+    });
+    assert_eq!(metadata.requests(), before + 1);
+    let credential = kms.credential().expect("an end");
+    assert!(credential.renews && credential.expires_in.as_secs() > 3000, "{credential:?}");
+    // Without the line end, and with the token of before: the endpoint refuses, not the key.
+    metadata.set(&json!({"/container-token": "third.pod.token"}));
+    let kms = account.open_with(&uri, &environment);
+    let refused = kind(kms.unwrap(&wrapped, &context(1), soon()));
+    assert_eq!(refused, Some(KmsErrorKind::Unreachable));
+    std::fs::write(&file, "third.pod.token").unwrap();
+    assert_opens(&*kms, &wrapped, &key(1));
+}
+
 #[test]
 fn web_identities() {
     let Some(account) = Account::moto("aws::web_identities") else { return };
@@ -371,6 +416,6 @@ fn an_identity_that_sts_refuses() {
     ]);
     let kms = account.open_with(&account.server.uri(&account.server.new_key()), &environment);
     let error = kms.wrap(&key(1), &context(1), soon()).expect_err("refused");
-    assert!(error.kind().denies_access(), "{error:?}");
+    assert_eq!(error.kind(), KmsErrorKind::Unauthenticated, "{error:?}");
     assert_hides(&error, &["header.payload.signature-to-hide".to_owned()]);
 }

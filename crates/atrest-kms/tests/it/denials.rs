@@ -78,7 +78,8 @@ fn the_services_own_words_deny() {
         |code: &str, message: &str| format!("{{\"__type\":\"{code}\",\"message\":\"{message}\"}}");
     let skew = "Signature expired: 20260101T000000Z is now earlier than 20260101T001500Z";
     for (service, status, body, expected) in [
-        ("vault", "403 No", "{\"errors\":[\"permission denied\"]}".to_owned(), K::AccessDenied),
+        // So of everything, also when the token is asked about itself.
+        ("vault", "403 No", "{\"errors\":[\"permission denied\"]}".to_owned(), K::Unauthenticated),
         ("vault", "404 No", "{\"errors\":[]}".to_owned(), K::NotFound),
         ("aws", "400 No", amazon("AccessDeniedException", "no"), K::AccessDenied),
         ("aws", "400 No", amazon("NotFoundException", "no"), K::NotFound),

@@ -7,13 +7,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use atrest::kms::{KeyUri, Kms, KmsErrorKind};
 use atrest_kms::{Environment, from_uri_with};
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::mechanism::Mechanism as CkMechanism;
+use cryptoki::object::{Attribute, ObjectHandle};
+use cryptoki::session::{Session, SessionState, UserType};
+use cryptoki::slot::Slot;
+use cryptoki::types::AuthPin;
 
 use crate::conformance::{
     Denial, Limits, Service, assert_hides, assert_opens, check, check_denial, context, key, kind,
     soon,
 };
 use crate::servers::require;
-use crate::servers::softhsm::{DIR_VARIABLE, MODULE, PIN, SoftHsm, make_key_without_decrypt, tool};
+use crate::servers::softhsm::{
+    DIR_VARIABLE, MODULE, PIN, SoftHsm, init_token, make_key_without_decrypt, tool,
+};
 
 /// The token's directory, in a child; in the parent `None`, after the test ran in a child.
 fn in_child(test: &str) -> Option<PathBuf> {
@@ -190,4 +198,89 @@ fn names_that_lead_nowhere() {
     let fixed = Environment::fixed([("ATREST_PKCS11_PIN", PIN), ("ATREST_PKCS11_MODULE", MODULE)]);
     let kms = from_uri_with(&uri.replace(MODULE, "/nonexistent.so"), &fixed).expect("a provider");
     kms.wrap(&key(1), &context(1), soon()).expect("wrapped");
+}
+
+/// A host program that uses the module itself, in the same process.
+struct Host {
+    library: Pkcs11,
+}
+
+impl Host {
+    fn start() -> Self {
+        let library = Pkcs11::new(MODULE).expect("a library");
+        let arguments = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
+        library.initialize(arguments).expect("nobody uses the library yet");
+        Self { library }
+    }
+
+    /// A session with a token, logged in.
+    fn session(&self, token: &str) -> Session {
+        let slots = self.library.get_slots_with_initialized_token().expect("slots");
+        let named = |slot: &&Slot| {
+            self.library.get_token_info(**slot).is_ok_and(|info| info.label().trim_end() == token)
+        };
+        let slot = slots.iter().find(named).expect("the token");
+        let session = self.library.open_rw_session(*slot).expect("a session");
+        session.login(UserType::User, Some(&AuthPin::from(PIN))).expect("a log-in");
+        session
+    }
+}
+
+fn generate(session: &Session, label: &str) -> ObjectHandle {
+    let template = [
+        Attribute::Token(true),
+        Attribute::ValueLen(32.into()),
+        Attribute::Label(label.as_bytes().to_vec()),
+        Attribute::Encrypt(true),
+        Attribute::Decrypt(true),
+    ];
+    session.generate_key(&CkMechanism::AesKeyGen, &template).expect("a key")
+}
+
+#[test]
+fn a_host_of_the_same_module_keeps_its_sessions_and_its_log_in() {
+    let test = "a_host_of_the_same_module_keeps_its_sessions_and_its_log_in";
+    let Some(dir) = in_child(test) else { return };
+    init_token(&dir, "second").expect("another token");
+    let host = Host::start();
+    let sessions = ["kms", "second"].map(|token| host.session(token));
+    let keys = sessions.each_ref().map(|session| generate(session, "shared"));
+    let works = |when: &str| {
+        for (session, key) in sessions.iter().zip(keys) {
+            let info = session.get_session_info().unwrap_or_else(|e| panic!("{when}: {e}"));
+            assert_eq!(info.session_state(), SessionState::RwUser, "{when}");
+            let sealed = session.encrypt(&CkMechanism::AesCbcPad([0; 16]), key, b"the host's own");
+            assert!(sealed.is_ok(), "{when}: {sealed:?}");
+        }
+    };
+    works("before");
+    // Eight threads on two tokens.
+    let services = ["kms", "second"]
+        .map(|token| open(&format!("pkcs11:token={token};object=shared?module-path={MODULE}")));
+    std::thread::scope(|scope| {
+        for thread in 0..8_u8 {
+            let kms = &services[usize::from(thread % 2)];
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    let wrapped = kms.wrap(&key(thread), &context(1), soon()).expect("wrapped");
+                    assert_opens(&**kms, &wrapped, &key(thread));
+                }
+            });
+        }
+    });
+    works("after 160 calls");
+    let wrapped = services[0].wrap(&key(1), &context(1), soon()).expect("wrapped");
+    // A key of one token is not that of the other.
+    let other = kind(services[1].unwrap(&wrapped, &context(1), soon()));
+    assert_eq!(other, Some(KmsErrorKind::Integrity));
+    drop(services);
+    works("after the last one was dropped");
+    // The host ends its own use, and with it all sessions of the process; ours begins anew.
+    let kms = open(&format!("pkcs11:token=kms;object=shared?module-path={MODULE}"));
+    assert_opens(&*kms, &wrapped, &key(1));
+    drop(sessions);
+    host.library.finalize().expect("finalized");
+    assert_opens(&*kms, &wrapped, &key(1));
+    let again = Pkcs11::new(MODULE).expect("a library");
+    assert_eq!(again.get_slots_with_initialized_token().expect("slots").len(), 2);
 }

@@ -42,7 +42,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(200, "imds-token")
         if path.startswith("/latest/") and self.headers.get("x-aws-ec2-metadata-token") != "imds-token":
             return self.answer(401, "")
-        if path == "/container" and self.headers.get("authorization") != "container-token":
+        token = answers.get("/container-token", "container-token")
+        if path == "/container" and self.headers.get("authorization") != token:
             return self.answer(401, "")
         if path.startswith("/computeMetadata/") and self.headers.get("metadata-flavor") != "Google":
             return self.answer(403, "")

@@ -1,6 +1,7 @@
 //! Conditional put: the commit, told apart from what only looks like one, and the proof
 //! that the store knows conditions at all.
 
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use atrest::keyring::{KeyringImage, KeyringStorage, MemoryStorage};
@@ -12,8 +13,9 @@ use super::{ObjectStoreKeyringStorage, failed, no_version};
 use crate::bridge::NoAnswer;
 
 /// Times a commit of unknown outcome is sent; each is the same conditional put.
-const ATTEMPTS_MAX: u32 = 4;
-/// Wait before the second of them; doubled before each further one.
+const ATTEMPTS_MAX: u32 = 7;
+/// Wait before the second of them; doubled before each further one: 3 s in all, since some
+/// stores take one write of an object a second.
 const BACKOFF: Duration = Duration::from_millis(50);
 /// What a store is asked to replace before a keyring is trusted to it.
 const PROBE_FILE: &str = "PROBE";
@@ -49,14 +51,22 @@ impl ObjectStoreKeyringStorage {
         if second == first {
             return Err(self.no_condition());
         }
-        self.expect_refusal(probe, b"4", Some(&first))
+        self.expect_refusal(probe, b"4", Some(&first))?;
+        // What is read is what the next commit names.
+        let read = self.read(probe)?.ok_or_else(|| missing(probe))?;
+        if (&read.version, &*read.bytes) != (&second, b"3") {
+            let what = "expected a store whose ETags are the same when written and when read";
+            return Err(Error::new(ErrorKind::InvalidArgument, what).with_path(probe.as_ref()));
+        }
+        self.delete(probe)?;
+        self.expect_refusal(probe, b"5", Some(&second))
     }
 
     fn put_probe(&self, probe: &Path, bytes: &[u8], previous: Option<&str>) -> Result<String> {
         match self.put(probe, bytes, previous) {
             Put::Done(Some(version)) => Ok(version),
             Put::Done(None) => self.read(probe)?.map(|image| image.version).ok_or_else(|| {
-                Error::new(ErrorKind::Io(std::io::ErrorKind::NotFound), "the probe is gone")
+                Error::new(ErrorKind::Io(io::ErrorKind::NotFound), "the probe is gone")
                     .with_path(probe.as_ref())
             }),
             Put::Refused(error) => Err(self.no_condition().with_source(error)),
@@ -67,6 +77,8 @@ impl ObjectStoreKeyringStorage {
     fn expect_refusal(&self, probe: &Path, bytes: &[u8], previous: Option<&str>) -> Result<()> {
         match self.put(probe, bytes, previous) {
             Put::Refused(_) => Ok(()),
+            // How some stores say that there is nothing to replace.
+            Put::Failed(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => Ok(()),
             // It ignored the condition: two writers would overwrite each other's keys.
             Put::Done(_) => Err(self.no_condition()),
             Put::Failed(error) | Put::Unknown(error) => Err(error),
@@ -109,7 +121,12 @@ impl ObjectStoreKeyringStorage {
 
     /// Sends a commit until its outcome is known. The put is conditional, so sending it
     /// again cannot do it twice.
-    pub(super) fn replace(&self, bytes: &[u8], previous: Option<&KeyringImage>) -> Result<String> {
+    pub(super) fn replace(
+        &self,
+        bytes: &[u8],
+        generation: u64,
+        previous: Option<&KeyringImage>,
+    ) -> Result<String> {
         let current = self.current();
         let replaced = previous.map(|image| image.version.as_str());
         let mut backoff = BACKOFF;
@@ -120,17 +137,18 @@ impl ObjectStoreKeyringStorage {
                 backoff *= 2;
             }
             match self.put(&current, bytes, replaced) {
-                Put::Done(Some(version)) => return Ok(version),
-                Put::Done(None) => return self.version_of(bytes),
+                Put::Done(version) => return self.read_back(bytes, generation, version),
                 // Perhaps by ourselves: an attempt that got no answer, here or inside of
                 // the store's client.
-                Put::Refused(conflict) => {
-                    return match self.read(&current) {
-                        Ok(Some(image)) if image.bytes == bytes => Ok(image.version),
-                        Ok(_) => Err(conflict),
-                        Err(error) => Err(poisoned(error)),
-                    };
-                }
+                Put::Refused(conflict) => match self.read(&current) {
+                    Ok(Some(image)) if image.bytes == bytes => return Ok(image.version),
+                    // Nobody was first: the store could not decide between two requests.
+                    Ok(image) if image.as_ref() == previous => {
+                        unknown.get_or_insert(conflict);
+                    }
+                    Ok(_) => return Err(conflict),
+                    Err(error) => return Err(poisoned(error)),
+                },
                 // With an earlier attempt under way, nobody knows.
                 Put::Failed(error) if unknown.is_none() => return Err(error),
                 Put::Failed(error) | Put::Unknown(error) => unknown = Some(error),
@@ -150,14 +168,22 @@ impl ObjectStoreKeyringStorage {
         }
     }
 
-    /// The version of what was just written, for a store that does not return it.
-    fn version_of(&self, bytes: &[u8]) -> Result<String> {
-        match self.read(&self.current()) {
-            Ok(Some(image)) if image.bytes == bytes => Ok(image.version),
-            // Written, and replaced since: as if another writer had been first, for the
-            // caller then reads what is there.
-            Ok(_) => Err(Error::new(ErrorKind::KeyringConflict, "another writer committed next")),
-            Err(error) => Err(poisoned(error)),
+    /// The version of what was just written. That a store said so is not enough: one that
+    /// drops conditions, as in an outage of its own, lets another writer commit over it.
+    fn read_back(&self, bytes: &[u8], generation: u64, version: Option<String>) -> Result<String> {
+        let conflict = |what| Err(Error::new(ErrorKind::KeyringConflict, what));
+        match (self.read(&self.current()), version) {
+            (Ok(Some(image)), _) if image.bytes == bytes => Ok(image.version),
+            // Written, and replaced since by one that read it.
+            (Ok(Some(image)), Some(version)) if generation_of(&image) > Some(generation) => {
+                Ok(version)
+            }
+            // As if another writer had been first, for the caller then reads what is there.
+            (Ok(Some(_)), _) => conflict("another keyring is in the place of the written one"),
+            (Ok(None), _) => Err(poisoned(missing(&self.current()))),
+            // Nothing contradicts the store.
+            (Err(_), Some(version)) => Ok(version),
+            (Err(error), None) => Err(poisoned(error)),
         }
     }
 
@@ -198,4 +224,16 @@ fn named(text: &str) -> UpdateVersion {
 fn poisoned(source: Error) -> Error {
     let what = "nobody knows which keyring is there: open the store again";
     Error::new(ErrorKind::Poisoned, what).with_source(source)
+}
+
+/// The generation that an image says it is.
+fn generation_of(image: &KeyringImage) -> Option<u64> {
+    let storage = MemoryStorage::new();
+    storage.commit(&image.bytes, 1, None).ok()?;
+    Some(atrest::keyring::KeyringInfo::read(&storage).ok()?.generation)
+}
+
+fn missing(path: &Path) -> Error {
+    let what = "the store does not have what it said it wrote";
+    Error::new(ErrorKind::Io(io::ErrorKind::NotFound), what).with_path(path.as_ref())
 }

@@ -7,6 +7,8 @@ mod churn;
 mod costs;
 mod engine;
 mod keyring;
+mod liar;
+mod lies;
 mod meddle;
 mod model;
 mod multipart;

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::keyring::access::policy::Grace;
+use crate::kms::LapsedCredential;
 use AccessState::*;
 use Answer::*;
 use KmsErrorKind::{AccessDenied, KeyDisabled, NotFound, PendingDeletion, Protocol};
@@ -65,7 +66,6 @@ fn denials_in_a_burst_do_not_count_as_confirmed() {
 fn the_kind_of_denial_names_the_loss() {
     for (kind, lost) in [
         (AccessDenied, Revoked),
-        (KmsErrorKind::Unauthenticated, Revoked),
         (KeyDisabled, Disabled),
         (PendingDeletion, Disabled),
         (KmsErrorKind::VersionRetired, Disabled),
@@ -117,7 +117,9 @@ fn an_outage_is_borne_for_the_grace_alone() {
 
 #[test]
 fn what_is_not_understood_counts_as_no_answer() {
-    for kind in [Protocol, KmsErrorKind::Misconfigured, KmsErrorKind::Integrity] {
+    let lapsed = KmsErrorKind::Unauthenticated;
+    for kind in [Protocol, KmsErrorKind::Misconfigured, KmsErrorKind::Integrity, lapsed] {
+        assert!(!kind.denies_access());
         assert_eq!(states(&mut machine(), &[(1300, Unclear(kind))]), [Unreachable]);
     }
 }
@@ -210,6 +212,7 @@ fn policies() -> impl Strategy<Value = AccessPolicy> {
                 suspicion_max,
                 unreachable_grace,
                 view_grace: Grace::Forever,
+                lapsed_credential: LapsedCredential::NoAnswer,
                 recovery_interval,
             }
         },

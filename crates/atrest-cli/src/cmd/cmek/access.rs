@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use atrest::ErrorKind;
 use atrest::keyring::{AccessPolicy, KeyringInfo};
-use atrest::kms::Kms;
+use atrest::kms::{Credential, Kms};
 use serde::Serialize;
 
 use crate::advice::Verdict;
@@ -119,7 +119,7 @@ Examples:
 
 JSON fields: state (\"active\", \"revoked\", \"unavailable\" or, without a key, \"unknown\"),
 revocation_requested, slots [name, key_uri, key_version, created_ns], keys [key_uri,
-answer (\"good\" or an error kind)], worst_case_s, worst_case_unreachable_s: from
+answer (\"good\" or an error kind), credential_expires_s where it ends], worst_case_s, worst_case_unreachable_s: from
 revocation at the key service to refusal, with the default checks
 ")]
 pub(crate) struct Status {
@@ -144,6 +144,8 @@ struct StatusReport {
 struct KeyReport {
     key_uri: String,
     answer: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential_expires_s: Option<u64>,
 }
 
 impl Status {
@@ -155,9 +157,15 @@ impl Status {
         let (mut keys, mut kinds) = (Vec::new(), Vec::new());
         for key in self.at.cmek.open()? {
             let key_uri = key.key_uri().to_string();
-            let kind = self.try_key(&place, key)?;
+            let kind = self.try_key(&place, key.clone())?;
+            let credential = key.credential();
+            if let Some(ending) = credential.filter(Credential::is_ending) {
+                let left = units::duration(ending.expires_in);
+                out.warn(&format!("the credential for {key_uri} ends in {left}: renew it"));
+            }
+            let credential_expires_s = credential.map(|one| one.expires_in.as_secs());
             let answer = kind.map_or("good", |kind| Verdict::of(kind).name);
-            keys.push(KeyReport { key_uri, answer });
+            keys.push(KeyReport { key_uri, answer, credential_expires_s });
             kinds.push(kind);
         }
         let policy = AccessPolicy::default();

@@ -46,6 +46,8 @@ pub(super) fn kind(code: &str, message: &str) -> Option<KmsErrorKind> {
         "KMSInvalidState" if message.contains("import") => KmsErrorKind::KeyDisabled,
         "KMSInvalidState" if message.contains("disabled") => KmsErrorKind::KeyDisabled,
         "InvalidCiphertext" | "IncorrectKey" => KmsErrorKind::Integrity,
+        // The network that this machine calls from, and not what it may do with the key.
+        "AccessDenied" if message.contains("vpc endpoint policy") => KmsErrorKind::Misconfigured,
         "AccessDenied" | "NotAuthorized" => KmsErrorKind::AccessDenied,
         "UnrecognizedClient"
         | "InvalidSignature"
@@ -109,6 +111,12 @@ mod tests {
             ("OptInRequired", "", KmsErrorKind::Misconfigured),
             ("InvalidSignatureException", "does not match", KmsErrorKind::Unauthenticated),
             ("AccessDeniedException", "", KmsErrorKind::AccessDenied),
+            (
+                "AccessDeniedException",
+                "User: arn is not authorized to perform: kms:Decrypt with an explicit deny in a \
+                 VPC endpoint policy",
+                KmsErrorKind::Misconfigured,
+            ),
         ] {
             assert_eq!(kind(code, message), Some(expected), "{code}");
         }

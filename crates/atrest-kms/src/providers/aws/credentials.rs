@@ -1,14 +1,15 @@
 //! Credentials of AWS: found in the order of AWS's own SDKs, kept until they expire.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use atrest::kms::{Deadline, KmsError, KmsErrorKind};
+use atrest::kms::{Credential, Deadline, KmsError, KmsErrorKind};
 use serde::Deserialize;
 
 use super::time;
 use crate::environment::Environment;
 use crate::fail::{fail, protocol};
+use crate::kept::{Fresh, Kept, Lasts};
 use crate::rest::{Answer, Rest};
 use crate::secret::Secret;
 
@@ -34,7 +35,7 @@ pub(super) struct Chain {
     environment: Environment,
     profile: Option<String>,
     sts_endpoint: String,
-    cache: Mutex<Option<Arc<Credentials>>>,
+    kept: Kept<Credentials>,
 }
 
 impl std::fmt::Debug for Chain {
@@ -52,27 +53,33 @@ impl Chain {
         profile: Option<String>,
         sts_endpoint: String,
     ) -> Self {
-        Self { environment, profile, sts_endpoint, cache: Mutex::new(None) }
+        Self { environment, profile, sts_endpoint, kept: Kept::default() }
     }
 
     /// Kept credentials while they are good, else new ones. Those without an end are not
     /// kept, so that a changed variable or file counts from the next call on.
     pub(super) fn obtain(&self, deadline: Deadline) -> Result<Arc<Credentials>, KmsError> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let good = |kept: &Credentials| {
-            kept.expires.is_some_and(|expires| expires > SystemTime::now() + EXPIRY_MARGIN)
-        };
-        if let Some(kept) = cache.as_ref().filter(|kept| good(kept)) {
-            return Ok(kept.clone());
-        }
-        let found = Arc::new(self.find(deadline)?);
-        *cache = found.expires.map(|_| found.clone());
-        Ok(found)
+        self.kept.obtain(deadline, |_, deadline| {
+            let value = self.find(deadline)?;
+            let good_for = value
+                .expires
+                .map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
+            let lasts = good_for.map(|lifetime| Lasts {
+                good_for: lifetime,
+                lifetime,
+                renew_before: Some(EXPIRY_MARGIN),
+            });
+            Ok(Fresh { value, lasts })
+        })
     }
 
     /// Drops kept credentials; whether there were any.
     pub(super) fn forget(&self) -> bool {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+        self.kept.forget()
+    }
+
+    pub(super) fn credential(&self) -> Option<Credential> {
+        self.kept.credential()
     }
 
     fn find(&self, deadline: Deadline) -> Result<Credentials, KmsError> {

@@ -2,12 +2,19 @@
 
 use atrest::kms::KmsError;
 
+use crate::environment::Environment;
 use crate::fail::misconfigured;
 use crate::provider::Opening;
 use crate::uri::{Parts, endpoint, is_segment};
 
-/// Where credentials may be sent.
-const DOMAINS: [&str; 3] = ["amazonaws.com", "amazonaws.com.cn", "api.aws"];
+/// Where credentials may be sent, to a host of KMS.
+const DOMAINS: [&str; 5] = [
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "amazonaws.eu",
+    "api.aws",
+    "api.amazonwebservices.com.cn",
+];
 
 /// A key by ARN, id or alias.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,12 +64,12 @@ pub(super) fn parse(opening: &Opening<'_>) -> Result<Options, KmsError> {
     }
     let key = KeyName { id, region };
     let endpoint = match parts.take("endpoint") {
-        Some(text) => endpoint(&text, &DOMAINS)?,
+        Some(text) => of_kms(endpoint(&text, &DOMAINS)?)?,
         // The operator's own setting may name any host.
-        None => environment.plain("AWS_ENDPOINT_URL_KMS").map_or_else(
-            || format!("https://kms.{}.{}", key.region, key.domain()),
-            |url| url.trim_end_matches('/').to_owned(),
-        ),
+        None => match environment.plain("AWS_ENDPOINT_URL_KMS") {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => key.endpoint("kms", fips(environment)),
+        },
     };
     let options = Options { key, endpoint, profile: parts.take("profile"), ca: parts.take("ca") };
     parts.finish()?;
@@ -82,21 +89,45 @@ fn arn_region(id: &str) -> Option<String> {
     }
 }
 
+/// An endpoint of KMS or on this machine: `kms.`, `kms-fips.` or a VPC endpoint. Other hosts of
+/// AWS answer in the name of whoever rents them.
+fn of_kms(endpoint: String) -> Result<String, KmsError> {
+    let host = endpoint.split_once("://").map_or("", |(_, address)| address);
+    let of_aws = DOMAINS.iter().any(|domain| host.contains(domain));
+    let is_kms = |label: &str| label == "kms" || label == "kms-fips";
+    if !of_aws || host.to_ascii_lowercase().split('.').any(is_kms) {
+        return Ok(endpoint);
+    }
+    Err(misconfigured("expected an endpoint of KMS, such as VPCE.kms.REGION.vpce.amazonaws.com"))
+}
+
+/// Whether the operator wants endpoints with validated cryptography.
+fn fips(environment: &Environment) -> bool {
+    environment.plain("AWS_USE_FIPS_ENDPOINT").is_some_and(|set| set.eq_ignore_ascii_case("true"))
+}
+
 impl KeyName {
-    fn domain(&self) -> &'static str {
-        if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
+    /// A service's address in the key's region, by the region's partition.
+    fn endpoint(&self, service: &str, fips: bool) -> String {
+        let domain = match self.region.split('-').next() {
+            Some("cn") => "amazonaws.com.cn",
+            Some("eusc") => "amazonaws.eu",
+            _ => "amazonaws.com",
+        };
+        let fips = if fips { "-fips" } else { "" };
+        format!("https://{service}{fips}.{}.{domain}", self.region)
     }
 
     /// Where web identities become credentials, without an override.
-    pub(super) fn sts_endpoint(&self) -> String {
-        format!("https://sts.{}.{}", self.region, self.domain())
+    pub(super) fn sts_endpoint(&self, environment: &Environment) -> String {
+        // Those of GovCloud have no other name.
+        self.endpoint("sts", fips(environment) && !self.region.starts_with("us-gov-"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::environment::Environment;
 
     fn parsed(uri: &str) -> Result<Options, KmsError> {
         let none: [(&str, &str); 0] = [];
@@ -115,8 +146,46 @@ mod tests {
             (options.key.id.as_str(), options.key.region.as_str()),
             ("alias/app/x", "eu-west-1")
         );
-        assert_eq!(options.key.sts_endpoint(), "https://sts.eu-west-1.amazonaws.com");
+        let none: [(&str, &str); 0] = [];
+        let sts = options.key.sts_endpoint(&Environment::fixed(none));
+        assert_eq!(sts, "https://sts.eu-west-1.amazonaws.com");
         parsed("aws-kms://arn:aws:kms:eu-west-1:1:alias/x?region=eu-west-1").expect("agreeing");
+    }
+
+    #[test]
+    fn partitions_fips_and_vpc_endpoints() {
+        let fips = Environment::fixed([("AWS_USE_FIPS_ENDPOINT", "true")]);
+        for (region, kms, sts) in [
+            ("eu-west-1", "kms-fips.eu-west-1.amazonaws.com", "sts-fips.eu-west-1.amazonaws.com"),
+            (
+                "us-gov-west-1",
+                "kms-fips.us-gov-west-1.amazonaws.com",
+                "sts.us-gov-west-1.amazonaws.com",
+            ),
+        ] {
+            let uri = format!("aws-kms://alias/x?region={region}").parse().expect("a URI");
+            let opening = Opening { uri: &uri, environment: &fips, example: "" };
+            let options = parse(&opening).expect("well formed");
+            assert_eq!(options.endpoint, format!("https://{kms}"));
+            assert_eq!(options.key.sts_endpoint(&fips), format!("https://{sts}"));
+        }
+        let at = |uri: &str| parsed(uri).expect(uri).endpoint;
+        for (arn, host) in [
+            ("arn:aws-us-gov:kms:us-gov-east-1:1:key/x", "kms.us-gov-east-1.amazonaws.com"),
+            ("arn:aws-cn:kms:cn-northwest-1:1:key/x", "kms.cn-northwest-1.amazonaws.com.cn"),
+            ("arn:aws-eusc:kms:eusc-de-east-1:1:key/x", "kms.eusc-de-east-1.amazonaws.eu"),
+        ] {
+            assert_eq!(at(&format!("aws-kms://{arn}")), format!("https://{host}"));
+        }
+        for host in [
+            "vpce-0a1b-c2d3.kms.eu-west-1.vpce.amazonaws.com",
+            "vpce-0a1b-c2d3-eu-west-1a.kms-fips.eu-west-1.vpce.amazonaws.com",
+            "kms.eu-west-1.api.aws",
+            "kms-fips.us-gov-west-1.amazonaws.com",
+        ] {
+            let uri = format!("aws-kms://x?region=eu-west-1&endpoint=https://{host}");
+            assert_eq!(at(&uri), format!("https://{host}:443"));
+        }
     }
 
     #[test]
@@ -130,6 +199,8 @@ mod tests {
             "aws-kms://key/x?region=eu-west-1",
             "aws-kms://x?region=evil.example/",
             "aws-kms://x?region=eu-west-1&endpoint=https://evil.example",
+            "aws-kms://x?region=eu-west-1&endpoint=https://evil.execute-api.eu-west-1.amazonaws.com",
+            "aws-kms://x?region=eu-west-1&endpoint=https://evil-kms.s3.amazonaws.com",
             "aws-kms://x?region=eu-west-1&secret=hunter22",
         ] {
             assert!(parsed(uri).is_err(), "{uri}");

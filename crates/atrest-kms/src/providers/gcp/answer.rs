@@ -42,11 +42,12 @@ pub(super) fn error(answer: &Answer, opens: bool, secrets: &[&str]) -> KmsError 
 fn kind(status: &str, reason: &str, message: &str, opens: bool) -> Option<KmsErrorKind> {
     let kind = match status {
         "UNAUTHENTICATED" => KmsErrorKind::Unauthenticated,
-        // Without a reason, or with one about rights: the key's policy or its perimeter. The
-        // other reasons are about the project: SERVICE_DISABLED, BILLING_DISABLED,
-        // CONSUMER_INVALID, ACCESS_TOKEN_SCOPE_INSUFFICIENT.
+        // Without a reason, or with one about rights on the key. The other reasons are about
+        // the project and where this machine stands: SERVICE_DISABLED, BILLING_DISABLED,
+        // CONSUMER_INVALID, ACCESS_TOKEN_SCOPE_INSUFFICIENT, and SECURITY_POLICY_VIOLATED,
+        // which is VPC Service Controls.
         "PERMISSION_DENIED" => match reason {
-            "" | "IAM_PERMISSION_DENIED" | "SECURITY_POLICY_VIOLATED" => KmsErrorKind::AccessDenied,
+            "" | "IAM_PERMISSION_DENIED" => KmsErrorKind::AccessDenied,
             _ => KmsErrorKind::Misconfigured,
         },
         "NOT_FOUND" => KmsErrorKind::NotFound,
@@ -94,10 +95,11 @@ mod tests {
     #[test]
     fn a_denial_is_about_rights_and_not_about_the_project() {
         let of = |reason| kind("PERMISSION_DENIED", reason, "denied", true);
-        for reason in ["", "IAM_PERMISSION_DENIED", "SECURITY_POLICY_VIOLATED"] {
+        for reason in ["", "IAM_PERMISSION_DENIED"] {
             assert_eq!(of(reason), Some(KmsErrorKind::AccessDenied), "{reason}");
         }
-        for reason in ["SERVICE_DISABLED", "BILLING_DISABLED", "CONSUMER_INVALID"] {
+        let perimeter = "SECURITY_POLICY_VIOLATED";
+        for reason in ["SERVICE_DISABLED", "BILLING_DISABLED", "CONSUMER_INVALID", perimeter] {
             assert_eq!(of(reason), Some(KmsErrorKind::Misconfigured), "{reason}");
         }
     }

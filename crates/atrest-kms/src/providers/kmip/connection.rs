@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, mpsc};
 
-use atrest::kms::{Deadline, KmsError, KmsErrorKind};
+use atrest::kms::{Deadline, KmsError, KmsErrorKind, SecretFile};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -15,6 +15,8 @@ use crate::uri::HostPort;
 
 /// Longest accepted answer, in bytes: those to these requests are below 1 KiB.
 const ANSWER_LEN_MAX: usize = 64 * 1024;
+/// Longest PEM file, in bytes: a whole system bundle is about 220 KiB.
+const PEM_LEN_MAX: usize = 1024 * 1024;
 
 /// The PEM files of mutual TLS.
 #[derive(Debug)]
@@ -40,7 +42,8 @@ impl Connector {
                     .with_source(source)
             })?;
         }
-        let key = PrivateKeyDer::from_pem_file(&self.files.key).map_err(|_| {
+        let key = read(&self.files.key)?;
+        let key = PrivateKeyDer::from_pem_slice(key.bytes()).map_err(|_| {
             // Its cause could show parts of the file.
             misconfigured(format!("expected a private key in {}", self.files.key))
         })?;
@@ -67,7 +70,11 @@ impl Connector {
             .map_err(|source| misconfigured("TLS cannot be set up").with_source(source))?;
         let socket = Timed { socket: connect(&self.address, deadline)?, deadline };
         let mut stream = StreamOwned::new(session, socket);
-        stream.write_all(request).and_then(|()| stream.flush()).map_err(no_answer)?;
+        if let Err(error) = stream.write_all(request).and_then(|()| stream.flush()) {
+            // A server that hangs up may have said why.
+            let said = stream.read(&mut [0]).err().filter(|error| error.get_ref().is_some());
+            return Err(no_answer(said.unwrap_or(error)));
+        }
         let mut head = [0; 8];
         stream.read_exact(&mut head).map_err(no_answer)?;
         let len = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
@@ -83,12 +90,18 @@ impl Connector {
 }
 
 fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, KmsError> {
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).and_then(|items| items.collect());
+    let pem = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.bytes()).collect();
     match found {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         _ => Err(misconfigured(format!("expected certificates in {path}"))),
     }
+}
+
+fn read(path: &str) -> Result<SecretFile, KmsError> {
+    SecretFile::read(path, PEM_LEN_MAX).map_err(|source| {
+        misconfigured(format!("the file {path} cannot be read")).with_source(source)
+    })
 }
 
 fn connect(address: &HostPort, deadline: Deadline) -> Result<TcpStream, KmsError> {

@@ -132,9 +132,16 @@ impl Module {
 
 fn load(path: &Path) -> Result<Library, KmsError> {
     let library = Library::new(path).map_err(answer::error)?;
+    initialize(&library)?;
+    Ok(library)
+}
+
+/// Initializes the library for this process, if nobody has. It is never finalized here: that
+/// would end the sessions of others in the process.
+pub(super) fn initialize(library: &Library) -> Result<(), KmsError> {
     match library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
         // Another part of the process uses the same library.
-        Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(library),
+        Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(()),
         Err(error) => Err(answer::error(error)),
     }
 }

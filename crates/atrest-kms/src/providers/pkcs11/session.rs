@@ -14,6 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::answer::error;
 use super::blob::{Blob, IV_LEN, WRAPPED_LEN, aad};
 use super::key_name::{KeyName, Mechanism};
+use super::module::initialize;
 use crate::fail::{fail, integrity, misconfigured, protocol};
 use crate::secret::Secret;
 
@@ -44,6 +45,10 @@ pub(super) fn open<T>(
     work: impl FnOnce(&Open<'_>) -> Result<T, KmsError>,
 ) -> Result<Result<T, KmsError>, Failed> {
     let other = |e| Failed::Other(error(e));
+    if let Err(Error::Pkcs11(RvError::CryptokiNotInitialized, _)) = library.get_library_info() {
+        // Another part of the process ended its own use of the library, and ours with it.
+        initialize(library).map_err(Failed::Other)?;
+    }
     let slot = find_slot(library, key).map_err(Failed::Other)?;
     let session = library.open_ro_session(slot).map_err(other)?;
     match session.login(UserType::User, Some(&AuthPin::from(pin.expose()))) {
@@ -55,7 +60,8 @@ pub(super) fn open<T>(
         Err(e) => return Err(other(e)),
     }
     let key = find_key(&session, key).map_err(Failed::Other)?;
-    // Closing the last session of a token logs out.
+    // Closing the last session of a token logs out; the log-in of others, who have sessions of
+    // their own, stays, since nothing here logs out by itself.
     Ok(work(&Open { library, slot, session, key }))
 }
 

@@ -26,6 +26,25 @@ pub(super) fn error(answer: &Answer, hidden: &[&str]) -> KmsError {
     answer.fail(kind, &said, hidden)
 }
 
+/// What a refused log-in means: nothing about the key.
+pub(super) fn login_error(answer: &Answer, hidden: &[&str]) -> KmsError {
+    let Ok(Errors { errors }) = answer.json() else {
+        return answer.fail(answer.kind_by_status(), "the log-in failed", hidden);
+    };
+    let kind = match answer.status {
+        400 | 403 => KmsErrorKind::Unauthenticated,
+        // There is no such way to log in.
+        404 => KmsErrorKind::Misconfigured,
+        _ => answer.kind_by_status(),
+    };
+    answer.fail(kind, &format!("the log-in failed: {}", errors.join("; ")), hidden)
+}
+
+/// Whether the server itself denies.
+pub(super) fn is_denial(answer: &Answer) -> bool {
+    answer.status == 403 && answer.json::<Errors>().is_ok()
+}
+
 /// The kind of what Vault or OpenBao said, `None` if it is unknown.
 fn kind(status: u16, said: &str) -> Option<KmsErrorKind> {
     let has = |words: &str| said.contains(words);

@@ -30,6 +30,8 @@ pub(crate) enum Mode {
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     mode: Arc<Mutex<Mode>>,
+    /// For the next connections, the last one first.
+    first: Arc<Mutex<Vec<Mode>>>,
     stop: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
 }
@@ -42,18 +44,22 @@ impl Proxy {
         let proxy = Self {
             port,
             mode: Arc::new(Mutex::new(mode)),
+            first: Arc::default(),
             stop: Arc::default(),
             connections: Arc::default(),
         };
         let (mode, stop, connections) =
             (proxy.mode.clone(), proxy.stop.clone(), proxy.connections.clone());
+        let first = proxy.first.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
                 connections.fetch_add(1, Ordering::SeqCst);
-                let (mode, stop) = (mode.lock().unwrap().clone(), stop.clone());
+                let scripted = first.lock().unwrap().pop();
+                let mode = scripted.unwrap_or_else(|| mode.lock().unwrap().clone());
+                let stop = stop.clone();
                 std::thread::spawn(move || serve(client, target, mode, &stop));
             }
         });
@@ -62,6 +68,13 @@ impl Proxy {
 
     pub(crate) fn set(&self, mode: Mode) {
         *self.mode.lock().unwrap() = mode;
+    }
+
+    /// One connection after another gets an answer of the `first`, and all others `then`.
+    pub(crate) fn script(&self, mut first: Vec<Mode>, then: Mode) {
+        first.reverse();
+        *self.first.lock().unwrap() = first;
+        self.set(then);
     }
 
     /// Connections accepted so far.

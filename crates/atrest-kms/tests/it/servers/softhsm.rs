@@ -37,7 +37,8 @@ impl SoftHsm {
     }
 }
 
-fn init_token(dir: &Path, label: &str) -> Result<(), String> {
+/// One more token in the directory.
+pub(crate) fn init_token(dir: &Path, label: &str) -> Result<(), String> {
     run(
         Command::new("softhsm2-util")
             .args(["--init-token", "--free", "--label", label, "--so-pin", "so-pin"])

@@ -1,6 +1,6 @@
 //! A web identity token (Kubernetes service accounts) against STS.
 
-use atrest::kms::{Deadline, KmsError};
+use atrest::kms::{Deadline, KmsError, KmsErrorKind};
 use ureq::http::Method;
 
 use super::super::answer;
@@ -46,6 +46,8 @@ fn credentials(answer: &Answer, secrets: &[&str]) -> Result<Credentials, KmsErro
         let (code, message) = (field("Code"), field("Message"));
         let (code, message) = (code.unwrap_or_default(), message.unwrap_or_default());
         let kind = answer::kind(code, message).unwrap_or_else(|| answer.kind_by_status());
+        // It is the role that is refused here, and not the key.
+        let kind = if kind.denies_access() { KmsErrorKind::Unauthenticated } else { kind };
         return Err(answer.fail(kind, &format!("STS: {code} {message}"), secrets));
     }
     let field = |name| element(text, name).ok_or_else(malformed);

@@ -1,0 +1,157 @@
+//! What a store promises and does not keep is refused at opening, waited out, or found out.
+
+use std::sync::Arc;
+
+use atrest::keyring::Access;
+use atrest::kms::Kms;
+use atrest::{ErrorKind, FileKind, Keyring};
+use futures_util::TryStreamExt;
+use object_store::ObjectStore;
+
+use crate::keyring::{customer_key, options, storage};
+use crate::liar::{Liar, Lie};
+
+fn create(store: &Liar, kms: &Arc<dyn Kms>) -> Result<Keyring, ErrorKind> {
+    Keyring::create(storage(store.clone()), kms.clone(), options()).map_err(|error| error.kind())
+}
+
+fn open(store: &Liar, kms: &Arc<dyn Kms>) -> Result<Keyring, ErrorKind> {
+    Keyring::open(storage(store.clone()), kms.clone(), options()).map_err(|error| error.kind())
+}
+
+fn names(store: &Liar) -> Vec<String> {
+    let metas = store.inner.list(None).try_collect::<Vec<_>>();
+    let metas = futures_executor::block_on(metas).unwrap();
+    metas.into_iter().map(|meta| meta.location.to_string()).collect()
+}
+
+#[test]
+fn what_does_not_keep_conditions_is_refused_at_opening() {
+    let (_dir, kms) = customer_key();
+    for lie in [
+        Lie::Creates,
+        Lie::Updates,
+        Lie::UpdatesMissing,
+        Lie::DropsConditions,
+        Lie::WeakTags,
+        Lie::ChangingTags,
+    ] {
+        let store = Liar::default();
+        store.begin(lie);
+        let refused = create(&store, &kms).map(drop);
+        assert_eq!(refused, Err(ErrorKind::InvalidArgument), "{lie:?}");
+        assert!(names(&store).is_empty(), "{lie:?}: {:?}", names(&store));
+        // A store that became so since its keyring was made is not opened for writing.
+        store.begin(Lie::None);
+        drop(create(&store, &kms).unwrap());
+        store.begin(lie);
+        assert_eq!(open(&store, &kms).map(drop), Err(ErrorKind::InvalidArgument), "{lie:?}");
+        store.begin(Lie::None);
+        open(&store, &kms).unwrap();
+    }
+}
+
+#[test]
+fn a_conflict_with_nobody_is_tried_again() {
+    let (_dir, kms) = customer_key();
+    let store = Liar::default();
+    let keyring = create(&store, &kms).unwrap();
+    for times in 1..4 {
+        let generation = keyring.anchor().generation;
+        // The first is that of the older image, which is put aside.
+        store.begin(Lie::Conflicts(times));
+        keyring.keys().rotate_store_key().unwrap();
+        store.begin(Lie::None);
+        assert_eq!(keyring.anchor().generation, generation + 1, "once, and not twice");
+        assert_eq!(open(&store, &kms).unwrap().anchor(), keyring.anchor());
+    }
+    // At some time it is another writer that has to be believed in.
+    store.begin(Lie::Conflicts(100));
+    let refused = keyring.keys().rotate().unwrap_err().kind();
+    assert!(matches!(refused, ErrorKind::Poisoned | ErrorKind::KeyringConflict), "{refused:?}");
+    store.begin(Lie::None);
+    keyring.keys().rotate().unwrap();
+}
+
+#[test]
+fn a_throttled_write_waits() {
+    let (_dir, kms) = customer_key();
+    let store = Liar::default();
+    let keyring = create(&store, &kms).unwrap();
+    store.begin(Lie::OneWriteASecond);
+    for _ in 0..3 {
+        let id = keyring.keys().rotate().unwrap();
+        assert_eq!(keyring.keys().active_id().unwrap(), id);
+    }
+    store.begin(Lie::None);
+    assert_eq!(open(&store, &kms).unwrap().anchor(), keyring.anchor());
+}
+
+/// Two writers that do not know of each other, over a store that no longer keeps them apart.
+#[test]
+fn a_commit_over_another_is_found_out() {
+    let (_dir, kms) = customer_key();
+    let store = Liar::default();
+    let one = create(&store, &kms).unwrap();
+    let other = open(&store, &kms).unwrap();
+    store.begin(Lie::DropsConditions);
+    one.keys().rotate().unwrap();
+    // It did not hear of that, and overwrites it.
+    other.keys().rotate().unwrap();
+    let lost = one.reload().unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::KeyringRolledBack, "{lost}");
+    // The keys that it has in memory go on, and it says what is wrong.
+    one.encryptor(FileKind::Table).unwrap();
+    let problem = one.access().check_now().keyring_problem.expect("a problem");
+    assert!(problem.contains("two writers"), "{problem}");
+
+    // The same if the other one is ahead already.
+    let store = Liar::default();
+    let one = create(&store, &kms).unwrap();
+    let other = open(&store, &kms).unwrap();
+    store.begin(Lie::DropsConditions);
+    one.keys().rotate().unwrap();
+    other.keys().rotate().unwrap();
+    other.keys().rotate_store_key().unwrap();
+    assert_eq!(one.reload().unwrap_err().kind(), ErrorKind::KeyringRolledBack);
+}
+
+#[test]
+fn a_keyring_that_cannot_be_read_is_never_made_anew() {
+    let (_dir, kms) = customer_key();
+    for lie in [Lie::NotFound(1), Lie::NotFound(100), Lie::Forbidden(1), Lie::Fails(1)] {
+        let store = Liar::default();
+        let anchor = create(&store, &kms).unwrap().anchor();
+        store.begin(lie);
+        let refused = create(&store, &kms).map(drop).unwrap_err();
+        let expected = match lie {
+            Lie::NotFound(_) => {
+                refused == ErrorKind::KeyringExists || refused == ErrorKind::Poisoned
+            }
+            _ => matches!(refused, ErrorKind::Io(_)),
+        };
+        assert!(expected, "{lie:?}: {refused:?}");
+        store.begin(Lie::None);
+        assert_eq!(open(&store, &kms).unwrap().anchor(), anchor, "{lie:?}");
+    }
+}
+
+/// A store that does not find the request to revoke, or the keyring, says nothing for good.
+#[test]
+fn what_is_not_found_once_takes_nothing_away() {
+    let (_dir, kms) = customer_key();
+    let store = Liar::default();
+    let keyring = create(&store, &kms).unwrap();
+    let before = keyring.keys().active_id().unwrap();
+    for lie in [Lie::NotFound(1), Lie::Forbidden(1), Lie::Fails(1)] {
+        store.begin(lie);
+        assert!(keyring.access().check_now().keyring_problem.is_some(), "{lie:?}");
+        assert_eq!(keyring.keys().active_id().unwrap(), before, "{lie:?}");
+        assert!(keyring.access().check_now().keyring_problem.is_none(), "{lie:?}");
+    }
+    let asked = storage(store.clone());
+    Access::request_revocation(&asked).unwrap();
+    assert!(Access::is_revocation_requested(&asked).unwrap());
+    drop(keyring.access().check_now());
+    assert_eq!(keyring.keys().active_id().unwrap_err().kind(), ErrorKind::CmekRevoked);
+}

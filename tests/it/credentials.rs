@@ -1,0 +1,161 @@
+//! A key service that does not accept this process's credentials, or does not answer yet.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use atrest::keyring::{AccessState, AuditKind, MemoryStorage, Options};
+use atrest::kms::{Kms, KmsErrorKind, LapsedCredential};
+use atrest::{ErrorKind, FileKind, Keyring};
+
+use crate::support::options;
+use atrest_testkit::{ManualClock, ScriptedKms};
+
+use AccessState::*;
+
+const LAPSED: KmsErrorKind = KmsErrorKind::Unauthenticated;
+
+struct Store {
+    kms: Arc<ScriptedKms>,
+    clock: Arc<ManualClock>,
+    keyring: Keyring,
+}
+
+fn store(name: &str, policy: LapsedCredential) -> Store {
+    let (kms, clock) = (ScriptedKms::new(name), ManualClock::new());
+    let mut options = options(&clock);
+    options.access.lapsed_credential = policy;
+    let keyring = Keyring::create(MemoryStorage::new(), kms.clone(), options).unwrap();
+    Store { kms, clock, keyring }
+}
+
+impl Store {
+    fn after(&self, time: Duration) -> AccessState {
+        self.clock.advance(time);
+        drop(self.keyring.maintain());
+        self.keyring.access().status().state
+    }
+
+    fn serves(&self) -> bool {
+        self.keyring.encryptor(FileKind::Table).is_ok()
+    }
+}
+
+#[test]
+fn a_lapsed_credential_is_an_outage_and_no_revocation() {
+    let store = store("lapsed", LapsedCredential::NoAnswer);
+    let check = Duration::from_secs(331);
+    store.kms.fail(LAPSED);
+    for _ in 0..5 {
+        assert_eq!(store.after(check), Unreachable);
+    }
+    assert!(store.serves());
+    assert_eq!(store.keyring.access().status().kms_error, Some(LAPSED));
+    // Renewed, it goes on.
+    store.kms.fail(None);
+    assert_eq!(store.after(check), Active);
+
+    // Who takes access away so has the bound of an outage.
+    let bound = store.keyring.access().status().worst_case_unreachable.unwrap();
+    store.kms.fail(LAPSED);
+    let mut passed = Duration::ZERO;
+    while store.after(Duration::from_secs(60)).serves() {
+        passed += Duration::from_secs(60);
+        assert!(passed <= bound, "{passed:?}");
+    }
+    assert_eq!(store.keyring.access().status().state, Suspended);
+    assert!(!store.serves());
+    store.kms.fail(None);
+    assert_eq!(store.after(Duration::from_secs(67)), Restored);
+    let audit = store.keyring.audit().events().unwrap();
+    let access = audit.iter().filter(|event| event.what == AuditKind::Access);
+    assert!(access.clone().any(|event| event.detail.contains("unauthenticated")));
+    assert!(access.clone().all(|event| !event.detail.contains("revoked")));
+}
+
+#[test]
+fn by_policy_a_credential_that_is_taken_away_takes_access_away() {
+    let store = store("taken", LapsedCredential::Denial);
+    store.kms.fail(LAPSED);
+    let bound = store.keyring.access().status().worst_case;
+    let mut passed = Duration::ZERO;
+    while store.after(Duration::from_secs(1)) != Revoked {
+        passed += Duration::from_secs(1);
+        assert!(passed <= bound, "{passed:?}");
+    }
+    assert!(!store.serves());
+    store.kms.fail(None);
+    assert_eq!(store.after(Duration::from_secs(67)), Restored);
+    assert!(store.serves());
+}
+
+/// The key of a second slot stands in for one whose credential lapsed, and by the other
+/// policy does not.
+#[test]
+fn another_slot_stands_in_for_a_lapsed_credential_unless_it_denies() {
+    for (policy, opens) in [(LapsedCredential::NoAnswer, true), (LapsedCredential::Denial, false)] {
+        let storage = Arc::new(MemoryStorage::new());
+        let (first, second) = (ScriptedKms::new("first"), ScriptedKms::new("second"));
+        let clock = ManualClock::new();
+        let with = || {
+            let mut options = options(&clock);
+            options.access.lapsed_credential = policy;
+            options
+        };
+        let keyring = Keyring::create(storage.clone(), first.clone(), with()).unwrap();
+        keyring.slots().add("other", second.clone()).unwrap();
+        drop(keyring);
+        first.fail(LAPSED);
+        let keys: Vec<Arc<dyn Kms>> = vec![first.clone(), second];
+        match Keyring::open(storage.clone(), keys, with()) {
+            Ok(_) => assert!(opens),
+            Err(error) => {
+                assert!(!opens, "{error}");
+                assert_eq!(error.kind(), ErrorKind::Kms(LAPSED));
+            }
+        }
+    }
+}
+
+#[test]
+fn opening_waits_for_a_key_service_when_told_to() {
+    let storage = Arc::new(MemoryStorage::new());
+    let kms = ScriptedKms::new("late");
+    let waiting = |kms_wait| {
+        let mut options = Options::default();
+        options.background = false;
+        options.kms_wait = kms_wait;
+        options
+    };
+    drop(Keyring::create(storage.clone(), kms.clone(), waiting(Duration::ZERO)).unwrap());
+    let open = |options| Keyring::open(storage.clone(), kms.clone(), options).map(drop);
+    let refused = |options| open(options).unwrap_err().kind();
+    for kind in [KmsErrorKind::Unreachable, KmsErrorKind::Throttled, LAPSED] {
+        kms.fail(kind);
+        let before = kms.unwraps();
+        assert_eq!(refused(waiting(Duration::ZERO)), ErrorKind::Kms(kind));
+        assert_eq!(kms.unwraps(), before + 1, "one try without a wait");
+        assert_eq!(refused(waiting(Duration::from_millis(300))), ErrorKind::Kms(kind));
+        assert!(kms.unwraps() > before + 2, "{kind}");
+        std::thread::scope(|scope| {
+            let opened = scope.spawn(|| open(waiting(Duration::from_secs(600))));
+            let (tries, start) = (kms.unwraps(), Instant::now());
+            while kms.unwraps() < tries + 2 {
+                assert!(start.elapsed() < Duration::from_secs(60), "nobody tries");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            kms.fail(None);
+            opened.join().unwrap().unwrap();
+        });
+    }
+    // What a key service says is not waited out.
+    for kind in [KmsErrorKind::AccessDenied, KmsErrorKind::NotFound, KmsErrorKind::Misconfigured] {
+        kms.fail(kind);
+        let before = kms.unwraps();
+        assert_eq!(refused(waiting(Duration::from_secs(600))), ErrorKind::Kms(kind));
+        assert_eq!(kms.unwraps(), before + 1, "{kind}");
+    }
+    let mut options = waiting(Duration::from_secs(600));
+    options.access.lapsed_credential = LapsedCredential::Denial;
+    kms.fail(LAPSED);
+    assert_eq!(refused(options), ErrorKind::Kms(LAPSED));
+}
