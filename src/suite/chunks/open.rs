@@ -18,6 +18,9 @@ const BATCH_LEN: u64 = 256 << 10;
 /// Chunks of a batch, at most.
 const BATCH_TAGS: usize = (BATCH_LEN >> 12) as usize;
 
+/// Bytes of tags that are read together with the end: many cost more than a read of their own.
+const TAGS_ALONG_LEN: usize = 1 << 10;
+
 /// A file whose length was verified.
 pub(crate) struct Chunks {
     slot: Arc<KeySlot>,
@@ -34,7 +37,7 @@ pub(in crate::suite) fn claimed_len(chunk: ChunkLen, body_len: u64) -> Result<u6
 
 impl Chunks {
     /// Reads and verifies the end, and with it the file's length. The tags in front of it come
-    /// along.
+    /// along if they are few.
     pub(in crate::suite) fn open(
         chunk: ChunkLen,
         slot: Arc<KeySlot>,
@@ -44,9 +47,10 @@ impl Chunks {
         static OPENED: AtomicU64 = AtomicU64::new(0);
         let file = OPENED.fetch_add(1, Ordering::Relaxed);
         let chunks = Self { slot, chunk, map, file };
-        let mut bytes = [0; PAGE_LEN + END_LEN];
+        let mut bytes = [0; TAGS_ALONG_LEN + END_LEN];
         let last = map.chunk_count().saturating_sub(1) / PAGE_TAGS;
         let tags_len = (map.chunk_count() - last * PAGE_TAGS) as usize * TAG_LEN;
+        let tags_len = if tags_len > TAGS_ALONG_LEN { 0 } else { tags_len };
         let bytes = &mut bytes[..tags_len + END_LEN];
         read_exact(source, bytes, map.end().end - bytes.len() as u64)?;
         let (tags, end) = bytes.split_at(tags_len);
