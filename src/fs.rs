@@ -253,7 +253,7 @@ impl EncryptedFs {
         let plain =
             begins_plaintext(start) && self.keyring.settings().plaintext == PlaintextPolicy::Allow;
         if plain {
-            let access = self.keyring.access_flag();
+            let access = self.keyring.access().flag();
             access.check()?;
             self.counts.plaintext_opened.fetch_add(1, Ordering::Relaxed);
             return Ok(Reader::plain(path.into(), file, access));

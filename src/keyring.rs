@@ -12,6 +12,7 @@ use crate::secret::StoreKey;
 use access::Watch;
 use body::{Body, KeptSlotKey, KeyRecord, Keyspace};
 use claim::StoreFiles;
+use client::NEVER;
 use commit::WriterState;
 use customers::CustomerKeys;
 use format::{Fixed, Image, Slot};
@@ -29,6 +30,7 @@ mod audit;
 mod background;
 mod body;
 mod claim;
+mod client;
 mod codec;
 mod commit;
 mod customers;
@@ -66,7 +68,7 @@ pub use audit::{AuditEvent, AuditKind};
 pub use body::{IntegrityPolicy, PlaintextPolicy, Settings};
 pub use directory::DirectoryStorage;
 pub use files::{Expect, FileSpec};
-pub(crate) use handles::AccessFlag;
+pub use handles::AccessFlag;
 pub use history::Audit;
 pub use holds::{Hold, Holds};
 pub use key_state::KeyState;
@@ -191,14 +193,14 @@ impl Keyring {
 
     /// Does what is due: checks access to the customer's key, rotates data keys by age or
     /// bytes, keeps the byte counts once an hour. The background threads do it; a caller
-    /// that switched them off calls this, and waits for the storage too: what a storage
-    /// that hangs holds up then is also the watch over the customer's key.
+    /// that switched them off calls this. It waits for the storage, so that one that hangs
+    /// holds up the next call: [`Access::watch`] from a thread of its own is held up by nothing.
     ///
     /// # Errors
     /// Those of [`Keys::rotate`].
     pub fn maintain(&self) -> Result<()> {
-        self.inner.watch_access(&|| false);
-        self.inner.follow_if_due(&|| false);
+        self.inner.watch_access(NEVER);
+        self.inner.follow_if_due(NEVER);
         self.inner.watch.deliver();
         self.inner.maintain()
     }

@@ -30,7 +30,8 @@ pub use secret_file::SecretFile;
 /// The key service that holds the customer's key (CMEK).
 ///
 /// Implementations are blocking and keep to the deadline they are given; embedders with
-/// an async runtime call from a blocking thread. They **MUST NOT** put key material,
+/// an async runtime call from a blocking thread. A keyring makes each call from a thread of
+/// its own, and waits no longer than that. They **MUST NOT** put key material,
 /// credentials or tokens into errors, logs or `Debug`.
 pub trait Kms: Send + Sync + fmt::Debug {
     /// Names the key, without secrets. It is stored, readable, in the keyring.

@@ -12,6 +12,7 @@ use crate::header::{HEADER_LEN, Header};
 use crate::keyring::{Expect, Keyring, PlaintextPolicy};
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
+use crate::vfs::{EntryKind, Vfs};
 use crate::walk::{Met, walk};
 
 /// Bytes read and verified at once.
@@ -45,8 +46,8 @@ pub struct VerifyReport {
     pub problems: Vec<FileProblem>,
     /// Directories that have a keyring of their own. Nothing in them was verified.
     pub nested_stores: Vec<PathBuf>,
-    /// Directories of the store's files that are not below this one. Nothing in them was
-    /// verified.
+    /// Where not the store's own directory was verified: directories of its files that are
+    /// not below this one. Nothing in them was verified.
     pub elsewhere: Vec<PathBuf>,
 }
 
@@ -71,7 +72,9 @@ enum Verdict {
     Gone,
 }
 
-/// Verifies every file below `root`, by several threads. The keyring's own files are left
+/// Verifies every file below `root`, by several threads; if that is the store's own
+/// directory, those in its registered directories too, and one that is not there is a
+/// problem. The keyring's own files are left
 /// out: whoever opened it has proven it. What an engine removes meanwhile is skipped; what
 /// it has not finished is a problem.
 ///
@@ -84,15 +87,19 @@ pub fn verify(
     on: OnProgress<'_>,
 ) -> Result<VerifyReport> {
     let (mut files, mut nested_stores) = (Vec::new(), Vec::new());
-    walk(&**fs.vfs(), root.as_ref(), &mut |met, entry| {
-        match met {
-            Met::File => files.push((entry.path.clone(), entry.len)),
-            Met::NestedStore => nested_stores.push(entry.path.clone()),
-            _ => {}
-        }
-        Ok(())
-    })?;
-    let elsewhere = elsewhere(fs, root.as_ref());
+    let Extent { roots, elsewhere, absent } = Extent::of(fs, root.as_ref());
+    let canonical: Vec<_> = roots.iter().filter_map(|dir| fs.vfs().canonical(dir).ok()).collect();
+    for root in &roots {
+        walk(&**fs.vfs(), root, &mut |met, entry| {
+            match met {
+                Met::File => files.push((entry.path.clone(), entry.len)),
+                Met::NestedStore => nested_stores.push(entry.path.clone()),
+                Met::Link => files.extend(linked(&**fs.vfs(), &entry.path, &canonical)),
+                _ => {}
+            }
+            Ok(())
+        })?;
+    }
     nested_stores.sort_unstable();
     files.sort_unstable();
     let bytes = files.iter().map(|(_, len)| len).sum();
@@ -115,6 +122,7 @@ pub fn verify(
         Ok((judged, torn))
     })?;
     let mut report = VerifyReport { nested_stores, elsewhere, ..VerifyReport::default() };
+    report.problems.extend(absent.into_iter().map(FileProblem::new));
     for ((path, _), (judged, torn)) in files.into_iter().zip(judged) {
         if let Some(torn) = torn {
             report.torn_logs += 1;
@@ -159,19 +167,56 @@ impl VerifyReport {
             }
             Ok(Verdict::Gone) => {}
             Err(error) => {
-                let (message, kind) = (error.to_string(), error.kind());
-                self.problems.push(FileProblem { path, message, kind });
+                self.problems.push(FileProblem::new((path, error)));
             }
         }
     }
 }
 
-/// The store's directories that are not below `root`.
-fn elsewhere(fs: &EncryptedFs, root: &Path) -> Vec<PathBuf> {
-    // One that is lost is told by the walk.
-    let Ok(root) = fs.vfs().canonical(root) else { return Vec::new() };
-    let all = fs.places().directories().list().into_iter();
-    all.filter(|dir| !dir.starts_with(&root)).collect()
+/// The file behind a symbolic link, which readers open under the link's name, unless it is
+/// met below `roots` anyway.
+fn linked(vfs: &dyn Vfs, link: &Path, roots: &[PathBuf]) -> Option<(PathBuf, u64)> {
+    let target = vfs.canonical(link).ok()?;
+    let stat = vfs.stat(&target).ok()?;
+    let met = roots.iter().any(|root| target.starts_with(root));
+    (stat.kind == EntryKind::File && !met).then(|| (link.to_owned(), stat.len))
+}
+
+impl FileProblem {
+    fn new((path, error): (PathBuf, Error)) -> Self {
+        Self { path, message: error.to_string(), kind: error.kind() }
+    }
+}
+
+/// What is to be verified.
+struct Extent {
+    roots: Vec<PathBuf>,
+    /// The store's directories that are not.
+    elsewhere: Vec<PathBuf>,
+    /// Those that should be and are not there.
+    absent: Vec<(PathBuf, Error)>,
+}
+
+impl Extent {
+    fn of(fs: &EncryptedFs, root: &Path) -> Self {
+        let mut roots = vec![root.to_owned()];
+        // One that is lost is told by the walk.
+        let Ok(top) = fs.vfs().canonical(root) else {
+            return Self { roots, elsewhere: Vec::new(), absent: Vec::new() };
+        };
+        let directories = fs.places().directories();
+        let below = |dir: &PathBuf| dir.starts_with(&top);
+        let mut absent = directories.absent();
+        let mut elsewhere: Vec<_> =
+            directories.list().into_iter().filter(|dir| !below(dir)).collect();
+        if fs.keyring().roots().0.is_some_and(|own| own == top) {
+            let is_there = |dir: &PathBuf| absent.iter().all(|(absent, _)| absent != dir);
+            roots.extend(elsewhere.drain(..).filter(is_there));
+        } else {
+            absent.retain(|(dir, _)| below(dir));
+        }
+        Self { roots, elsewhere, absent }
+    }
 }
 
 fn judge(

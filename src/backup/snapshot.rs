@@ -26,6 +26,8 @@ use crate::walk::{Met, nested, walk};
 
 /// Times that the files are linked before a store that never holds still is given up.
 const ATTEMPTS_MAX: usize = 100;
+/// Of these, times that nobody has to wait.
+const ATTEMPTS_BESIDE: usize = 3;
 
 /// The files of a store at one moment. While it lives, hard links in a directory
 /// `KEYRING.staging.*` of the store, and in one of each file system that is mounted inside
@@ -73,8 +75,9 @@ struct Linked {
 impl Snapshot {
     /// Links the files below `root`, the store's directory.
     ///
-    /// Most of it is done beside the engine; for the last difference what it creates,
-    /// renames, links and removes through the store waits.
+    /// It is done beside the engine. Only where something goes or moves each time that the
+    /// files are looked at, what the engine creates, renames, links and removes through the
+    /// store waits for one look.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io), with `ResourceBusy` for a store whose files never stay for
@@ -90,9 +93,12 @@ impl Snapshot {
         let staging = Staging::create(vfs.clone(), root)?;
         let mut taking = Taking { vfs: &**vfs, root, staging, linked: HashMap::new() };
         taking.link(&first)?;
-        for _ in 0..ATTEMPTS_MAX {
-            taking.link(&Listing::read(&**vfs, root)?)?;
-            let alone = fs.places().moves().alone();
+        for attempt in 0..ATTEMPTS_MAX {
+            let busy = attempt >= ATTEMPTS_BESIDE;
+            if busy {
+                taking.link(&Listing::read(&**vfs, root)?)?;
+            }
+            let alone = busy.then(|| fs.places().moves().alone());
             let taken_ns = fs.keyring().now_ns();
             let settled = taking.settle()?;
             drop(alone);

@@ -12,7 +12,8 @@
 use std::sync::Arc;
 
 use super::audit::AuditKind;
-use super::{Keyring, KeyringStorage, KmsSet, Marks, Options};
+use super::client::NEVER;
+use super::{AccessFlag, Keyring, KeyringStorage, KmsSet, Marks, Options};
 use crate::error::{Error, ErrorKind, Result};
 
 mod checker;
@@ -49,8 +50,13 @@ impl Access<'_> {
         let now = inner.clock.since_boot();
         let mut status = inner.watch.monitor().status(now);
         let keys = inner.customers.all();
-        status.credentials = keys.iter().filter_map(|kms| CredentialStatus::of(&**kms)).collect();
+        status.credentials = keys.iter().filter_map(|kms| CredentialStatus::of(kms)).collect();
         status
+    }
+
+    /// Tells at any time whether access lasts.
+    pub fn flag(&self) -> AccessFlag {
+        self.0.inner.vault.handles.flag()
     }
 
     /// Checks access now and acts on the answer, then on what other processes did to the
@@ -59,6 +65,17 @@ impl Access<'_> {
     /// second as long as the storage.
     pub fn check_now(&self) -> AccessStatus {
         self.0.inner.check();
+        self.status()
+    }
+
+    /// Gives the keys up if their time is over, and asks the key service if a check is due:
+    /// the part of [`Keyring::maintain`] that keeps the [stated bound](AccessPolicy::worst_case).
+    /// It touches no storage and waits for no other operation, so for at most
+    /// [`AccessPolicy::check_deadline`]. Without the [background threads](Options::background)
+    /// a thread calls it that does nothing else.
+    pub fn watch(&self) -> AccessStatus {
+        self.0.inner.watch_access(NEVER);
+        self.0.inner.watch.deliver();
         self.status()
     }
 

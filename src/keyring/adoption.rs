@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::DEFAULT_SLOT;
 use super::audit::AuditKind;
+use super::client::Client;
 use super::slots::{Slots, describe};
 use crate::error::Result;
 use crate::kms::Kms;
@@ -35,11 +36,12 @@ impl Slots<'_> {
     }
 
     fn replace_all_slots(&self, kms: Arc<dyn Kms>, what: AuditKind) -> Result<()> {
+        let kms = Client::new(kms);
         self.0.inner.check_not_denied()?;
         let deadline = self.0.inner.customers.deadline();
         let mut writer = self.0.inner.writer();
         self.0.inner.commit(&mut writer, |draft| {
-            draft.slots = vec![draft.wrapped_by(&*kms, DEFAULT_SLOT, deadline)?];
+            draft.slots = vec![draft.wrapped_by(&kms, DEFAULT_SLOT, deadline)?];
             draft.replace_store_key()?;
             draft.rotate_all_data_keys()?;
             draft.record(what, describe(&draft.slots[0]));

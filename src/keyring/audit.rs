@@ -70,12 +70,15 @@ pub enum AuditKind {
     StoreShredded = 16,
     /// An older image of the keyring was put back.
     Recovered = 20,
+    /// What was due by itself, such as a rotation, failed in a new way. Told when a commit
+    /// works again.
+    UpkeepFailed = 21,
     /// An event of a newer version of this library.
     Unknown = 255,
 }
 
 impl AuditKind {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Created,
         Self::StoreKeyRotated,
         Self::CmekReplaced,
@@ -93,6 +96,7 @@ impl AuditKind {
         Self::KeyspaceShredded,
         Self::StoreShredded,
         Self::Recovered,
+        Self::UpkeepFailed,
     ];
 
     /// What happened in lower case, stable for logs and JSON.
@@ -115,6 +119,7 @@ impl AuditKind {
             Self::KeyspaceShredded => "keyspace-shredded",
             Self::StoreShredded => "store-shredded",
             Self::Recovered => "recovered",
+            Self::UpkeepFailed => "upkeep-failed",
             Self::Unknown => "unknown",
         }
     }

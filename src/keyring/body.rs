@@ -30,6 +30,9 @@ pub(crate) const DEFAULT_KEYSPACE: &str = "default";
 const KEYSPACES_MAX: usize = 65_536;
 /// Records of destroyed keys that a keyring keeps: 3 MiB of its 64.
 const DESTROYED_KEPT: usize = 16_384;
+/// Data keys that are not destroyed: with more a keyring would near its greatest length,
+/// where nothing could be changed any more.
+pub(super) const LIVE_MAX: usize = 1 << 18;
 
 /// One line of data keys with an active one.
 #[derive(Clone, Default, PartialEq, Eq, Debug, SchemaRead, SchemaWrite)]
@@ -174,8 +177,29 @@ fn are_names<'a>(names: impl Iterator<Item = &'a str>) -> bool {
     { names }.all(|name| (1..=NAME_LEN_MAX).contains(&name.len()) && seen.insert(name))
 }
 
+/// Refuses `keys` if there are too many, and more than `before`: what makes them fewer, or
+/// has nothing to do with them, goes on.
+///
+/// # Errors
+/// [`InvalidArgument`](ErrorKind::InvalidArgument).
+pub(super) fn check_live(keys: &[KeyRecord], before: &[KeyRecord]) -> Result<()> {
+    let live = |keys: &[KeyRecord]| keys.iter().filter(|key| !is_destroyed(key)).count();
+    let now = live(keys);
+    if now <= LIVE_MAX || now <= live(before) {
+        return Ok(());
+    }
+    let what = format!(
+        "expected at most {LIVE_MAX} data keys that are not destroyed, found {now}: old ones \
+         have to be retired before there are new ones"
+    );
+    Err(Error::new(ErrorKind::InvalidArgument, what))
+}
+
+fn is_destroyed(key: &KeyRecord) -> bool {
+    key.state == KeyState::Destroyed
+}
+
 fn prune(keys: &mut Vec<KeyRecord>) {
-    let is_destroyed = |key: &KeyRecord| key.state == KeyState::Destroyed;
     let destroyed = keys.iter().filter(|key| is_destroyed(key)).count();
     let mut excess = destroyed.saturating_sub(DESTROYED_KEPT);
     keys.retain(|key| {
@@ -213,5 +237,15 @@ mod tests {
         let before = keys.len();
         prune(&mut keys);
         assert_eq!(keys.len(), before);
+
+        // Live ones are never left out: there is a greatest number, which nothing exceeds
+        // but what was there.
+        let most = vec![live.clone(); LIVE_MAX];
+        let more = vec![live.clone(); LIVE_MAX + 1];
+        check_live(&most, &more[1..]).unwrap();
+        assert_eq!(check_live(&more, &most).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        check_live(&more, &more).unwrap();
+        let ended = [&most[..], &[destroyed(1), destroyed(2)]].concat();
+        check_live(&ended, &most).unwrap();
     }
 }

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::audit::{AuditKind, Event};
+use super::body::check_live;
 use super::{
     Body, Counts, DataKeyId, Fixed, Image, Inner, KeptSlotKey, KeyEntry, KeyRecord, KeyState, Slot,
     Snapshot, StoreKey, StoreKeyId, StoredImage, Unlocked, active_keys, format, load, withdrawn,
@@ -145,6 +146,7 @@ impl Draft {
     /// every record that is not, byte for byte, wrapped as in `previous`: what cannot be
     /// read back is never written.
     pub(super) fn prove(mut self, previous: &Snapshot) -> Result<Snapshot> {
+        check_live(&self.body.keys, &previous.body.keys)?;
         self.body.keep_keys_of(self.slots.iter().map(|slot| &slot.slot_key_id));
         let fixed = Fixed {
             generation: self.generation,

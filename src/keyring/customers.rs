@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::client::Client;
 use super::options::Options;
 use super::unlock::Search;
 use crate::error::Result;
-use crate::kms::{Deadline, Kms, KmsError, KmsErrorKind, LapsedCredential};
+use crate::kms::{Deadline, KmsError, KmsErrorKind, LapsedCredential};
 
 pub(super) struct CustomerKeys {
-    given: Mutex<Vec<Arc<dyn Kms>>>,
+    given: Mutex<Vec<Arc<Client>>>,
     /// For all calls of one operation.
     longest: Duration,
     /// The slot to ask first.
@@ -18,7 +19,7 @@ pub(super) struct CustomerKeys {
 }
 
 impl CustomerKeys {
-    pub(super) fn new(given: Vec<Arc<dyn Kms>>, options: &Options) -> Self {
+    pub(super) fn new(given: Vec<Arc<Client>>, options: &Options) -> Self {
         Self {
             given: Mutex::new(given),
             longest: options.kms_deadline,
@@ -27,7 +28,7 @@ impl CustomerKeys {
         }
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<dyn Kms>> {
+    pub(super) fn all(&self) -> Vec<Arc<Client>> {
         self.given().clone()
     }
 
@@ -51,7 +52,7 @@ impl CustomerKeys {
     ///
     /// # Errors
     /// [`Kms`](crate::ErrorKind::Kms) of `Misconfigured` if it was not given.
-    pub(super) fn of_uri(&self, key_uri: &str) -> Result<Arc<dyn Kms>> {
+    pub(super) fn of_uri(&self, key_uri: &str) -> Result<Arc<Client>> {
         let found = self.given().iter().find(|kms| kms.key_uri().as_str() == key_uri).cloned();
         found.ok_or_else(|| {
             KmsError::new(
@@ -64,7 +65,7 @@ impl CustomerKeys {
 
     /// Takes a new key in, in the place of an old one of its URI: two passphrases have one
     /// URI.
-    pub(super) fn take(&self, new: Arc<dyn Kms>) {
+    pub(super) fn take(&self, new: Arc<Client>) {
         let mut given = self.given();
         match given.iter_mut().find(|old| old.key_uri() == new.key_uri()) {
             Some(old) => *old = new,
@@ -76,11 +77,11 @@ impl CustomerKeys {
         self.given().retain(|kms| kms.key_uri().as_str() != key_uri);
     }
 
-    pub(super) fn replace_all(&self, only: Arc<dyn Kms>) {
+    pub(super) fn replace_all(&self, only: Arc<Client>) {
         *self.given() = vec![only];
     }
 
-    fn given(&self) -> MutexGuard<'_, Vec<Arc<dyn Kms>>> {
+    fn given(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -125,6 +125,20 @@ impl DirectoryStorage {
         }
     }
 
+    /// Removes what is where a file of ours is to be; a directory with something in it, which
+    /// is nobody's to remove, gets a name that tells.
+    fn make_way(&self, path: &Path) -> io::Result<()> {
+        match self.remove_if_there(path) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                let mut number = [0; 8];
+                crate::random::fill(&mut number).map_err(|_| error)?;
+                let name = format!("{KEYRING_FILE}.bad-{}", crate::hex::encode(&number));
+                self.vfs.rename(path, &path.with_file_name(name), Rename::Replace)
+            }
+            other => other,
+        }
+    }
+
     /// Gives the current image a second name, under which it is kept. A file system
     /// without hard links gets a copy instead, durable before it has that name.
     fn keep(&self, current: &Path, old: &Path, image: &StoredImage) -> io::Result<()> {
@@ -146,7 +160,7 @@ impl DirectoryStorage {
 
     /// Writes a new file beside the current image, durably, for those who may use that one.
     pub(super) fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.remove_if_there(path)?;
+        self.make_way(path)?;
         let mut file = self.vfs.create_new(path, 0o600)?;
         let written =
             file.append(bytes).and_then(|()| self.give_access(path)).and_then(|()| file.sync());

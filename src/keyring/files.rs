@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::handles::AccessFlag;
 use super::{Keyring, KeyspaceId};
 use crate::cipher::{Decryptor, Encryptor, KeySlot, revoked};
 use crate::derive::Derived;
@@ -161,12 +160,6 @@ impl Keyring {
 }
 
 impl Keyring {
-    /// Tells whether access lasts, for the files that are not encrypted: they stop with
-    /// the others.
-    pub(crate) fn access_flag(&self) -> AccessFlag {
-        self.inner.vault.handles.flag()
-    }
-
     fn try_encryptor(&self, spec: &FileSpec) -> Result<Encryptor> {
         // The writer, which retires keys, would not know of the file.
         self.inner.check_may_write()?;
@@ -221,7 +214,7 @@ impl Keyring {
         Ok(Decryptor::new(header, self.key_slot(&header.prefix, derived, false)?))
     }
 
-    fn unseal(&self, header: &Header) -> Result<Option<Derived>> {
+    pub(super) fn unseal(&self, header: &Header) -> Result<Option<Derived>> {
         let snapshot = self.inner.vault.load();
         let entry = snapshot.unlocked()?.keys.get(&header.data_key_id);
         entry.map(|entry| header.unseal(&entry.key)).transpose()
@@ -249,7 +242,7 @@ impl Keyring {
         snapshot.body.keys.iter().any(is_destroyed)
     }
 
-    fn key_slot(
+    pub(super) fn key_slot(
         &self,
         prefix: &[u8; PREFIX_LEN],
         derived: &Derived,
@@ -265,6 +258,10 @@ impl Keyring {
         if self.inner.vault.handles.is_closed(id, writing) {
             let what = format!("data key {id} is being destroyed");
             return Err(Error::new(ErrorKind::UnknownKey, what));
+        }
+        // The same for a key that was destroyed since this one was derived.
+        if !self.inner.vault.load().unlocked()?.keys.contains_key(&id) {
+            return Err(self.unknown(id));
         }
         Ok(slot)
     }

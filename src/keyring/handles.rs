@@ -18,14 +18,18 @@ pub(super) struct Handles {
     closing: Mutex<()>,
 }
 
-/// Whether keys are withdrawn; written under the table's lock.
+/// Whether keys are withdrawn: for what is served without a key, and is to stop with the
+/// rest. Keeps no keyring open.
+// Written under the table's lock.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct AccessFlag(Arc<AtomicBool>);
+pub struct AccessFlag(Arc<AtomicBool>);
 
 impl AccessFlag {
+    /// Costs one load, and asks nobody.
+    ///
     /// # Errors
-    /// [`CmekRevoked`](crate::ErrorKind::CmekRevoked).
-    pub(crate) fn check(&self) -> Result<()> {
+    /// [`CmekRevoked`](crate::ErrorKind::CmekRevoked) while keys are withdrawn.
+    pub fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Acquire) { Err(revoked()) } else { Ok(()) }
     }
 }
@@ -42,12 +46,17 @@ struct Closed {
 /// By the data key, so that what concerns some keys does not cost all open files.
 #[derive(Default)]
 struct Table {
-    by_key: HashMap<DataKeyId, Vec<Weak<KeySlot>>>,
+    reading: ByKey,
+    /// Apart, since of these one is looked for, and there are few.
+    writing: ByKey,
 }
+
+type ByKey = HashMap<DataKeyId, Vec<Weak<KeySlot>>>;
 
 impl Table {
     fn add(&mut self, slot: &Arc<KeySlot>) {
-        let slots = self.by_key.entry(slot.data_key_id()).or_default();
+        let table = if slot.writing { &mut self.writing } else { &mut self.reading };
+        let slots = table.entry(slot.data_key_id()).or_default();
         if slots.len() == slots.capacity() {
             // Growing only when the closed files are gone makes this constant on average.
             slots.retain(|slot| slot.strong_count() > 0);
@@ -57,18 +66,20 @@ impl Table {
         slots.push(Arc::downgrade(slot));
     }
 
-    /// The open files under one key; forgets those that were closed.
-    fn under(&mut self, id: DataKeyId) -> impl Iterator<Item = Arc<KeySlot>> + '_ {
-        let slots = self.by_key.get_mut(&id);
-        let live = slots.map(|slots| {
-            slots.retain(|slot| slot.strong_count() > 0);
-            slots.iter().filter_map(Weak::upgrade)
-        });
-        live.into_iter().flatten()
+    /// The files open under one key.
+    fn under(&self, id: DataKeyId) -> impl Iterator<Item = Arc<KeySlot>> + '_ {
+        let slots = [&self.reading, &self.writing].map(|table| table.get(&id));
+        slots.into_iter().flatten().flatten().filter_map(Weak::upgrade)
     }
 
     fn all(&self) -> impl Iterator<Item = Arc<KeySlot>> + '_ {
-        self.by_key.values().flatten().filter_map(Weak::upgrade)
+        let slots = self.reading.values().chain(self.writing.values());
+        slots.flatten().filter_map(Weak::upgrade)
+    }
+
+    /// Takes what is open under one key out, where it needs to be found no more.
+    fn take(&mut self, id: DataKeyId) -> impl Iterator<Item = Vec<Weak<KeySlot>>> + use<> {
+        [self.reading.remove(&id), self.writing.remove(&id)].into_iter().flatten()
     }
 }
 
@@ -119,7 +130,14 @@ impl Handles {
         let mut closed = self.closed.keys.lock().unwrap_or_else(PoisonError::into_inner);
         closed.extend(keys.iter().map(|id| (*id, readers)));
         drop(closed);
-        keys.iter().copied().filter(|id| table.under(*id).next().is_some()).collect()
+        let is_open = |id: &DataKeyId| {
+            let open = table.under(*id).next().is_some();
+            if !open {
+                drop(table.take(*id));
+            }
+            open
+        };
+        keys.iter().copied().filter(is_open).collect()
     }
 
     /// Undoes [`close`](Self::close) for all keys.
@@ -140,16 +158,22 @@ impl Handles {
 
     /// Takes the keys of all open files under these data keys away, for good.
     pub(super) fn withdraw_keys(&self, keys: &HashSet<DataKeyId>) {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in keys {
-            table.under(*id).for_each(|slot| slot.withdraw());
-        }
+        // Nobody opens a file meanwhile, but for as long as it takes to find them.
+        let taken: Vec<_> = {
+            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+            keys.iter().flat_map(|id| table.take(*id)).collect()
+        };
+        taken.iter().flatten().filter_map(Weak::upgrade).for_each(|slot| slot.withdraw());
     }
 
     /// Whether the file with this header is still being written.
     pub(super) fn is_being_written(&self, prefix: &[u8; PREFIX_LEN]) -> bool {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = crate::header::data_key_id(prefix);
-        table.under(id).any(|slot| slot.writing && slot.prefix == *prefix)
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = table.writing.get(&crate::header::data_key_id(prefix));
+        let mut live = slots.into_iter().flatten().filter_map(Weak::upgrade);
+        live.any(|slot| slot.prefix == *prefix)
     }
 }
+
+#[cfg(test)]
+mod tests;

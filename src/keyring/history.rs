@@ -1,6 +1,7 @@
 //! Reading the audit trail of a store.
 
 use super::audit::AuditEvent;
+use super::client::Client;
 use super::unlock::Search;
 use super::{Keyring, KeyringStorage, KmsSet, Options, load};
 use crate::error::Result;
@@ -34,7 +35,7 @@ impl Audit<'_> {
         let image = load(storage)?;
         super::check_store(&image, options)?;
         let search = Search::opening(options, true);
-        let (_, body) = search.unlock(&image, &kms.into().0)?;
+        let (_, body) = search.unlock(&image, &Client::all(kms.into().0))?;
         if let Some(anchor) = &options.anchor {
             super::check_anchor(&image, anchor)?;
         }

@@ -10,6 +10,10 @@ use crate::ids::{DataKeyId, StoreKeyId};
 pub struct Keys<'a>(pub(super) &'a Keyring);
 
 impl Keys<'_> {
+    /// Most data keys of a keyring that are not destroyed. Where there are as many, rotations
+    /// fail until old ones are [retired](crate::store::Renewal::retire).
+    pub const LIVE_MAX: usize = super::body::LIVE_MAX;
+
     /// The id of the data key that a file created now gets.
     ///
     /// # Errors

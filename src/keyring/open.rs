@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::access::{Monitor, Watch};
 use super::audit::{Event, Trail};
 use super::body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace, PlaintextPolicy, RawSettings};
+use super::client::Client;
 use super::commit::WriterState;
 use super::customers::CustomerKeys;
 use super::format::{Fixed, Image};
@@ -70,6 +71,7 @@ impl Keyring {
         options: Options,
     ) -> Result<Self> {
         options.settings.check()?;
+        let kms = Client::new(kms);
         let what = match options.settings.plaintext {
             PlaintextPolicy::Require => AuditKind::Created,
             // There are files already.
@@ -80,7 +82,7 @@ impl Keyring {
         let (store_key_id, store_key) = (StoreKeyId::random()?, StoreKey::random()?);
         let deadline = Deadline::after(options.kms_deadline);
         let top = (store_key_id, &store_key);
-        let (slot, kept) = unlock::wrap_slot(&*kms, DEFAULT_SLOT, store_id, top, now_ns, deadline)?;
+        let (slot, kept) = unlock::wrap_slot(&kms, DEFAULT_SLOT, store_id, top, now_ns, deadline)?;
         let data_key = DataKey::random()?;
         let record = KeyRecord::new(&data_key, 0, now_ns, store_id, top)?;
         let body = Body {
@@ -213,6 +215,7 @@ impl Keyring {
         writable: bool,
         marks: Marks,
     ) -> Result<Self> {
+        let kms = Client::all(kms);
         // Before the image, which another writer may replace meanwhile.
         let kept = if writable { storage.kept()? } else { Vec::new() };
         let image = load(&*storage)?;
@@ -250,7 +253,7 @@ impl Keyring {
 
     fn start(
         storage: Box<dyn KeyringStorage>,
-        kms: Vec<Arc<dyn Kms>>,
+        kms: Vec<Arc<Client>>,
         options: Options,
         snapshot: Snapshot,
         writable: bool,
@@ -283,7 +286,7 @@ impl Keyring {
 /// against it.
 fn unlock_patiently(
     image: &Image,
-    kms: &[Arc<dyn Kms>],
+    kms: &[Arc<Client>],
     options: &Options,
 ) -> Result<(Arc<StoreKey>, Body)> {
     let end = Deadline::after(options.kms_wait);

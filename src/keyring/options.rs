@@ -17,7 +17,9 @@ use crate::kms::Kms;
 pub struct Options {
     /// Settings of a new store; an existing one keeps its own.
     pub settings: Settings,
-    /// Longest time for all calls to the key service in one operation. Default: 15 s.
+    /// Longest time for all calls to the key service in one operation. A client that takes
+    /// longer is left to itself, and the operation ends with
+    /// [`Unreachable`](crate::error::KmsErrorKind::Unreachable). Default: 15 s.
     pub kms_deadline: Duration,
     /// Longest time for which opening asks again and again while key services give no answer
     /// about the key: a process that starts beside its key service, or before its own
@@ -30,7 +32,8 @@ pub struct Options {
     pub slot: Option<String>,
     /// Check access, follow the storage and rotate data keys in background threads when it
     /// is due. Default: true. Without them the caller **MUST** call [`Keyring::maintain`](super::Keyring::maintain) every few
-    /// minutes, or a lost customer's key is never noticed.
+    /// minutes, or a lost customer's key is never noticed, and
+    /// [`Access::watch`](super::Access::watch) where the storage may hang.
     pub background: bool,
     /// Refuse another store than this one, before any key service is asked. Default: none:
     /// whoever can write to the directory and wrap a key by the customer's key, which with

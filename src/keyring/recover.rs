@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::audit::AuditKind;
 use super::body::Body;
+use super::client::Client;
 use super::commit::Draft;
 use super::directory::DirectoryStorage;
 use super::format::Image;
@@ -170,7 +171,7 @@ fn judge(place: ImagePlace, bytes: Vec<u8>, kms: &[Arc<dyn Kms>], options: &Opti
 
 fn open(image: &Image, kms: &[Arc<dyn Kms>], options: &Options) -> Result<(Arc<StoreKey>, Body)> {
     let search = Search::opening(options, false);
-    Ok(search.unlock(image, kms)?)
+    Ok(search.unlock(image, &Client::all(kms.to_vec()))?)
 }
 
 impl DirectoryStorage {

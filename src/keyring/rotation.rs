@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::audit::AuditKind;
 use super::commit::Draft;
 use super::{ActiveKey, Image, Inner, KeyringStorage, Settings, Slot, StoredImage};
 use crate::error::{ErrorKind, Result};
@@ -47,7 +48,15 @@ impl Inner {
         };
         // Without a key there is nothing to rotate.
         let failed = done.as_ref().err().filter(|e| e.kind() != ErrorKind::CmekRevoked);
-        self.watch.monitor().upkeep_problem = failed.map(ToString::to_string);
+        let problem = failed.map(ToString::to_string);
+        let mut monitor = self.watch.monitor();
+        if let Some(new) = &problem
+            && monitor.upkeep_problem != problem
+        {
+            monitor.note(self.clock.now_ns(), AuditKind::UpkeepFailed, new.as_str());
+        }
+        monitor.upkeep_problem = problem;
+        drop(monitor);
         done
     }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::audit::AuditKind;
+use super::client::Client;
 use super::commit::Draft;
 use super::customers::CustomerKeys;
 use super::format::{SLOTS_MAX, Slot};
@@ -32,6 +33,7 @@ impl Slots<'_> {
     /// that key, exists, or there are 64;
     /// those of [`replace`](Self::replace). No slot is added then.
     pub fn add(&self, name: &str, kms: Arc<dyn Kms>) -> Result<()> {
+        let kms = Client::new(kms);
         self.0.inner.check_not_denied()?;
         let deadline = self.0.inner.customers.deadline();
         let mut writer = self.0.inner.writer();
@@ -44,8 +46,8 @@ impl Slots<'_> {
                 let what = format!("expected at most {SLOTS_MAX} CMEK slots");
                 return Err(Error::new(ErrorKind::InvalidArgument, what));
             }
-            no_other_slot_has(draft, name, &*kms)?;
-            let slot = draft.wrapped_by(&*kms, name, deadline)?;
+            no_other_slot_has(draft, name, &kms)?;
+            let slot = draft.wrapped_by(&kms, name, deadline)?;
             draft.record(AuditKind::SlotAdded, describe(&slot));
             draft.slots.push(slot);
             Ok(true)
@@ -111,7 +113,7 @@ impl Slots<'_> {
                 let kms = self.0.inner.customers.of_uri(&slot.key_uri)?;
                 let (store_id, now_ns) = (self.0.inner.store_id, draft.now_ns);
                 let (key, slot) = (draft.slot_key(slot)?, &mut draft.slots[index]);
-                unlock::rewrap_slot(&*kms, slot, store_id, &key, now_ns, deadline)?;
+                unlock::rewrap_slot(&kms, slot, store_id, &key, now_ns, deadline)?;
                 let detail = describe(slot);
                 draft.record(AuditKind::SlotRewrapped, detail);
             }
@@ -150,6 +152,7 @@ impl Slots<'_> {
     /// another key than it wrapped. The old key then stays, except as in
     /// [`remove`](Self::remove).
     pub fn replace(&self, name: &str, new: Arc<dyn Kms>) -> Result<()> {
+        let new = Client::new(new);
         self.0.inner.check_not_denied()?;
         let deadline = self.0.inner.customers.deadline();
         let mut writer = self.0.inner.writer();
@@ -157,9 +160,9 @@ impl Slots<'_> {
         self.0.inner.commit(&mut writer, |draft| {
             let index = draft.slots.iter().position(|slot| slot.name == name);
             let index = index.ok_or_else(|| no_such_slot(name))?;
-            no_other_slot_has(draft, name, &*new)?;
+            no_other_slot_has(draft, name, &new)?;
             former.clone_from(&draft.slots[index].key_uri);
-            draft.slots[index] = draft.wrapped_by(&*new, name, deadline)?;
+            draft.slots[index] = draft.wrapped_by(&new, name, deadline)?;
             let detail = describe(&draft.slots[index]);
             draft.record(AuditKind::CmekReplaced, detail);
             Ok(true)
@@ -182,7 +185,7 @@ impl Slots<'_> {
 }
 
 /// Two slots with one key would be one: nobody could tell whose service was asked.
-fn no_other_slot_has(draft: &Draft, name: &str, kms: &dyn Kms) -> Result<()> {
+fn no_other_slot_has(draft: &Draft, name: &str, kms: &Client) -> Result<()> {
     let same = |slot: &&Slot| slot.name != name && slot.key_uri == kms.key_uri().as_str();
     match draft.slots.iter().find(same) {
         None => Ok(()),
@@ -208,7 +211,7 @@ impl Draft {
     /// A slot with a new key, wrapped by `kms` and proven. The draft keeps the key.
     pub(super) fn wrapped_by(
         &mut self,
-        kms: &dyn Kms,
+        kms: &Client,
         name: &str,
         deadline: Deadline,
     ) -> Result<Slot> {
@@ -240,7 +243,7 @@ impl Draft {
         }
         for (index, kms) in given.into_iter().flatten().enumerate() {
             let name = self.slots[index].name.clone();
-            self.slots[index] = self.wrapped_by(&*kms, &name, deadline)?;
+            self.slots[index] = self.wrapped_by(&kms, &name, deadline)?;
         }
         Ok(())
     }

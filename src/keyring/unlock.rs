@@ -3,31 +3,30 @@
 use std::sync::Arc;
 
 use super::body::{Body, KeptSlotKey};
+use super::client::{Cancelled, Client, NEVER};
 use super::format::{Image, Slot};
 use super::options::Options;
 use super::wrap::Wrap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{SlotKeyId, StoreId, StoreKeyId};
-use crate::kms::{
-    Deadline, Kms, KmsError, KmsErrorKind, LapsedCredential, WrapContext, WrappedKey,
-};
-use crate::secret::{SlotKey, StoreKey, scrubbed_deeply};
+use crate::kms::{Deadline, KmsError, KmsErrorKind, LapsedCredential, WrapContext, WrappedKey};
+use crate::secret::{SlotKey, StoreKey};
 use crate::tags::Tags;
 
 /// Makes a slot with a new slot key, for the store that has this store key. The key
 /// service's blob is proven by unwrapping it, before anything depends on it.
 pub(super) fn wrap_slot(
-    kms: &dyn Kms,
+    kms: &Client,
     name: &str,
     store_id: StoreId,
     store_key: (StoreKeyId, &StoreKey),
     now_ns: u64,
     deadline: Deadline,
 ) -> Result<(Slot, KeptSlotKey)> {
-    let (slot_key_id, slot_key) = (SlotKeyId::random()?, SlotKey::random()?);
+    let (slot_key_id, slot_key) = (SlotKeyId::random()?, Arc::new(SlotKey::random()?));
     let context = WrapContext { store_id, slot_key_id, version: WrapContext::VERSION };
-    let wrapped = scrubbed_deeply(|| kms.wrap(&slot_key, &context, deadline))?;
-    prove_wrapped(kms, &wrapped, &slot_key, &context, deadline)?;
+    let wrapped = kms.wrap(&slot_key, context, deadline)?;
+    prove_wrapped(kms, &wrapped, &slot_key, context, deadline)?;
     let mut slot = Slot {
         name: name.into(),
         key_uri: kms.key_uri().as_str().into(),
@@ -46,7 +45,7 @@ pub(super) fn wrap_slot(
 /// Lets the newest version of a slot's customer's key wrap its slot key, which stays, and
 /// proves the blob like a new one.
 pub(super) fn rewrap_slot(
-    kms: &dyn Kms,
+    kms: &Client,
     slot: &mut Slot,
     store_id: StoreId,
     slot_key: &SlotKey,
@@ -54,21 +53,21 @@ pub(super) fn rewrap_slot(
     deadline: Deadline,
 ) -> Result<()> {
     let context = slot.context(store_id);
-    let wrapped = scrubbed_deeply(|| kms.rewrap(&slot.wrapped(), &context, deadline))?;
-    prove_wrapped(kms, &wrapped, slot_key, &context, deadline)?;
+    let wrapped = kms.rewrap(slot.wrapped(), context, deadline)?;
+    prove_wrapped(kms, &wrapped, slot_key, context, deadline)?;
     (slot.key_version, slot.blob) = (wrapped.key_version, wrapped.blob);
     slot.created_ns = now_ns;
     Ok(())
 }
 
 fn prove_wrapped(
-    kms: &dyn Kms,
+    kms: &Client,
     wrapped: &WrappedKey,
     key: &SlotKey,
-    context: &WrapContext,
+    context: WrapContext,
     deadline: Deadline,
 ) -> Result<()> {
-    let proof = scrubbed_deeply(|| kms.unwrap(wrapped, context, deadline))?;
+    let proof = kms.unwrap(wrapped.clone(), context, deadline, NEVER)?;
     if proof.same(key) {
         return Ok(());
     }
@@ -134,7 +133,17 @@ impl Search {
     pub(super) fn unlock(
         &self,
         image: &Image,
-        kms: &[Arc<dyn Kms>],
+        kms: &[Arc<Client>],
+    ) -> Result<(Arc<StoreKey>, Body), Refusal> {
+        self.unlock_unless(image, kms, NEVER)
+    }
+
+    /// The same, for a caller who may lose interest: what he gets then is worth nothing.
+    pub(super) fn unlock_unless(
+        &self,
+        image: &Image,
+        kms: &[Arc<Client>],
+        cancelled: Cancelled<'_>,
     ) -> Result<(Arc<StoreKey>, Body), Refusal> {
         let mut first_error: Option<Error> = None;
         let candidates = self.candidates(&image.slots, kms);
@@ -142,7 +151,7 @@ impl Search {
             let left = u32::try_from(candidates.len() - index).unwrap_or(u32::MAX);
             let deadline = Deadline::after(self.deadline.remaining() / left);
             let context = slot.context(image.fixed.store_id);
-            let unwrapped = scrubbed_deeply(|| kms.unwrap(&slot.wrapped(), &context, deadline));
+            let unwrapped = kms.unwrap(slot.wrapped(), context, deadline, cancelled);
             let error = match unwrapped {
                 Ok(slot_key) => match open(image, slot, &slot_key) {
                     Ok(opened) => return Ok(opened),
@@ -173,12 +182,12 @@ impl Search {
     fn candidates<'a>(
         &self,
         slots: &'a [Slot],
-        kms: &'a [Arc<dyn Kms>],
-    ) -> Vec<(&'a Slot, &'a dyn Kms)> {
-        let pairs = |fits: &dyn Fn(&Slot, &dyn Kms) -> bool| -> Vec<(&'a Slot, &'a dyn Kms)> {
+        kms: &'a [Arc<Client>],
+    ) -> Vec<(&'a Slot, &'a Client)> {
+        let pairs = |fits: &dyn Fn(&Slot, &Client) -> bool| -> Vec<(&'a Slot, &'a Client)> {
             kms.iter()
                 .flat_map(|kms| slots.iter().map(move |slot| (slot, &**kms)))
-                .filter(|(slot, kms)| fits(slot, *kms))
+                .filter(|(slot, kms)| fits(slot, kms))
                 .collect()
         };
         let mut found = pairs(&|slot, kms| slot.key_uri == kms.key_uri().as_str());

@@ -105,29 +105,38 @@ impl Directories {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for one that is reached by a link
     /// now, or has no marker.
     pub(super) fn check_present(&self) -> Result<()> {
+        self.absent().into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// The registered directories that are not there, or not as what they were when they
+    /// were registered: a link leads elsewhere, or nothing is mounted. Each with what is
+    /// wrong, as [`Renewal::retire`](super::Renewal::retire) would say it.
+    pub fn absent(&self) -> Vec<(PathBuf, Error)> {
         let marker = marker_name(self.keyring.store_id());
-        for dir in self.keyring.roots().1 {
-            let dir = path_of(&dir);
-            let refuse = |what| Err(Error::new(ErrorKind::InvalidArgument, what).with_path(dir));
-            if self.canonical(dir)? != dir {
-                return refuse("a symbolic link has taken the place of this directory");
-            }
-            match self.vfs.stat(&dir.join(&marker)) {
-                Ok(stat) if stat.kind == EntryKind::File => {}
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(
-                        Error::io("the directory's marker is unknown", error).with_path(dir)
-                    );
-                }
-                _ => {
-                    return refuse(
-                        "the directory has not the store's marker: another one may be mounted \
-                         here, or none",
-                    );
-                }
-            }
+        let registered = self.keyring.roots().1;
+        let registered = registered.iter().map(|dir| path_of(dir).to_owned());
+        let check = |dir: PathBuf| {
+            let error = self.check(&dir, &marker).err()?;
+            Some((dir, error))
+        };
+        registered.filter_map(check).collect()
+    }
+
+    fn check(&self, dir: &Path, marker: &str) -> Result<()> {
+        let refuse = |what| Err(Error::new(ErrorKind::InvalidArgument, what).with_path(dir));
+        if self.canonical(dir)? != dir {
+            return refuse("a symbolic link has taken the place of this directory");
         }
-        Ok(())
+        match self.vfs.stat(&dir.join(marker)) {
+            Ok(stat) if stat.kind == EntryKind::File => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("the directory's marker is unknown", error).with_path(dir))
+            }
+            _ => refuse(
+                "the directory has not the store's marker: another one may be mounted here, or \
+                 none",
+            ),
+        }
     }
 
     /// Puts the marker into a directory, for good.

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, TornFile};
 use crate::keyring::{FileSpec, PlaintextPolicy};
 use crate::names::is_disposable;
-use crate::scan::{OnScan, scan};
+use crate::scan::OnScan;
 use crate::suite::Suite;
 use collect::{Collect, Work};
 use throttle::Throttle;
@@ -211,7 +211,7 @@ impl Renewal<'_> {
         }
         let judge = Judge::new(self.0.keyring(), &how.policy);
         let new = || Collect::new(&judge, how);
-        let mut found = scan(self.0.vfs(), &self.roots()?, how.on_scan, new)?;
+        let mut found = self.scan_all(how.on_scan, new)?;
         let mut report = ReencryptReport::default();
         for leftover in found.iter_mut().flat_map(Collect::take_leftovers) {
             if self.remove_leftover(&leftover)? {

@@ -68,7 +68,7 @@ impl Renewal<'_> {
     /// [copy](crate::Keyring::copies_aside) of the keyring may hold; those of
     /// [`scan_usage`](Self::scan_usage).
     pub fn prove_destroyed(&self, id: DataKeyId, on_scan: OnScan<'_>) -> Result<DestructionProof> {
-        self.proof(id, &self.usage_of_all_present(on_scan)?)
+        self.proof(id, &self.scan_usage(on_scan)?)
     }
 
     /// The same for all destroyed data keys, oldest first, with one look at the store.
@@ -76,18 +76,9 @@ impl Renewal<'_> {
     /// # Errors
     /// Those of [`prove_destroyed`](Self::prove_destroyed).
     pub fn prove_all_destroyed(&self, on_scan: OnScan<'_>) -> Result<Vec<DestructionProof>> {
-        let usage = self.usage_of_all_present(on_scan)?;
+        let usage = self.scan_usage(on_scan)?;
         let destroyed = usage.keys.iter().filter(|of| of.key.state == KeyState::Destroyed);
         destroyed.map(|of| self.proof(of.key.id, &usage)).collect()
-    }
-
-    /// Nothing is shown by a directory that is not there.
-    fn usage_of_all_present(&self, on_scan: OnScan<'_>) -> Result<Usage> {
-        let directories = self.0.places().directories();
-        directories.check_present()?;
-        let usage = self.scan_usage(on_scan)?;
-        directories.check_present()?;
-        Ok(usage)
     }
 
     fn proof(&self, id: DataKeyId, usage: &Usage) -> Result<DestructionProof> {

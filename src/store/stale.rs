@@ -15,7 +15,7 @@ use crate::header::{FileKind, Header};
 use crate::ids::DataKeyId;
 use crate::keyring::{DataKeyStatus, IntegrityPolicy, KeyState, Keyring, KeyspaceId};
 use crate::names::is_temporary;
-use crate::scan::{Found, OnScan, Visitor, scan};
+use crate::scan::{Found, OnScan, Visitor};
 use crate::suite::Integrity;
 use crate::vfs::FileStat;
 
@@ -156,10 +156,9 @@ impl Renewal<'_> {
     /// # Errors
     /// As [`scan_usage`](Self::scan_usage).
     pub fn stale_files(&self, policy: &StalePolicy, on_scan: OnScan<'_>) -> Result<StaleFiles> {
-        let roots = self.roots()?;
         let judge = Judge::new(self.0.keyring(), policy);
         let new = || Collect { judge: &judge, files: Vec::new() };
-        let found = scan(self.0.vfs(), &roots, on_scan, new)?;
+        let found = self.scan_all(on_scan, new)?;
         let mut files: Vec<_> = found.into_iter().flat_map(|part| part.files).collect();
         files.sort_unstable_by(oldest_first);
         Ok(StaleFiles(files.into_iter()))

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::EncryptedFs;
 use crate::ids::DataKeyId;
 use crate::keyring::{DataKeyStatus, KeyState};
-use crate::scan::{OnScan, ScanProgress, look, scan, thread_count};
+use crate::scan::{OnScan, ScanProgress, Visitor, look, scan, thread_count};
 
 /// A number of files and their bytes on disk, headers included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -164,7 +164,9 @@ impl Renewal<'_> {
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the store has no known
-    /// directory; [`KeyringBusy`](ErrorKind::KeyringBusy) if another thread does the
+    /// directory, and for a registered one without its
+    /// [marker](super::Directories::register), as where it is not mounted;
+    /// [`KeyringBusy`](ErrorKind::KeyringBusy) if another thread does the
     /// same; [`Io`](ErrorKind::Io) if a directory cannot be read.
     pub fn rebuild_usage(&self, on_scan: OnScan<'_>) -> Result<Usage> {
         const ATTEMPTS_MAX: usize = 3;
@@ -188,8 +190,7 @@ impl Renewal<'_> {
             let what = "another thread is reading the headers of the store";
             return Err(Error::new(ErrorKind::KeyringBusy, what));
         }
-        let result =
-            scan(self.0.vfs(), &roots, on_scan, || Rebuild::new(ledger, keyring.store_id()));
+        let result = self.scan_whole(&roots, on_scan, || Rebuild::new(ledger, keyring.store_id()));
         if result.is_ok() {
             // Renames that the walk may have missed.
             let alone = places.moves().alone();
@@ -213,7 +214,9 @@ impl Renewal<'_> {
     /// # Errors
     /// As [`rebuild_usage`](Self::rebuild_usage), without `KeyringBusy`.
     pub fn scan_usage(&self, on_scan: OnScan<'_>) -> Result<Usage> {
-        self.scan_usage_of(&self.roots()?, on_scan)
+        let (store_id, shared) = (self.0.keyring().store_id(), Met::default());
+        let found = self.scan_all(on_scan, || Tallies::new(store_id, &shared))?;
+        Ok(Usage::new(self.0, Tallies::merge(found)))
     }
 
     /// The same for the files below `roots`, which **MUST NOT** contain each other.
@@ -269,6 +272,30 @@ impl Renewal<'_> {
             threads.into_iter().map(join).collect::<Result<Vec<_>>>()
         })?;
         Ok(Usage::new(self.0, Tallies::merge(parts)))
+    }
+
+    /// Scans the store's directories, which have to be there: nothing is shown by one that is
+    /// not mounted.
+    pub(super) fn scan_all<V: Visitor>(
+        &self,
+        on_scan: OnScan<'_>,
+        visitor: impl Fn() -> V + Sync,
+    ) -> Result<Vec<V>> {
+        self.scan_whole(&self.roots()?, on_scan, visitor)
+    }
+
+    fn scan_whole<V: Visitor>(
+        &self,
+        roots: &[PathBuf],
+        on_scan: OnScan<'_>,
+        visitor: impl Fn() -> V + Sync,
+    ) -> Result<Vec<V>> {
+        let directories = self.0.places().directories();
+        directories.check_present()?;
+        let found = scan(self.0.vfs(), roots, on_scan, visitor)?;
+        // Again: what was taken away in between was not looked at.
+        directories.check_present()?;
+        Ok(found)
     }
 
     pub(super) fn roots(&self) -> Result<Vec<PathBuf>> {

@@ -196,11 +196,9 @@ fn a_wrong_key_a_panic_and_a_call_that_never_returns_count_as_no_answer() {
     let barrier = Arc::new(Barrier::new(2));
     kms.meet(&barrier);
     assert_eq!(keyring.access().check_now().state, Unreachable);
-    // Still under way: no second call beside it.
-    let asked = kms.unwraps();
-    clock.advance(Duration::from_secs(3601));
-    assert_eq!(keyring.access().check_now().state, Suspended);
-    assert_eq!(kms.unwraps(), asked);
+    // Still under way, which does not keep a service from being asked that is well again.
+    clock.advance(Duration::from_secs(67));
+    assert_eq!(keyring.access().check_now().state, Active);
     barrier.wait();
     barrier.wait();
 }
@@ -562,4 +560,41 @@ fn a_revocation_by_file_alone_is_in_the_audit_when_it_ends() {
     let keyring = atrest::keyring::Access::open_and_restore(storage, kms, with).unwrap();
     let what: Vec<_> = keyring.audit().events().unwrap().into_iter().map(|e| e.what).collect();
     assert_eq!(what, [AuditKind::Created, AuditKind::Revoked, AuditKind::Restored]);
+}
+
+/// Whatever a service said by mistake, it costs no more than what the policy names.
+#[test]
+fn a_mistaken_denial_of_any_kind_ends_in_two_minutes() {
+    use KmsErrorKind::*;
+    let all = [
+        Unauthenticated,
+        AccessDenied,
+        KeyDisabled,
+        PendingDeletion,
+        VersionRetired,
+        NotFound,
+        Destroyed,
+        Unreachable,
+        Throttled,
+        Integrity,
+        Misconfigured,
+        Protocol,
+    ];
+    for kind in all {
+        let store = store("mistaken");
+        store.kms.fail(kind);
+        // Denied and lost, or without an answer for longer than its grace; then for long.
+        for seconds in [331, 16, 16, 4000, 4000, 67] {
+            store.after(seconds);
+        }
+        assert!(!store.serves(), "{kind}");
+        store.kms.fail(None);
+        let mut seconds = 0;
+        while !store.serves() {
+            assert!(seconds < 120, "{kind}: not back after {seconds} s");
+            store.after(10);
+            seconds += 10;
+        }
+        assert!(store.keyring.access().status().state.serves());
+    }
 }

@@ -1,19 +1,20 @@
 //! The stated longest time from a denial to the loss of all keys, with a storage and with
 //! other calls that hang; and a process that cannot follow its keyring.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use atrest::error::Result;
 use atrest::keyring::{
-    AccessState, FilesBeside, Grace, KeyringImage, KeyringStorage, Location, MemoryStorage, Options,
+    AccessState, AuditKind, FilesBeside, Grace, KeyringImage, KeyringStorage, Location,
+    MemoryStorage, Options,
 };
 use atrest::kms::{
     Deadline, KeyUri, Kms, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey,
 };
 use atrest::{Error, ErrorKind, FileKind, Keyring};
 
-use crate::support::{ManualClock, ScriptedKms, options};
+use crate::support::{ManualClock, ScriptedKms, kind, manual, options};
 
 /// Where calls wait while it is shut.
 #[derive(Debug, Default)]
@@ -234,6 +235,77 @@ fn a_rotation_that_hangs_does_not_keep_a_denied_key_in_use() {
 }
 
 #[test]
+fn a_client_that_overstays_its_deadline_holds_no_lock_for_ever() {
+    let inner = ScriptedKms::new("overstays");
+    let kms = Arc::new(SlowToWrap { inner: inner.clone(), gate: Arc::default() });
+    let storage = Arc::new(MemoryStorage::new());
+    let mut with = manual();
+    with.kms_deadline = Duration::from_millis(200);
+    let keyring = Keyring::create(storage.clone(), kms.clone(), with.clone()).unwrap();
+    let _opens = Opens(kms.gate.clone());
+    kms.gate.shut();
+    let unreachable = ErrorKind::Kms(KmsErrorKind::Unreachable);
+    assert_eq!(kind(keyring.keys().rotate_store_key()), unreachable);
+    assert_eq!(kind(keyring.slots().rewrap(None)), unreachable);
+    let other = SlowToWrap { inner: ScriptedKms::new("other"), gate: kms.gate.clone() };
+    assert_eq!(kind(keyring.slots().add("other", Arc::new(other))), unreachable);
+    assert_eq!(kind(Keyring::create(MemoryStorage::new(), kms.clone(), with)), unreachable);
+    // Nobody has to wait for what was left behind.
+    keyring.keys().rotate().unwrap();
+    assert_eq!(keyring.slots().list().len(), 1);
+    // A client that hangs each time is not given a thread each time.
+    for _ in 0..20 {
+        assert_eq!(kind(keyring.keys().rotate_store_key()), unreachable);
+    }
+    kms.gate.open();
+    let since = Instant::now();
+    while keyring.keys().rotate_store_key().is_err() {
+        assert!(since.elapsed() < SLACK, "the calls that hung have returned");
+    }
+}
+
+#[test]
+fn a_question_before_a_change_of_slots_does_not_hold_up_a_check() {
+    let (clock, kms) = (ManualClock::new(), ScriptedKms::new("asked"));
+    let keyring = Keyring::create(MemoryStorage::new(), kms.clone(), options(&clock)).unwrap();
+    let barrier = Arc::new(Barrier::new(2));
+    std::thread::scope(|scope| {
+        kms.meet(&barrier);
+        let adding = scope.spawn(|| keyring.slots().add("new", ScriptedKms::new("new")));
+        kms.fail(KmsErrorKind::AccessDenied);
+        barrier.wait();
+        clock.advance(Duration::from_secs(331));
+        assert_eq!(keyring.access().watch().state, AccessState::Suspect);
+        barrier.wait();
+        assert_eq!(kind(adding.join().unwrap()), ErrorKind::Kms(KmsErrorKind::AccessDenied));
+    });
+}
+
+#[test]
+fn without_threads_of_its_own_the_watch_needs_no_storage() {
+    let (storage, clock) = (Arc::new(Faulty::default()), ManualClock::new());
+    let kms = ScriptedKms::new("alone");
+    let keyring = Keyring::create(storage.clone(), kms.clone(), options(&clock)).unwrap();
+    let opens = Opens(storage.gate.clone());
+    std::thread::scope(|scope| {
+        let opens = opens;
+        storage.gate.shut();
+        clock.advance(Duration::from_secs(331));
+        let maintaining = scope.spawn(|| keyring.maintain());
+        storage.gate.wait_for_one();
+        kms.fail(KmsErrorKind::AccessDenied);
+        for seconds in [331, 16, 16] {
+            clock.advance(Duration::from_secs(seconds));
+            keyring.access().watch();
+        }
+        assert_eq!(keyring.access().status().state, AccessState::Revoked);
+        assert!(!keyring.status().unlocked);
+        drop(opens);
+        drop(maintaining.join().unwrap());
+    });
+}
+
+#[test]
 fn a_reader_whose_reload_hangs_at_a_service_loses_a_denied_key_in_time() {
     let storage = Arc::new(MemoryStorage::new());
     let kms = ScriptedKms::new("reader");
@@ -347,4 +419,25 @@ fn a_storage_that_fails_is_borne_for_the_grace_of_the_view() {
     *storage.down.lock().unwrap() = false;
     let status = after(67);
     assert!(status.state.serves() && status.since_keyring_read.is_zero(), "{status:?}");
+}
+
+#[test]
+fn what_was_due_and_failed_is_in_the_audit_trail_once() {
+    let (storage, clock) = (Arc::new(Faulty::default()), ManualClock::new());
+    let kms = ScriptedKms::new("upkeep");
+    let keyring = Keyring::create(storage.clone(), kms, options(&clock)).unwrap();
+    clock.set_forward(Duration::from_secs(31 * 86_400));
+    *storage.down.lock().unwrap() = true;
+    for _ in 0..3 {
+        assert!(keyring.maintain().is_err());
+    }
+    let problem = keyring.access().status().upkeep_problem.unwrap();
+    *storage.down.lock().unwrap() = false;
+    keyring.maintain().unwrap();
+    assert_eq!(keyring.access().status().upkeep_problem, None);
+    let events = keyring.audit().events().unwrap();
+    let failed: Vec<_> =
+        events.iter().filter(|event| event.what == AuditKind::UpkeepFailed).collect();
+    assert_eq!(failed.len(), 1);
+    assert_eq!(failed[0].detail, problem);
 }

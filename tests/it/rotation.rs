@@ -520,3 +520,20 @@ fn a_key_service_that_does_not_prove_its_wrap_changes_nothing() {
         check_file(&mem_open(&mem, &kms).unwrap(), "file");
     }
 }
+
+#[test]
+fn a_directory_in_the_new_images_place_stops_no_rotation() {
+    let store = TestStore::new();
+    let keyring = store.keyring();
+    let new = store.data().join("KEYRING.new");
+    std::fs::create_dir(&new).unwrap();
+    keyring.keys().rotate().unwrap();
+    std::fs::create_dir(&new).unwrap();
+    std::fs::write(new.join("file"), b"somebody's").unwrap();
+    keyring.keys().rotate().unwrap();
+    assert!(!new.exists());
+    // It is kept, and told.
+    let aside = keyring.copies_aside().unwrap();
+    assert!(aside[0].starts_with("KEYRING.bad-") && aside.len() == 1, "{aside:?}");
+    assert_eq!(std::fs::read(store.data().join(&aside[0]).join("file")).unwrap(), b"somebody's");
+}

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use atrest::Decryptor;
+use atrest::keyring::AccessFlag;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -56,12 +57,19 @@ pub(crate) async fn peek(mut chunks: Chunks, len: usize) -> Result<(Bytes, Chunk
     Ok((first, stream::iter(taken.into_iter().map(Ok)).chain(chunks).boxed()))
 }
 
+/// How the bytes of a stream become plaintext.
+#[derive(Debug)]
+pub(crate) enum By {
+    Key(Decryptor),
+    /// They are, and stop with what is encrypted.
+    Access(AccessFlag),
+}
+
 /// Where the wanted plaintext lies in a stream of physical bytes.
 #[derive(Debug)]
 pub(crate) struct Plaintext {
     location: Path,
-    /// `None` where the stream is plaintext.
-    decryptor: Option<Decryptor>,
+    by: By,
     /// Bytes of the stream still to be passed over.
     skip: u64,
     /// Logical offset of the next byte.
@@ -72,14 +80,9 @@ pub(crate) struct Plaintext {
 
 impl Plaintext {
     /// The plaintext `range` out of a stream that begins `skip` bytes before it.
-    pub(crate) fn new(
-        location: Path,
-        decryptor: Option<Decryptor>,
-        range: &Range<u64>,
-        skip: u64,
-    ) -> Self {
+    pub(crate) fn new(location: Path, by: By, range: &Range<u64>, skip: u64) -> Self {
         let remaining = range.end - range.start;
-        Self { location, decryptor, skip, offset: range.start, remaining }
+        Self { location, by, skip, offset: range.start, remaining }
     }
 
     /// Decrypts chunk for chunk. A stream that ends before the range does is an error.
@@ -107,19 +110,19 @@ impl Plaintext {
         let offset = self.offset;
         self.offset += chunk.len() as u64;
         self.remaining -= chunk.len() as u64;
-        match &self.decryptor {
-            None => Ok(chunk),
-            Some(_) if chunk.is_empty() => Ok(chunk),
-            Some(decryptor) => match chunk.try_into_mut() {
+        let plain = match &self.by {
+            By::Access(access) => access.check().map(|()| chunk),
+            By::Key(_) if chunk.is_empty() => Ok(chunk),
+            By::Key(decryptor) => match chunk.try_into_mut() {
                 Ok(mut own) => decryptor.decrypt_in_place(offset, &mut own).map(|()| own.freeze()),
                 // Somebody else has the bytes too, as with a store in memory.
                 Err(shared) => {
                     let mut plain = vec![0; shared.len()];
                     decryptor.decrypt(offset, &shared, &mut plain).map(|()| plain.into())
                 }
-            }
-            .map_err(|error| refused(&self.location, error)),
-        }
+            },
+        };
+        plain.map_err(|error| refused(&self.location, error))
     }
 }
 

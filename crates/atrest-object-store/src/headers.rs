@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use atrest::keyring::AccessFlag;
 use atrest::{Decryptor, HEADER_LEN};
 use lru::LruCache;
 use object_store::path::Path;
@@ -20,7 +21,7 @@ pub(crate) enum Body {
     /// A header, then chunks and their tags.
     Chunks(Chunked),
     /// Plaintext from before encryption, which the policy allowed.
-    Plain,
+    Plain(AccessFlag),
 }
 
 impl Body {
@@ -28,14 +29,14 @@ impl Body {
     pub(crate) fn header_len(&self) -> u64 {
         match self {
             Self::Stream(_) | Self::Chunks(_) => HEADER_LEN as u64,
-            Self::Plain => 0,
+            Self::Plain(_) => 0,
         }
     }
 
     /// Bytes of plaintext in an object of this length.
     pub(crate) fn len(&self, physical_len: u64) -> u64 {
         match self {
-            Self::Stream(_) | Self::Plain => physical_len.saturating_sub(self.header_len()),
+            Self::Stream(_) | Self::Plain(_) => physical_len.saturating_sub(self.header_len()),
             Self::Chunks(object) => object.len(),
         }
     }

@@ -19,7 +19,7 @@ use object_store::{
     ObjectStore, PutResult, Result,
 };
 
-use crate::body::{Plaintext, chunks, cut_short, peek};
+use crate::body::{By, Plaintext, chunks, cut_short, peek};
 use crate::chunked::Chunked;
 use crate::ciphertext::Written;
 use crate::error::{bad_range, fault, refused};
@@ -96,7 +96,7 @@ impl Reads {
         else {
             return Ok(Err(Again::Changed));
         };
-        if matches!(known.body, Body::Plain) && !self.opener.allows_plaintext() {
+        if matches!(known.body, Body::Plain(_)) && !self.opener.allows_plaintext() {
             return Ok(Err(Again::Changed));
         }
         // Whether the range fits is judged by a length that may be old: not for good here.
@@ -246,7 +246,7 @@ impl Reads {
         let hidden = body.header_len();
         let physical = match &body {
             Body::Chunks(object) => object.bytes_of(&object.chunks_of(range.clone())),
-            Body::Stream(_) | Body::Plain => range.clone(),
+            Body::Stream(_) | Body::Plain(_) => range.clone(),
         };
         let physical = physical.start + hidden..physical.end + hidden;
         let data = self.get_pinned(location, &pinned, e_tag, physical);
@@ -260,7 +260,7 @@ impl Reads {
                     Err(again) => return Ok(Err(again)),
                 }
             }
-            Body::Stream(_) | Body::Plain => (data.await?, None),
+            Body::Stream(_) | Body::Plain(_) => (data.await?, None),
         };
         let result = match data {
             Ok(result) => result,
@@ -430,12 +430,12 @@ impl Reads {
 /// What is read of the body, out of a stream that begins `skip` bytes before it; `None` where
 /// tags are needed.
 fn in_stream(location: &Path, body: &Body, range: &Range<u64>, skip: u64) -> Option<Plaintext> {
-    let decryptor = match body {
-        Body::Stream(decryptor) => Some(decryptor.clone()),
-        Body::Plain => None,
+    let by = match body {
+        Body::Stream(decryptor) => By::Key(decryptor.clone()),
+        Body::Plain(access) => By::Access(access.clone()),
         Body::Chunks(_) => return None,
     };
-    Some(Plaintext::new(location.clone(), decryptor, range, skip))
+    Some(Plaintext::new(location.clone(), by, range, skip))
 }
 
 /// Ranges in their order, those that are near each other as one.

@@ -73,6 +73,10 @@ impl MultipartUpload for Upload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
+        if let Some(encryptor) = &self.encryptor {
+            // Before the end: access that comes back lets it go on.
+            encryptor.check_access().map_err(|error| refused(&self.location, error))?;
+        }
         let Some(encryptor) = self.encryptor.take().filter(|_| !self.closed) else {
             return Err(self.ended());
         };
@@ -89,6 +93,8 @@ impl MultipartUpload for Upload {
             let last = self.pending.take(usize::MAX);
             self.inner.put_part(last).await?;
         }
+        let access = self.reads.opener.keyring.access().flag();
+        access.check().map_err(|error| refused(&self.location, error))?;
         let result = self.inner.complete().await?;
         self.reads.keep_written(&self.location, made, &result).await;
         Ok(result)

@@ -1,25 +1,22 @@
 //! One check: ask the key service, act on the answer. Nothing here touches the storage or
 //! the writer's lock: neither may hold up a revocation.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::Inner;
 use super::super::body::Body;
+use super::super::client::NEVER;
 use super::super::format::Image;
 use super::super::unlock::Refusal;
 use super::machine::{AccessState, Answer, Change};
 use super::monitor::{Monitor, jitter};
 use crate::error::{Error, ErrorKind, KmsErrorKind, Result};
-use crate::kms::{Deadline, KmsError};
+use crate::kms::Deadline;
 use crate::secret::StoreKey;
 
-/// How often a wait for the key service looks whether it is cancelled.
+/// Until the watch looks again while somebody else asks.
 const LOOK: Duration = Duration::from_millis(20);
-/// Stack of the thread that asks, in bytes: what threads have by default.
-const STACK_BYTES: usize = 2 << 20;
 
 type Asked = Result<(Arc<StoreKey>, Body), Refusal>;
 
@@ -44,16 +41,20 @@ impl Inner {
         let next = monitor.machine.next_check();
         let next = monitor.deadline().map_or(next, |deadline| deadline.min(next));
         let serves = monitor.machine.state().serves();
-        serves.then(|| next.saturating_sub(self.clock.since_boot()))
+        serves.then(|| match next.saturating_sub(self.clock.since_boot()) {
+            // It is due, and somebody else asks.
+            Duration::ZERO => LOOK,
+            left => left,
+        })
     }
 
     /// Checks now.
     pub(super) fn check(&self) {
         let asking = self.watch.asking.lock().unwrap_or_else(PoisonError::into_inner);
         self.tick(self.clock.since_boot());
-        self.check_alone(&|| false);
+        self.check_alone(NEVER);
         drop(asking);
-        self.follow(&|| false);
+        self.follow(NEVER);
         self.watch.deliver();
     }
 
@@ -105,49 +106,15 @@ impl Inner {
         }
     }
 
-    /// Asks in a thread of its own, so that a client which overstays its deadline or
-    /// panics cannot keep the keys in memory. `None` if it was cancelled.
+    /// `None` if it was cancelled.
     fn ask(&self, image: &Image, cancelled: &dyn Fn() -> bool) -> Option<Asked> {
-        let unclear = |kind, what: &str| Some(Err(Error::from(KmsError::new(kind, what)).into()));
-        if self.watch.outstanding.swap(true, Ordering::AcqRel) {
-            return unclear(KmsErrorKind::Unreachable, "an earlier call has not returned yet");
-        }
-        let (image, kms) = (image.clone(), self.customers.all());
         let (barrier, within) = {
             let monitor = self.watch.monitor();
             (monitor.barrier.clone(), monitor.machine.policy().check_deadline)
         };
-        // A little less for the client, so that its own words arrive before time is up.
-        let deadline = Deadline::after(within - within / 20);
-        let search = self.customers.lenient_search(barrier, deadline);
-        let returned = Returned(self.watch.outstanding.clone());
-        let (sender, receiver) = channel();
-        let spawned = std::thread::Builder::new()
-            .name("atrest-kms".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || {
-                let asked = search.unlock(&image, &kms);
-                drop(returned);
-                // Nobody may wait any more; then the key ends here.
-                drop(sender.send(asked));
-            });
-        if spawned.is_err() {
-            return unclear(KmsErrorKind::Unreachable, "no thread can be started to ask");
-        }
-        let started = Instant::now();
-        loop {
-            match receiver.recv_timeout(LOOK) {
-                Ok(asked) => return Some(asked),
-                Err(RecvTimeoutError::Disconnected) => {
-                    return unclear(KmsErrorKind::Protocol, "the client panicked");
-                }
-                Err(RecvTimeoutError::Timeout) if cancelled() => return None,
-                Err(RecvTimeoutError::Timeout) if started.elapsed() >= within => {
-                    return unclear(KmsErrorKind::Unreachable, "no answer within the deadline");
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
+        let search = self.customers.lenient_search(barrier, Deadline::after(within));
+        let asked = search.unlock_unless(image, &self.customers.all(), cancelled);
+        (!cancelled()).then_some(asked)
     }
 
     pub(super) fn conclude(&self, epoch: u64, answer: Answer, denied_slot: Option<String>) {
@@ -184,8 +151,8 @@ impl Inner {
         if self.watch.monitor().machine.state() == AccessState::Suspect {
             return self.check_may_rotate();
         }
-        let _asking = self.watch.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.ask(&image, &|| false) {
+        // Beside a check, which it must not hold up.
+        match self.ask(&image, NEVER) {
             Some(Err(refusal)) if refusal.denied_slot.is_some() => Err(refusal.error),
             _ => Ok(()),
         }
@@ -215,14 +182,5 @@ impl Refusal {
             (ErrorKind::WrongStoreKey, _) => Answer::Unclear(KmsErrorKind::Integrity),
             _ => Answer::Unclear(KmsErrorKind::Protocol),
         }
-    }
-}
-
-/// Tells that the call is over, however it ended.
-struct Returned(Arc<AtomicBool>);
-
-impl Drop for Returned {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
     }
 }

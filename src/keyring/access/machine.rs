@@ -18,8 +18,6 @@ use crate::error::KmsErrorKind;
 
 /// Shortest wait before a check, so that a policy of zeros does not spin.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// Times `check_interval` between two checks of a destroyed key.
-const DESTROYED_INTERVALS: u32 = 12;
 
 /// Whether the customer's key may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -218,9 +216,7 @@ impl Machine {
         let wait = match self.state {
             AccessState::Active | AccessState::Restored => jittered(policy.check_interval, jitter),
             AccessState::Suspect => policy.confirm_spacing(),
-            AccessState::Destroyed => {
-                jittered(policy.check_interval.saturating_mul(DESTROYED_INTERVALS), jitter)
-            }
+            // Whatever the service said: it may have been wrong.
             _ => jittered(policy.recovery_interval.min(policy.check_interval), jitter),
         };
         self.next_check = now + wait.max(SHORTEST);

@@ -139,7 +139,12 @@ impl Monitor {
         self.untold.push_back(Transition { from, to, kms_error, at_ns });
     }
 
-    pub(super) fn note(&mut self, at_ns: u64, what: AuditKind, detail: impl Into<String>) {
+    pub(in super::super) fn note(
+        &mut self,
+        at_ns: u64,
+        what: AuditKind,
+        detail: impl Into<String>,
+    ) {
         if self.notes.len() == NOTES_MAX {
             self.notes.pop_front();
         }

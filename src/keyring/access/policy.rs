@@ -60,7 +60,9 @@ pub struct AccessPolicy {
     /// with [`Denial`](LapsedCredential::Denial) it is [`worst_case`](Self::worst_case).
     pub lapsed_credential: LapsedCredential,
     /// Between two checks while the service does not answer or access is lost, give or
-    /// take a tenth; 12 times `check_interval` once the key is destroyed. Default: 1 minute.
+    /// take a tenth, whatever it said, be it that the key is destroyed: no longer than this,
+    /// a tenth and one `check_deadline` after the service gives the key again files work
+    /// again, if the storage answers. Default: 1 minute, and so less than 2.
     pub recovery_interval: Duration,
 }
 
@@ -95,7 +97,8 @@ impl AccessPolicy {
     /// takes to heed its new policy comes on top.
     ///
     /// It holds whatever the storage does, and whatever other operations wait for, where
-    /// the keyring has its [own threads](super::Options::background).
+    /// the keyring has its [own threads](super::Options::background), or a thread of the
+    /// caller's does nothing but [`watch`](super::Access::watch).
     ///
     /// ```
     /// # use atrest::keyring::AccessPolicy;

@@ -17,6 +17,7 @@ use crate::cipher::ctr::Width;
 use crate::derive::{Derived, Purpose, derive};
 use crate::header::PREFIX_LEN;
 use crate::ids::DataKeyId;
+use crate::keyring::client::Client;
 use crate::keyring::format::Image;
 use crate::keyring::unlock::Search;
 use crate::keyring::{DirectoryStorage, KeyringStorage, Options};
@@ -287,7 +288,9 @@ fn all_keys(dir: &Path) -> Patterns {
     let storage = DirectoryStorage::new(dir);
     let image = Image::parse(storage.load().unwrap().unwrap()).unwrap();
     let search = Search::opening(&Options::default(), true);
-    let Ok((store_key, body)) = search.unlock(&image, &[kms(dir)]) else { panic!("no store key") };
+    let Ok((store_key, body)) = search.unlock(&image, &Client::all(vec![kms(dir)])) else {
+        panic!("no store key")
+    };
     patterns.add_key("store key", store_key.expose());
     let fixed = &image.fixed;
     for slot in &image.slots {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::super::client::Client;
 use super::machine::AccessState;
 #[allow(unused_imports, reason = "named in the docs")]
 use super::policy::AccessPolicy;
 use crate::error::KmsErrorKind;
-use crate::kms::Kms;
 
 /// What is known of access to the customer's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -73,7 +73,7 @@ pub struct CredentialStatus {
 }
 
 impl CredentialStatus {
-    pub(super) fn of(kms: &dyn Kms) -> Option<Self> {
+    pub(super) fn of(kms: &Client) -> Option<Self> {
         let credential = kms.credential()?;
         Some(Self {
             key_uri: kms.key_uri().as_str().into(),

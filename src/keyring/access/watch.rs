@@ -1,7 +1,6 @@
 //! The watch over access to the customer's key: what it knows, and who is asking.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::alarm::Alarm;
@@ -11,8 +10,6 @@ pub(in super::super) struct Watch {
     monitor: Mutex<Monitor>,
     /// Serialises checks.
     pub(super) asking: Mutex<()>,
-    /// Whether a check's call has not returned, be it long after its deadline.
-    pub(super) outstanding: Arc<AtomicBool>,
     /// Wakes the thread that follows the storage and rotates.
     pub(in super::super) alarm: Arc<Alarm>,
     /// Wakes the thread that watches over the keys.
@@ -24,7 +21,6 @@ impl Watch {
         Self {
             monitor: Mutex::new(monitor),
             asking: Mutex::new(()),
-            outstanding: Arc::default(),
             alarm: Arc::default(),
             watcher: Arc::default(),
         }

@@ -5,10 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{ErrorKind, Result};
-use crate::keyring::{DirectoryStorage, Keyring, Options};
+use crate::keyring::{
+    DirectoryStorage, KeyState, Keyring, KeyringStorage, MemoryStorage, Options, format,
+};
 use crate::kms::{KeyFile, Kms, generate_key_file};
 use crate::process::tests::{beside_forked_child, in_forked_child};
-use crate::{EncryptedFs, FileKind, Store};
+use crate::{EncryptedFs, FileKind, FileSpec, Header, Store};
+
+const ROUNDS: u64 = 40;
 
 fn customer(dir: &Path) -> Arc<dyn Kms> {
     let key = dir.join("key");
@@ -73,7 +77,7 @@ fn no_file_is_lost_when_parent_and_child_rotate() {
             writer.finish()
         })
     };
-    for round in 0..10 {
+    for round in 0..ROUNDS {
         let child = || {
             (0..20).all(|_| poisoned(fs.keyring().keys().rotate_store_key()))
                 && poisoned(write(format!("child.{round}")))
@@ -87,12 +91,12 @@ fn no_file_is_lost_when_parent_and_child_rotate() {
     drop(fs);
     let storage = DirectoryStorage::new(dir.path());
     let fs = files(Keyring::open(storage, kms, options()).unwrap());
-    for round in 0..10 {
+    for round in 0..ROUNDS {
         let reader = fs.open(dir.path().join(format!("parent.{round}"))).unwrap();
         assert_eq!(reader.len().unwrap(), 5);
     }
-    // The creation, ten rotations, and the counts at the end: all the parent's.
-    assert_eq!(fs.keyring().status().info.generation, 12);
+    // The creation, the rotations, and the counts at the end: all the parent's.
+    assert_eq!(fs.keyring().status().info.generation, ROUNDS + 2);
 }
 
 #[test]
@@ -105,4 +109,54 @@ fn a_forked_child_does_not_wait_for_its_parents_thread() {
         drop(keyring);
         true
     }));
+}
+
+/// An opening that got the key just before, and keeps it just after.
+#[test]
+fn a_file_key_that_was_on_its_way_when_its_data_key_went_is_refused() {
+    let (keys, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let storage = DirectoryStorage::new(dir.path());
+    let keyring = Keyring::create(storage, customer(keys.path()), options()).unwrap();
+    let tenant = keyring.keyspaces().create("tenant").unwrap();
+    let encryptor = keyring.encryptor(FileSpec::new(FileKind::Log).keyspace(tenant)).unwrap();
+    let header = Header::parse(encryptor.header()).unwrap();
+    let derived = keyring.unseal(&header).unwrap().unwrap();
+    keyring.key_slot(&header.prefix, &derived, false).unwrap();
+    keyring.keyspaces().danger_shred("tenant").unwrap();
+    assert_eq!(encryptor.check_access().unwrap_err().kind(), ErrorKind::CmekRevoked);
+    let late = keyring.key_slot(&header.prefix, &derived, false);
+    assert_eq!(late.err().unwrap().kind(), ErrorKind::UnknownKey);
+}
+
+#[test]
+fn a_keyring_full_of_destroyed_keys_goes_on_rotating_and_destroying() {
+    let keys = tempfile::tempdir().unwrap();
+    let kms = customer(keys.path());
+    let made = Keyring::create(MemoryStorage::new(), kms.clone(), options()).unwrap();
+    made.keyspaces().create("tenant").unwrap();
+    let snapshot = made.inner.vault.load();
+    let mut body = snapshot.body.clone();
+    let mut destroyed = body.keys[0].clone();
+    destroyed.destroy(1);
+    body.keys.splice(
+        0..0,
+        (0..16_384_u64).map(|number| {
+            destroyed.id[..8].copy_from_slice(&number.to_le_bytes());
+            destroyed.clone()
+        }),
+    );
+    let store_key = &snapshot.unlocked().unwrap().store_key;
+    let image = &snapshot.image;
+    let bytes = format::encode(&image.fixed, &image.slots, &body, store_key).unwrap();
+    let storage = Arc::new(MemoryStorage::new());
+    storage.commit(&bytes, image.fixed.generation, None).unwrap();
+    let keyring = Keyring::open(storage, kms, options()).unwrap();
+    keyring.keys().rotate().unwrap();
+    keyring.keyspaces().danger_shred("tenant").unwrap();
+    keyring.keys().rotate_store_key().unwrap();
+    let records = keyring.status().data_keys;
+    let destroyed = records.iter().filter(|key| key.state == KeyState::Destroyed).count();
+    assert_eq!((records.len(), destroyed), (16_384 + 3, 16_384));
+    // The one that was just destroyed is among them.
+    assert!(records.iter().any(|key| key.keyspace == "tenant"));
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::keyring::fuzz::{store_key, stored};
 use crate::keyring::{Keyring, KeyringStorage, MemoryStorage, Options, Settings};
-use crate::kms::KeyFile;
+use crate::kms::{KeyFile, Kms};
 use crate::suite::Integrity;
 
 /// Made by `tests/vectors/make.py`: its first slot has context version 1, its second one
@@ -24,7 +24,7 @@ fn search() -> Search {
 }
 
 fn unlock(image: &Image, kms: &Arc<dyn Kms>) -> Result<(Arc<StoreKey>, Body)> {
-    Ok(search().unlock(image, std::slice::from_ref(kms))?)
+    Ok(search().unlock(image, &[Client::new(kms.clone())])?)
 }
 
 #[test]

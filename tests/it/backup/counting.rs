@@ -1,5 +1,7 @@
 //! The system's files behind a counter, with what a system does now and then.
 
+use std::sync::Mutex;
+
 use super::*;
 
 /// The system's files, counting what is read.
@@ -10,6 +12,8 @@ pub struct Counting {
     pub mount: Option<PathBuf>,
     /// A file that gets one more name at each listing of its directory.
     pub multiplies: Option<PathBuf>,
+    /// Directories that were synced.
+    pub synced: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 #[derive(Debug)]
@@ -69,6 +73,7 @@ impl Vfs for Counting {
         OsVfs.set_attributes(path, attributes)
     }
     fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+        self.synced.lock().unwrap().push(dir.into());
         OsVfs.sync_dir(dir)
     }
     fn lock(&self, path: &Path) -> std::io::Result<Box<dyn Send + Sync>> {
@@ -101,4 +106,20 @@ fn an_incremental_backup_reads_only_what_is_new() {
     // 21 headers, and the new file with its header once more.
     assert!(incremental >= 70_000, "{incremental}");
     assert!(incremental <= 21 * 4096 + 70_000 + 2 * 4096, "{incremental}");
+}
+
+#[test]
+fn every_name_that_a_restore_makes_is_durable() {
+    let bench = Bench::new();
+    bench.write("sub/a.sst", FileKind::Table, &[b"a"]);
+    bench.back_up();
+    let counting = Counting::default();
+    let mut spec = RestoreSpec::new(bench.path("restored"), bench.store.kms());
+    spec.vfs = Arc::new(counting.clone());
+    bench.read_chain().unwrap().restore(&spec, &go_on).unwrap();
+    let synced = counting.synced.lock().unwrap();
+    let canonical: Vec<_> = synced.iter().filter_map(|dir| dir.canonicalize().ok()).collect();
+    for dir in [bench.path(""), bench.path("restored"), bench.path("restored/sub")] {
+        assert!(canonical.contains(&dir.canonicalize().unwrap()), "{dir:?}: {canonical:?}");
+    }
 }

@@ -148,7 +148,7 @@ fn no_copy_gives_its_reader_other_rights() {
 }
 
 #[test]
-fn a_verification_says_what_of_the_store_is_elsewhere() {
+fn a_verification_covers_what_of_the_store_is_elsewhere() {
     let bench = Bench::new();
     fill(&bench);
     let fast = bench.path("fastdisk");
@@ -158,7 +158,25 @@ fn a_verification_says_what_of_the_store_is_elsewhere() {
     writer.append(b"only here").unwrap();
     writer.finish().unwrap();
     let verify = |dir: &Path| atrest::verify::verify(&bench.fs, dir, &go_on).unwrap();
-    assert_eq!(verify(&bench.store.data()).elsewhere, [fast.canonicalize().unwrap()]);
+    let good = verify(&bench.store.data());
+    assert_eq!((&good.elsewhere[..], &good.problems[..]), (&[][..], &[][..]));
     assert_eq!(verify(&fast).authenticated_files, 1);
     assert_eq!(verify(&fast).elsewhere, [bench.store.data().canonicalize().unwrap()]);
+    // A file that is moved to another disk, with a link in its place, is opened through it.
+    std::fs::create_dir(bench.path("slow")).unwrap();
+    std::fs::rename(fast.join("wal"), bench.path("slow/wal")).unwrap();
+    symlink(bench.path("slow/wal"), fast.join("wal")).unwrap();
+    assert_eq!(verify(&bench.store.data()).authenticated_files, good.authenticated_files);
+    let damaged = std::fs::OpenOptions::new().write(true).open(bench.path("slow/wal")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&damaged, b"?", 4100).unwrap();
+    assert_eq!(
+        verify(&bench.store.data()).problems[0].path,
+        fast.canonicalize().unwrap().join("wal")
+    );
+    // A directory that is not mounted is not an empty one.
+    std::fs::remove_dir_all(&fast).unwrap();
+    std::fs::create_dir(&fast).unwrap();
+    let problems = verify(&bench.store.data()).problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].path, fast.canonicalize().unwrap());
 }

@@ -2,6 +2,9 @@
 //! what is left of a lost store.
 
 use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use atrest::store::{Reencrypt, StalePolicy};
 
 use super::*;
 
@@ -135,4 +138,36 @@ fn no_store_is_created_beside_an_unfinished_restore() {
     assert_eq!(kind(created), ErrorKind::KeyringExists);
     chain.restore(&spec, &go_on).unwrap();
     bench.assert_restored("to", &bench.contents("data", bench.store.kms()));
+}
+
+#[test]
+fn re_encryption_leaves_the_links_of_a_running_backup() {
+    use std::os::unix::fs::MetadataExt;
+    let bench = Bench::new();
+    bench.write("stays.sst", FileKind::Table, &[b"stays"]);
+    bench.write("goes.sst", FileKind::Table, &[b"goes"]);
+    let expected = bench.contents("data", bench.store.kms());
+    let snapshot = Snapshot::take(&store_of(&bench.fs), bench.store.data()).unwrap();
+    let mut staging =
+        std::fs::read_dir(bench.store.data()).unwrap().map(|entry| entry.unwrap().path());
+    let staging = staging.find(|path| path.is_dir()).unwrap();
+    let links = || -> Vec<_> {
+        let at = |name: &String| staging.join(name);
+        let look = |path: PathBuf| {
+            (std::fs::metadata(&path).unwrap().ino(), std::fs::read(&path).unwrap())
+        };
+        names(&staging).iter().map(at).map(look).collect()
+    };
+    bench.fs.remove(bench.store.data().join("goes.sst")).unwrap();
+    bench.fs.keyring().keys().rotate().unwrap();
+    let before = links();
+    assert!(before.len() >= 2);
+    let mut how = Reencrypt::default();
+    how.policy = StalePolicy::older_than(Duration::ZERO);
+    let report = store_of(&bench.fs).renewal().reencrypt(&how).unwrap();
+    assert_eq!((report.files, report.skipped.len(), report.failed.len()), (1, 0, 0));
+    assert_eq!(links(), before);
+    bench.chain().back_up(&store_of(&bench.fs), &snapshot, &go_on).unwrap();
+    bench.restore(1, "restored").unwrap();
+    bench.assert_restored("restored", &expected);
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use atrest::keyring::{KeyState, RETIRE_GRACE, RetireOutcome, Retirement};
+use atrest::store::{OnScan, Reencrypt, Renewal, StalePolicy};
 use atrest::{DataKeyId, EncryptedFs, Error, ErrorKind, Keyring, Store};
 
 use super::exchange::Between;
@@ -84,6 +85,8 @@ fn io_not_found() -> ErrorKind {
     ErrorKind::Io(std::io::ErrorKind::NotFound)
 }
 
+type Look = fn(&Renewal<'_>, OnScan<'_>) -> Result<(), Error>;
+
 /// Takes a disk away, puts it back, and sees whether its keys stay.
 fn a_disk_that_is_not_mounted_keeps_its_keys(store: &TestStore, fs: &EncryptedFs, disk: &Path) {
     let key = write(fs, &disk.join("a"), b"1");
@@ -96,6 +99,18 @@ fn a_disk_that_is_not_mounted_keeps_its_keys(store: &TestStore, fs: &EncryptedFs
     for _ in 0..2 {
         let refused = retire(fs).unwrap_err();
         assert_eq!((refused.kind(), refused.path()), (ErrorKind::InvalidArgument, Some(disk)));
+        // Nor is anything else shown by it.
+        let (store, on_scan) = (store_of(fs), &|_| {});
+        let renewal = store.renewal();
+        let all: [Look; 4] = [
+            |renewal, on_scan| renewal.scan_usage(on_scan).map(drop),
+            |renewal, on_scan| renewal.rebuild_usage(on_scan).map(drop),
+            |renewal, on_scan| renewal.stale_files(&StalePolicy::default(), on_scan).map(drop),
+            |renewal, _| renewal.reencrypt(&Reencrypt::default()).map(drop),
+        ];
+        for look in all {
+            assert_eq!(kind(look(&renewal, on_scan)), ErrorKind::InvalidArgument);
+        }
         // A file that comes there does not make it the right one.
         let _ = std::fs::remove_file(disk.join("new"));
         write(fs, &disk.join("new"), b"1");

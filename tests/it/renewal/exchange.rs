@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use atrest::backup::Snapshot;
 use atrest::store::{CommitHook, Reencrypt, ReencryptReport, Skipped, StalePolicy};
 use atrest::vfs::{Attributes, DirEntry, FileStat, Links, OsVfs, ReadFile, Rename, Vfs, WriteFile};
 use atrest::{EncryptedFs, Error, ErrorKind, Store};
@@ -286,4 +287,38 @@ fn a_rename_that_began_before_the_walk_saves_its_key() {
         let of_key = retired.keys.iter().find(|key| key.id == old).unwrap();
         assert_eq!(of_key.outcome, atrest::keyring::RetireOutcome::InUse);
     });
+}
+
+/// Each listing of the store is held up until a rename elsewhere has ended.
+#[test]
+fn no_rename_waits_for_a_snapshot_of_files_that_stay() {
+    let (store, waited) = (TestStore::new(), Arc::new(AtomicUsize::new(0)));
+    let (data, fast) = (store.data(), store.dir.path().join("fast"));
+    std::fs::create_dir(&fast).unwrap();
+    let engine: Arc<Mutex<Option<EncryptedFs>>> = Arc::default();
+    let (hook, late, dir) = (engine.clone(), waited.clone(), data.clone());
+    let between = Between::new(move |call| {
+        let engine = hook.lock().unwrap().clone();
+        let (Call::List(listed), Some(fs)) = (call, engine) else { return Ok(()) };
+        if *listed == dir {
+            let (fast, (ended, end)) = (fast.clone(), channel());
+            std::thread::spawn(move || {
+                let renamed = fs.rename(fast.join("a"), fast.join("b"));
+                let renamed = renamed.and_then(|()| fs.rename(fast.join("b"), fast.join("a")));
+                drop(ended.send(renamed));
+            });
+            match end.recv_timeout(Duration::from_secs(5)) {
+                Ok(renamed) => renamed.unwrap(),
+                Err(_) => drop(late.fetch_add(1, Ordering::SeqCst)),
+            }
+        }
+        Ok(())
+    });
+    let fs = open(&store, &between);
+    write(&fs, &data.join("table"), b"stays");
+    write(&fs, &store.dir.path().join("fast/a"), b"moves");
+    *engine.lock().unwrap() = Some(fs.clone());
+    drop(Snapshot::take(&store_of(&fs), &data).unwrap());
+    assert_eq!(waited.load(Ordering::SeqCst), 0);
+    *engine.lock().unwrap() = None;
 }

@@ -118,6 +118,10 @@ async fn an_upload_that_lost_a_part_cannot_complete() {
     let mut upload = store.put_multipart(&path).await.unwrap();
     upload.put_part(pattern(100, 1).into()).await.unwrap();
     keys.keyring.access().revoke().unwrap();
+    // Nor does it complete without access, though no byte is left to encrypt.
+    let error = upload.complete().await.unwrap_err();
+    assert_eq!(find_error(&error).unwrap().kind(), ErrorKind::CmekRevoked);
+    assert!(matches!(raw.head(&path).await, Err(Error::NotFound { .. })));
     keys.keyring.access().restore().unwrap();
     upload.put_part(pattern(100, 1).into()).await.unwrap();
     upload.complete().await.unwrap();

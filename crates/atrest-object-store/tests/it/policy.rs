@@ -162,10 +162,13 @@ fn an_unknown_data_key_is_looked_up_under_any_runtime() {
 
 #[tokio::test]
 async fn withdrawn_keys_end_every_operation_and_come_back() {
-    let (keys, store, raw) = in_memory();
-    let path = Path::from("a");
+    let (keys, raw) = (Keys::with_policy(PlaintextPolicy::Allow), Arc::new(InMemory::new()));
+    let (store, path) = (keys.store(raw.clone()), Path::from("a"));
     store.put(&path, pattern(200_000, 1).into()).await.unwrap();
     let stream = store.get(&path).await.unwrap();
+    let plain = Path::from("plain");
+    raw.put(&plain, pattern(200_000, 2).into()).await.unwrap();
+    let plain_stream = store.get(&plain).await.unwrap();
     keys.keyring.access().revoke().unwrap();
     let denied = |error: Error| {
         assert!(matches!(error, Error::PermissionDenied { .. }), "{error}");
@@ -174,12 +177,17 @@ async fn withdrawn_keys_end_every_operation_and_come_back() {
     denied(stream.bytes().await.unwrap_err());
     denied(read(&store, &path).await.unwrap_err());
     denied(read(&cold(&keys, &raw), &path).await.unwrap_err());
+    // As files do, what is not encrypted stops with the rest.
+    denied(plain_stream.bytes().await.unwrap_err());
+    denied(read(&store, &plain).await.unwrap_err());
+    denied(read(&cold(&keys, &raw), &plain).await.unwrap_err());
     denied(store.put(&path, "x".into()).await.unwrap_err());
     denied(store.put_multipart(&path).await.unwrap_err());
     // Sizes and names need no key.
     assert_eq!(store.head(&path).await.unwrap().size, 200_000);
     keys.keyring.access().restore().unwrap();
     assert_eq!(read(&store, &path).await.unwrap(), pattern(200_000, 1));
+    assert_eq!(read(&store, &plain).await.unwrap(), pattern(200_000, 2));
 }
 
 /// What SlateDB asks of an error before it tries again.

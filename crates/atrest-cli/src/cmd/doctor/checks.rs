@@ -340,19 +340,22 @@ fn elsewhere(
 ) -> Result<()> {
     let fail = |e| Failure::io("the directory is lost", dir, e);
     let own = dir.canonicalize().map_err(fail)?;
-    for other in store.store().directories().list() {
+    let directories = store.store().directories();
+    let absent = directories.absent();
+    for other in directories.list() {
         if other.starts_with(&own) {
             continue;
         }
-        let shown = other.display();
-        if other.is_dir() {
+        if absent.iter().all(|(absent, _)| *absent != other) {
+            let shown = other.display();
             found.add(scan(&other, Some(store.keyring()), json)?);
             let advice = "back it up by other means: `atrest backup` does not take it along";
             to.note("directories", format!("files of the store are in {shown} too"), advice);
-        } else {
-            let advice = "bring it back, or take it off with `atrest keys directories`";
-            to.problem("directories", format!("{shown}, of the store's, is missing"), advice);
         }
+    }
+    for (_, error) in absent {
+        let advice = "mount it or bring it back, or take it off with `atrest keys directories`";
+        to.problem("directories", error.to_string(), advice);
     }
     Ok(())
 }
