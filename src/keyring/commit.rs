@@ -335,7 +335,8 @@ impl Inner {
 
     /// Refuses a newer image that does not come after `old`: one that another writer made
     /// without having read it. The storage let two commit over each other, and the newer
-    /// image lacks what the other made, data keys among it.
+    /// image lacks what the other made, data keys among it. Told by the older images, as long
+    /// as they are kept.
     fn check_descends(&self, image: &Image, old: &Snapshot) -> Result<()> {
         let generation = old.image.fixed.generation;
         if image.fixed.generation == generation {

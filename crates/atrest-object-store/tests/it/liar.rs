@@ -1,5 +1,6 @@
 //! A store that lies, as ones in the field do.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,7 @@ pub struct Liar {
 struct State {
     lie: Lie,
     reads: usize,
-    written: Option<(Path, Instant)>,
+    written: BTreeMap<Path, Instant>,
 }
 
 impl Liar {
@@ -95,12 +96,10 @@ impl Liar {
 
     fn is_too_soon(&self, at: &Path) -> bool {
         let mut state = self.state.lock().unwrap();
-        let soon = |written: &(Path, Instant)| {
-            written.0 == *at && written.1.elapsed() < Duration::from_secs(1)
-        };
-        let too_soon = state.written.as_ref().is_some_and(soon);
+        let last = state.written.get(at);
+        let too_soon = last.is_some_and(|last| last.elapsed() < Duration::from_secs(1));
         if !too_soon {
-            state.written = Some((at.clone(), Instant::now()));
+            state.written.insert(at.clone(), Instant::now());
         }
         too_soon
     }

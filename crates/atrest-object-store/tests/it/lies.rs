@@ -105,14 +105,14 @@ fn a_commit_over_another_is_found_out() {
     let problem = one.access().check_now().keyring_problem.expect("a problem");
     assert!(problem.contains("two writers"), "{problem}");
 
-    // The same if the other one is ahead already.
+    // The same if the other one is ahead already, while the older image is there to tell.
     let store = Liar::default();
     let one = create(&store, &kms).unwrap();
     let other = open(&store, &kms).unwrap();
     store.begin(Lie::DropsConditions);
     one.keys().rotate().unwrap();
     other.keys().rotate().unwrap();
-    other.keys().rotate_store_key().unwrap();
+    other.keys().rotate().unwrap();
     assert_eq!(one.reload().unwrap_err().kind(), ErrorKind::KeyringRolledBack);
 }
 
