@@ -107,12 +107,13 @@ pub(crate) fn run(seed: u64, only: Option<&[usize]>) -> Result<Figures, Problem>
                 world.figures.errors += 1;
                 let excused = trouble != 0
                     || matches!(error.kind(), ErrorKind::KeyringConflict)
+                    || is_forgotten(&error)
                     || (matches!(step, Step::AddSlot(_) | Step::RemoveSlot)
                         && error.kind() == ErrorKind::InvalidArgument);
                 if !excused {
                     return Err(fail(format!("failed on a good bucket: {}", told(&error))));
                 }
-                if error.kind() == ErrorKind::Poisoned {
+                if error.kind() == ErrorKind::Poisoned || is_forgotten(&error) {
                     writers[who] = None;
                 }
             }
@@ -141,6 +142,11 @@ pub(crate) fn run(seed: u64, only: Option<&[usize]>) -> Result<Figures, Problem>
     let requests = world.trouble().requests;
     world.figures.requests = requests;
     Ok(world.figures)
+}
+
+/// A process forgets the key of a slot that it removes; another may add one with that key.
+fn is_forgotten(error: &atrest::Error) -> bool {
+    error.kind() == ErrorKind::Kms(atrest::error::KmsErrorKind::Misconfigured)
 }
 
 /// The store in memory never waits.

@@ -297,6 +297,7 @@ impl World {
         let opened = self.reopen();
         opened.map_err(|error| format!("after the crash: {}", told(&error)))?;
         let Some(store) = self.store.clone() else {
+            self.model.is_created = self.fs.read(&in_dir("KEYRING")).is_some();
             self.model.revoked = BTreeSet::from([self.model.is_created]);
             return Ok(());
         };
