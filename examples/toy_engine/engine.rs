@@ -39,6 +39,8 @@ impl Engine {
             (engine.tables, engine.log_id) = serde_json::from_slice(&bytes)?;
             engine.replay()?;
         }
+        // A process that died before its sync left a manifest that a power cut may take back.
+        engine.store.files().sync_dir(dir)?;
         // What the manifest does not name was being written at the crash. Files of the keyring
         // are not listed.
         for entry in engine.store.files().list(dir)? {
@@ -102,6 +104,8 @@ impl Engine {
         log.sync()?;
         let new = self.dir.join("MANIFEST.new");
         self.write(&new, FileKind::Manifest, 0, &serde_json::to_vec(&(&tables, log_id))?)?;
+        // What the manifest names is there before it says so.
+        self.store.files().sync_dir(&self.dir)?;
         self.store.files().rename(new, self.dir.join("MANIFEST"))?;
         self.store.files().sync_dir(&self.dir)?;
         self.log = Some(log);

@@ -69,6 +69,8 @@ impl Lsm {
         let mut engine = Self { tables, log_id, log: None, memory };
         let keep: Vec<_> =
             engine.tables.iter().chain([&engine.log_id]).map(|id| path(*id)).collect();
+        // The manifest that was read may be one that a power cut takes back.
+        store.files().sync_dir(DIR)?;
         for entry in store.files().list(DIR)? {
             let name = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if name.starts_with("lsm-") && name != MANIFEST && !keep.contains(&entry.path) {
