@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{HEADER_LEN, Header, LAYOUT_LEN, begins_encrypted, claimed_layout};
 use crate::keyring::{Expect, FileSpec, Keyring, PlaintextPolicy};
 use crate::names::{is_partial_path, is_reserved_path, kind_of};
-use crate::store::places::Places;
+use crate::store::places::{Places, Target};
 use crate::suite::source::Scratch;
 use crate::vfs::{EntryKind, Links, ReadFile, Rename, Vfs};
 
@@ -146,7 +146,8 @@ impl EncryptedFs {
 
     /// The same under any name: one of the library's, say.
     pub(crate) fn create_own(&self, path: &Path, spec: impl Into<FileSpec>) -> Result<Writer> {
-        let linked = self.cover(path)?;
+        let known = self.places.known(&*self.vfs, path);
+        let mut target = known.map_or_else(|| self.cover(path), Ok)?;
         let encryptor = self.keyring.encryptor(spec).map_err(|e| e.with_path(path))?;
         let file = {
             // A snapshot that ends must not meet ever more files.
@@ -154,12 +155,12 @@ impl EncryptedFs {
             let created = self.vfs.create_new(path, 0o666);
             created.map_err(|e| Error::io("the file cannot be created", e).with_path(path))?
         };
-        if linked {
-            self.cover(path)?;
+        if !target.holds(&*file) {
+            target = self.cover(path)?;
         }
         self.counts.created.fetch_add(1, Ordering::Relaxed);
-        let places = self.places.clone();
-        Ok(Writer::new(path.into(), file, encryptor, self.write_buffer_len, places))
+        let (places, token) = (self.places.clone(), self.places.created(&target));
+        Ok(Writer::new(path.into(), file, encryptor, self.write_buffer_len, places, token))
     }
 
     /// Deletes `path` if it exists and creates it anew under a fresh key: what recycling a
@@ -274,7 +275,7 @@ impl EncryptedFs {
         let (from, to) = (from.as_ref(), to.as_ref());
         self.check_name(from)?;
         self.check_name(to)?;
-        let linked = self.cover(to)?;
+        let target = self.cover(to)?;
         let moves = self.places.moves();
         let _shared = moves.shared();
         moves.note(to);
@@ -284,7 +285,7 @@ impl EncryptedFs {
             .map_err(|e| Error::io("the file cannot be renamed", e).with_path(from))?;
         self.places.renamed(from, to);
         self.places.unlinked(leaving);
-        if linked {
+        if target.linked {
             self.cover(to)?;
         }
         Ok(())
@@ -299,7 +300,7 @@ impl EncryptedFs {
         let (from, to) = (from.as_ref(), to.as_ref());
         self.check_name(from)?;
         self.check_name(to)?;
-        let linked = self.cover(to)?;
+        let target = self.cover(to)?;
         let moves = self.places.moves();
         let _shared = moves.shared();
         moves.note(to);
@@ -307,13 +308,13 @@ impl EncryptedFs {
             .hard_link(from, to)
             .map_err(|e| Error::io("the file cannot be linked", e).with_path(from))?;
         self.places.linked(from, to);
-        if linked {
+        if target.linked {
             self.cover(to)?;
         }
         Ok(())
     }
 
-    fn cover(&self, path: &Path) -> Result<bool> {
+    fn cover(&self, path: &Path) -> Result<Target> {
         self.places.cover(path).map_err(|e| e.with_path(path))
     }
 

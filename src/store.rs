@@ -16,6 +16,7 @@ use places::Places;
 mod directories;
 mod evidence;
 pub(crate) mod ledger;
+mod left;
 mod links;
 pub(crate) mod moves;
 mod orphans;

@@ -174,6 +174,16 @@ pub struct FileStat {
     pub owner: Option<(u32, u32)>,
 }
 
+/// Device and inode.
+pub(crate) type Inode = (u64, u64);
+
+impl FileStat {
+    /// `None` if the file has no other name, or its inode is unknown.
+    pub(crate) fn shared_inode(&self) -> Option<Inode> {
+        (self.links > 1 && self.inode != 0).then_some((self.device, self.inode))
+    }
+}
+
 /// Attributes to give to a file: those that are `None` stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
@@ -293,6 +303,12 @@ pub trait WriteFile: Send + Sync + Debug {
     /// # Errors
     /// Those of [`append`](Self::append).
     fn flush(&mut self) -> io::Result<()>;
+
+    /// The device that the file is on, if the path at which it was created leads through no
+    /// symbolic link. `None` where that is not known: it is asked otherwise then.
+    fn straight_device(&self) -> Option<u64> {
+        None
+    }
 
     /// Makes content and length durable. **MUST NOT** be called again after it failed.
     ///

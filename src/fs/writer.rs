@@ -62,9 +62,9 @@ impl Writer {
         encryptor: Encryptor,
         buffer_len_max: usize,
         places: Arc<Places>,
+        token: Option<Token>,
     ) -> Self {
         Self {
-            token: places.created(&path),
             buffer: Buffer::new(buffer_len_max, encryptor.header()),
             path,
             file,
@@ -72,6 +72,7 @@ impl Writer {
             unsynced: true,
             poisoned: false,
             places,
+            token,
         }
     }
 

@@ -4,12 +4,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Keyring;
+use super::Keys;
 use super::directory::DirectoryStorage;
 use crate::error::{Error, Result};
 use crate::names::{KEYRING_FILE, NameKind, RESTORE_DIR, kind_of};
 
-impl Keyring {
+impl Keys<'_> {
     /// Names of the copies beside the keyring that rotations and the destruction of keys
     /// leave alone, since they may be all that is left of keys in use: what a
     /// [recovery](super::DirectoryStorage::recover) put aside. As long as one is there, a
@@ -18,7 +18,7 @@ impl Keyring {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
     pub fn copies_aside(&self) -> Result<Vec<String>> {
-        self.inner.storage.copies_aside()
+        self.0.inner.storage.copies_aside()
     }
 
     /// Removes them for good: nothing under keys that only they hold can be read again.
@@ -26,8 +26,8 @@ impl Keyring {
     /// # Errors
     /// [`ReadOnly`](crate::ErrorKind::ReadOnly), [`Io`](crate::ErrorKind::Io).
     pub fn danger_forget_aside(&self) -> Result<()> {
-        self.check_writable()?;
-        self.inner.storage.forget_aside()
+        self.0.check_writable()?;
+        self.0.inner.storage.forget_aside()
     }
 }
 

@@ -7,14 +7,14 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::links::{Inode, Linked, hold_linked_elsewhere};
+use super::links::{Linked, hold_linked_elsewhere};
 use super::places::Places;
 use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId};
 use crate::keyring::LiveKeys;
 use crate::scan::{Found, OnScan, Visitor, look, look_through, scan};
-use crate::vfs::{EntryKind, FileStat, Vfs};
+use crate::vfs::{EntryKind, FileStat, Inode, Vfs};
 
 /// The files below the store's directories, and those elsewhere that the engine knows of.
 pub(super) struct AllFiles<'a> {

@@ -3,14 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::places::Places;
 use crate::error::Result;
-use crate::ids::{DataKeyId, StoreId};
+use crate::ids::DataKeyId;
 use crate::keyring::{KeyState, Keyring};
-use crate::scan::{Found, Visitor, look, scan};
-use crate::vfs::{EntryKind, FileStat, Vfs};
+use crate::scan::{Found, Visitor, scan};
+use crate::vfs::{FileStat, Inode, Vfs};
 
 /// The name of the [hold](crate::keyring::Holds) on data keys of files that have hard links
 /// outside of the store's directories, such as a checkpoint. A retirement or a re-encryption
@@ -21,73 +21,6 @@ use crate::vfs::{EntryKind, FileStat, Vfs};
 /// this process. A file that loses its names in the store past the library, or in a process
 /// that ends before a retirement, is not found.
 pub const HARD_LINKS_HOLD: &str = "hard links outside of the store";
-
-/// Device and inode.
-pub(super) type Inode = (u64, u64);
-
-/// `None` if the file has no other name, or its inode is unknown.
-pub(super) fn shared_inode(stat: &FileStat) -> Option<Inode> {
-    (stat.links > 1 && stat.inode != 0).then_some((stat.device, stat.inode))
-}
-
-/// Files that lost a name through the library while they had others which nobody knew.
-#[derive(Debug, Default)]
-pub(crate) struct Left(Mutex<HashMap<Inode, DataKeyId>>);
-
-/// A file that is about to lose a name.
-pub(crate) struct Leaving {
-    inode: Inode,
-    /// `None` if it has no other name.
-    key: Option<DataKeyId>,
-}
-
-impl Left {
-    /// What will be left of the file at `path` without that name. `names` are those that
-    /// are known.
-    pub(super) fn look(
-        vfs: &dyn Vfs,
-        path: &Path,
-        store_id: StoreId,
-        names: impl FnOnce() -> u64,
-    ) -> Option<Leaving> {
-        let stat = vfs.stat(path).ok()?;
-        if stat.kind != EntryKind::File || stat.inode == 0 {
-            return None;
-        }
-        let inode = (stat.device, stat.inode);
-        if stat.links <= 1 {
-            return Some(Leaving { inode, key: None });
-        }
-        if names() >= stat.links {
-            return None;
-        }
-        let (_, what) = look(vfs, path).ok()??;
-        let header = what.header().filter(|header| header.store_id == store_id)?;
-        Some(Leaving { inode, key: Some(header.data_key_id) })
-    }
-
-    /// It has lost it.
-    pub(super) fn note(&self, leaving: Leaving) {
-        let mut left = self.files();
-        match leaving.key {
-            Some(key) => left.insert(leaving.inode, key),
-            None => left.remove(&leaving.inode),
-        };
-    }
-
-    pub(super) fn list(&self) -> HashMap<Inode, DataKeyId> {
-        self.files().clone()
-    }
-
-    /// These are found again in the store, or held.
-    pub(super) fn settle(&self, settled: &HashMap<Inode, DataKeyId>) {
-        self.files().retain(|inode, key| settled.get(inode) != Some(key));
-    }
-
-    fn files(&self) -> MutexGuard<'_, HashMap<Inode, DataKeyId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Files with several names, and the names that were met.
 #[derive(Default)]
@@ -101,7 +34,7 @@ struct OneFile {
 
 impl Linked {
     pub(super) fn add(&mut self, stat: &FileStat, key: DataKeyId, path: impl FnOnce() -> PathBuf) {
-        let Some(inode) = shared_inode(stat) else { return };
+        let Some(inode) = stat.shared_inode() else { return };
         let new = || OneFile { key, links: 0, names: HashSet::new() };
         let file = self.0.entry(inode).or_insert_with(new);
         file.links = file.links.max(stat.links);
@@ -161,7 +94,7 @@ fn still_elsewhere(
     }
     let elsewhere = |inode: Inode, names: &HashSet<PathBuf>| {
         let stats = names.iter().filter_map(|path| vfs.stat(path).ok());
-        let here: Vec<_> = stats.filter(|stat| shared_inode(stat) == Some(inode)).collect();
+        let here: Vec<_> = stats.filter(|stat| stat.shared_inode() == Some(inode)).collect();
         here.iter().any(|stat| stat.links > here.len() as u64)
     };
     linked.0.retain(|inode, _| names.get(inode).is_some_and(|names| elsewhere(*inode, names)));
@@ -199,7 +132,7 @@ struct Again<'a> {
 
 impl Visitor for Again<'_> {
     fn file(&mut self, found: &Found<'_>) {
-        let inode = shared_inode(&found.stat).filter(|inode| self.suspects.contains(inode));
+        let inode = found.stat.shared_inode().filter(|inode| self.suspects.contains(inode));
         if let Some(inode) = inode {
             self.names.entry(inode).or_default().push(found.path());
         }

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::directories::Directories;
 use super::ledger::{FileRecord, Ledger, Owner, Place, Token};
-use super::links::{Leaving, Left};
+use super::left::{Leaving, Left};
 use super::moves::Moves;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::Keyring;
-use crate::vfs::{EntryKind, Vfs};
+use crate::vfs::{EntryKind, Vfs, WriteFile, is_os};
 
 /// Names directories in one way, and keeps what is known of the files in them. One for
 /// each open keyring.
@@ -36,6 +36,27 @@ struct Covered {
     inode: u64,
     /// Of the keyring's directories.
     serial: u64,
+}
+
+/// Where a file is about to get a name.
+#[derive(Default)]
+pub(crate) struct Target {
+    place: Option<Place>,
+    /// Whether the path leads through a symbolic link, which may lead elsewhere by the time
+    /// the file has its name: then its directory has to be covered again.
+    pub(crate) linked: bool,
+    /// Where the directory was when it was covered; `None` if it was just looked at.
+    device: Option<u64>,
+}
+
+impl Target {
+    /// Whether the file that was created there is in a directory that is covered.
+    pub(crate) fn holds(&self, file: &dyn WriteFile) -> bool {
+        match self.device {
+            Some(device) => file.straight_device() == Some(device),
+            None => !self.linked,
+        }
+    }
 }
 
 impl Places {
@@ -108,26 +129,39 @@ impl Places {
 
     /// Makes sure that scans of the store come by `path`, before a file gets that name:
     /// the first file in a directory that the keyring does not know costs a commit.
-    /// True if the path leads through a symbolic link, which may lead elsewhere by the time
-    /// the file has its name: then this has to be asked again.
     ///
     /// # Errors
     /// Those of [`Directories::register`].
-    pub(crate) fn cover(&self, path: &Path) -> Result<bool> {
+    pub(crate) fn cover(&self, path: &Path) -> Result<Target> {
         // A path without a directory: what follows fails for a better reason.
-        let Some(dir) = self.directory(path) else { return Ok(false) };
-        let linked = path.parent() != Some(&*dir);
-        let Ok(stat) = self.vfs.stat(&dir) else { return Ok(linked) };
+        let Some(dir) = self.directory(path) else { return Ok(Target::default()) };
+        let place = path.file_name().map(|name| self.ledger.place(&dir, name.as_encoded_bytes()));
+        let target = Target { place, linked: path.parent() != Some(&*dir), device: None };
+        let Ok(stat) = self.vfs.stat(&dir) else { return Ok(target) };
         let serial = self.directories.serial();
         let now = Covered { device: stat.device, inode: stat.inode, serial };
         let covered = self.covered.read().unwrap_or_else(PoisonError::into_inner);
         if covered.get(&dir) == Some(&now) {
-            return Ok(linked);
+            return Ok(target);
         }
         drop(covered);
         self.directories.cover(&dir, now.device)?;
         self.covered.write().unwrap_or_else(PoisonError::into_inner).insert(dir, now);
-        Ok(linked)
+        Ok(target)
+    }
+
+    /// Where a file is about to be created, without a question to the system, if its directory
+    /// was covered before: the file tells afterwards [whether](Target::holds) that still holds.
+    /// Other file systems are asked first: their links need not be the system's.
+    pub(crate) fn known(&self, vfs: &dyn Vfs, path: &Path) -> Option<Target> {
+        if !is_os(vfs) || !is_os(&*self.vfs) {
+            return None;
+        }
+        let (dir, name) = (path.parent()?, path.file_name()?);
+        let covered = self.covered.read().unwrap_or_else(PoisonError::into_inner);
+        let known = covered.get(dir).filter(|known| known.serial == self.directories.serial())?;
+        let place = Some(self.ledger.place(dir, name.as_encoded_bytes()));
+        Some(Target { place, linked: false, device: Some(known.device) })
     }
 
     /// The canonical path of the directory that holds `path`, asked each time: a symbolic
@@ -141,9 +175,9 @@ impl Places {
     }
 
     /// An empty file was created.
-    pub(crate) fn created(&self, path: &Path) -> Option<Token> {
+    pub(crate) fn created(&self, target: &Target) -> Option<Token> {
         let record = FileRecord { owner: Owner::Torn, bytes: 0, created_ns: 0 };
-        self.place(path).map(|place| self.ledger.created(place, record))
+        target.place.map(|place| self.ledger.created(place, record))
     }
 
     /// The file of a token was finished.

@@ -65,7 +65,7 @@ impl Renewal<'_> {
     /// [`UnknownKey`](ErrorKind::UnknownKey) for a key that is not in the keyring,
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for one that is not destroyed,
     /// that a file names, as after a file was brought back from elsewhere, or that a
-    /// [copy](crate::Keyring::copies_aside) of the keyring may hold; those of
+    /// [copy](crate::keyring::Keys::copies_aside) of the keyring may hold; those of
     /// [`scan_usage`](Self::scan_usage).
     pub fn prove_destroyed(&self, id: DataKeyId, on_scan: OnScan<'_>) -> Result<DestructionProof> {
         self.proof(id, &self.scan_usage(on_scan)?)
@@ -92,7 +92,7 @@ impl Renewal<'_> {
         if of_key.count.files != 0 {
             return fail(format!("{} files name the destroyed data key {id}", of_key.count.files));
         }
-        let copies = self.0.keyring().copies_aside()?;
+        let copies = self.0.keyring().keys().copies_aside()?;
         if !copies.is_empty() {
             return fail(format!("copies of the keyring may still hold it: {}", copies.join(", ")));
         }

@@ -96,7 +96,7 @@ impl Visitor for Rebuild<'_> {
         self.seen.push(Seen {
             place: self.ledger.place(found.dir, found.name),
             record: record_of(stat, &found.what, self.store_id),
-            linked: (stat.links > 1 && stat.inode != 0).then_some((stat.device, stat.inode)),
+            linked: stat.shared_inode(),
         });
     }
 

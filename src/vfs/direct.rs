@@ -1,9 +1,9 @@
 //! Files past the page cache (`O_DIRECT`), for engines that have a cache of their own.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -41,11 +41,9 @@ pub struct DirectVfs;
 #[deny(clippy::missing_trait_methods)]
 impl Vfs for DirectVfs {
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
-        let mut options = OpenOptions::new();
-        options.custom_flags(OFlags::DIRECT.bits().cast_signed());
-        let file = options.write(true).create_new(true).mode(mode).open(path)?;
+        let (file, straight) = os::create_new(path, mode, OFlags::DIRECT)?;
         let (pages, process) = (pages(PAGES), Process::current());
-        Ok(Box::new(DirectWriter { file, pages, filled: 0, offset: 0, process }))
+        Ok(Box::new(DirectWriter { file, straight, pages, filled: 0, offset: 0, process }))
     }
 
     fn open(&self, path: &Path, links: Links) -> io::Result<Box<dyn ReadFile>> {
@@ -153,6 +151,7 @@ impl ReadFile for DirectReader {
 
 struct DirectWriter {
     file: File,
+    straight: bool,
     pages: Box<[Page]>,
     /// Bytes in the pages.
     filled: usize,
@@ -210,6 +209,10 @@ impl WriteFile for DirectWriter {
             self.file.set_len(self.offset + self.filled as u64)?;
         }
         Ok(())
+    }
+
+    fn straight_device(&self) -> Option<u64> {
+        os::straight_device(&self.file, self.straight)
     }
 
     fn sync(&mut self) -> io::Result<()> {

@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::{Attributes, DirEntry, FileStat, Links, Map, ReadFile, Rename, Vfs, WriteFile};
 use crate::process::Process;
@@ -17,8 +18,8 @@ pub struct OsVfs;
 
 impl Vfs for OsVfs {
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        Ok(Box::new(OsWriter { file, process: Process::current() }))
+        let (file, straight) = create_new(path, mode, OFlags::empty())?;
+        Ok(Box::new(OsWriter { file, straight, process: Process::current() }))
     }
 
     fn open(&self, path: &Path, links: Links) -> io::Result<Box<dyn ReadFile>> {
@@ -131,8 +132,51 @@ impl Vfs for OsVfs {
     }
 
     fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
-        fs::canonicalize(path)
+        if is_canonical(path) { Ok(path.into()) } else { fs::canonicalize(path) }
     }
+}
+
+/// Whether something is at `path`, and this is its canonical name. False where that cannot be
+/// told with one question to the system, as [`fs::canonicalize`] asks one for each part.
+fn is_canonical(path: &Path) -> bool {
+    open_straight(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_some()
+}
+
+/// Opens what is at an absolute path that leads through no symbolic link, and is written in the
+/// one way. `None` for any other, where it cannot be opened, and where the system cannot tell.
+fn open_straight(path: &Path, flags: OFlags, mode: Mode) -> Option<File> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::fs::{CWD, ResolveFlags, openat2};
+        let mut parts = path.as_os_str().as_bytes().split(|byte| *byte == b'/');
+        let plain = |part: &[u8]| !matches!(part, b"" | b"." | b"..");
+        if parts.next() != Some(b"") || !parts.all(plain) {
+            return None;
+        }
+        openat2(CWD, path, flags, mode, ResolveFlags::NO_SYMLINKS).ok().map(File::from)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = (path, flags, mode);
+        None
+    }
+}
+
+/// Creates a file, and tells whether it is known that its path leads through no symbolic link.
+pub(super) fn create_new(path: &Path, mode: u32, flags: OFlags) -> io::Result<(File, bool)> {
+    let flags = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(mode);
+    if let Some(file) = open_straight(path, flags, mode) {
+        return Ok((file, true));
+    }
+    let created = rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, mode));
+    Ok((created?.into(), false))
+}
+
+/// See [`WriteFile::straight_device`].
+#[allow(clippy::unnecessary_cast, reason = "the type differs from system to system")]
+pub(super) fn straight_device(file: &File, straight: bool) -> Option<u64> {
+    straight.then(|| rustix::fs::fstat(file).ok().map(|stat| stat.st_dev as u64))?
 }
 
 /// Opens for reading, with `flags` beside what `links` asks for.
@@ -141,7 +185,9 @@ pub(super) fn open(path: &Path, links: Links, flags: OFlags) -> io::Result<File>
         Links::Follow => flags,
         Links::Refuse => flags | OFlags::NOFOLLOW,
     };
-    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
+    let opened = rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
+    Ok(opened?.into())
 }
 
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]
@@ -163,12 +209,11 @@ fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
 
 /// Refuses what is no regular file. Opened without waiting, so as not to hang on a pipe.
 pub(crate) fn regular(file: File) -> io::Result<File> {
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() {
-        return Ok(file);
-    }
-    let kind =
-        if kind.is_dir() { io::ErrorKind::IsADirectory } else { io::ErrorKind::InvalidInput };
+    let kind = match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+        FileType::RegularFile => return Ok(file),
+        FileType::Directory => io::ErrorKind::IsADirectory,
+        _ => io::ErrorKind::InvalidInput,
+    };
     Err(io::Error::new(kind, "expected a regular file"))
 }
 
@@ -216,6 +261,7 @@ impl ReadFile for OsFile {
 #[derive(Debug)]
 struct OsWriter {
     file: File,
+    straight: bool,
     process: Process,
 }
 
@@ -224,9 +270,22 @@ pub(super) const FORKED: &str =
     "a forked child, or a copy of the machine, cannot go on writing this file";
 
 impl WriteFile for OsWriter {
-    fn append(&mut self, buf: &[u8]) -> io::Result<()> {
+    fn append(&mut self, mut buf: &[u8]) -> io::Result<()> {
         self.process.check(FORKED)?;
-        io::Write::write_all(&mut self.file, buf)
+        while !buf.is_empty() {
+            // The system call itself, as in `read_at`.
+            match rustix::io::write(&self.file, buf) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => buf = &buf[written..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn straight_device(&self) -> Option<u64> {
+        straight_device(&self.file, self.straight)
     }
 
     fn flush(&mut self) -> io::Result<()> {

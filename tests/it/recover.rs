@@ -399,11 +399,11 @@ fn what_a_recovery_put_aside_spoils_the_proof_of_destruction() {
     damage(&mem);
     let (fs, recovery) = recover(&mem, mem_storage(&mem), ImagePlace::Kept(2), &kms).unwrap();
     let keyring = fs.keyring();
-    assert_eq!(keyring.copies_aside().unwrap().len(), recovery.kept_aside.len());
+    assert_eq!(keyring.keys().copies_aside().unwrap().len(), recovery.kept_aside.len());
     keyring.keys().rotate_store_key().unwrap();
     assert!(recovery.kept_aside.iter().all(|path| mem.read(path).is_some()));
-    keyring.danger_forget_aside().unwrap();
-    assert!(keyring.copies_aside().unwrap().is_empty());
+    keyring.keys().danger_forget_aside().unwrap();
+    assert!(keyring.keys().copies_aside().unwrap().is_empty());
     assert!(recovery.kept_aside.iter().all(|path| mem.read(path).is_none()));
 
     // With all keys of the store they go without being asked for.
@@ -422,10 +422,10 @@ fn what_a_killed_restore_left_goes_with_the_older_images() {
     mem.put(&dir.join("KEYRING.1"), &old);
     mem.put(&dir.join("KEYRING.from"), b"a note");
     let fs = mem_open(&mem, &kms).unwrap();
-    assert_eq!(fs.keyring().copies_aside().unwrap(), ["KEYRING.restore/KEYRING.1"]);
+    assert_eq!(fs.keyring().keys().copies_aside().unwrap(), ["KEYRING.restore/KEYRING.1"]);
     fs.keyring().keys().rotate_store_key().unwrap();
     assert_eq!(mem.read(&dir.join("KEYRING.1")), None);
-    assert!(fs.keyring().copies_aside().unwrap().is_empty());
+    assert!(fs.keyring().keys().copies_aside().unwrap().is_empty());
     // One under way has its keyring in there, and keeps it.
     mem.put(&dir.join(KEYRING_FILE), &old);
     mem.put(&dir.join("KEYRING.1"), &old);

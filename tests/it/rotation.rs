@@ -533,7 +533,7 @@ fn a_directory_in_the_new_images_place_stops_no_rotation() {
     keyring.keys().rotate().unwrap();
     assert!(!new.exists());
     // It is kept, and told.
-    let aside = keyring.copies_aside().unwrap();
+    let aside = keyring.keys().copies_aside().unwrap();
     assert!(aside[0].starts_with("KEYRING.bad-") && aside.len() == 1, "{aside:?}");
     assert_eq!(std::fs::read(store.data().join(&aside[0]).join("file")).unwrap(), b"somebody's");
 }

@@ -22,8 +22,8 @@ use std::ptr;
 use zeroize::Zeroize;
 
 use crate::cipher::ctr::Width;
-use crate::cipher::ctr::x86::kernels::Vector;
-use crate::cipher::ctr::x86::{RoundKeys, part_mask};
+use crate::cipher::ctr::x86::kernels::{FLIGHT, Vector, rounds};
+use crate::cipher::ctr::x86::{ROUNDS, RoundKeys, part_mask};
 use run::{Run, run_batches, run_groups};
 
 /// Blocks in the table of powers: those of a batch of the widest registers, one for the block
@@ -37,6 +37,9 @@ pub(super) struct Powers {
     /// The XOR of both halves of each, in both halves: Karatsuba's third factor.
     halves: [u128; POWERS],
 }
+
+/// A batch that is in flight: `FLIGHT` registers.
+type Batch<V> = [V; FLIGHT];
 
 impl Drop for Powers {
     fn drop(&mut self) {
@@ -57,6 +60,18 @@ pub(super) struct Message<'a> {
     pub(super) dst: *mut u8,
     pub(super) from: usize,
     pub(super) to: usize,
+}
+
+/// One block.
+#[inline(always)]
+unsafe fn encrypt_block(keys: &RoundKeys, block: u128) -> __m128i {
+    // SAFETY: the caller has the features.
+    unsafe {
+        let block = __m128i::splat(&block).reverse().xor(__m128i::splat(&keys.keys[0]));
+        let mut state = [block];
+        rounds::<__m128i, 1, 1>(&mut state, keys);
+        state[0].enc_last(__m128i::splat(&keys.keys[ROUNDS]))
+    }
 }
 
 pub(super) fn is_available(width: Width) -> bool {

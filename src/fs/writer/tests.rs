@@ -59,7 +59,7 @@ fn a_group_of_appends_is_never_in_two_writes() {
     let writes = Arc::new(Mutex::new(Vec::new()));
     let encryptor = fs.keyring().encryptor(spec).unwrap();
     let file = Box::new(Writes(writes.clone()));
-    let mut writer = Writer::new("log".into(), file, encryptor, 8192, fs.places.clone());
+    let mut writer = Writer::new("log".into(), file, encryptor, 8192, fs.places.clone(), None);
     let (short, long) = ([7; 980], vec![8; 9980]);
     // 3,000 bytes a group: with the header, one fits into the buffer.
     for _ in 0..3 {
@@ -91,7 +91,7 @@ fn a_forked_child_writes_nothing() {
     let written = Arc::new(Mutex::new(Vec::new()));
     let encryptor = fs.keyring().encryptor(FileKind::Log).unwrap();
     let file = Box::new(Sink(written.clone()));
-    let mut writer = Writer::new("file".into(), file, encryptor, 8192, fs.places.clone());
+    let mut writer = Writer::new("file".into(), file, encryptor, 8192, fs.places.clone(), None);
     writer.append(b"the parent's").unwrap();
     let mut encryptor = fs.keyring().encryptor(FileKind::Log).unwrap();
     let mut buf = *b"plain";

@@ -7,8 +7,8 @@ use super::Reencrypt;
 use crate::classify::Contents;
 use crate::names::is_temporary;
 use crate::scan::{Found, Visitor};
-use crate::store::links::{Inode, shared_inode};
 use crate::store::stale::{Judge, StaleFile, StaleReason, oldest_first};
+use crate::vfs::Inode;
 
 /// One file, whatever its names.
 pub(super) struct Work {
@@ -88,12 +88,12 @@ impl Visitor for Collect<'_> {
             _ => true,
         };
         let stale = stale.filter(wanted);
-        self.files.extend(stale.map(|file| (file, shared_inode(&found.stat))));
+        self.files.extend(stale.map(|file| (file, found.stat.shared_inode())));
     }
 
     // Only the backup reads it, and the name that the engine gave it is met as well.
     fn staged(&mut self, found: &Found<'_>) {
-        if let Some(inode) = shared_inode(&found.stat) {
+        if let Some(inode) = found.stat.shared_inode() {
             *self.names.entry(inode).or_default() += 1;
         }
     }

@@ -17,7 +17,7 @@ use crate::keyring::FileSpec;
 use crate::names::temporary_name;
 use crate::scan::look;
 use crate::store::ledger::{FileRecord, Owner};
-use crate::store::links::{hold_key, shared_inode};
+use crate::store::links::hold_key;
 use crate::suite::Integrity;
 use crate::vfs::{FileStat, Vfs, WriteFile, keep_access};
 
@@ -78,7 +78,7 @@ impl Run<'_> {
         if header.is_some_and(|header| self.fs.keyring().is_being_written(header)) {
             return Ok(Rewritten::Skipped(Skipped::BeingWritten));
         }
-        let linked = shared_inode(&before);
+        let linked = before.shared_inode();
         if linked != work.inode {
             // Linked or replaced since: the next run knows all of its names.
             return Ok(Rewritten::Skipped(Skipped::Changed));

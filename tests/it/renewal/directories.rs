@@ -60,6 +60,23 @@ fn a_link_to_a_directory_is_followed_anew_each_time() {
     assert_eq!(store_of(&fs).renewal().usage().unwrap().of_key(key).unwrap().count.files, 0);
 }
 
+/// The directory itself is the one that it was, so that only its path tells.
+#[test]
+fn a_directory_that_moved_behind_a_link_is_covered_where_it_is() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    let (data, moved) = (store.data().canonicalize().unwrap(), beside(&store, "moved"));
+    std::fs::create_dir_all(data.join("a/b")).unwrap();
+    write(&fs, &data.join("a/b/before"), b"1");
+    std::fs::rename(data.join("a"), moved.join("a")).unwrap();
+    symlink(moved.join("a"), data.join("a")).unwrap();
+    let key = write(&fs, &data.join("a/b/after"), b"2");
+    assert!(list(&fs).contains(&moved.join("a/b")), "{:?}", list(&fs));
+    fs.keyring().keys().rotate().unwrap();
+    std::fs::remove_file(data.join("a")).unwrap();
+    assert!(in_use(&fs, key));
+}
+
 #[test]
 fn what_is_registered_is_where_a_link_leads() {
     let (store, clock) = (TestStore::new(), ManualClock::new());

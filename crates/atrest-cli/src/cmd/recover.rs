@@ -77,7 +77,7 @@ impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let dir = &self.at.dir;
         if self.forget_aside {
-            self.at.open()?.keyring().danger_forget_aside().map_err(Failure::from)?;
+            self.at.open()?.keyring().keys().danger_forget_aside().map_err(Failure::from)?;
         }
         dir.metadata().map_err(|e| Failure::io("the store cannot be opened", dir, e))?;
         let keys = self.at.cmek.some()?;

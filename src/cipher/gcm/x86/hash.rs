@@ -6,8 +6,7 @@ use std::ptr;
 
 use zeroize::Zeroize;
 
-use super::run::{Batch, encrypt_block};
-use super::{HashVector, POWERS, Powers};
+use super::{Batch, HashVector, POWERS, Powers, encrypt_block};
 use crate::cipher::ctr::x86::kernels::{FLIGHT, Vector};
 use crate::cipher::ctr::x86::{BLOCK_BYTES, RoundKeys};
 

@@ -4,8 +4,8 @@ use std::arch::x86_64::__m128i;
 use std::ops::Range;
 
 use super::hash::{Sum, hash_aad, hash_batch, powers_in_memory};
-use super::run::{encrypt_block, run_any, run_first, start};
-use super::{HashVector, Message, Powers};
+use super::run::{run_any, run_first, start};
+use super::{HashVector, Message, Powers, encrypt_block};
 use crate::cipher::ctr::x86::kernels::{FLIGHT, Vector, in_memory};
 use crate::cipher::ctr::x86::{BLOCK_BYTES, ROUNDS, RoundKeys};
 

@@ -8,12 +8,9 @@ use std::arch::x86_64::__m128i;
 use std::mem::MaybeUninit;
 
 use super::hash::{Sum, powers_in_memory};
-use super::{HashVector, Message, Powers};
+use super::{Batch, HashVector, Message, Powers};
 use crate::cipher::ctr::x86::kernels::{FLIGHT, LANES_ADD, Vector, in_memory, rounds};
 use crate::cipher::ctr::x86::{BLOCK_BYTES, ROUNDS, RoundKeys};
-
-/// A batch that is in flight: `FLIGHT` registers.
-pub(super) type Batch<V> = [V; FLIGHT];
 
 /// Counter blocks with the first round key.
 #[inline(always)]
@@ -27,18 +24,6 @@ pub(super) unsafe fn start<V: HashVector, const N: usize>(keys: &RoundKeys, coun
             *state = counter.add(lane).reverse().xor(key);
         }
         states
-    }
-}
-
-/// One block.
-#[inline(always)]
-pub(super) unsafe fn encrypt_block(keys: &RoundKeys, block: u128) -> __m128i {
-    // SAFETY: the caller has the features.
-    unsafe {
-        let block = __m128i::splat(&block).reverse().xor(__m128i::splat(&keys.keys[0]));
-        let mut state = [block];
-        rounds::<__m128i, 1, 1>(&mut state, keys);
-        state[0].enc_last(__m128i::splat(&keys.keys[ROUNDS]))
     }
 }
 

@@ -60,7 +60,7 @@ impl Proof {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open_read_only()?;
         let usage = scanning(out.is_json(), |on_scan| store.store().renewal().scan_usage(on_scan))?;
-        let copies = store.keyring().copies_aside().map_err(Failure::from)?;
+        let copies = store.keyring().keys().copies_aside().map_err(Failure::from)?;
         if !copies.is_empty() {
             let what = format!("copies of the keyring may still hold keys: {}", copies.join(", "));
             return Err(Failure::from(Error::new(ErrorKind::CorruptHeader, what)).advise(
