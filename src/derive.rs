@@ -7,7 +7,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroize;
 
-use crate::secret::{KEY_LEN, scrubbed};
+use crate::secret::{KEY_LEN, scrubbed, scrubbed_shortly};
 
 /// What a derived key is for. No key serves two purposes.
 #[derive(Clone, Copy)]
@@ -68,7 +68,7 @@ impl Drop for Derived {
 
 /// `HKDF-Expand(parent, label || info, 76)`, `info` being the parts one after the other.
 pub(crate) fn derive(parent: &[u8; KEY_LEN], purpose: Purpose, info: &[&[u8]]) -> Derived {
-    scrubbed(|| expand(parent, purpose, info))
+    scrubbed_shortly(|| expand(parent, purpose, info))
 }
 
 fn expand(parent: &[u8; KEY_LEN], purpose: Purpose, info: &[&[u8]]) -> Derived {

@@ -19,7 +19,9 @@ pub(crate) use below::BYTES_MAX as SCRUBBED_BYTES_MAX;
 pub(crate) use left::Left;
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(crate) use registers::contents_512;
-pub(crate) use scrub::{scrubbed, scrubbed_deeply, scrubbed_lightly};
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use scrub::FRAMES_BYTES;
+pub(crate) use scrub::{scrubbed, scrubbed_deeply, scrubbed_lightly, scrubbed_shortly};
 
 /// Length of every key of the hierarchy, in bytes: AES-256 only.
 pub const KEY_LEN: usize = 32;

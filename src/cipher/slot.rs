@@ -13,7 +13,7 @@ use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{self, PREFIX_LEN};
 use crate::ids::DataKeyId;
-use crate::secret::scrubbed;
+use crate::secret::{scrubbed, scrubbed_shortly};
 use crate::suite::limits::{changes_lengths, lacks_authentication};
 use crate::suite::{Cipher, Suite};
 
@@ -42,7 +42,7 @@ impl FileKey {
         let mut fixed = [0; 8];
         fixed.copy_from_slice(&nonce[..8]);
         // The expanded key is moved into its place.
-        scrubbed(|| {
+        scrubbed_shortly(|| {
             let key = Arc::new(Self::Ctr(CtrKey::new(derived.key(), fixed)));
             if let Self::Ctr(key) = &*key {
                 watched.made(key);

@@ -9,13 +9,16 @@ use std::process::Command;
 use super::*;
 use crate::cipher::ctr::Width;
 use crate::derive::{Purpose, derive};
-use crate::secret::{Left, SCRUBBED_BYTES_MAX, contents_512};
+use crate::secret::{FRAMES_BYTES, Left, SCRUBBED_BYTES_MAX, contents_512};
 
 /// On both sides of every boundary of the kernels.
 const LENS: [usize; 20] = [
     1, 15, 16, 17, 63, 64, 100, 129, 256, 300, 640, 641, 700, 1100, 4096, 5000, 12_400, 16_384,
     70_000, 200_000,
 ];
+
+/// Longer messages go through tables, which are seen.
+const SHORT_LEN: usize = 5000;
 
 /// Room that must be left below the deepest call: for the frame in which the kernel keeps all
 /// registers when a signal comes.
@@ -63,30 +66,44 @@ fn uses(len: usize) -> Vec<(&'static str, Use)> {
 #[test]
 #[cfg_attr(debug_assertions, ignore = "code that is not optimised needs more stack")]
 fn no_use_of_a_key_leaves_anything_below_it() {
-    let (mut deepest, mut leaving) = ((0, ""), 0);
-    let key = CtrKey::new(&[7; 32], [3; 8]);
+    let (mut deepest, mut short, mut leaving) = ((0, ""), (0, ""), 0);
+    let (key, gcm) = (CtrKey::new(&[7; 32], [3; 8]), GcmKey::new(&derived(), Watched::new(false)));
     for len in LENS {
         for (name, mut use_key) in uses(len) {
             let bare = Left::after(|| black_box(&mut use_key)());
             deepest = deepest.max((bare.depth(), name));
+            if len <= SHORT_LEN && name != "new GCM key" {
+                short = short.max((bare.depth(), name));
+            }
             leaving += usize::from(bare.residue().is_some());
-            let scrubbed = if name.contains("GCM") {
+            let scrubbed = if name == "new GCM key" {
                 Left::after(|| scrubbed(|| black_box(&mut use_key)()))
+            } else if name == "new CTR key" {
+                Left::after(|| scrubbed_shortly(|| black_box(&mut use_key)()))
+            } else if name.contains("GCM") {
+                Left::after(|| gcm.scrubbed(|| black_box(&mut use_key)()))
             } else {
                 Left::after(|| key.scrubbed(|| black_box(&mut use_key)()))
             };
             assert_eq!(scrubbed.residue(), None, "{name}, {len} bytes: residue at these depths");
         }
     }
-    println!("deepest in {}: {} bytes, {}", Width::chosen().name(), deepest.0, deepest.1);
+    println!("deepest in {}: {deepest:?}, short: {short:?}", Width::chosen().name());
     assert!(leaving > 100, "what is left without the wipe is not seen");
     assert!(deepest.0 + SIGNAL_BYTES <= SCRUBBED_BYTES_MAX, "{deepest:?}");
+    assert!(
+        Width::chosen() == Width::Portable || short.0 + SIGNAL_BYTES <= FRAMES_BYTES,
+        "{short:?}"
+    );
 }
 
 #[test]
 #[cfg_attr(debug_assertions, ignore = "code that is not optimised needs more stack")]
 fn a_derivation_leaves_nothing_below_it() {
-    assert_eq!(Left::after(|| drop(black_box(derived()))).residue(), None);
+    let left = Left::after(|| drop(black_box(derived())));
+    assert_eq!(left.residue(), None);
+    println!("a derivation: {} bytes", left.depth());
+    assert!(left.depth() <= FRAMES_BYTES + 512, "{} bytes", left.depth());
 }
 
 #[test]

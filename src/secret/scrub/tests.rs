@@ -41,11 +41,21 @@ fn interrupted<const BYTES: usize>() {
 fn a_signal_leaves_no_register_below_a_call() {
     // SAFETY: the handler touches nothing.
     unsafe { signal(SIGUSR1, handle) };
-    let depths = [interrupted::<1>, interrupted::<700>, interrupted::<1500>, interrupted::<4000>];
+    let depths = [
+        interrupted::<1>,
+        interrupted::<300>,
+        interrupted::<700>,
+        interrupted::<1100>,
+        interrupted::<1500>,
+        interrupted::<2500>,
+        interrupted::<4000>,
+    ];
     for (i, work) in depths.into_iter().enumerate() {
         let bare = Left::after(|| black_box(work)());
         assert!(bare.depth() > 1000 && bare.residue().is_some(), "no signal came");
         let left = Left::after(|| scrubbed_lightly(black_box(work)));
+        assert_eq!(left.residue(), None, "depth {i}, {} bytes bare", bare.depth());
+        let left = Left::after(|| scrubbed_shortly(black_box(work)));
         assert_eq!(left.residue(), None, "depth {i}, {} bytes bare", bare.depth());
     }
 }
