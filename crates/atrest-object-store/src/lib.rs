@@ -12,6 +12,7 @@ mod headers;
 mod keyring_storage;
 mod kinds;
 mod open;
+mod opening;
 mod policy;
 mod read;
 mod reserved;

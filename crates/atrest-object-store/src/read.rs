@@ -25,6 +25,7 @@ use crate::ciphertext::Written;
 use crate::error::{bad_range, fault, refused};
 use crate::headers::{Body, Headers, Known};
 use crate::open::Opener;
+use crate::opening::Opening;
 use crate::policy::claimed_len_of;
 use crate::tags::{TagPieces, Tags};
 
@@ -206,7 +207,7 @@ impl Reads {
                 let tags = tags.ok_or_else(|| cut_short(location, object.len()))?;
                 let data = body.slice(bytes.start as usize..bytes.end as usize);
                 let headers = self.headers.clone();
-                object.open(location.clone(), headers, tags, &range).stream(one(data))
+                Opening::new(location.clone(), object, tags, &range, headers).stream(one(data))
             }
             (Some(plaintext), body) => {
                 let at = body.header_len() + range.start..body.header_len() + range.end;
@@ -274,7 +275,8 @@ impl Reads {
         let payload = match (in_stream(location, &body, &range, 0), body, tags) {
             (Some(plaintext), ..) => plaintext.stream(chunks),
             (None, Body::Chunks(object), Some(tags)) => {
-                object.open(location.clone(), self.headers.clone(), tags, &range).stream(chunks)
+                let headers = self.headers.clone();
+                Opening::new(location.clone(), object, tags, &range, headers).stream(chunks)
             }
             (None, ..) => unreachable!("only chunks have tags"),
         };
