@@ -323,8 +323,8 @@ impl Reads {
         chunks: Range<u64>,
     ) -> Result<Result<Tags, Again>> {
         let mut known: Vec<(u64, Bytes)> = Vec::new();
-        // What was known may be forgotten until it is all here.
-        loop {
+        // What was known may be forgotten until it is all here; or an answer was cut short.
+        for _ in 0..SPLIT_ATTEMPTS_MAX {
             let learned = object.learn(&self.tags, &chunks, &known);
             if let Some(tags) = learned.map_err(|error| refused(location, error))? {
                 return Ok(Ok(tags));
@@ -340,6 +340,7 @@ impl Reads {
                 Err(again) => return Ok(Err(again)),
             }
         }
+        Err(fault(format!("{location}: an answer with tags ended too early")))
     }
 
     /// A short part of the body of the object that has this ETag, and where it begins.
