@@ -82,6 +82,14 @@ pub use suite::limits::BODY_LEN_MAX;
 pub use suite::log::FRAME_LEN_MAX;
 pub use suite::{Integrity, Suite};
 
+/// Forgets which keystream was used: for a simulation that begins again from its seed.
+#[cfg(feature = "danger-simulation")]
+#[doc(hidden)]
+pub fn forget_keystream() {
+    #[cfg(debug_assertions)]
+    cipher::oracle::forget();
+}
+
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -70,6 +70,7 @@ pub fn run(seed: u64, only: Option<&[usize]>) -> Result<Figures, Problem> {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     one_processor();
+    atrest::forget_keystream();
     atrest::simulation::seed_randomness(Some(&seed.to_le_bytes()));
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         if seed.is_multiple_of(BUCKET_IN) { bucket::run(seed, only) } else { disk(seed, only) }
