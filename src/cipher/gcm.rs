@@ -30,7 +30,7 @@ use zeroize::Zeroize;
 use super::ctr::{CtrKey, Width};
 use super::oracle::Watched;
 use crate::derive::Derived;
-use crate::secret::{scrubbed, scrubbed_shortly};
+use crate::secret::scrubbed;
 
 /// Length of an authentication tag in bytes.
 pub(crate) const TAG_LEN: usize = 16;
@@ -87,14 +87,12 @@ impl GcmKey {
     }
 
     /// Runs `work`, which uses this key, so that nothing of the key is left outside of it.
+    ///
+    /// All of the stretch: frames of the kernels have holes, and how deep a short message went
+    /// is not to be found out.
     #[inline]
     pub(super) fn scrubbed<T>(&self, work: impl FnOnce() -> T) -> T {
-        match self.hash {
-            #[cfg(target_arch = "x86_64")]
-            Hash::X86(_) => scrubbed_shortly(work),
-            // The crates keep buffers for more blocks than they are given.
-            Hash::Portable(_) => scrubbed(work),
-        }
+        scrubbed(work)
     }
 
     /// Encrypts message `index`, of at most 2^24 bytes, and returns its tag.
