@@ -14,8 +14,9 @@ use atrest_testkit::MemFs;
 use crate::check;
 use crate::lsm::Lsm;
 use crate::model::{Content, MARKER};
+use crate::site::{BACKUP, DIR, in_dir, not_found};
 use crate::steps::Step;
-use crate::world::{BACKUP, DIR, World, in_dir, not_found};
+use crate::world::World;
 
 const SUITES: [Suite; 3] = [Suite::Aes256Ctr, Suite::Aes256GcmChunks, Suite::Aes256GcmLog];
 

@@ -15,7 +15,7 @@ use object_store::*;
 
 use crate::model::MARKER;
 use crate::rng::Rng;
-use crate::world::told;
+use crate::site::told;
 use crate::{Figures, Problem};
 
 /// Processes that write.

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 
 use crate::Problem;
 use crate::model::Model;
-use crate::world::{BACKUP, DIR, MIRROR, Site, in_dir, not_found, told};
+use crate::site::{BACKUP, DIR, MIRROR, Site, in_dir, not_found, told};
 
 /// What of a keyring is to be the old or the new, and nothing between.
 #[derive(Clone, Debug, PartialEq, Eq)]

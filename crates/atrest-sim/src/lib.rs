@@ -15,6 +15,7 @@ mod lsm;
 mod model;
 mod rng;
 mod shrink;
+mod site;
 mod steps;
 mod world;
 

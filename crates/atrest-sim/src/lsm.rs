@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use atrest::{ErrorKind, FileKind, FileSpec, Reader, Result, Store, Suite, Writer};
 
-use crate::world::DIR;
+use crate::site::DIR;
 
 const MANIFEST: &str = "lsm-MANIFEST";
 

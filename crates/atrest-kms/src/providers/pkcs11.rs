@@ -76,11 +76,11 @@ impl Pkcs11 {
             self.module.run(deadline, move |library| session::open(library, &key, &pin, work));
         match result {
             Ok(result) => result,
-            Err(session::Failed::Pin(error)) => {
+            Err(answer::Failed::Pin(error)) => {
                 *self.refused_pin.lock().unwrap_or_else(PoisonError::into_inner) = Some(hash);
                 Err(error)
             }
-            Err(session::Failed::Other(error)) => Err(error),
+            Err(answer::Failed::Other(error)) => Err(error),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::uri::{HostPort, Parts, is_segment};
 
 mod answer;
 mod client;
+mod lease;
 mod login;
 mod token;
 

@@ -14,8 +14,7 @@ use atrest::kms::{Deadline, KmsError, KmsErrorKind};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11 as Library};
 use cryptoki::error::{Error, RvError};
 
-use super::answer;
-use super::session::Failed;
+use super::answer::{self, Failed};
 use crate::environment::Environment;
 use crate::fail::{fail, misconfigured};
 

@@ -11,7 +11,7 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::answer::error;
+use super::answer::{Failed, error};
 use super::blob::{Blob, IV_LEN, WRAPPED_LEN, aad};
 use super::key_name::{KeyName, Mechanism};
 use super::module::initialize;
@@ -22,12 +22,6 @@ const TAG_BITS: u64 = 128;
 /// Key, context and zeros up to whole blocks of 8, as AES-KEY-WRAP-PAD wraps them: SoftHSM
 /// 2.6 keeps the padding that it should cut.
 const BOUND_LEN: usize = 72;
-
-/// Why nothing came back. A refused PIN is told apart, since it must not be tried again.
-pub(super) enum Failed {
-    Pin(KmsError),
-    Other(KmsError),
-}
 
 /// A session that is logged in, with the key found.
 pub(super) struct Open<'a> {

@@ -6,7 +6,7 @@ use ureq::http::Method;
 
 use super::answer;
 use super::client::Client;
-use super::token::{Lease, Leased};
+use super::lease::{Lease, Leased};
 use crate::environment::{Environment, read_secret_file};
 use crate::fail::{fail, misconfigured};
 use crate::kept::Fresh;

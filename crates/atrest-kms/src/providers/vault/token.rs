@@ -9,10 +9,11 @@ use ureq::http::Method;
 
 use super::answer;
 use super::client::Client;
+use super::lease::{Lease, Leased, fresh};
 use super::login::Login;
 use crate::environment::{Environment, read_secret_file};
 use crate::fail::fail;
-use crate::kept::{Fresh, Kept, Lasts};
+use crate::kept::{Fresh, Kept};
 use crate::secret::Secret;
 
 #[derive(Debug)]
@@ -28,28 +29,6 @@ enum Source {
     Variable,
     File(String),
     Login(Login),
-}
-
-/// A token with what its server said of it.
-pub(super) struct Lease {
-    token: Secret,
-    /// How long it lasted at first.
-    lifetime: Duration,
-}
-
-/// What a log-in and a renewal answer.
-#[derive(Deserialize)]
-pub(super) struct Leased {
-    pub auth: Auth,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Auth {
-    client_token: Secret,
-    /// Seconds; 0 for ever.
-    lease_duration: u64,
-    #[serde(default)]
-    renewable: bool,
 }
 
 /// What `lookup-self` answers.
@@ -70,30 +49,6 @@ struct Facts {
 
 #[derive(Serialize)]
 struct Nothing {}
-
-/// A token that lasts `left` seconds, and lasted `at_first`. It is renewed in the middle of
-/// its life, by whatever can.
-fn fresh(token: Secret, left: u64, at_first: Duration, renews: bool) -> Fresh<Lease> {
-    let left = Duration::from_secs(left);
-    let lasts =
-        Lasts { good_for: left, lifetime: at_first, renew_before: renews.then_some(at_first / 2) };
-    let lasts = Some(lasts).filter(|_| !left.is_zero());
-    Fresh { value: Lease { token, lifetime: at_first }, lasts }
-}
-
-impl Auth {
-    /// The token, which is one that was there before if its `first` lifetime is given.
-    pub(super) fn into_fresh(self, first: Option<Duration>) -> Fresh<Lease> {
-        let granted = Duration::from_secs(self.lease_duration);
-        let at_first = first.unwrap_or(granted);
-        // Near its longest life a token is renewed for less and less.
-        let renews = match first {
-            Some(first) => self.renewable && granted > first / 2,
-            None => self.renewable,
-        };
-        fresh(self.client_token, self.lease_duration, at_first, renews)
-    }
-}
 
 impl Tokens {
     pub(super) fn new(
