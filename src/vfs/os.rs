@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -139,7 +138,12 @@ impl Vfs for OsVfs {
 /// Whether something is at `path`, and this is its canonical name. False where that cannot be
 /// told with one question to the system, as [`fs::canonicalize`] asks one for each part.
 fn is_canonical(path: &Path) -> bool {
-    open_straight(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_some()
+    // Opens nothing, where there is such a thing.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let flags = OFlags::PATH;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let flags = OFlags::empty();
+    open_straight(path, flags | OFlags::CLOEXEC, Mode::empty()).is_some()
 }
 
 /// Opens what is at an absolute path that leads through no symbolic link, and is written in the
@@ -147,6 +151,8 @@ fn is_canonical(path: &Path) -> bool {
 fn open_straight(path: &Path, flags: OFlags, mode: Mode) -> Option<File> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
+        use std::os::unix::ffi::OsStrExt;
+
         use rustix::fs::{CWD, ResolveFlags, openat2};
         let mut parts = path.as_os_str().as_bytes().split(|byte| *byte == b'/');
         let plain = |part: &[u8]| !matches!(part, b"" | b"." | b"..");
@@ -163,9 +169,10 @@ fn open_straight(path: &Path, flags: OFlags, mode: Mode) -> Option<File> {
 }
 
 /// Creates a file, and tells whether it is known that its path leads through no symbolic link.
+#[allow(clippy::unnecessary_cast, reason = "the type differs from system to system")]
 pub(super) fn create_new(path: &Path, mode: u32, flags: OFlags) -> io::Result<(File, bool)> {
     let flags = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let mode = Mode::from_raw_mode(mode);
+    let mode = Mode::from_raw_mode(mode as rustix::fs::RawMode);
     if let Some(file) = open_straight(path, flags, mode) {
         return Ok((file, true));
     }
