@@ -8,14 +8,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::{Error, ErrorKind};
-use atrest_object_store::ObjectStoreTarget;
+use atrest::classify::Contents;
+use atrest::verify::VerifyReport;
+use atrest::{Error, ErrorKind, Keyring};
+use atrest_object_store::{EncryptedStore, ObjectStoreTarget, find_error};
 use futures_util::StreamExt as _;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::HttpError;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path as Prefix;
+use object_store::prefix::PrefixStore;
 use object_store::{
     BackoffConfig, ClientConfigKey, CredentialProvider, Error as StoreError, ObjectStore,
     ObjectStoreExt, ObjectStoreScheme, RetryConfig,
@@ -32,6 +35,8 @@ const FORMS: &str = "give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER
 const FIRST_ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 /// Attempts behind the first one.
 const RETRIES_MAX: usize = 5;
+/// Objects that are read to their end at a time.
+const READ_TOGETHER: usize = 8;
 /// No new attempt is begun after this time.
 const RETRY_TIME_MAX: Duration = Duration::from_secs(60);
 /// For one request: a part of 8 MiB at 100 KB/s.
@@ -116,6 +121,38 @@ impl Bucket {
             Ok(())
         });
         all.map_err(|error| self.explain(error))
+    }
+
+    /// Proves every object below the prefix but the keyring's: headers by their keys, bodies
+    /// that are authenticated by reading them. `done` hears of each object that was read.
+    pub(crate) fn verify(&self, keyring: &Keyring, done: impl Fn()) -> Result<VerifyReport> {
+        let (mut report, mut sealed) = (VerifyReport::default(), Vec::new());
+        self.starts(|name, len, start| {
+            match Contents::of(start) {
+                Contents::Encrypted(header) if header.suite.is_authenticated() => {
+                    sealed.push((name.to_owned(), len));
+                }
+                _ => {
+                    report.add_start(keyring, name.into(), len, start);
+                    done();
+                }
+            }
+            Ok(())
+        })?;
+        let below = PrefixStore::new(self.store()?, self.prefix.clone());
+        let store = EncryptedStore::new(Arc::new(below), keyring.clone()).with_both_read();
+        runtime()?.block_on(async {
+            let mut all = futures_util::stream::iter(sealed)
+                .map(async |(name, len)| (read(&store, &name).await, name, len))
+                .buffer_unordered(READ_TOGETHER);
+            while let Some((read, name, len)) = all.next().await {
+                done();
+                if let Some(read) = read.transpose() {
+                    report.add_read(name.into(), len, read);
+                }
+            }
+        });
+        Ok(report)
     }
 
     /// Proves that the bucket answers with these credentials.
@@ -340,5 +377,25 @@ fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
             Some(inner) => inner,
             None => error.source()?,
         };
+    }
+}
+
+/// Reads an object to its end; `None` if it is gone.
+async fn read(store: &EncryptedStore, name: &str) -> atrest::Result<Option<()>> {
+    let whole = async {
+        let mut bytes = store.get(&Prefix::parse(name)?).await?.into_stream();
+        while bytes.next().await.transpose()?.is_some() {}
+        Ok(())
+    };
+    match whole.await {
+        Ok(()) => Ok(Some(())),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(match find_error(&error) {
+            Some(found) => Error::new(found.kind(), found.to_string()),
+            None => {
+                let kind = ErrorKind::Io(io::ErrorKind::Other);
+                Error::new(kind, "the object cannot be read").with_path(name).with_source(error)
+            }
+        }),
     }
 }

@@ -1,6 +1,6 @@
 //! `atrest verify`: whether every file of a store can be read and was not changed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use atrest::verify::VerifyReport;
@@ -34,8 +34,8 @@ Examples:
   atrest verify data --json | jq '.problems[].path'
   atrest verify s3://stores/data --cmek file:///etc/app/cmek.key
 
-Of a store in an object store the headers are proven; backups there are verified as by
-`atrest backup verify`, with its report.
+Of a store in an object store each object is read in the same way; backups there are verified
+as by `atrest backup verify`, with its report.
 
 JSON fields: directory, good, authenticated_files, authenticated_bytes,
 unauthenticated_files, unauthenticated_bytes, plaintext_files, empty_files, torn_logs, torn
@@ -68,7 +68,7 @@ impl Args {
                 if backup::is_chain(&place)? {
                     return backup::verify(&place, self.at.cmek.some()?, out);
                 }
-                in_bucket(bucket, store.keyring())?
+                in_bucket(bucket, store.keyring(), out)?
             }
         };
         let report = Report {
@@ -100,13 +100,11 @@ impl Args {
     }
 }
 
-/// The objects of a store: each is of suite 1, whose bodies nothing authenticates.
-fn in_bucket(bucket: &Bucket, keyring: &Keyring) -> Result<VerifyReport> {
-    let mut report = VerifyReport::default();
-    bucket.starts(|name, len, start| {
-        report.add_start(keyring, PathBuf::from(name), len, start);
-        Ok(())
-    })?;
+fn in_bucket(bucket: &Bucket, keyring: &Keyring, out: &Out) -> Result<VerifyReport> {
+    let bar = progress::files("verifying", out.is_json());
+    let verified = bucket.verify(keyring, || bar.inc(1));
+    bar.finish_and_clear();
+    let mut report = verified?;
     report.problems.sort_by(|one, other| one.path.cmp(&other.path));
     report.empty.sort();
     Ok(report)

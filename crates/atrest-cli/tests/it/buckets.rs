@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use atrest::kms::{KeyFile, Kms};
-use atrest::{Keyring, Options};
+use atrest::{Integrity, Keyring, Options};
 use atrest_object_store::{EncryptedStore, ObjectStoreKeyringStorage};
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
@@ -209,11 +209,15 @@ fn a_store_in_a_bucket_is_shown_verified_and_rotated() {
     let encrypted = &found["files"]["encrypted"];
     assert_eq!(
         (&encrypted["files"], &encrypted["bytes"]),
-        (&3.into(), &(3 * 4096 + 70_103).into())
+        // A tag for each of 18, 1 and 1 chunks, and one for each end.
+        (&3.into(), &(3 * 4096 + 70_103 + (20 + 3) * 16).into())
     );
     assert_eq!(found["data_keys"][0]["files"], 3);
     let verified = cloud.json(&["verify", uri]);
-    assert_eq!((&verified["good"], &verified["unauthenticated_files"]), (&true.into(), &3.into()));
+    assert_eq!((&verified["good"], &verified["authenticated_files"]), (&true.into(), &3.into()));
+    let below = Arc::new(PrefixStore::new(bucket.store(), "app"));
+    let other = EncryptedStore::new(below, keyring).with_integrity(Integrity::Confidential);
+    bucket.block_on(other.put(&Path::from("plainer"), vec![7; 10].into())).unwrap();
     // The engine goes on reading and writing beside rotations of all levels.
     cloud.json(&["rotate", "data-key", uri]);
     cloud.bench.keygen("new.key");
@@ -223,8 +227,12 @@ fn a_store_in_a_bucket_is_shown_verified_and_rotated() {
     let bytes = bucket
         .block_on(async { store.get(&Path::from("sst/2")).await.unwrap().bytes().await.unwrap() });
     assert_eq!(bytes.len(), 70_000);
-    // A header that somebody changed, plaintext and a stranger's object are told.
+    // A header and a body that somebody changed, and plaintext, are told; an object whose body
+    // nothing authenticates is counted apart.
     bucket.put("app/note", b"somebody's");
+    let mut changed = bucket.get("app/sst/2");
+    changed[50_000] ^= 1;
+    bucket.put("app/sst/2", &changed);
     let mut changed = bucket.get("app/sst/1");
     changed[100] ^= 1;
     bucket.put("app/sst/1", &changed);
@@ -232,8 +240,10 @@ fn a_store_in_a_bucket_is_shown_verified_and_rotated() {
     let report: Value = serde_json::from_slice(&run.stdout).unwrap();
     let paths: Vec<_> =
         report["problems"].as_array().unwrap().iter().map(|it| &it["path"]).collect();
-    assert_eq!(paths, ["note", "sst/1"]);
-    assert_eq!((&report["good"], &report["unauthenticated_files"]), (&false.into(), &2.into()));
+    assert_eq!(paths, ["note", "sst/1", "sst/2"]);
+    assert_eq!(report["good"], false);
+    let counted = (&report["unauthenticated_files"], &report["authenticated_files"]);
+    assert_eq!(counted, (&1.into(), &1.into()));
     let found = cloud.json(&["status", uri, "--cmek", &new]);
     assert_eq!(
         (&found["files"]["problem"]["files"], &found["files"]["plaintext"]["files"]),
