@@ -322,3 +322,40 @@ fn no_rename_waits_for_a_snapshot_of_files_that_stay() {
     assert_eq!(waited.load(Ordering::SeqCst), 0);
     *engine.lock().unwrap() = None;
 }
+
+/// Not an assertion but a measurement: how long an engine's renames wait while a snapshot of
+/// 20,000 files is taken and a file comes every 100 ms, and how long the snapshot takes.
+#[test]
+#[ignore = "a measurement"]
+fn how_long_renames_wait_for_a_snapshot() {
+    let store = TestStore::new();
+    let data = store.data();
+    let fs = open(&store, &Between::new(|_| Ok(())));
+    for number in 0..20_000 {
+        write(&fs, &data.join(format!("{number}.sst")), b"one of many");
+    }
+    write(&fs, &data.join("MANIFEST"), b"replaced again and again");
+    let (engine, done) = (fs.clone(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let (until, dir) = (done.clone(), data.clone());
+    let working = std::thread::spawn(move || {
+        let (mut longest, mut count) = (Duration::ZERO, 0_u32);
+        while !until.load(Ordering::SeqCst) {
+            write(&engine, &dir.join(format!("new-{count}.sst")), b"new");
+            let next = dir.join("MANIFEST.next");
+            write(&engine, &next, b"replaced again and again");
+            let begun = std::time::Instant::now();
+            engine.rename(&next, dir.join("MANIFEST")).unwrap();
+            longest = longest.max(begun.elapsed());
+            count += 1;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        (longest, count)
+    });
+    let begun = std::time::Instant::now();
+    let taken = Snapshot::take(&store_of(&fs), &data);
+    let took = begun.elapsed();
+    done.store(true, Ordering::SeqCst);
+    let (longest, count) = working.join().unwrap();
+    println!("snapshot {took:?}, longest rename of {count}: {longest:?}");
+    drop(taken.unwrap());
+}
