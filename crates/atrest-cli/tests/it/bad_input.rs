@@ -38,7 +38,7 @@ fn keys_that_do_not_fit_are_refused() {
     with("passphrase:", 2, "kms-misconfigured");
     with("cmek.key", 2, "kms-misconfigured");
     with("gopher://key", 2, "kms-misconfigured");
-    fs::set_permissions(bench.path("other.key"), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(bench.path("other.key"), fs::Permissions::from_mode(0o604)).unwrap();
     with(&bench.uri("other.key"), 2, "kms-misconfigured");
     bench.write("short.key", b"short");
     fs::set_permissions(bench.path("short.key"), fs::Permissions::from_mode(0o600)).unwrap();
