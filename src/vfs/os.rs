@@ -277,18 +277,10 @@ pub(super) const FORKED: &str =
     "a forked child, or a copy of the machine, cannot go on writing this file";
 
 impl WriteFile for OsWriter {
-    fn append(&mut self, mut buf: &[u8]) -> io::Result<()> {
+    fn append(&mut self, buf: &[u8]) -> io::Result<()> {
         self.process.check(FORKED)?;
-        while !buf.is_empty() {
-            // The system call itself, as in `read_at`.
-            match rustix::io::write(&self.file, buf) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => buf = &buf[written..],
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        // Through the C library, where those who look at what a program writes stand.
+        io::Write::write_all(&mut self.file, buf)
     }
 
     fn straight_device(&self) -> Option<u64> {
