@@ -187,18 +187,19 @@ impl Stretch {
         }
     }
 
-    /// Bytes that may hold something: to the second line below the deepest one that was touched.
-    /// One may be missed: where the kernel keeps all registers for a signal, there is a gap.
+    /// Bytes that may hold something: to the second line below the deepest one that was touched,
+    /// or below the top. One may be missed: a frame may have a gap as long as a line, and where
+    /// the kernel keeps all registers for a signal, there is one.
     #[inline(always)]
     fn reach(&self) -> usize {
         if is_x86_feature_detected!("avx") && self.all_kept() {
-            return DEPTHS[0];
+            return DEPTHS[1];
         }
         // SAFETY: SSE2 is everywhere.
         let touched = |depth: &usize| unsafe { _mm_movemask_epi8(self.kept(*depth)) } != 0xffff;
         match DEPTHS.iter().rposition(touched) {
             Some(deepest) => DEPTHS.get(deepest + 2).copied().unwrap_or(BYTES_MAX),
-            None => DEPTHS[0],
+            None => DEPTHS[1],
         }
     }
 

@@ -59,7 +59,7 @@ pub(crate) fn scrubbed_shortly<T>(work: impl FnOnce() -> T) -> T {
 /// The same for work whose frames have no large holes.
 ///
 /// Costs about 35 ns on a Zen 4, where 4 KiB are decrypted in 255 ns without it: painting,
-/// looking, half a kilobyte of zeros. `cargo bench --bench suites -- --short` measures it as a
+/// looking, two kilobytes of zeros. `cargo bench --bench suites -- --short` measures it as a
 /// part of the calls.
 #[inline(always)]
 pub(crate) fn scrubbed_lightly<T>(work: impl FnOnce() -> T) -> T {
