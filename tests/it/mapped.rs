@@ -5,9 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use atrest::fs::ReadPath;
-use atrest::{EncryptedFs, ErrorKind, FileKind, FileSpec, Reader, Suite};
+use atrest::{EncryptedFs, ErrorKind, FileKind, FileSpec, Suite};
 
-use crate::support::TestStore;
+use crate::support::{TestStore, refused};
 
 fn data(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 131 + i / 251 + 7) as u8).collect()
@@ -25,14 +25,6 @@ fn spec(suite: Suite) -> FileSpec {
 
 fn mapped(fs: &EncryptedFs) -> EncryptedFs {
     fs.clone().read_path(ReadPath::Mapped)
-}
-
-/// The error of a read, which must leave zeros behind.
-fn refused(reader: &Reader, offset: u64, len: usize) -> ErrorKind {
-    let mut buf = vec![0xaa; len];
-    let error = reader.read_at(&mut buf, offset).unwrap_err();
-    assert!(buf.iter().all(|byte| *byte == 0), "a failed read left something behind");
-    error.kind()
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use atrest::{EncryptedFs, Error, ErrorKind, FileKind, FileSpec, Reader, Suite};
 
-use crate::support::TestStore;
+use crate::support::{TestStore, refused};
 
 const HEADER: u64 = 4096;
 
@@ -88,14 +88,6 @@ fn read_all(reader: &Reader) -> Result<Vec<u8>, Error> {
     let mut all = vec![0; reader.len()? as usize];
     reader.read_exact_at(&mut all, 0)?;
     Ok(all)
-}
-
-/// The error of a read, which must leave zeros behind.
-fn refused(reader: &Reader, offset: u64, len: usize) -> ErrorKind {
-    let mut buf = vec![0xaa; len];
-    let error = reader.read_at(&mut buf, offset).unwrap_err();
-    assert!(buf.iter().all(|byte| *byte == 0), "a failed read left something behind");
-    error.kind()
 }
 
 /// FORMAT.md section 10: what decrypts suite 1 can forge it, and what decrypts the others

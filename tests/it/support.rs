@@ -8,7 +8,7 @@ use std::time::Duration;
 use atrest::keyring::{DirectoryStorage, Options};
 use atrest::kms::{self, Kms, generate_key_file};
 use atrest::store::StorePlace;
-use atrest::{EncryptedFs, Error, ErrorKind, FileKind, Keyring, Store};
+use atrest::{EncryptedFs, Error, ErrorKind, FileKind, Keyring, Reader, Store};
 use atrest_testkit::MemFs;
 pub use atrest_testkit::{ManualClock, Mode, ScriptedKms};
 
@@ -156,4 +156,12 @@ pub fn check_file(fs: &EncryptedFs, name: &str) {
     assert_eq!(reader.len().unwrap(), name.len() as u64);
     reader.read_exact_at(&mut buf, 0).unwrap();
     assert_eq!(buf, name.as_bytes());
+}
+
+/// The error of a read, which must leave zeros behind.
+pub fn refused(reader: &Reader, offset: u64, len: usize) -> ErrorKind {
+    let mut buf = vec![0xaa; len];
+    let error = reader.read_at(&mut buf, offset).unwrap_err();
+    assert!(buf.iter().all(|byte| *byte == 0), "a failed read left something behind");
+    error.kind()
 }

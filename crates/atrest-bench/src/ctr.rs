@@ -15,7 +15,7 @@ use openssl::cipher_ctx::CipherCtx;
 use ring::aead;
 
 use crate::Row;
-use crate::measure::{Effort, interleaved};
+use crate::measure::{Effort, rate_row};
 
 /// Sizes of the report, in bytes.
 pub const SIZES: [usize; 9] = [16, 64, 100, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 1 << 20];
@@ -93,15 +93,7 @@ pub fn rows(effort: Effort, mut progress: impl FnMut(&str)) -> Vec<Row> {
             progress(&name);
             let mut ours = operation("atrest", size, 0);
             let mut theirs = operation(peer, size, 0);
-            let pair = interleaved(effort, &mut *ours, &mut *theirs);
-            let rate = |seconds: f64| size as f64 / seconds / 1e9;
-            rows.push(Row {
-                name,
-                unit: "GB/s",
-                atrest: rate(pair.a),
-                peer: rate(pair.b),
-                ratio: pair.b_over_a,
-            });
+            rows.push(rate_row(name, effort, size, &mut *ours, &mut *theirs));
         }
     }
     for size in SIZES {
@@ -110,15 +102,7 @@ pub fn rows(effort: Effort, mut progress: impl FnMut(&str)) -> Vec<Row> {
             progress(&name);
             let mut ours = operation("atrest", size, offset);
             let mut theirs = operation("rustcrypto", size, 0);
-            let pair = interleaved(effort, &mut *ours, &mut *theirs);
-            let rate = |seconds: f64| size as f64 / seconds / 1e9;
-            rows.push(Row {
-                name,
-                unit: "GB/s",
-                atrest: rate(pair.a),
-                peer: rate(pair.b),
-                ratio: pair.b_over_a,
-            });
+            rows.push(rate_row(name, effort, size, &mut *ours, &mut *theirs));
         }
     }
     rows

@@ -10,7 +10,7 @@ use aws_lc_rs::aead as aws;
 use ring::aead as ring;
 
 use crate::Row;
-use crate::measure::{Effort, interleaved};
+use crate::measure::{Effort, rate_row};
 
 /// Sizes of the report, in bytes.
 pub const SIZES: [usize; 5] = [256, 4 << 10, 16 << 10, 64 << 10, 1 << 20];
@@ -133,15 +133,7 @@ pub fn rows(effort: Effort, mut progress: impl FnMut(&str)) -> Vec<Row> {
                 progress(&name);
                 let mut ours = operation(group, "atrest", size);
                 let mut theirs = operation(group, peer, size);
-                let pair = interleaved(effort, &mut *ours, &mut *theirs);
-                let rate = |seconds: f64| size as f64 / seconds / 1e9;
-                rows.push(Row {
-                    name,
-                    unit: "GB/s",
-                    atrest: rate(pair.a),
-                    peer: rate(pair.b),
-                    ratio: pair.b_over_a,
-                });
+                rows.push(rate_row(name, effort, size, &mut *ours, &mut *theirs));
             }
         }
     }

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::Row;
+
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
@@ -49,6 +51,20 @@ pub fn interleaved(effort: Effort, a: &mut dyn FnMut(), b: &mut dyn FnMut()) -> 
         ratios.push(time_b / time_a);
     }
     Pair { a: median(&mut times_a), b: median(&mut times_b), b_over_a: median(&mut ratios) }
+}
+
+/// The row of two operations on as many bytes, in GB/s.
+pub fn rate_row(
+    name: String,
+    effort: Effort,
+    bytes: usize,
+    ours: &mut dyn FnMut(),
+    theirs: &mut dyn FnMut(),
+) -> Row {
+    let pair = interleaved(effort, ours, theirs);
+    let rate = |seconds: f64| bytes as f64 / seconds / 1e9;
+    let (atrest, peer) = (rate(pair.a), rate(pair.b));
+    Row { name, unit: "GB/s", atrest, peer, ratio: pair.b_over_a }
 }
 
 /// Runs until a slice is filled; at least once.

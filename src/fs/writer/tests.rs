@@ -46,15 +46,21 @@ impl WriteFile for Writes {
     }
 }
 
-#[test]
-fn a_group_of_appends_is_never_in_two_writes() {
+/// Files whose keyring is in memory, and has no thread of its own: one might hold a lock at the
+/// moment of a fork.
+fn files() -> crate::EncryptedFs {
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");
     generate_key_file(&key).unwrap();
     let kms = Arc::new(KeyFile::new(&key).unwrap());
     let options = Options { background: false, ..Options::default() };
     let keyring = Keyring::create(MemoryStorage::new(), kms, options).unwrap();
-    let fs = crate::Store::over(keyring).unwrap().files().clone();
+    crate::Store::over(keyring).unwrap().files().clone()
+}
+
+#[test]
+fn a_group_of_appends_is_never_in_two_writes() {
+    let fs = files();
     let spec = crate::FileSpec::new(FileKind::Log).suite(crate::Suite::Aes256GcmLog);
     let writes = Arc::new(Mutex::new(Vec::new()));
     let encryptor = fs.keyring().encryptor(spec).unwrap();
@@ -80,14 +86,7 @@ fn a_group_of_appends_is_never_in_two_writes() {
 
 #[test]
 fn a_forked_child_writes_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let key = dir.path().join("key");
-    generate_key_file(&key).unwrap();
-    let kms = Arc::new(KeyFile::new(&key).unwrap());
-    // A background thread might hold a lock at the moment of the fork.
-    let options = Options { background: false, ..Options::default() };
-    let keyring = Keyring::create(MemoryStorage::new(), kms, options).unwrap();
-    let fs = crate::Store::over(keyring).unwrap().files().clone();
+    let fs = files();
     let written = Arc::new(Mutex::new(Vec::new()));
     let encryptor = fs.keyring().encryptor(FileKind::Log).unwrap();
     let file = Box::new(Sink(written.clone()));

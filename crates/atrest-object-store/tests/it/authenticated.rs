@@ -211,7 +211,6 @@ async fn revocation_reaches_reads_that_are_under_way() {
 
 /// More than one section of tags, so that tags stand between data.
 #[tokio::test]
-#[ignore = "half a gigabyte of memory"]
 async fn an_object_of_more_than_one_section_is_read_in_every_way() {
     let (keys, store, raw) = over_memory(Keys::authenticated());
     let (path, len) = (Path::from("a"), (256 << 20) + (3 << 20) + 5);
