@@ -145,7 +145,7 @@ impl ReadFile for DirectReader {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        os::len(&self.0)
     }
 }
 
