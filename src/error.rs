@@ -53,6 +53,9 @@ pub enum ErrorKind {
     /// this handle takes no more. Delete the file, unless it is a parent's, and write a new
     /// one; for a keyring, open it again.
     Poisoned,
+    /// A temporary file of a process that ended, or from before access to the customer's key was
+    /// withdrawn: its key is nowhere any more. Delete it, and make what was in it anew.
+    TemporaryEnded,
     /// The file would exceed 2^44 bytes. Start a new file.
     FileTooLarge,
     /// The handle was opened for reading only.

@@ -7,7 +7,7 @@
 //!  10    2  header length = 4096                  64    16  file id, or zero
 //!  12    1  suite 1, 2 or 3                       80    16  zero
 //!  13    1  log2 of the chunk (suite 2), or 0     96    32  salt
-//!  14    1  file kind 1..=5                      128    32  commitment
+//!  14    1  file kind 1..=6                      128    32  commitment
 //!  15    1  zero                                 160    16  SHA-256(0..160), first half
 //!  16    4  incompatible features                176  3920  zero
 //!  20    4  compatible features
@@ -65,10 +65,17 @@ pub enum FileKind {
     Blob,
     /// 5: anything else.
     Other,
+    /// 6: what no later process needs, such as what a query spills or a cache. Its data key is
+    /// in memory alone: it is never in a keyring, and ends with the process, and when access to
+    /// the customer's key is withdrawn. What was written before is then unreadable for good
+    /// ([`TemporaryEnded`](ErrorKind::TemporaryEnded)). Its integrity is that of
+    /// [`Other`](Self::Other). No backup has it; see
+    /// [`remove_temporary`](crate::store::Renewal::remove_temporary).
+    Temporary,
 }
 
 impl FileKind {
-    /// All kinds, by their numbers.
+    /// All kinds that are kept, by their numbers: those without [`Temporary`](Self::Temporary).
     pub const ALL: [Self; 5] = [Self::Table, Self::Log, Self::Manifest, Self::Blob, Self::Other];
 
     /// Its name in JSON and on the command line.
@@ -79,6 +86,7 @@ impl FileKind {
             Self::Manifest => "manifest",
             Self::Blob => "blob",
             Self::Other => "other",
+            Self::Temporary => "temporary",
         }
     }
 
@@ -86,7 +94,7 @@ impl FileKind {
     pub(crate) const fn grows(self) -> bool {
         match self {
             Self::Log | Self::Manifest => true,
-            Self::Table | Self::Blob | Self::Other => false,
+            Self::Table | Self::Blob | Self::Other | Self::Temporary => false,
         }
     }
 
@@ -98,11 +106,18 @@ impl FileKind {
             Self::Manifest => 3,
             Self::Blob => 4,
             Self::Other => 5,
+            Self::Temporary => 6,
         }
     }
 
+    /// One that is kept.
     pub(crate) fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+
+    fn of_header(number: u8) -> Option<Self> {
+        let mut kinds = Self::ALL.into_iter().chain([Self::Temporary]);
+        kinds.find(|kind| kind.number() == number)
     }
 }
 
@@ -285,10 +300,10 @@ impl Header {
             );
         }
         let layout = Layout::parse(raw.suite, raw.parameter)?;
-        let Some(kind) = FileKind::from_number(raw.kind) else {
+        let Some(kind) = FileKind::of_header(raw.kind) else {
             return fail(
                 ErrorKind::UnsupportedFeature,
-                format!("expected a file kind from 1 to 5, found {}", raw.kind),
+                format!("expected a file kind from 1 to 6, found {}", raw.kind),
             );
         };
         let mut prefix = [0; PREFIX_LEN];
@@ -306,6 +321,11 @@ impl Header {
             prefix,
             commitment: raw.commitment,
         })
+    }
+
+    /// Whether it is a temporary file's, whose data key is in no keyring.
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.kind == FileKind::Temporary
     }
 
     /// Derives the file's key and proves the header with it, in constant time.
@@ -340,6 +360,11 @@ pub(crate) fn prefix(header: &[u8; HEADER_LEN]) -> &[u8; PREFIX_LEN] {
 /// The data key of a prefix.
 pub(crate) fn data_key_id(prefix: &[u8; PREFIX_LEN]) -> DataKeyId {
     DataKeyId::from_bytes(field(prefix, offset_of!(RawHeader, data_key_id)).unwrap_or_default())
+}
+
+/// Whether a whole header is a temporary file's.
+pub(crate) fn is_temporary(header: &[u8; HEADER_LEN]) -> bool {
+    header[offset_of!(RawHeader, kind)] == FileKind::Temporary.number()
 }
 
 /// When the file of a whole header was created, and the commitment that names it.

@@ -26,6 +26,7 @@ mod reencrypt;
 mod renewal;
 mod retire;
 mod stale;
+mod temporary;
 mod usage;
 mod visitors;
 

@@ -33,6 +33,8 @@ pub struct VerifyReport {
     pub unauthenticated_bytes: u64,
     /// Plaintext files that the store's policy allows.
     pub plaintext_files: u64,
+    /// Temporary files of other processes, which those alone can read, if they still run.
+    pub temporary_files: u64,
     /// How many files have 0 bytes.
     pub empty_files: u64,
     /// These files. A crash between creation and first write leaves such a file, and so does
@@ -68,6 +70,7 @@ enum Verdict {
     Authenticated(u64),
     Unauthenticated(u64),
     Plaintext,
+    Temporary,
     Empty,
     Gone,
 }
@@ -145,7 +148,10 @@ impl VerifyReport {
             _ => Header::parse(start)
                 .and_then(|header| keyring.decryptor(&header, &Expect::default()))
                 .map(|_| Verdict::Unauthenticated(len))
-                .map_err(|error| error.with_path(&path)),
+                .or_else(|error| match error.kind() {
+                    ErrorKind::TemporaryEnded => Ok(Verdict::Temporary),
+                    _ => Err(error.with_path(&path)),
+                }),
         };
         self.add(path, judged);
     }
@@ -167,6 +173,7 @@ impl VerifyReport {
                 self.unauthenticated_bytes += len;
             }
             Ok(Verdict::Plaintext) => self.plaintext_files += 1,
+            Ok(Verdict::Temporary) => self.temporary_files += 1,
             Ok(Verdict::Empty) => {
                 self.empty_files += 1;
                 self.empty.push(path);
@@ -238,6 +245,7 @@ fn judge(
             done(len)?;
             return match error.kind() {
                 ErrorKind::EmptyFile => Ok(Verdict::Empty),
+                ErrorKind::TemporaryEnded => Ok(Verdict::Temporary),
                 ErrorKind::Io(std::io::ErrorKind::NotFound) => Ok(Verdict::Gone),
                 _ => Err(error),
             };

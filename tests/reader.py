@@ -262,8 +262,9 @@ def decrypt(data, keyring):
     reserved = bytes([zero]) + head[80:96] + head[176:]
     refuse(header_len == 4096 and not any(reserved), "corrupt header: reserved bytes")
     refuse(incompatible == 0, f"unsupported feature {incompatible:#x}")
-    refuse(suite in (1, 2, 3) and 1 <= kind <= 5, "unsupported feature: suite or kind")
+    refuse(suite in (1, 2, 3) and 1 <= kind <= 6, "unsupported feature: suite or kind")
     refuse(12 <= chunk_log2 <= 16 if suite == 2 else chunk_log2 == 0, "corrupt header: chunk")
+    refuse(kind != 6, "temporary ended")
     refuse(head[48:64] in keyring.keys, f"unknown key {head[48:64].hex()}")
     key, nonce, commitment = derive(keyring.keys[head[48:64]], b"atrest.v1.file", head[:128])
     refuse(hmac.compare_digest(commitment, head[128:160]), "wrong key")

@@ -111,7 +111,7 @@ impl Snapshot {
                 store_id: fs.keyring().store_id(),
                 generation: fs.keyring().anchor().generation,
                 taken_ns,
-                files: files.collect(),
+                files: files.filter(|file| !file.is_temporary()).collect(),
                 directories: listing.directories.into_iter().collect(),
                 lacks: links.chain(elsewhere(store, root)?).collect(),
                 others: listing.others,
@@ -138,6 +138,11 @@ fn elsewhere(store: &Store, root: &Path) -> Result<Vec<LackEntry>> {
 }
 
 impl SnapFile {
+    /// Whether nobody can read it once this process ends.
+    fn is_temporary(&self) -> bool {
+        self.header.as_ref().is_some_and(|header| header.is_temporary())
+    }
+
     fn new(path: PathBuf, stat: FileStat, linked: &mut HashMap<PathBuf, Linked>) -> Self {
         // OK because every file of the listing was linked.
         let Linked { link, what, .. } = linked.remove(&path).expect("a linked file");

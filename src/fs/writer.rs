@@ -273,7 +273,10 @@ impl Writer {
     /// From now on the file counts for its data key.
     fn account(&self, sealed: Sealed) -> Sealed {
         let (created_ns, _) = header::created_and_commitment(self.encryptor.header());
-        let owner = Owner::Key(sealed.data_key_id);
+        let owner = match header::is_temporary(self.encryptor.header()) {
+            true => Owner::Temporary,
+            false => Owner::Key(sealed.data_key_id),
+        };
         let record = FileRecord { owner, bytes: sealed.physical_len, created_ns };
         self.places.finished(self.token, record);
         sealed

@@ -29,7 +29,8 @@ pub struct FileSpec {
     /// Bytes of a chunk, in suite 2 only: a power of two from 4096 to 65536. Default: 4096. A
     /// read costs the whole chunks it touches; each chunk adds 16 bytes.
     pub chunk_len: u32,
-    /// Whose data key it gets. Default: the one keyspace that every store has.
+    /// Whose data key it gets. Default: the one keyspace that every store has. Temporary files
+    /// have a key apart, whatever this says.
     pub keyspace: KeyspaceId,
 }
 
@@ -129,6 +130,7 @@ impl Keyring {
     /// [`IdentityMismatch`](ErrorKind::IdentityMismatch),
     /// [`UnknownKey`](ErrorKind::UnknownKey) after the keyring was read once more,
     /// [`WrongKey`](ErrorKind::WrongKey), [`SuiteTooWeak`](ErrorKind::SuiteTooWeak),
+    /// [`TemporaryEnded`](ErrorKind::TemporaryEnded),
     /// [`CmekRevoked`](ErrorKind::CmekRevoked).
     pub fn decryptor(&self, header: &Header, expect: &Expect) -> Result<Decryptor> {
         let derived = match self.unseal(header)? {
@@ -169,26 +171,31 @@ impl Keyring {
         let suite = spec.suite_under(promised);
         check_suite(suite, promised)?;
         let layout = Layout::choose(suite, spec.chunk_len)?;
-        let active = snapshot.active(spec.keyspace.0 as usize)?;
         let now_ns = self.inner.clock.now_ns();
-        if active.is_due(now_ns, &settings) || active.is_uncounted(&settings) {
-            self.inner.watch.alarm.ring();
-        }
+        let (data_key_id, entry) = if spec.kind == FileKind::Temporary {
+            self.inner.vault.temporary()?
+        } else {
+            let active = snapshot.active(spec.keyspace.0 as usize)?;
+            if active.is_due(now_ns, &settings) || active.is_uncounted(&settings) {
+                self.inner.watch.alarm.ring();
+            }
+            (active.id, active.entry.clone())
+        };
         let header = NewHeader {
             layout,
             kind: spec.kind,
             created_ns: now_ns,
             store_id: self.inner.store_id,
-            data_key_id: active.id,
+            data_key_id,
             file_id: spec.file_id,
         };
         let mut salt = [0; 32];
         crate::random::fill(&mut salt)?;
-        let (bytes, derived) = header.seal(&active.entry.key, salt);
+        let (bytes, derived) = header.seal(&entry.key, salt);
         let mut prefix = [0; PREFIX_LEN];
         prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
         let slot = self.key_slot(&prefix, &derived, true)?;
-        Ok(Encryptor::new(bytes, layout, slot, active.entry.count.clone()))
+        Ok(Encryptor::new(bytes, layout, slot, entry.count.clone()))
     }
 
     /// Compares a proven header with what the caller and the store expect.
@@ -216,7 +223,13 @@ impl Keyring {
 
     pub(super) fn unseal(&self, header: &Header) -> Result<Option<Derived>> {
         let snapshot = self.inner.vault.load();
-        let entry = snapshot.unlocked()?.keys.get(&header.data_key_id);
+        let unlocked = snapshot.unlocked()?;
+        if header.is_temporary() && header.store_id == self.inner.store_id {
+            let entry = self.inner.vault.temporary_of(header.data_key_id);
+            let entry = entry.ok_or_else(temporary_ended)?;
+            return header.unseal(&entry.key).map(Some);
+        }
+        let entry = unlocked.keys.get(&header.data_key_id);
         entry.map(|entry| header.unseal(&entry.key)).transpose()
     }
 
@@ -260,7 +273,8 @@ impl Keyring {
             return Err(Error::new(ErrorKind::UnknownKey, what));
         }
         // The same for a key that was destroyed since this one was derived.
-        if !self.inner.vault.load().unlocked()?.keys.contains_key(&id) {
+        let vault = &self.inner.vault;
+        if !vault.load().unlocked()?.keys.contains_key(&id) && vault.temporary_of(id).is_none() {
             return Err(self.unknown(id));
         }
         Ok(slot)
@@ -280,6 +294,11 @@ impl Keyring {
         let what = if self.is_destroyed(id) { "was destroyed" } else { "is not in the keyring" };
         Error::new(ErrorKind::UnknownKey, format!("data key {id} {what}"))
     }
+}
+
+fn temporary_ended() -> Error {
+    let what = "a temporary file of a process that ended, or from before access was withdrawn";
+    Error::new(ErrorKind::TemporaryEnded, what)
 }
 
 fn check_suite(suite: Suite, promised: Integrity) -> Result<()> {

@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwap, Guard};
 
 use super::handles::Handles;
-use super::snapshot::{Counts, Snapshot};
-use crate::cipher::{KeySlot, revoked};
+use super::snapshot::{Counts, KeyEntry, Snapshot};
+use crate::cipher::{ByteCount, KeySlot, revoked};
 use crate::derive::{Purpose, derive};
 use crate::error::Result;
 use crate::ids::DataKeyId;
+use crate::secret::DataKey;
 
 pub(super) struct Vault {
     snapshot: ArcSwap<Snapshot>,
@@ -30,6 +31,8 @@ struct Gate {
     epoch: u64,
     /// Where files that are open for writing count, while the keys are away.
     counts: Counts,
+    /// The data key of temporary files, which is nowhere else.
+    temporary: Option<(DataKeyId, Arc<KeyEntry>)>,
 }
 
 impl Vault {
@@ -44,6 +47,29 @@ impl Vault {
 
     pub(super) fn load_full(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// The data key of new temporary files: made when the first one is.
+    ///
+    /// # Errors
+    /// [`CmekRevoked`](crate::ErrorKind::CmekRevoked), [`Io`](crate::ErrorKind::Io) if the system
+    /// has no randomness.
+    pub(super) fn temporary(&self) -> Result<(DataKeyId, Arc<KeyEntry>)> {
+        let mut gate = self.gate();
+        if gate.closed {
+            return Err(revoked());
+        }
+        if let Some(temporary) = &gate.temporary {
+            return Ok(temporary.clone());
+        }
+        let entry = Arc::new(KeyEntry { key: DataKey::random()?, count: ByteCount::new(0) });
+        Ok(gate.temporary.insert((DataKeyId::random()?, entry)).clone())
+    }
+
+    /// The data key of temporary files, if it is this one.
+    pub(super) fn temporary_of(&self, id: DataKeyId) -> Option<Arc<KeyEntry>> {
+        let gate = self.gate();
+        gate.temporary.as_ref().filter(|(own, _)| *own == id).map(|(_, entry)| entry.clone())
     }
 
     /// Withdrawals so far.
@@ -72,6 +98,8 @@ impl Vault {
         let mut gate = self.gate();
         gate.closed = true;
         gate.epoch += 1;
+        // For good: it could be kept nowhere else.
+        gate.temporary = None;
         let old = self.snapshot.load_full();
         let mut body = old.body.clone();
         if let Some(unlocked) = &old.unlocked {

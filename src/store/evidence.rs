@@ -11,6 +11,7 @@ use super::links::{Linked, hold_linked_elsewhere};
 use super::places::Places;
 use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
+use crate::header::Header;
 use crate::ids::{DataKeyId, StoreId};
 use crate::keyring::LiveKeys;
 use crate::scan::{Found, OnScan, Visitor, look, look_through, scan};
@@ -134,7 +135,7 @@ impl Collect<'_> {
     /// The same for a file under one of its names.
     fn add_named(&mut self, stat: &FileStat, what: &Contents, path: impl Fn() -> PathBuf) {
         self.add(what, &path);
-        if let Some(header) = what.header().filter(|header| header.store_id == self.store_id) {
+        if let Some(header) = what.header().filter(|header| self.needs_key(header)) {
             self.found.linked.add(stat, header.data_key_id, path);
             let inode = (stat.device, stat.inode);
             if self.left.get(&inode) == Some(&header.data_key_id) {
@@ -143,9 +144,14 @@ impl Collect<'_> {
         }
     }
 
+    /// Whether a file needs a data key of this keyring.
+    fn needs_key(&self, header: &Header) -> bool {
+        header.store_id == self.store_id && !header.is_temporary()
+    }
+
     fn add(&mut self, what: &Contents, path: impl FnOnce() -> PathBuf) {
         match what {
-            Contents::Encrypted(header) if header.store_id == self.store_id => {
+            Contents::Encrypted(header) if self.needs_key(header) => {
                 self.found.keys.insert(header.data_key_id);
             }
             Contents::Unreadable(kind) if self.unreadable.is_none() => {

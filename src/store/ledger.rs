@@ -19,6 +19,8 @@ pub(crate) enum Owner {
     /// A file of another store.
     Foreign(StoreId),
     Plaintext,
+    /// A temporary file, under no data key of the keyring.
+    Temporary,
     /// Empty, or ending inside its header.
     Torn,
     Unreadable,

@@ -18,7 +18,7 @@ pub(super) fn refuse(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
             return Ok(());
         }
         match look(vfs, &entry.path)? {
-            Some((_, Contents::Encrypted(header))) => {
+            Some((_, Contents::Encrypted(header))) if !header.is_temporary() => {
                 let what = format!(
                     "there is no keyring, and a file is encrypted under that of store {}",
                     header.store_id

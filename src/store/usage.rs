@@ -86,6 +86,8 @@ pub struct Usage {
     pub keys: Vec<KeyUsage>,
     /// Files without encryption.
     pub plaintext: Count,
+    /// Temporary files, of this process and of others: under no data key of the keyring.
+    pub temporary: Count,
     /// Empty files and torn headers: nothing was ever readable in them, or they are being
     /// written.
     pub torn: Count,
@@ -110,6 +112,7 @@ impl Usage {
                 }
                 Owner::Foreign(_) => &mut usage.foreign,
                 Owner::Plaintext => &mut usage.plaintext,
+                Owner::Temporary => &mut usage.temporary,
                 Owner::Torn => &mut usage.torn,
                 Owner::Unreadable => &mut usage.unreadable,
             };

@@ -13,6 +13,9 @@ use crate::vfs::FileStat;
 /// What a file counts for.
 pub(super) fn record_of(stat: &FileStat, what: &Contents, store_id: StoreId) -> FileRecord {
     let (owner, created_ns) = match what {
+        Contents::Encrypted(header) if header.store_id == store_id && header.is_temporary() => {
+            (Owner::Temporary, header.created_ns)
+        }
         Contents::Encrypted(header) if header.store_id == store_id => {
             (Owner::Key(header.data_key_id), header.created_ns)
         }

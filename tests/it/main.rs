@@ -25,4 +25,5 @@ mod rules;
 mod slots;
 mod suites;
 mod support;
+mod temporary;
 mod verify;

@@ -71,6 +71,14 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "F18",
+        &[
+            "tests/it/temporary.rs::its_key_ends_with_the_process",
+            "tests/it/temporary.rs::its_key_ends_when_access_is_withdrawn",
+            "tests/it/temporary.rs::nothing_but_the_header_s_own_key_opens_it",
+        ],
+    ),
+    (
         "F17",
         &[
             "tests/it/suites/log.rs::frames_that_are_moved_doubled_dropped_or_from_another_log_end_it",

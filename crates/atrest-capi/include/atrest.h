@@ -75,6 +75,8 @@ enum Atrest1
     ATREST1_SUITE_TOO_WEAK = 30,
     // The ciphertext was changed.
     ATREST1_AUTHENTICATION = 31,
+    // A temporary file whose key is gone: delete it.
+    ATREST1_TEMPORARY_ENDED = 32,
     // There is no keyring.
     ATREST1_KEYRING_MISSING = 40,
     // There is one already.
@@ -230,8 +232,8 @@ const char *atrest1_code_name(int32_t code);
 
 // A fresh key for a new file in counter mode (suite 1), whose ciphertext is as long as its
 // plaintext. The ATREST1_HEADER_LEN bytes that go in front of it are put into `header`.
-// `kind`: 1 table, 2 log, 3 manifest, 4 blob, 5 other. `file_id` names the file for the
-// engine; 0 for none.
+// `kind`: 1 table, 2 log, 3 manifest, 4 blob, 5 other, 6 temporary (its key is in
+// memory alone). `file_id` names the file for the engine; 0 for none.
 //
 // A store that requires authentication refuses: `atrest1_writer_create` writes its files.
 Atrest1 atrest1_encryptor_new(const struct Atrest1Store *store,
@@ -278,10 +280,10 @@ Atrest1 atrest1_decrypt_at(const struct Atrest1Decryptor *decryptor,
 void atrest1_decryptor_free(struct Atrest1Decryptor *decryptor);
 
 // Creates a file that must not exist, under a fresh key. `kind`: 1 table, 2 log, 3 manifest,
-// 4 blob, 5 other. `file_id` names it for the engine; 0 for none. `suite`: 0 for what the
-// store's settings ask for, or 1 (counter mode, the default without settings; changes are not
-// noticed), 2 (authenticated chunks: for tables; readable once finished), 3 (authenticated
-// appends: for logs).
+// 4 blob, 5 other, 6 temporary (its key is in memory alone). `file_id` names it for the engine;
+// 0 for none. `suite`: 0 for what the store's settings ask for, or 1 (counter mode, the default
+// without settings; changes are not noticed), 2 (authenticated chunks: for tables; readable once
+// finished), 3 (authenticated appends: for logs).
 Atrest1 atrest1_writer_create(const struct Atrest1Store *store,
                               const char *file,
                               uint32_t kind,

@@ -51,6 +51,8 @@ pub enum Atrest1 {
     SuiteTooWeak = 30,
     /// The ciphertext was changed.
     Authentication = 31,
+    /// A temporary file whose key is gone: delete it.
+    TemporaryEnded = 32,
 
     /// There is no keyring.
     KeyringMissing = 40,
@@ -111,6 +113,7 @@ impl From<ErrorKind> for Atrest1 {
             ErrorKind::IdentityMismatch => Self::IdentityMismatch,
             ErrorKind::SuiteTooWeak => Self::SuiteTooWeak,
             ErrorKind::Authentication => Self::Authentication,
+            ErrorKind::TemporaryEnded => Self::TemporaryEnded,
             ErrorKind::KeyringMissing => Self::KeyringMissing,
             ErrorKind::KeyringExists => Self::KeyringExists,
             ErrorKind::KeyringTruncated => Self::KeyringTruncated,
@@ -172,6 +175,7 @@ const NAMES: &[(Atrest1, &std::ffi::CStr)] = &[
     (Atrest1::IdentityMismatch, c"identity-mismatch"),
     (Atrest1::SuiteTooWeak, c"suite-too-weak"),
     (Atrest1::Authentication, c"authentication"),
+    (Atrest1::TemporaryEnded, c"temporary-ended"),
     (Atrest1::KeyringMissing, c"keyring-missing"),
     (Atrest1::KeyringExists, c"keyring-exists"),
     (Atrest1::KeyringTruncated, c"keyring-truncated"),

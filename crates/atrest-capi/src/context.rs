@@ -28,10 +28,11 @@ const _: fn() = || {
     any_thread::<Atrest1Decryptor>();
 };
 
-/// The kinds of files: 1 table, 2 log, 3 manifest, 4 blob, 5 other.
+/// The kinds of files: 1 table, 2 log, 3 manifest, 4 blob, 5 other, 6 temporary.
 pub(crate) fn kind_of(number: u32) -> Outcome<FileKind> {
-    let found = FileKind::ALL.into_iter().find(|kind| u32::from(kind.number()) == number);
-    found.ok_or_else(|| Fault::invalid(format!("expected a kind from 1 to 5, found {number}")))
+    let mut kinds = FileKind::ALL.into_iter().chain([FileKind::Temporary]);
+    let found = kinds.find(|kind| u32::from(kind.number()) == number);
+    found.ok_or_else(|| Fault::invalid(format!("expected a kind from 1 to 6, found {number}")))
 }
 
 /// 0 for whatever it is.
@@ -42,8 +43,8 @@ pub(crate) fn expect(kind: u32, file_id: u64) -> Outcome<Expect> {
 
 /// A fresh key for a new file in counter mode (suite 1), whose ciphertext is as long as its
 /// plaintext. The ATREST1_HEADER_LEN bytes that go in front of it are put into `header`.
-/// `kind`: 1 table, 2 log, 3 manifest, 4 blob, 5 other. `file_id` names the file for the
-/// engine; 0 for none.
+/// `kind`: 1 table, 2 log, 3 manifest, 4 blob, 5 other, 6 temporary (its key is in
+/// memory alone). `file_id` names the file for the engine; 0 for none.
 ///
 /// A store that requires authentication refuses: `atrest1_writer_create` writes its files.
 #[unsafe(no_mangle)]

@@ -28,10 +28,10 @@ const _: fn() = || {
 };
 
 /// Creates a file that must not exist, under a fresh key. `kind`: 1 table, 2 log, 3 manifest,
-/// 4 blob, 5 other. `file_id` names it for the engine; 0 for none. `suite`: 0 for what the
-/// store's settings ask for, or 1 (counter mode, the default without settings; changes are not
-/// noticed), 2 (authenticated chunks: for tables; readable once finished), 3 (authenticated
-/// appends: for logs).
+/// 4 blob, 5 other, 6 temporary (its key is in memory alone). `file_id` names it for the engine;
+/// 0 for none. `suite`: 0 for what the store's settings ask for, or 1 (counter mode, the default
+/// without settings; changes are not noticed), 2 (authenticated chunks: for tables; readable once
+/// finished), 3 (authenticated appends: for logs).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn atrest1_writer_create(
     store: *const Atrest1Store,

@@ -86,7 +86,7 @@ static void contexts(const Atrest1Store *store)
     memset(header, 'x', sizeof header);
     IS(ATREST1_NOT_ENCRYPTED,
        atrest1_decryptor_new(store, header, sizeof header, 0, 0, &decryptor));
-    IS(ATREST1_INVALID_ARGUMENT, atrest1_encryptor_new(store, 6, 0, header, &encryptor));
+    IS(ATREST1_INVALID_ARGUMENT, atrest1_encryptor_new(store, 7, 0, header, &encryptor));
     IS(ATREST1_INVALID_ARGUMENT, atrest1_encryptor_new(store, 1, 0, NULL, &encryptor));
     CHECK(encryptor == NULL);
     free(plain), free(bytes), free(once);

@@ -114,6 +114,11 @@ impl Verdict {
             ErrorKind::Poisoned => {
                 ("poisoned", FAILED, "run the command again; `atrest status DIR` shows the state")
             }
+            ErrorKind::TemporaryEnded => (
+                "temporary-ended",
+                MISSING,
+                "delete it: its key was in the memory of a process that ended",
+            ),
             ErrorKind::FileTooLarge => {
                 ("file-too-large", USAGE, "split the input: a file holds at most 16 TiB")
             }

@@ -10,7 +10,7 @@ use atrest::classify::Contents;
 use atrest::names::kind_of;
 use atrest::vfs::{Links, OsVfs, Vfs as _};
 use atrest::walk::{Met, walk};
-use atrest::{DataKeyId, Error, ErrorKind, Expect, HEADER_LEN, Header, Keyring};
+use atrest::{DataKeyId, Error, ErrorKind, Expect, FileKind, HEADER_LEN, Header, Keyring};
 use serde::Serialize;
 
 use crate::advice::Verdict;
@@ -55,6 +55,8 @@ pub(crate) struct Scan {
     /// With a good header, proven if keys were at hand.
     pub(crate) encrypted: Usage,
     pub(crate) plaintext: Usage,
+    /// With a good header, and a key that only the process which wrote it has.
+    pub(crate) temporary: Usage,
     /// Of 0 bytes.
     pub(crate) empty: Usage,
     pub(crate) problem: Usage,
@@ -126,6 +128,7 @@ impl Scan {
     pub(crate) fn add(&mut self, other: Self) {
         self.encrypted.join(other.encrypted);
         self.plaintext.join(other.plaintext);
+        self.temporary.join(other.temporary);
         self.empty.join(other.empty);
         self.problem.join(other.problem);
         for (key, usage) in other.by_key {
@@ -156,6 +159,9 @@ impl Scan {
         match Contents::of(start) {
             Contents::Plaintext => self.plaintext.add(bytes),
             Contents::Empty => self.empty.add(bytes),
+            Contents::Encrypted(header) if header.kind == FileKind::Temporary => {
+                self.temporary.add(bytes);
+            }
             Contents::Encrypted(header) => {
                 if let Some(Err(error)) = keyring.map(|k| k.decryptor(&header, &Expect::default()))
                 {

@@ -38,13 +38,13 @@ impl IntegrityPolicy {
 
     /// The promise for one kind.
     pub fn of(&self, kind: FileKind) -> Integrity {
-        self.0[kind as usize]
+        self.0[at(kind)]
     }
 
     /// Sets that for one kind.
     #[must_use]
     pub fn with(mut self, kind: FileKind, integrity: Integrity) -> Self {
-        self.0[kind as usize] = integrity;
+        self.0[at(kind)] = integrity;
         self
     }
 
@@ -78,6 +78,14 @@ impl IntegrityPolicy {
             let kind = kind.ok_or("the settings name a kind of file that does not exist")?;
             Ok(policy.with(kind, Integrity::Authenticated))
         })
+    }
+}
+
+/// Where a kind's promise stands; that of temporary files is the one of other files.
+fn at(kind: FileKind) -> usize {
+    match kind {
+        FileKind::Temporary => FileKind::Other as usize,
+        kept => kept as usize,
     }
 }
 

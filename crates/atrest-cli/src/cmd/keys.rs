@@ -79,8 +79,8 @@ Examples:
 
 JSON fields: keys [id, keyspace, state, exposed, created_ns, retired_ns, retire_after_ns,
 destroyed_ns, encrypted_bytes (ever, in all files, at least), files, bytes, age_ns,
-last_created_ns], plaintext, torn, unreadable, foreign [files, bytes], unknown_keys [id,
-files, bytes]
+last_created_ns], plaintext, temporary, torn, unreadable, foreign [files, bytes],
+unknown_keys [id, files, bytes]
 ")]
 struct List {
     #[command(flatten)]

@@ -32,8 +32,8 @@ whose keys anybody can wrap), settings [rotation_period_s,
 rotation_bytes, plaintext, integrity], data_keys [id, files, bytes, and with a key
 keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes
 (at least), rewritten_in_s (null if nothing can be said)], history [number, at_ns,
-generation, what, store_key_id, detail], files [encrypted, plaintext, empty and problem with
-files and bytes each; problems with path, kind, message; nested_stores, directories of other
+generation, what, store_key_id, detail], files [encrypted, plaintext, temporary, empty and
+problem with files and bytes each; problems with path, kind, message; nested_stores, directories of other
 stores, which are not counted]. Without --cmek, settings
 and history are null.
 ";
@@ -290,6 +290,7 @@ impl Report {
         let rows = [
             ("encrypted", self.files.encrypted, true),
             (plaintext, self.files.plaintext, true),
+            ("temporary", self.files.temporary, false),
             ("empty", self.files.empty, false),
             ("with problems", self.files.problem, false),
         ];

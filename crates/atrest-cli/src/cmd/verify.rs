@@ -38,8 +38,8 @@ Of a store in an object store each object is read in the same way; backups there
 as by `atrest backup verify`, with its report.
 
 JSON fields: directory, good, authenticated_files, authenticated_bytes,
-unauthenticated_files, unauthenticated_bytes, plaintext_files, empty_files, torn_logs, torn
-[path, reason, kept_bytes, lost_bytes], problems [path, message], nested_stores, seconds
+unauthenticated_files, unauthenticated_bytes, plaintext_files, temporary_files, empty_files,
+torn_logs, torn [path, reason, kept_bytes, lost_bytes], problems [path, message], nested_stores, seconds
 ")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -125,6 +125,7 @@ impl Report {
                 Some(found.unauthenticated_bytes),
             ),
             ("plaintext, allowed", found.plaintext_files, None),
+            ("temporary, of other processes", found.temporary_files, None),
             ("empty", found.empty_files, None),
             ("logs that end early", found.torn_logs, None),
             ("with problems", problems, None),

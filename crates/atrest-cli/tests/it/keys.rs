@@ -19,7 +19,7 @@ fn an_old_key_is_rewritten_retired_and_proven_gone() {
     let keys = bench.json(&["keys", "list", "data"]);
     assert_eq!(
         fields(&keys),
-        ["foreign", "keys", "plaintext", "torn", "unknown_keys", "unreadable"]
+        ["foreign", "keys", "plaintext", "temporary", "torn", "unknown_keys", "unreadable"]
     );
     let old = keys["keys"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(

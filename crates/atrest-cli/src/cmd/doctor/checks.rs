@@ -381,6 +381,12 @@ fn files(found: &Scan, status: Option<&KeyringStatus>, to: &mut Findings) {
         let advice = "nothing to do if you meant it: every command on it takes its own directory";
         to.note("files", format!("{nested} is another store, at which nothing was looked"), advice);
     }
+    if found.temporary.files > 0 {
+        let what = units::counted(found.temporary.files, "temporary file");
+        let advice =
+            "nothing to do while the engine runs; otherwise delete them: their key is gone";
+        to.note("files", what, advice);
+    }
     if found.empty.files > 0 {
         let what = units::counted(found.empty.files, "empty file");
         to.note("files", what, "nothing to do: a crash leaves them, nothing was in them");

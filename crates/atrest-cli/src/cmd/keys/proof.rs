@@ -125,7 +125,7 @@ fn prove(of: &KeyUsage, usage: &Usage, keyring: &Keyring) -> Result<Destroyed> {
 }
 
 fn files_read(usage: &Usage) -> u64 {
-    let others = [usage.plaintext, usage.torn, usage.unreadable, usage.foreign];
+    let others = [usage.plaintext, usage.temporary, usage.torn, usage.unreadable, usage.foreign];
     usage.keys.iter().map(|key| key.count.files).sum::<u64>()
         + usage.unknown_keys.iter().map(|key| key.count.files).sum::<u64>()
         + others.iter().map(|count| count.files).sum::<u64>()
