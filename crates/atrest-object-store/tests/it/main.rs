@@ -3,6 +3,7 @@
 
 mod authenticated;
 mod backup;
+mod caches;
 mod churn;
 mod costs;
 mod engine;
