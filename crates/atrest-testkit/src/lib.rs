@@ -7,6 +7,7 @@
 
 mod backup;
 mod clock;
+mod engine;
 mod keyring;
 pub mod kms;
 pub mod mem_fs;
@@ -15,6 +16,7 @@ mod vfs;
 
 pub use backup::backup_target_conformance;
 pub use clock::ManualClock;
+pub use engine::{Answer, Engine, engine_conformance, engine_survives_kills};
 pub use keyring::keyring_storage_conformance;
 pub use kms::kms_conformance;
 pub use mem_fs::MemFs;

@@ -1,0 +1,6 @@
+//! SurrealKV under root keys of a store.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod life;
+mod roots;
+mod support;
