@@ -4,14 +4,15 @@
 //! has at most 2^40 blocks, so the low 64 bits never carry into the nonce, and any 128-bit
 //! big-endian counter implementation produces the same bytes.
 //!
-//! On x86-64 the work is done by the kernels of `x86`, in the widest registers that the machine
-//! has; everywhere else by the `aes` and `ctr` crates. All widths produce the same bytes.
+//! On x86-64 and aarch64 the work is done by the kernels of `native`, in the widest registers that
+//! the machine has; everywhere else by the `aes` and `ctr` crates. All widths produce the same
+//! bytes.
 
 // `danger-internals` exports these items; without it some are neither reachable nor used.
 #![cfg_attr(not(feature = "danger-internals"), allow(unreachable_pub, dead_code))]
 
-#[cfg(target_arch = "x86_64")]
-pub(super) mod x86;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) mod native;
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -22,17 +23,19 @@ use aes::Aes256Enc;
 use aes::cipher::{BlockCipherEncrypt, InOutBuf, InnerIvInit, KeyInit, StreamCipherCore};
 use ctr::{CtrCore, flavors};
 
-#[cfg_attr(not(target_arch = "x86_64"), allow(unused_imports, reason = "for the kernels"))]
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(unused_imports, reason = "for the kernels")
+)]
 use crate::secret::{scrubbed, scrubbed_lightly};
 
 const BLOCK_BYTES: u64 = 16;
 
 /// How many bytes of keystream one instruction makes.
 ///
-/// Chosen once per process from CPUID. For diagnosis the environment variable
-/// `ATREST_CTR_WIDTH` (`portable`, `aesni`, `vaes256` or `vaes512`, read once) asks for another
-/// one; a width that the machine lacks, and a word that is none of these, count as the best one
-/// that it has.
+/// Chosen once per process from what the processor says. For diagnosis the environment variable
+/// `ATREST_CTR_WIDTH` (a [`name`](Self::name), read once) asks for another one; a width that the
+/// machine lacks, and a word that is no name, count as the best one that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Width {
@@ -44,13 +47,24 @@ pub enum Width {
     Vaes256,
     /// VAES in AVX-512 registers, 64 bytes.
     Vaes512,
+    /// The AES instructions of aarch64, 16 bytes.
+    NeonAes,
+    /// The same with the three-way XOR of the SHA-3 instructions.
+    NeonAesEor3,
 }
 
 impl Width {
-    /// Every width, narrowest first.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Aes128, Self::Vaes256, Self::Vaes512];
+    /// Every width; of those of one machine the best is the last.
+    pub const ALL: [Self; 6] = [
+        Self::Portable,
+        Self::Aes128,
+        Self::Vaes256,
+        Self::Vaes512,
+        Self::NeonAes,
+        Self::NeonAesEor3,
+    ];
 
-    /// The widths that this machine can run, narrowest first.
+    /// The widths that this machine can run, the best one last.
     pub fn available() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|width| width.is_available())
     }
@@ -58,8 +72,8 @@ impl Width {
     /// Whether this machine can run it.
     #[must_use]
     pub fn is_available(self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        if x86::is_available(self) {
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        if native::is_available(self) {
             return true;
         }
         self == Self::Portable
@@ -72,7 +86,8 @@ impl Width {
         *CHOSEN.get_or_init(|| Self::choose(std::env::var("ATREST_CTR_WIDTH").ok().as_deref()))
     }
 
-    /// The name that `ATREST_CTR_WIDTH` takes.
+    /// The name that `ATREST_CTR_WIDTH` takes: `portable`; `aesni`, `vaes256` or `vaes512` on
+    /// x86-64; `neon-aes` or `neon-aes-eor3` on aarch64.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -80,6 +95,8 @@ impl Width {
             Self::Aes128 => "aesni",
             Self::Vaes256 => "vaes256",
             Self::Vaes512 => "vaes512",
+            Self::NeonAes => "neon-aes",
+            Self::NeonAesEor3 => "neon-aes-eor3",
         }
     }
 
@@ -100,8 +117,8 @@ const _: () = assert!(size_of::<CtrKey>() <= 256);
 
 #[allow(clippy::large_enum_variant)] // OK because the large one is the one that all but old machines use.
 enum Schedule {
-    #[cfg(target_arch = "x86_64")]
-    X86(x86::RoundKeys),
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    Native(native::RoundKeys),
     /// Boxed because the bit-sliced key schedule of `aes` takes a kilobyte.
     Portable {
         cipher: Box<Aes256Enc>,
@@ -124,9 +141,9 @@ impl CtrKey {
     #[must_use]
     #[inline]
     pub fn with_width(key: &[u8; 32], nonce: [u8; 8], width: Width) -> Option<Self> {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(keys) = x86::RoundKeys::new(key, u64::from_be_bytes(nonce), width) {
-            return Some(Self(Schedule::X86(keys)));
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        if let Some(keys) = native::RoundKeys::new(key, u64::from_be_bytes(nonce), width) {
+            return Some(Self(Schedule::Native(keys)));
         }
         (width == Width::Portable).then(|| Self::portable(key, nonce))
     }
@@ -136,11 +153,11 @@ impl CtrKey {
         Self(Schedule::Portable { cipher, nonce: u64::from_be_bytes(nonce), _zeros: [0; 14] })
     }
 
-    /// The round keys, where the kernels of `x86` do the work.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn x86(&self) -> Option<&x86::RoundKeys> {
+    /// The round keys, where the kernels of `native` do the work.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    pub(super) fn native(&self) -> Option<&native::RoundKeys> {
         match &self.0 {
-            Schedule::X86(keys) => Some(keys),
+            Schedule::Native(keys) => Some(keys),
             Schedule::Portable { .. } => None,
         }
     }
@@ -149,8 +166,8 @@ impl CtrKey {
     #[inline]
     pub(super) fn scrubbed<T>(&self, work: impl FnOnce() -> T) -> T {
         match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Schedule::X86(_) => scrubbed_lightly(work),
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Schedule::Native(_) => scrubbed_lightly(work),
             // The crates keep buffers for more blocks than they are given.
             Schedule::Portable { .. } => scrubbed(work),
         }
@@ -180,8 +197,8 @@ impl CtrKey {
     pub(super) fn apply_at_block(&self, block: u64, skip: usize, src: &[u8], dst: &mut [u8]) {
         assert_eq!(src.len(), dst.len(), "source and destination differ in length");
         match &self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Schedule::X86(keys) => keys.apply(block, skip, src, dst),
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Schedule::Native(keys) => keys.apply(block, skip, src, dst),
             Schedule::Portable { cipher, nonce, .. } => {
                 let Ok(inout) = InOutBuf::new(src, dst) else {
                     unreachable!("lengths compared above")
@@ -194,8 +211,8 @@ impl CtrKey {
     /// Takes a block number, so that vectors whose counters lie past 2^64 bytes can run too.
     pub(super) fn apply_in_place_at_block(&self, block: u64, skip: usize, buf: &mut [u8]) {
         match &self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Schedule::X86(keys) => keys.apply_in_place(block, skip, buf),
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Schedule::Native(keys) => keys.apply_in_place(block, skip, buf),
             Schedule::Portable { cipher, nonce, .. } => {
                 apply_portable(cipher, *nonce, block, skip, buf.into());
             }
@@ -207,9 +224,9 @@ impl CtrKey {
 /// benchmarks compare with. `None` where the machine lacks the width, and for the portable one.
 #[must_use]
 pub fn limit(width: Width, blocks: u64) -> Option<u64> {
-    #[cfg(target_arch = "x86_64")]
-    return x86::limit(width, blocks);
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    return native::limit(width, blocks);
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     {
         let _ = (width, blocks);
         None

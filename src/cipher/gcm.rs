@@ -5,7 +5,7 @@
 //! block `nonce || BE32(counter)` is the one of [`CtrKey`] with those four bytes in the
 //! upper half of its block number: both ciphers have one key schedule.
 //!
-//! On x86-64 the kernels of `x86` encrypt and hash in one pass; elsewhere, and on machines
+//! On x86-64 and aarch64 the kernels of `native` encrypt and hash in one pass; elsewhere, and on machines
 //! without the instructions, `portable` does. All produce the same bytes.
 //!
 //! A reader verifies a whole message and decrypts only the bytes it was asked for, straight
@@ -16,9 +16,9 @@
 // `danger-internals` exports these items; without it some are neither reachable nor used.
 #![cfg_attr(not(feature = "danger-internals"), allow(unreachable_pub, dead_code))]
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod native;
 mod portable;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 #[cfg(test)]
 mod tests;
@@ -45,8 +45,8 @@ pub struct GcmKey {
 }
 
 enum Hash {
-    #[cfg(target_arch = "x86_64")]
-    X86(Box<x86::Powers>),
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    Native(Box<native::Powers>),
     Portable(Box<GHash>),
 }
 
@@ -77,9 +77,9 @@ impl GcmKey {
     }
 
     fn from_ctr(key: &[u8; 32], ctr: CtrKey, nonce_low: u32) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(powers) = ctr.x86().and_then(x86::Powers::new) {
-            let (hash, watched) = (Hash::X86(powers), Watched::new(false));
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        if let Some(powers) = ctr.native().and_then(native::Powers::new) {
+            let (hash, watched) = (Hash::Native(powers), Watched::new(false));
             return Self { ctr, nonce_low, hash, watched };
         }
         let hash = Hash::Portable(Box::new(portable::hash_key(key)));
@@ -111,8 +111,10 @@ impl GcmKey {
         let block = self.first_block(index);
         self.watched.encrypts_message(&self.ctr, block, plaintext.len());
         match &self.hash {
-            #[cfg(target_arch = "x86_64")]
-            Hash::X86(powers) => powers.seal(self.round_keys(), block, aad, plaintext, ciphertext),
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Hash::Native(powers) => {
+                powers.seal(self.round_keys(), block, aad, plaintext, ciphertext)
+            }
             Hash::Portable(hash) => {
                 portable::seal(&self.ctr, hash, block, aad, plaintext, ciphertext)
             }
@@ -137,8 +139,8 @@ impl GcmKey {
     ) -> bool {
         let block = self.first_block(index);
         let found = match &self.hash {
-            #[cfg(target_arch = "x86_64")]
-            Hash::X86(powers) => {
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Hash::Native(powers) => {
                 powers.open(self.round_keys(), block, aad, ciphertext, skip, plaintext)
             }
             Hash::Portable(hash) => {
@@ -153,8 +155,8 @@ impl GcmKey {
     pub fn open_in_place(&self, index: u32, aad: &[u8], buf: &mut [u8], tag: &[u8]) -> bool {
         let block = self.first_block(index);
         let found = match &self.hash {
-            #[cfg(target_arch = "x86_64")]
-            Hash::X86(powers) => powers.open_in_place(self.round_keys(), block, aad, buf),
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Hash::Native(powers) => powers.open_in_place(self.round_keys(), block, aad, buf),
             Hash::Portable(hash) => portable::open_in_place(&self.ctr, hash, block, aad, buf),
         };
         is_tag(found, tag, buf)
@@ -166,10 +168,10 @@ impl GcmKey {
         self.open(index, aad, ciphertext, tag, 0, &mut [])
     }
 
-    #[cfg(target_arch = "x86_64")]
-    fn round_keys(&self) -> &super::ctr::x86::RoundKeys {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    fn round_keys(&self) -> &super::ctr::native::RoundKeys {
         // OK because the powers were made from them.
-        self.ctr.x86().expect("round keys where there are powers")
+        self.ctr.native().expect("round keys where there are powers")
     }
 
     /// The low half of J0, the first counter block. A message has at most 2^20 blocks, so
@@ -184,9 +186,9 @@ impl GcmKey {
 /// the width, and for the portable one.
 #[must_use]
 pub fn limit(width: Width, blocks: u64) -> Option<u64> {
-    #[cfg(target_arch = "x86_64")]
-    return x86::limit(width, blocks);
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    return native::limit(width, blocks);
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     {
         let _ = (width, blocks);
         None

@@ -1,4 +1,4 @@
-//! GCM from parts, where the kernels of `x86` cannot run: [`CtrKey`] encrypts, in whatever width
+//! GCM from parts, where the kernels of `native` cannot run: [`CtrKey`] encrypts, in whatever width
 //! the machine has, and the `ghash` crate hashes.
 
 use ghash::GHash;

@@ -1,13 +1,28 @@
 //! Whole messages: which batches are hashed, which decrypted too, and how they end.
 
-use std::arch::x86_64::__m128i;
 use std::ops::Range;
 
-use super::hash::{Sum, hash_aad, hash_batch, powers_in_memory};
+use super::Powers;
+use super::hash::{Sum, encrypt_block, hash_aad, hash_batch, powers_in_memory};
 use super::run::{run_any, run_first, start};
-use super::{HashVector, Message, Powers, encrypt_block};
-use crate::cipher::ctr::x86::kernels::{FLIGHT, Vector, in_memory};
-use crate::cipher::ctr::x86::{BLOCK_BYTES, ROUNDS, RoundKeys};
+use super::vector::HashVector;
+use crate::cipher::ctr::native::kernels::{FLIGHT, in_memory};
+use crate::cipher::ctr::native::vector::{Vector, last_keys, round_key};
+use crate::cipher::ctr::native::{BLOCK_BYTES, ROUNDS, RoundKeys};
+
+/// One message: what is hashed, and the part of it that is encrypted or decrypted.
+#[derive(Clone, Copy)]
+pub(super) struct Message<'a> {
+    /// The low half of the counter block J0.
+    pub(super) block: u64,
+    pub(super) aad: &'a [u8],
+    pub(super) src: *const u8,
+    pub(super) len: usize,
+    /// Where the bytes `from..to` go.
+    pub(super) dst: *mut u8,
+    pub(super) from: usize,
+    pub(super) to: usize,
+}
 
 impl Message<'_> {
     /// The counter block `block` blocks after J0.
@@ -37,7 +52,7 @@ unsafe fn run_last<V: HashVector, const N: usize, const ENCRYPT: bool>(
     powers: &Powers,
     message: &Message<'_>,
     at: usize,
-    hash: __m128i,
+    hash: V::Single,
 ) -> u128 {
     let keys = in_memory(keys);
     let bytes = message.len - at;
@@ -53,7 +68,7 @@ unsafe fn run_last<V: HashVector, const N: usize, const ENCRYPT: bool>(
             ([V::splat(&0); N], encrypt_block(keys, message.counter(keys, 0)))
         };
         let lengths = ((message.aad.len() as u128) << 64 | message.len as u128) << 3;
-        let mut lengths = __m128i::splat(&lengths);
+        let mut lengths = V::Single::splat(&lengths);
         if blocks == 0 {
             lengths = lengths.xor(hash);
         }
@@ -96,25 +111,25 @@ unsafe fn keystream<V: HashVector, const N: usize>(
     keys: &RoundKeys,
     message: &Message<'_>,
     at: usize,
-) -> ([V; N], __m128i) {
+) -> ([V; N], V::Single) {
     // SAFETY: the caller has the features.
     unsafe {
         let counter = V::splat(&message.counter(keys, 1 + at / BLOCK_BYTES));
         let mut states: [V; N] = start(keys, counter);
-        let first = __m128i::splat(&message.counter(keys, 0)).reverse();
-        let mut first = first.xor(__m128i::splat(&keys.keys[0]));
+        let first = V::Single::splat(&message.counter(keys, 0)).reverse();
+        let mut first = first.xor(round_key(keys, 0));
         for round in 1..ROUNDS {
-            let key = V::splat(&keys.keys[round]);
+            let key = round_key(keys, round);
             for state in &mut states {
                 *state = state.enc(key);
             }
-            first = first.enc(__m128i::splat(&keys.keys[round]));
+            first = first.enc(round_key(keys, round));
         }
-        let last = V::splat(&keys.keys[ROUNDS]);
+        let (last, zero) = (last_keys(keys), V::splat(&0));
         for state in &mut states {
-            *state = state.enc_last(last).computed();
+            *state = state.enc_last(last, zero).computed();
         }
-        (states, first.enc_last(__m128i::splat(&keys.keys[ROUNDS])).computed())
+        (states, first.enc_last(last_keys(keys), V::Single::splat(&0)).computed())
     }
 }
 
@@ -124,7 +139,7 @@ unsafe fn run_last_any<V: HashVector, const ENCRYPT: bool>(
     powers: &Powers,
     message: &Message<'_>,
     at: usize,
-    hash: __m128i,
+    hash: V::Single,
 ) -> u128 {
     // SAFETY: as for `run_last`.
     unsafe {
@@ -153,7 +168,7 @@ pub(super) unsafe fn seal<V: HashVector>(
     let batch_bytes = FLIGHT * V::BYTES;
     // SAFETY: the caller has the features and the pointers.
     unsafe {
-        let mut hash = hash_aad(powers, message.aad);
+        let mut hash = hash_aad::<V::Single>(powers, message.aad);
         if batches > 0 {
             let mut run = run_first::<V, true>(keys, message, 0, hash);
             // The first batch is of the first group, and went without it.
@@ -171,8 +186,8 @@ unsafe fn open_batch_part<V: HashVector>(
     powers: &Powers,
     message: &Message<'_>,
     at: usize,
-    hash: __m128i,
-) -> __m128i {
+    hash: V::Single,
+) -> V::Single {
     let range = message.range(at, FLIGHT * V::BYTES);
     // SAFETY: the caller has the features; no byte outside of the range is written.
     unsafe {
@@ -203,7 +218,7 @@ pub(super) unsafe fn open<V: HashVector>(
     let batch_bytes = FLIGHT * V::BYTES;
     // SAFETY: the caller has the features and the pointers.
     unsafe {
-        let mut hash = hash_aad(powers, message.aad);
+        let mut hash = hash_aad::<V::Single>(powers, message.aad);
         let mut i = 0;
         while i < batches {
             let at = i * batch_bytes;

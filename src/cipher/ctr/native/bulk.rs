@@ -3,7 +3,8 @@
 use std::mem::MaybeUninit;
 
 use super::RoundKeys;
-use super::kernels::{FLIGHT, GROUP_BLOCKS, Job, LANES_XOR, Vector, finish, in_memory, rounds};
+use super::kernels::{FLIGHT, GROUP_BLOCKS, Job, LANES_XOR, finish, in_memory, rounds};
+use super::vector::{Vector, round_key};
 
 /// Like `run_batches` for long runs: the first block is a multiple of 256, and no bit above the
 /// 40th of the block number changes within.
@@ -32,12 +33,12 @@ pub(super) unsafe fn run_bulk<V: Vector, const TABLE: usize>(
         let step = V::splat(&((FLIGHT * V::LANES) as u128));
         for batch in 0..group_batches {
             let keys = if V::HOLDS_KEYS { keys } else { in_memory(keys) };
-            let first = counter.reverse().xor(V::splat(&keys.keys[0]));
+            let first = counter.reverse().xor(round_key(keys, 0));
             counter = counter.add(step);
             let mut states = [first; FLIGHT];
             for (i, state) in states.iter_mut().enumerate() {
                 let lane = V::load(LANES_XOR.0.as_ptr().add(i * V::LANES).cast());
-                *state = state.xor(lane).enc(V::splat(&keys.keys[1])).enc(V::splat(&keys.keys[2]));
+                *state = state.xor(lane).enc(round_key(keys, 1)).enc(round_key(keys, 2));
                 cached.add(batch * FLIGHT + i).write(*state);
             }
             rounds::<V, FLIGHT, 3>(&mut states, keys);
@@ -50,8 +51,8 @@ pub(super) unsafe fn run_bulk<V: Vector, const TABLE: usize>(
         while batch < batches {
             // Read anew for each group: held through the rows, these three would be spilled.
             let first = in_memory(keys);
-            let group = counter.reverse().xor(V::splat(&first.keys[0]));
-            let group = group.enc(V::splat(&first.keys[1])).enc(V::splat(&first.keys[2]));
+            let group = counter.reverse().xor(round_key(first, 0));
+            let group = group.enc(round_key(first, 1)).enc(round_key(first, 2));
             let group = group.xor(origin);
             counter = counter.add(step);
             for row in 0..group_batches.min(batches - batch) {

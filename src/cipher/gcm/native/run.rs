@@ -4,20 +4,22 @@
 //! time but that neither waits for its own results: between the rounds of a batch stand the
 //! products of the one before. One reduction a batch, whose result the next one needs last.
 
-use std::arch::x86_64::__m128i;
 use std::mem::MaybeUninit;
 
+use super::Powers;
 use super::hash::{Sum, powers_in_memory};
-use super::{Batch, HashVector, Message, Powers};
-use crate::cipher::ctr::x86::kernels::{FLIGHT, LANES_ADD, Vector, in_memory, rounds};
-use crate::cipher::ctr::x86::{BLOCK_BYTES, ROUNDS, RoundKeys};
+use super::message::Message;
+use super::vector::{Batch, HashVector, Run};
+use crate::cipher::ctr::native::kernels::{FLIGHT, LANES_ADD, in_memory, rounds};
+use crate::cipher::ctr::native::vector::{Vector, last_keys, round_key};
+use crate::cipher::ctr::native::{BLOCK_BYTES, ROUNDS, RoundKeys};
 
 /// Counter blocks with the first round key.
 #[inline(always)]
 pub(super) unsafe fn start<V: HashVector, const N: usize>(keys: &RoundKeys, counter: V) -> [V; N] {
     // SAFETY: the caller has the features.
     unsafe {
-        let key = V::splat(&keys.keys[0]);
+        let key = round_key(keys, 0);
         let mut states = [key; N];
         for (i, state) in states.iter_mut().enumerate() {
             let lane = V::load(LANES_ADD.0.as_ptr().add(i * V::LANES).cast());
@@ -27,17 +29,6 @@ pub(super) unsafe fn start<V: HashVector, const N: usize>(keys: &RoundKeys, coun
     }
 }
 
-/// A run of batches: what goes from one to the next.
-pub(in crate::cipher::gcm) struct Run<V> {
-    /// The next counter block, as little-endian numbers.
-    counter: V,
-    /// The ciphertext of the batch before, which is not hashed yet.
-    pub(super) batch: Batch<V>,
-    pub(super) hash: __m128i,
-    src: *const u8,
-    dst: *mut u8,
-}
-
 impl<V: HashVector> Run<V> {
     /// From byte `at` of a message on.
     #[inline(always)]
@@ -45,7 +36,7 @@ impl<V: HashVector> Run<V> {
         keys: &RoundKeys,
         message: &Message<'_>,
         at: usize,
-        hash: __m128i,
+        hash: V::Single,
     ) -> Self {
         // SAFETY: the caller has the features.
         unsafe {
@@ -82,7 +73,7 @@ impl<V: HashVector> Run<V> {
             macro_rules! rounds {
                 ($($round:literal)*) => {$(
                     if FROM + $round < ROUNDS {
-                        let key = V::splat(&keys.keys[FROM + $round]);
+                        let key = round_key(keys, FROM + $round);
                         for state in &mut states {
                             *state = state.enc(key);
                         }
@@ -109,11 +100,11 @@ impl<V: HashVector> Run<V> {
     unsafe fn last_round<const ENCRYPT: bool>(&mut self, keys: &RoundKeys, states: Batch<V>) {
         // SAFETY: as above.
         unsafe {
-            let last = V::splat(&keys.keys[ROUNDS]);
+            let last = last_keys(keys);
             for (i, state) in states.into_iter().enumerate() {
                 let src = self.src.add(i * V::BYTES);
                 let data = if ENCRYPT { V::load(src) } else { V::load_once(src) };
-                let output = state.enc_last(last.xor(data));
+                let output = state.enc_last(last, data);
                 output.store(self.dst.add(i * V::BYTES));
                 self.batch[i] = if ENCRYPT { output } else { data };
             }
@@ -173,15 +164,15 @@ pub(super) unsafe fn run_groups<V: HashVector, const ENCRYPT: bool, const TABLE:
             let keys = in_memory(keys);
             let mut states = local.next_states(keys);
             for (i, state) in states.iter_mut().enumerate() {
-                *state = state.enc(V::splat(&keys.keys[1])).enc(V::splat(&keys.keys[2]));
+                *state = state.enc(round_key(keys, 1)).enc(round_key(keys, 2));
                 cached.add(row * FLIGHT + i).write(*state);
             }
             local.batch::<ENCRYPT, 3>(keys, powers, states);
         }
         let two_rounds = |counter: V| {
             let keys = in_memory(keys);
-            let state = V::splat_first(counter).reverse().xor(V::splat(&keys.keys[0]));
-            state.enc(V::splat(&keys.keys[1])).enc(V::splat(&keys.keys[2]))
+            let state = V::splat_first(counter).reverse().xor(round_key(keys, 0));
+            state.enc(round_key(keys, 1)).enc(round_key(keys, 2))
         };
         let zero = V::splat(&0);
         let step = V::splat(&(GROUP_BLOCKS as u128));
@@ -252,7 +243,7 @@ pub(super) unsafe fn run_first<V: HashVector, const ENCRYPT: bool>(
     keys: &RoundKeys,
     message: &Message<'_>,
     at: usize,
-    hash: __m128i,
+    hash: V::Single,
 ) -> Run<V> {
     let keys = in_memory(keys);
     // SAFETY: the caller has the features, and pointers to a batch.

@@ -1,14 +1,15 @@
 //! GHASH: powers of the hash key, and sums of products with them.
 
 use std::arch::asm;
-use std::arch::x86_64::__m128i;
 use std::ptr;
 
 use zeroize::Zeroize;
 
-use super::{Batch, HashVector, POWERS, Powers, encrypt_block};
-use crate::cipher::ctr::x86::kernels::{FLIGHT, Vector};
-use crate::cipher::ctr::x86::{BLOCK_BYTES, RoundKeys};
+use super::vector::{Batch, HashVector};
+use super::{POWERS, Powers};
+use crate::cipher::ctr::native::kernels::{FLIGHT, rounds};
+use crate::cipher::ctr::native::vector::{Vector, last_keys, round_key};
+use crate::cipher::ctr::native::{BLOCK_BYTES, RoundKeys};
 
 /// Where the first power stands in the table.
 const FIRST: usize = 35;
@@ -56,6 +57,17 @@ impl<V: HashVector> Sum<V> {
     }
 }
 
+/// One block.
+#[inline(always)]
+pub(super) unsafe fn encrypt_block<B: Vector>(keys: &RoundKeys, block: u128) -> B {
+    // SAFETY: the caller has the features.
+    unsafe {
+        let mut state = [B::splat(&block).reverse().xor(round_key(keys, 0))];
+        rounds::<B, 1, 1>(&mut state, keys);
+        state[0].enc_last(last_keys(keys), B::splat(&0))
+    }
+}
+
 /// The product of two registers, lane by lane.
 #[inline(always)]
 unsafe fn product<V: HashVector>(a: V, b: V) -> V {
@@ -73,13 +85,13 @@ unsafe fn product<V: HashVector>(a: V, b: V) -> V {
 pub(super) unsafe fn expand<V: HashVector>(keys: &RoundKeys, powers: &mut Powers) {
     // SAFETY: the caller has the features; all indices are within the table.
     unsafe {
-        let hash_key = encrypt_block(keys, 0).reverse();
+        let hash_key = encrypt_block::<V::Single>(keys, 0).reverse();
         let mut bits = 0_u128;
         hash_key.store((&raw mut bits).cast());
         // As a key of POLYVAL: times x, reduced.
         let carry = 0_u128.wrapping_sub(bits >> 127);
         bits = bits << 1 ^ carry & (POLYNOMIAL << 64 | 1);
-        let first = __m128i::splat(&bits);
+        let first = V::Single::splat(&bits);
         bits.zeroize();
         let table = ptr::from_mut(powers).cast::<u128>();
         let mut last = first;
@@ -111,7 +123,7 @@ unsafe fn put<V: HashVector>(table: *mut u128, power: usize, powers: V) {
     }
 }
 
-/// As [`in_memory`], for the powers.
+/// As `in_memory`, for the powers.
 #[inline(always)]
 pub(super) fn powers_in_memory(powers: &Powers, blocks: usize) -> *const u128 {
     let mut at = ptr::from_ref(powers).cast::<u128>().wrapping_add(FIRST + 1 - blocks);
@@ -127,8 +139,8 @@ pub(super) fn powers_in_memory(powers: &Powers, blocks: usize) -> *const u128 {
 pub(super) unsafe fn hash_batch<V: HashVector>(
     powers: &Powers,
     batch: &Batch<V>,
-    hash: __m128i,
-) -> __m128i {
+    hash: V::Single,
+) -> V::Single {
     let power = powers_in_memory(powers, FLIGHT * V::LANES);
     // SAFETY: the caller has the features.
     unsafe {
@@ -143,15 +155,15 @@ pub(super) unsafe fn hash_batch<V: HashVector>(
 
 /// The hash of the additional data.
 #[inline(always)]
-pub(super) unsafe fn hash_aad(powers: &Powers, aad: &[u8]) -> __m128i {
+pub(super) unsafe fn hash_aad<B: HashVector>(powers: &Powers, aad: &[u8]) -> B {
     // SAFETY: the caller has the features.
     unsafe {
-        let first = __m128i::splat(&powers.powers[FIRST]);
-        let mut hash = __m128i::splat(&0);
+        let first = B::splat(&powers.powers[FIRST]);
+        let mut hash = B::splat(&0);
         for block in aad.chunks(BLOCK_BYTES) {
             let mut padded = 0_u128.to_le_bytes();
             padded[..block.len()].copy_from_slice(block);
-            let block = __m128i::load(padded.as_ptr()).reverse();
+            let block = B::load(padded.as_ptr()).reverse();
             hash = product(hash.xor(block), first);
         }
         hash

@@ -2,7 +2,7 @@
 //!
 //! Three things make them fast:
 //!
-//! - Eight registers are in flight, which covers the latency of `aesenc`.
+//! - Eight registers are in flight, which covers the latency of a round.
 //! - The counters of a batch that starts at a multiple of its own size differ from the first one
 //!   only by an XOR of the last byte, so one XOR a register makes the counter block and adds
 //!   round key 0.
@@ -12,6 +12,7 @@ use std::arch::asm;
 use std::hint::black_box;
 use std::ptr;
 
+use super::vector::{Vector, last_keys, round_key};
 use super::{BLOCK_BYTES, ROUNDS, RoundKeys};
 
 /// Registers in flight.
@@ -81,53 +82,6 @@ impl Job {
     }
 }
 
-/// `LANES` AES blocks in one register.
-///
-/// # Safety
-///
-/// All methods need the processor features of the implementation; pointers are valid for as many
-/// bytes as the name says, without alignment unless said.
-pub(in crate::cipher) trait Vector: Copy {
-    /// One lane.
-    type Block: Vector;
-    /// Blocks in a register.
-    const LANES: usize;
-    const BYTES: usize = Self::LANES * BLOCK_BYTES;
-    /// Whether all round keys and the states in flight fit in the register file.
-    const HOLDS_KEYS: bool;
-
-    /// One block in every lane.
-    unsafe fn splat(block: &u128) -> Self;
-    unsafe fn load(src: *const u8) -> Self;
-    unsafe fn store(self, dst: *mut u8);
-    unsafe fn xor(self, other: Self) -> Self;
-    /// Adds 64-bit integers: no carry from the counter to the nonce.
-    unsafe fn add(self, other: Self) -> Self;
-    /// Reverses the bytes of each block.
-    unsafe fn reverse(self) -> Self;
-    unsafe fn enc(self, key: Self) -> Self;
-    unsafe fn enc_last(self, key: Self) -> Self;
-    /// Keeps the compiler from moving the computation into a branch that uses it: registers side
-    /// by side take the time of one, one after the other they do not.
-    unsafe fn computed(self) -> Self;
-    /// XORs the bytes `from..to` of the register with those of `src` into `dst`, and touches no
-    /// others. `src` and `dst` are where byte 0 would be.
-    unsafe fn xor_part(self, src: *const u8, dst: *mut u8, from: usize, to: usize);
-    /// [`run_long`] and [`super::bulk`] as functions of their own: inlined, all three would share
-    /// one register allocation, and short calls would pay for it. The parts of a [`Job`] go in
-    /// one by one because a struct would be written to memory and read back in larger pieces,
-    /// which stalls.
-    unsafe fn long(
-        keys: &RoundKeys,
-        block: u64,
-        skip: usize,
-        src: *const u8,
-        dst: *mut u8,
-        len: usize,
-    );
-    unsafe fn bulk(keys: &RoundKeys, block: u64, src: *const u8, dst: *mut u8, batches: usize);
-}
-
 /// Keeps the compiler from loading round keys earlier than after this call: where there are more
 /// of them than registers it would spill them, only to load them again from there.
 #[inline(always)]
@@ -146,7 +100,7 @@ pub(in crate::cipher) unsafe fn rounds<V: Vector, const N: usize, const FROM: us
     states: &mut [V; N],
     keys: &RoundKeys,
 ) {
-    for key in &keys.keys[FROM..ROUNDS] {
+    for key in &keys.keys[FROM - V::LAG..ROUNDS - V::LAG] {
         // SAFETY: the caller has the features.
         unsafe {
             let key = V::splat(key);
@@ -167,9 +121,9 @@ pub(super) unsafe fn finish<V: Vector>(
 ) {
     // SAFETY: the caller has the features, and pointers to FLIGHT registers of data.
     unsafe {
-        let last = V::splat(&keys.keys[ROUNDS]);
+        let last = last_keys(keys);
         for (i, state) in states.iter_mut().enumerate() {
-            *state = state.enc_last(last.xor(V::load(src.add(i * V::BYTES))));
+            *state = state.enc_last(last, V::load(src.add(i * V::BYTES)));
         }
         for (i, state) in states.iter().enumerate() {
             state.store(dst.add(i * V::BYTES));
@@ -197,19 +151,18 @@ unsafe fn run_short<V: Vector, const N: usize>(
     unsafe {
         let keys = in_memory(keys);
         let counter = V::splat(&job.counter(keys));
-        let key = V::splat(&keys.keys[0]);
+        let key: V = round_key(keys, 0);
         let mut states = [key; N];
         for (i, state) in states.iter_mut().enumerate() {
             let lane = V::load(LANES_ADD.0.as_ptr().add(i * V::LANES).cast());
             *state = counter.add(lane).reverse().xor(key);
         }
         rounds::<V, N, 1>(&mut states, keys);
-        let last = V::splat(&keys.keys[ROUNDS]);
+        let (last, zero) = (last_keys(keys), V::splat(&0));
         for state in &mut states {
-            *state = state.enc_last(last).computed();
+            *state = state.enc_last(last, zero).computed();
         }
         let (src, dst) = job.block_start();
-        let zero = V::splat(&0);
         let head = if job.skip > 0 { states[0] } else { zero };
         let mut ends = Ends { head, tail: zero, tail_start: bytes };
         for (i, state) in states.into_iter().enumerate() {
@@ -275,7 +228,7 @@ unsafe fn run_batches<V: Vector, const ALIGNED: bool>(keys: &RoundKeys, job: &Jo
         let step = V::splat(&((FLIGHT * V::LANES) as u128));
         for batch in 0..batches {
             let keys = if V::HOLDS_KEYS { keys } else { in_memory(keys) };
-            let key = V::splat(&keys.keys[0]);
+            let key = round_key(keys, 0);
             let first = counter.reverse().xor(key);
             let mut states = [first; FLIGHT];
             for (i, state) in states.iter_mut().enumerate() {
