@@ -6,20 +6,20 @@ use zeroize::Zeroize;
 
 use crate::error::Result;
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod below;
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod left;
 mod registers;
 mod scrub;
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) use below::BYTES_MAX as SCRUBBED_BYTES_MAX;
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) use left::Left;
-#[cfg(all(test, target_arch = "x86_64"))]
-pub(crate) use registers::contents_512;
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) use registers::contents as register_contents;
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) use scrub::FRAMES_BYTES;
 pub(crate) use scrub::{scrubbed, scrubbed_deeply, scrubbed_lightly, scrubbed_shortly};
 

@@ -126,5 +126,5 @@ pub(crate) fn revoked() -> Error {
     Error::new(ErrorKind::CmekRevoked, "access to the customer's key was withdrawn")
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests;

@@ -12,6 +12,51 @@ const UNTOUCHED: u8 = 0xc3;
 /// The outermost frame of the call, which knows no key: pointers and return addresses.
 const OUTERMOST_BYTES: usize = 256;
 
+#[cfg(target_arch = "x86_64")]
+macro_rules! fill {
+    () => {
+        asm!(
+            "lea rdi, [rsp - {bytes}]", "rep stosb",
+            bytes = const BYTES, inout("rcx") BYTES => _, in("al") UNTOUCHED, out("rdi") _,
+        )
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! copy {
+    ($to:expr) => {
+        asm!(
+            "lea rsi, [rsp - {bytes}]", "rep movsb",
+            bytes = const BYTES, inout("rcx") BYTES => _, inout("rdi") $to => _, out("rsi") _,
+        )
+    };
+}
+
+#[cfg(target_arch = "aarch64")]
+macro_rules! fill {
+    () => {
+        asm!(
+            "sub {at}, sp, {left}",
+            "2:", "str {fill:q}, [{at}], #16", "subs {left}, {left}, #16", "b.ne 2b",
+            at = out(reg) _, left = inout(reg) BYTES => _,
+            fill = in(vreg) std::arch::aarch64::vdupq_n_u8(UNTOUCHED),
+        )
+    };
+}
+
+#[cfg(target_arch = "aarch64")]
+macro_rules! copy {
+    ($to:expr) => {
+        asm!(
+            "sub {at}, sp, {left}",
+            "2:", "ldr {word}, [{at}], #8", "str {word}, [{to}], #8", "subs {left}, {left}, #8",
+            "b.ne 2b",
+            at = out(reg) _, left = inout(reg) BYTES => _, word = out(reg) _,
+            to = inout(reg) $to => _,
+        )
+    };
+}
+
 /// The stack below a frame, as a call from there left it.
 pub(crate) struct Left(Vec<u8>);
 
@@ -20,18 +65,11 @@ impl Left {
     pub(crate) fn after(work: impl FnOnce()) -> Self {
         let mut left = vec![0; BYTES];
         // SAFETY: below the stack pointer nothing is kept, and a thread of a test has more stack
-        // than that; the direction flag is clear, and the second copies as much as `left` has.
+        // than that; the second copies as much as `left` has.
         unsafe {
-            asm!(
-                "lea rdi, [rsp - {bytes}]", "rep stosb",
-                bytes = const BYTES, inout("rcx") BYTES => _, in("al") UNTOUCHED, out("rdi") _,
-            );
+            fill!();
             work();
-            asm!(
-                "lea rsi, [rsp - {bytes}]", "rep movsb",
-                bytes = const BYTES, inout("rcx") BYTES => _,
-                inout("rdi") left.as_mut_ptr() => _, out("rsi") _,
-            );
+            copy!(left.as_mut_ptr());
         }
         Self(left)
     }

@@ -17,20 +17,20 @@
 //!
 //! **What is left out:** code without optimisation, whose frames may be deeper; a signal
 //! handler with a stack of its own (`SA_ONSTACK`), where the kernel saves the registers then;
-//! on other processors than x86-64, registers, and what lies deeper than 8 KiB.
+//! on other processors than x86-64 and aarch64, registers, and what lies deeper than 8 KiB.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::below::{BYTES_MAX, Stretch};
 use super::registers::clear_registers;
 
 /// What is overwritten below a call whose frames have holes, as buffers are that only some calls
 /// write to, so that how deep a short one went is not to be found out: twice what the tests see,
 /// since a signal takes as much. Runs with tables go deeper, and are found out.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) const FRAMES_BYTES: usize = 8 << 10;
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const FRAMES_BYTES: usize = 0;
 
 /// How much of the stack below is overwritten.
@@ -49,7 +49,7 @@ pub(crate) fn scrubbed<T>(work: impl FnOnce() -> T) -> T {
     scrub(work, Depth::Whole)
 }
 
-/// The same for work that is short: on x86-64 it finds out how deep the work went, beyond
+/// The same for work that is short: it finds out how deep the work went, beyond
 /// [`FRAMES_BYTES`].
 #[inline(always)]
 pub(crate) fn scrubbed_shortly<T>(work: impl FnOnce() -> T) -> T {
@@ -83,16 +83,16 @@ fn scrub<T>(work: impl FnOnce() -> T, depth: Depth) -> T {
 /// compiler knew it, it could load bytes of a key before the call.
 #[inline(never)]
 fn above(work: &mut dyn FnMut(), depth: Depth) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     let stretch = Stretch::prepare();
     let outcome = catch_unwind(AssertUnwindSafe(work));
     clear_registers();
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     stretch.overwrite(match depth {
         Depth::Touched(least) => least,
         Depth::Whole | Depth::Deep => BYTES_MAX,
     });
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     overwrite::<{ 8 << 10 }>();
     if depth == Depth::Deep {
         overwrite::<{ 128 << 10 }>();
@@ -109,5 +109,5 @@ fn overwrite<const BYTES: usize>() {
     std::hint::black_box(&mut stack);
 }
 
-#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64"), target_os = "linux"))]
 mod tests;

@@ -9,7 +9,7 @@ use std::process::Command;
 use super::*;
 use crate::cipher::ctr::Width;
 use crate::derive::{Purpose, derive};
-use crate::secret::{FRAMES_BYTES, Left, SCRUBBED_BYTES_MAX, contents_512};
+use crate::secret::{FRAMES_BYTES, Left, SCRUBBED_BYTES_MAX, register_contents};
 
 /// On both sides of every boundary of the kernels.
 const LENS: [usize; 20] = [
@@ -103,7 +103,9 @@ fn a_derivation_leaves_nothing_below_it() {
     let left = Left::after(|| drop(black_box(derived())));
     assert_eq!(left.residue(), None);
     println!("a derivation: {} bytes", left.depth());
-    assert!(left.depth() <= FRAMES_BYTES + 512, "{} bytes", left.depth());
+    // On aarch64 as much as a signal's frame may hide comes on top.
+    let most = FRAMES_BYTES + if cfg!(target_arch = "aarch64") { 2 << 10 } else { 0 };
+    assert!(left.depth() <= most + 512, "{} bytes", left.depth());
 }
 
 #[test]
@@ -125,25 +127,27 @@ fn no_width_leaves_anything_below_a_use_of_a_key() {
     }
 }
 
-/// The registers above the 15th are used by nothing but the widest kernel.
+/// On x86-64 the registers above the 15th are used by nothing but the widest kernel.
 #[test]
 fn no_use_of_a_key_leaves_anything_in_registers() {
-    #[target_feature(enable = "avx512f")]
-    unsafe fn left(work: impl FnOnce()) -> [[u64; 8]; 32] {
+    const WIDTH: Width = if cfg!(target_arch = "x86_64") { Width::Vaes512 } else { Width::NeonAes };
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512f"))]
+    unsafe fn left(work: impl FnOnce()) -> bool {
         work();
         // SAFETY: the feature is the caller's duty.
-        unsafe { contents_512() }
+        let contents = unsafe { register_contents() };
+        contents[16..].iter().flatten().any(|word| *word != 0)
     }
-    let Some(key) = CtrKey::with_width(&[7; 32], [3; 8], Width::Vaes512) else {
-        return println!("skipped: this machine has no vaes512");
+    let Some(key) = CtrKey::with_width(&[7; 32], [3; 8], WIDTH) else {
+        return println!("skipped: this machine has no {}", WIDTH.name());
     };
     for len in LENS {
         let mut buf = vec![0; len];
         // SAFETY: the width was found available, and implies the feature.
         let bare = unsafe { left(|| key.apply_in_place(0, &mut buf)) };
-        assert!(len < 700 || bare[16..] != [[0; 8]; 16], "{len} bytes");
+        assert!(len < 700 || bare, "{len} bytes");
         // SAFETY: as above.
         let scrubbed = unsafe { left(|| scrubbed(|| key.apply_in_place(0, &mut buf))) };
-        assert_eq!(scrubbed[16..], [[0; 8]; 16], "after {len} bytes");
+        assert!(!scrubbed, "after {len} bytes");
     }
 }

@@ -3,7 +3,6 @@
 #![allow(unsafe_code)]
 
 use std::arch::asm;
-use std::arch::x86_64::{__m128i, _mm_set1_epi8};
 use std::hint::black_box;
 
 use super::*;
@@ -24,13 +23,21 @@ fn interrupted<const BYTES: usize>() {
     black_box(&mut frame);
     // SAFETY: getpid, gettid and tgkill take no memory; the handler does nothing.
     unsafe {
-        let key: __m128i = _mm_set1_epi8(0x77);
+        #[cfg(target_arch = "x86_64")]
         asm!(
             "mov eax, 39", "syscall", "mov edi, eax",
             "mov eax, 186", "syscall", "mov esi, eax",
             "mov eax, 234", "syscall",
-            in("xmm7") key, in("edx") SIGUSR1,
+            in("xmm7") std::arch::x86_64::_mm_set1_epi8(0x77), in("edx") SIGUSR1,
             out("rax") _, out("rcx") _, out("r11") _, out("rdi") _, out("rsi") _,
+        );
+        #[cfg(target_arch = "aarch64")]
+        asm!(
+            "mov x8, #172", "svc #0", "mov x9, x0",
+            "mov x8, #178", "svc #0", "mov x1, x0",
+            "mov x8, #131", "mov x0, x9", "svc #0",
+            in("v7") std::arch::aarch64::vdupq_n_u8(0x77), in("x2") SIGUSR1,
+            out("x0") _, out("x1") _, out("x8") _, out("x9") _,
         );
     }
     black_box(&mut frame);
