@@ -112,6 +112,29 @@ impl Reader {
         })
     }
 
+    /// Plaintext bytes up to the first place that was allocated and never written, as a power
+    /// cut leaves behind what was synced last; [`len`](Self::len) where there is none. In such a
+    /// place a disk holds zeros, which suite 1 decrypts to noise: a recovery that goes by the
+    /// noise takes it for data, or for damage where there is only an early end.
+    ///
+    /// What tells them is a whole block of 16 zero bytes of ciphertext, at an offset that is a
+    /// multiple of 16. In written bytes it comes by chance once in 2^128 blocks: in the longest
+    /// file with a chance of 2^-88. Up to 15 bytes in front of the returned offset may be
+    /// unwritten too, and zeros that hold no whole such block are not told. A suite that
+    /// authenticates has no such places; in a plaintext file zeros may be data, and the length
+    /// is returned.
+    ///
+    /// Reads all of a file of suite 1 up to there. For files that are not being written.
+    ///
+    /// # Errors
+    /// Those of [`len`](Self::len).
+    pub fn written_len(&self) -> Result<u64> {
+        match &self.content {
+            Content::Plain(_) => self.len(),
+            Content::Encrypted(unsealer) => self.at_path(unsealer.written_len(&self.body())),
+        }
+    }
+
     /// Where a log of suite 3 ends before its file does, and why, as of opening or of the
     /// last look behind its end: an append that a crash cut off, or that is being written, or
     /// damage. From there on nothing is read. `None` for a log that ends with a whole frame,

@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use super::limits::{BODY_LEN_MAX, too_large};
 use super::output::Output;
-use super::source::{Source, mapped_part};
+use super::source::{Scratch, Source, mapped_part};
 use crate::cipher::KeySlot;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes that are made room for and encrypted in one go: they stay in the first cache.
 const PIECE_LEN: usize = 16 << 10;
+/// The cipher's blocks.
+const BLOCK_LEN: usize = 16;
+/// Whole blocks that are read at a time to look for one that nobody wrote.
+const SEARCHED_AT_ONCE: usize = 256 << 10;
 
 /// Encrypts or decrypts the bytes of a file at `position`, where they stand.
 #[inline]
@@ -98,4 +102,26 @@ impl Stream {
         apply_in_place(&self.slot, offset_bytes, &mut buf[..read])?;
         Ok(read)
     }
+
+    /// Where the first block begins that nobody wrote, or the end.
+    pub(super) fn written_len(&self, source: &impl Source) -> Result<u64> {
+        let mut scratch = Scratch::take();
+        let piece = scratch.bytes(SEARCHED_AT_ONCE);
+        let mut at = 0;
+        loop {
+            let read = source.read(piece, at)?;
+            if let Some(block) = first_zeros(&piece[..read]) {
+                return Ok(at + (block * BLOCK_LEN) as u64);
+            }
+            at += read as u64;
+            if read < piece.len() {
+                return Ok(at);
+            }
+        }
+    }
+}
+
+/// The first whole block of zeros.
+fn first_zeros(ciphertext: &[u8]) -> Option<usize> {
+    ciphertext.chunks_exact(BLOCK_LEN).position(|block| block == [0; BLOCK_LEN])
 }

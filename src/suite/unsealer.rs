@@ -88,6 +88,15 @@ impl Unsealer {
         }
     }
 
+    /// Up to where all was written, as far as the body tells.
+    pub(crate) fn written_len(&self, source: &impl Source) -> Result<u64> {
+        match self {
+            Self::Stream(stream) => stream.written_len(source),
+            // No other bytes than written ones are good.
+            Self::Chunks(_) | Self::Log(_) => self.len(source),
+        }
+    }
+
     /// How many appends the file is known to be made of now.
     pub(crate) fn append_count(&self, source: &impl Source) -> Result<u64> {
         self.log()?.frame_count(source)

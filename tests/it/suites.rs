@@ -5,6 +5,7 @@ mod log;
 mod random;
 mod room;
 mod settings;
+mod unwritten;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;

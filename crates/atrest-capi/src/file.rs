@@ -169,6 +169,18 @@ pub unsafe extern "C" fn atrest1_reader_len(
     guard(|| unsafe { put(len, borrow(reader)?.reader.len()?, "the result") })
 }
 
+/// The length up to the first place that was allocated and never written, as a power cut leaves
+/// it; that of the plaintext where there is none. In suite 1 what is behind reads as noise: a
+/// recovery reads no further. Up to 15 bytes in front of it may be unwritten too. Reads the file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atrest1_reader_written_len(
+    reader: *const Atrest1Reader,
+    len: *mut u64,
+) -> Atrest1 {
+    // SAFETY: the header's rules.
+    guard(|| unsafe { put(len, borrow(reader)?.reader.written_len()?, "the result") })
+}
+
 /// Why a log in suite 3 ends before its file does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]

@@ -127,6 +127,8 @@ static void files(const Atrest1Store *store)
         OK(atrest1_reader_open(store, path, 4, 7, &reader));
         OK(atrest1_reader_len(reader, &len));
         CHECK(len == LEN);
+        OK(atrest1_reader_written_len(reader, &len));
+        CHECK(len == LEN);
         OK(atrest1_reader_read_at(reader, 3, bytes, LEN, &count));
         CHECK(count == LEN - 3 && memcmp(bytes, plain + 3, count) == 0);
         OK(atrest1_reader_read_at(reader, LEN + 1, bytes, LEN, &count));
