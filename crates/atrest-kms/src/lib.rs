@@ -23,6 +23,8 @@ mod retry;
 #[cfg_attr(not(feature = "all"), allow(dead_code))]
 mod secret;
 #[cfg_attr(not(feature = "all"), allow(dead_code))]
+mod time;
+#[cfg_attr(not(feature = "all"), allow(dead_code))]
 mod uri;
 
 pub use environment::Environment;

@@ -1,9 +1,10 @@
 //! The metrics: their format, read by a strict reader, and what they say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use atrest::FileKind;
-use atrest::kms::{Kms as _, KmsErrorKind};
+use atrest::kms::{Credential, Kms as _, KmsErrorKind};
 use atrest_admin::{Store, router};
 use axum::http::header::CONTENT_TYPE;
 
@@ -110,6 +111,33 @@ async fn metrics_tell_keys_access_and_events() {
     assert_eq!(states.map(|(_, value)| value).sum::<f64>(), 1.0);
     assert_eq!(samples[&format!("atrest_store_open{{{at}}}")], 0.0);
     assert_eq!(samples[&format!("atrest_key_events_total{{{at},kind=\"revoked\"}}")], 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_tell_when_a_credential_ends() {
+    let bench = Bench::new();
+    let key = bench.key("first");
+    let (router, _keyring) = one(&bench, &key, &[]);
+    let at = "{cluster=\"orders\",region=\"eu\",slot=\"default\"}";
+    let hour = Duration::from_secs(3600);
+    let cases = [
+        (hour / 2, false, 0.0),
+        (hour / 3, false, 0.0),
+        (hour / 6, false, 1.0),
+        // Renewed in time by itself.
+        (hour / 6, true, 0.0),
+        (Duration::ZERO, false, 1.0),
+    ];
+    for (expires_in, renews, ending) in cases {
+        key.tell(Some(Credential { expires_in, lifetime: hour, renews }));
+        let samples = read(&get(&router, "/metrics").await.text);
+        let value = |name: &str| samples[&format!("{name}{at}")];
+        assert_eq!(value("atrest_credential_expires_seconds"), expires_in.as_secs_f64());
+        assert_eq!(value("atrest_credential_ending"), ending, "{expires_in:?} {renews}");
+    }
+    // One whose end is not known has no line.
+    key.tell(None);
+    assert!(!get(&router, "/metrics").await.text.contains("atrest_credential_expires_seconds{"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

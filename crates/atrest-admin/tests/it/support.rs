@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use atrest::keyring::DirectoryStorage;
 use atrest::kms::SlotKey;
 use atrest::kms::{
-    Deadline, KeyFile, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey,
+    Credential, Deadline, KeyFile, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey,
     generate_key_file,
 };
 use atrest::{Keyring, Options};
@@ -34,6 +34,7 @@ pub(crate) struct Scripted {
 #[derive(Debug, Default)]
 struct Script {
     fails: Option<KmsErrorKind>,
+    credential: Option<Credential>,
     held: bool,
     waiting: usize,
 }
@@ -41,6 +42,11 @@ struct Script {
 impl Scripted {
     pub(crate) fn fail(&self, kind: Option<KmsErrorKind>) {
         self.script.lock().unwrap().fails = kind;
+    }
+
+    /// Says this of the credential it is asked with.
+    pub(crate) fn tell(&self, credential: Option<Credential>) {
+        self.script.lock().unwrap().credential = credential;
     }
 
     /// Holds every call back until the result is dropped, be it by a panic: a runtime ends
@@ -102,6 +108,10 @@ impl Kms for Scripted {
     ) -> Result<SlotKey, KmsError> {
         self.obey()?;
         self.inner.unwrap(wrapped, context, deadline)
+    }
+
+    fn credential(&self) -> Option<Credential> {
+        self.script.lock().unwrap().credential
     }
 }
 

@@ -139,3 +139,63 @@ fn what_would_show_the_token_is_refused() {
     let run = bench.run(&["serve", "data", "--listen", "127.0.0.1:0"]);
     assert!(run.stderr.contains("--token-file"), "{}", run.stderr);
 }
+
+/// A key in a place that is not there at times, as a mount of another machine: what the system
+/// says then is no answer about the key.
+struct AwayKey<'a>(&'a Bench);
+
+impl<'a> AwayKey<'a> {
+    fn new(bench: &'a Bench) -> Self {
+        std::fs::create_dir(bench.path("mount")).unwrap();
+        std::fs::copy(bench.path("cmek.key"), bench.path("mount/cmek.key")).unwrap();
+        let permissions = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(bench.path("mount/cmek.key"), permissions).unwrap();
+        bench.good(&["rotate", "cmek", "data", "--new-cmek", &bench.uri("mount/cmek.key")]);
+        Self(bench)
+    }
+
+    fn uri(&self) -> String {
+        self.0.uri("mount/cmek.key")
+    }
+
+    fn go(&self) {
+        std::fs::rename(self.0.path("mount"), self.0.path("away")).unwrap();
+        std::os::unix::fs::symlink("mount", self.0.path("mount")).unwrap();
+    }
+
+    fn come(&self) {
+        std::fs::remove_file(self.0.path("mount")).unwrap();
+        std::fs::rename(self.0.path("away"), self.0.path("mount")).unwrap();
+    }
+}
+
+#[test]
+fn a_start_while_the_key_service_is_away_waits_when_told_to() {
+    let bench = with_token(0o600);
+    let key = AwayKey::new(&bench);
+    let uri = key.uri();
+    key.go();
+    let rotate = ["rotate", "data-key", "data", "--cmek", &uri];
+    bench.bad(4, "kms-unreachable", &rotate);
+    let waiting = [&rotate[..], &["--wait-for-cmek", "1s"]].concat();
+    bench.bad(4, "kms-unreachable", &waiting);
+
+    let waiting = [&rotate[..], &["--wait-for-cmek", "10m"]].concat();
+    let mut child = bench.command(&waiting).stdout(Stdio::piped()).spawn().unwrap();
+    // Long enough for a command that does not wait to end.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(child.try_wait().unwrap().is_none(), "it did not wait");
+    key.come();
+    assert!(child.wait().unwrap().success());
+
+    key.go();
+    let more = ["--cmek", &uri, "--wait-for-cmek", "10m"];
+    let serving = std::thread::scope(|scope| {
+        let starting = scope.spawn(|| Serving::start_with(&bench, &more));
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        assert!(!starting.is_finished(), "it served without a key");
+        key.come();
+        starting.join().unwrap()
+    });
+    assert!(serving.ask("GET", "/readyz", "").starts_with("HTTP/1.1 200 "));
+}

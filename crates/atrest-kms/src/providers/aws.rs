@@ -18,7 +18,6 @@ mod answer;
 mod credentials;
 mod key_name;
 mod sigv4;
-mod time;
 
 use credentials::Chain;
 use key_name::KeyName;

@@ -1,6 +1,6 @@
 //! `kmip://HOST:PORT/UNIQUE_ID?ca=&cert=&key=`: a KMIP 1.4 server over mutual TLS.
 
-use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
+use atrest::kms::{Credential, Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
@@ -10,6 +10,7 @@ use crate::uri::{HostPort, Parts, is_segment};
 
 mod answer;
 mod blob;
+mod certificate;
 mod connection;
 mod message;
 mod ttlv;
@@ -73,7 +74,7 @@ impl Provider for Kmip {
         let mut file = |name| parts.take(name).ok_or_else(expected);
         let files = Files { ca: file("ca")?, cert: file("cert")?, key: file("key")? };
         parts.finish()?;
-        let connector = Connector { address, files };
+        let connector = Connector::new(address, files);
         // Unusable files are told now rather than at the first use.
         connector.tls()?;
         Ok(Self { connector, unique_id })
@@ -112,5 +113,9 @@ impl Provider for Kmip {
         let request = message::Request::Decrypt { unique_id: &self.unique_id, blob, aad: &aad };
         let payload = self.call(&request, deadline)?;
         slot_key(message::decrypted(&payload)?)
+    }
+
+    fn credential(&self) -> Option<Credential> {
+        self.connector.credential()
     }
 }

@@ -53,6 +53,18 @@ fn conforms() {
 }
 
 #[test]
+fn the_certificates_end_is_told() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let Some(server) = Server::start("kmip::the_certificates_end_is_told") else { return };
+    let kms = open(&server.uri("none"));
+    // From a day before it was made until two days after.
+    let credential = kms.credential().expect("an end");
+    assert_eq!(credential.lifetime, 3 * DAY);
+    assert!(credential.expires_in > DAY && credential.expires_in <= 2 * DAY, "{credential:?}");
+    assert!(!credential.renews && !credential.is_ending());
+}
+
+#[test]
 fn denials_by_the_key() {
     let Some(server) = Server::start("kmip::denials_by_the_key") else { return };
     for (reason, name) in

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::credentials::Credentials;
-use super::time;
 use crate::secret::Secret;
+use crate::time;
 
 /// What a signature is for.
 pub(super) struct Scope<'a> {

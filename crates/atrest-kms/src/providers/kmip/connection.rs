@@ -2,14 +2,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::SystemTime;
 
-use atrest::kms::{Deadline, KmsError, KmsErrorKind, SecretFile};
+use atrest::kms::{Credential, Deadline, KmsError, KmsErrorKind, SecretFile};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use zeroize::Zeroizing;
 
+use super::certificate::validity;
 use crate::fail::{fail, misconfigured, protocol};
 use crate::uri::HostPort;
 
@@ -28,11 +30,28 @@ pub(super) struct Files {
 
 #[derive(Debug)]
 pub(super) struct Connector {
-    pub address: HostPort,
-    pub files: Files,
+    address: HostPort,
+    files: Files,
+    /// From when until when the client's certificates, as they were read last, are all good.
+    good: Mutex<Option<(SystemTime, SystemTime)>>,
 }
 
 impl Connector {
+    pub(super) fn new(address: HostPort, files: Files) -> Self {
+        Self { address, files, good: Mutex::default() }
+    }
+
+    /// The client's certificate, as it was read last.
+    pub(super) fn credential(&self) -> Option<Credential> {
+        let (from, until) = (*self.good.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(Credential {
+            expires_in: until.duration_since(SystemTime::now()).unwrap_or_default(),
+            lifetime: until.duration_since(from).unwrap_or_default(),
+            // Whoever does it puts a new file in the place of the old one, and that is seen.
+            renews: false,
+        })
+    }
+
     /// The TLS configuration, from the files as they are now.
     pub(super) fn tls(&self) -> Result<ClientConfig, KmsError> {
         let mut roots = RootCertStore::empty();
@@ -47,12 +66,18 @@ impl Connector {
             // Its cause could show parts of the file.
             misconfigured(format!("expected a private key in {}", self.files.key))
         })?;
+        let shown = certificates(&self.files.cert)?;
+        let validities = shown.iter().filter_map(|one| validity(one));
+        let both = |(from, until): (SystemTime, SystemTime), (other_from, other_until)| {
+            (from.max(other_from), until.min(other_until))
+        };
+        *self.good.lock().unwrap_or_else(PoisonError::into_inner) = validities.reduce(both);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|source| misconfigured("TLS cannot be set up").with_source(source))?
             .with_root_certificates(roots)
-            .with_client_auth_cert(certificates(&self.files.cert)?, key)
+            .with_client_auth_cert(shown, key)
             .map_err(|source| {
                 misconfigured("the client certificate and key do not fit").with_source(source)
             })

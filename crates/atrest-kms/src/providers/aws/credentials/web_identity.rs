@@ -4,11 +4,12 @@ use atrest::kms::{Deadline, KmsError, KmsErrorKind};
 use ureq::http::Method;
 
 use super::super::answer;
-use super::{Credentials, time};
+use super::Credentials;
 use crate::environment::{Environment, read_secret_file};
 use crate::fail::{misconfigured, protocol};
 use crate::rest::{Answer, Call, FORM, Rest, form};
 use crate::secret::Secret;
+use crate::time;
 
 /// Credentials of the role in `AWS_ROLE_ARN`; `None` if no token file is named.
 pub(super) fn assume(

@@ -1,11 +1,11 @@
-//! Dates as AWS writes them, without a calendar library.
+//! Dates as AWS and certificates write them, without a calendar library.
 
 use std::time::{Duration, SystemTime};
 
 const DAY_SECS: u64 = 86_400;
 
 /// `20150830T123600Z`.
-pub(super) fn format(time: SystemTime) -> String {
+pub(crate) fn format(time: SystemTime) -> String {
     let secs = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (year, month, day) = civil(secs / DAY_SECS);
     let second = secs % DAY_SECS;
@@ -14,11 +14,36 @@ pub(super) fn format(time: SystemTime) -> String {
 }
 
 /// Reads `2026-11-24T04:22:22Z`, with or without a fraction; `None` for anything else.
-pub(super) fn parse(text: &str) -> Option<SystemTime> {
+pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
     let (date, time) = text.split_once('T')?;
     let [year, month, day] = three(date, '-')?;
     let [hour, minute, second] = three(time.split('.').next()?, ':')?;
+    moment([year, month, day], [hour, minute, second])
+}
+
+/// Reads `20150830123600Z`, as certificates have it, or the same with two digits of the year,
+/// of 1950 to 2049 (RFC 5280 section 4.1.2.5); `None` for anything else.
+pub(crate) fn parse_digits(text: &[u8]) -> Option<SystemTime> {
+    let digits = text.strip_suffix(b"Z")?;
+    let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let (year, rest) = match digits.len() {
+        14 => (number(&digits[..4])?, &digits[4..]),
+        12 => {
+            let year = number(&digits[..2])?;
+            (if year < 50 { 2000 + year } else { 1900 + year }, &digits[2..])
+        }
+        _ => return None,
+    };
+    let pairs: Option<Vec<u64>> = rest.chunks(2).map(number).collect();
+    let [month, day, hour, minute, second] = pairs?.try_into().ok()?;
+    moment([year, month, day], [hour, minute, second])
+}
+
+fn moment([year, month, day]: [u64; 3], [hour, minute, second]: [u64; 3]) -> Option<SystemTime> {
     let sound = (1970..=9999).contains(&year)
         && (1..=12).contains(&month)
         && (1..=31).contains(&day)
@@ -69,6 +94,12 @@ mod tests {
         assert_eq!(format(at(951_782_400)), "20000229T000000Z");
         assert_eq!(parse("2000-02-29T00:00:00Z"), Some(at(951_782_400)));
         assert_eq!(parse("2015-08-30T12:36:00.123Z"), Some(at(1_440_938_160)));
+        assert_eq!(parse_digits(b"000229000000Z"), Some(at(951_782_400)));
+        assert_eq!(parse_digits(b"20000229000000Z"), Some(at(951_782_400)));
+        assert_eq!(parse_digits(b"991231235959Z"), Some(at(946_684_799)));
+        for bad in ["", "Z", "000229000000", "0002290000Z", "001329000000Z", "00022900000xZ"] {
+            assert_eq!(parse_digits(bad.as_bytes()), None, "{bad}");
+        }
         for bad in ["", "Z", "2015-08-30Z", "2015-13-30T12:36:00Z", "2015-08-30T12:36Z", "x"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
@@ -88,7 +119,7 @@ mod tests {
 
         #[test]
         fn any_text_is_parsed_or_refused(text in ".{0,40}", digits in "[0-9:TZ.-]{0,40}") {
-            let _ = (parse(&text), parse(&digits));
+            let _ = (parse(&text), parse(&digits), parse_digits(digits.as_bytes()));
         }
     }
 }
