@@ -119,7 +119,7 @@ def kept_slot_key(f):
 
 
 def keyspace(f):
-    return {"name": f.string(), "active": f.raw(16), "rebased": f.u64(), "tags": tags(f)}
+    return {"name": f.string(), "active": f.raw(16), "rebased": f.u64(), "tags": tags(f, 1)}
 
 
 def data_key(f):
@@ -161,6 +161,8 @@ def body_of(data):
     body.update(archived=f.u64(), chain=f.raw(32), events=f.list(event))
     f.end()
     refuse(1 <= len(body["keyspaces"]) <= 65536, "keyring corrupt: keyspaces")
+    homes = [keyspace["tags"].get(1, bytes(32)) for keyspace in body["keyspaces"]]
+    refuse(all(len(home) in (32, 64, 96, 128) for home in homes), "keyring corrupt: locations")
     refuse(len({key["id"] for key in body["keys"]}) == len(body["keys"]), "keyring corrupt: two ids are one")
     for key in body["keys"]:
         refuse(key["keyspace"] < len(body["keyspaces"]), "keyring corrupt: no such keyspace")

@@ -73,12 +73,14 @@ pub enum AuditKind {
     /// What was due by itself, such as a rotation, failed in a new way. Told when a commit
     /// works again.
     UpkeepFailed = 21,
+    /// The store was opened at another location than before.
+    Moved = 22,
     /// An event of a newer version of this library.
     Unknown = 255,
 }
 
 impl AuditKind {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Created,
         Self::StoreKeyRotated,
         Self::CmekReplaced,
@@ -97,6 +99,7 @@ impl AuditKind {
         Self::StoreShredded,
         Self::Recovered,
         Self::UpkeepFailed,
+        Self::Moved,
     ];
 
     /// What happened in lower case, stable for logs and JSON.
@@ -120,6 +123,7 @@ impl AuditKind {
             Self::StoreShredded => "store-shredded",
             Self::Recovered => "recovered",
             Self::UpkeepFailed => "upkeep-failed",
+            Self::Moved => "moved",
             Self::Unknown => "unknown",
         }
     }

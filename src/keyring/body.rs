@@ -13,6 +13,7 @@ use crate::ids::{StoreId, StoreKeyId};
 use crate::secret::{SlotKey, StoreKey};
 use crate::tags::{Refused, Tags};
 
+mod homes;
 mod integrity;
 mod record;
 mod settings;
@@ -107,7 +108,10 @@ impl Body {
         if !are_names(self.keyspaces.iter().map(|keyspace| &*keyspace.name)) {
             return Err("a keyspace's name is empty, too long or not unique".into());
         }
-        self.keyspaces.iter().try_for_each(|keyspace| keyspace.tags.check(&[]))
+        self.keyspaces.iter().try_for_each(|keyspace| {
+            keyspace.tags.check(&[homes::HOMES])?;
+            Ok(keyspace.check_homes()?)
+        })
     }
 
     fn check_keys(&self) -> Result<(), &'static str> {

@@ -7,8 +7,9 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use super::audit::{AuditKind, Event};
 use super::body::check_live;
 use super::{
-    Body, Counts, DataKeyId, Fixed, Image, Inner, KeptSlotKey, KeyEntry, KeyRecord, KeyState, Slot,
-    Snapshot, StoreKey, StoreKeyId, StoredImage, Unlocked, active_keys, format, load, withdrawn,
+    Body, Counts, DataKeyId, Fixed, Image, Inner, KeptSlotKey, KeyEntry, KeyRecord, KeyState,
+    Location, Slot, Snapshot, StoreKey, StoreKeyId, StoredImage, Unlocked, active_keys, format,
+    load, withdrawn,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::SlotKeyId;
@@ -60,27 +61,76 @@ impl Draft {
         self.store_id
     }
 
+    /// Gives every keyspace that has one the active data key that is this location's: the one
+    /// that it had here before, while that may still be used, or a new one.
+    pub(super) fn move_to(&mut self, location: &Location) -> Result<()> {
+        let left = self.body.location;
+        let (mut new, mut again) = (0, 0);
+        for index in 0..self.body.keyspaces.len() {
+            if self.body.keyspaces[index].active == [0; 16] {
+                continue;
+            }
+            let homes = self.body.keyspaces[index].homes(left);
+            match homes.key_at(location).filter(|key| self.may_take_again(*key, index)) {
+                Some(key) => {
+                    self.activate(index, key);
+                    again += 1;
+                }
+                None => {
+                    self.rotate_data_key(index)?;
+                    new += 1;
+                }
+            }
+            self.body.keyspaces[index].settle(homes, location);
+        }
+        self.record(AuditKind::Moved, format!("data keys: {new} new, {again} of before"));
+        Ok(())
+    }
+
+    /// Whether a data key that was replaced by a move may become active once more: nothing but
+    /// the move took it out of use.
+    fn may_take_again(&self, key: [u8; 16], keyspace: usize) -> bool {
+        let settings = self.body.settings();
+        self.body.keys.iter().any(|record| {
+            record.id == key
+                && record.keyspace as usize == keyspace
+                && record.state == KeyState::DecryptOnly
+                && !record.exposed
+                && self
+                    .now_ns
+                    .checked_sub(record.created_ns)
+                    .is_some_and(|age_ns| u128::from(age_ns) < settings.rotation_period.as_nanos())
+                && settings.rotation_bytes.is_none_or(|limit| record.encrypted_bytes < limit)
+        })
+    }
+
     /// Gives a keyspace a new active data key.
     pub(super) fn rotate_data_key(&mut self, keyspace: usize) -> Result<()> {
         let key = DataKey::random()?;
         let index = u32::try_from(keyspace).unwrap_or(u32::MAX);
         let store_key = (self.store_key_id, &*self.store_key);
         let record = KeyRecord::new(&key, index, self.now_ns, self.store_id, store_key)?;
-        for old in &mut self.body.keys {
-            if old.keyspace == index && old.state == KeyState::Active {
-                old.state = KeyState::DecryptOnly;
-                old.retired_ns = self.now_ns;
-            }
-        }
-        self.body.keyspaces[keyspace].active = record.id;
-        self.body.keyspaces[keyspace].clock_rebased_ns = 0;
         let entry = KeyEntry { key, count: crate::cipher::ByteCount::new(0) };
         let id = DataKeyId::from_bytes(record.id);
         self.keys.insert(id, Arc::new(entry));
         self.body.keys.push(record);
+        self.activate(keyspace, *id.as_bytes());
         let name = &self.body.keyspaces[keyspace].name;
         self.record(AuditKind::DataKeyRotated, format!("{name} {id}"));
         Ok(())
+    }
+
+    /// Makes one of its data keys a keyspace's active one.
+    fn activate(&mut self, keyspace: usize, key: [u8; 16]) {
+        for record in self.body.keys.iter_mut().filter(|key| key.keyspace as usize == keyspace) {
+            if record.id == key {
+                (record.state, record.retired_ns) = (KeyState::Active, 0);
+            } else if record.state == KeyState::Active {
+                (record.state, record.retired_ns) = (KeyState::DecryptOnly, self.now_ns);
+            }
+        }
+        self.body.keyspaces[keyspace].active = key;
+        self.body.keyspaces[keyspace].clock_rebased_ns = 0;
     }
 
     /// Erases a data key; its record stays as proof. The store key is the caller's to

@@ -342,7 +342,8 @@ impl KeyringStorage for DirectoryStorage {
 
     fn location(&self) -> Location {
         let directory = self.vfs.canonical(&self.dir).unwrap_or_else(|_| self.dir.clone());
-        Location { id: self.place(), directory: Some(directory) }
+        let (id, is_certain) = self.place();
+        Location { id, is_certain, directory: Some(directory) }
     }
 }
 
@@ -383,20 +384,23 @@ impl FilesBeside for DirectoryStorage {
 impl DirectoryStorage {
     /// The directory's inode, time of birth and canonical path: a copy has another inode,
     /// a restored backup another birth even if it got the freed inode, a store moved to
-    /// another machine another path. Each starts a new data key, which is harmless.
-    fn place(&self) -> [u8; 16] {
+    /// another machine another path. Each starts a new data key, which is harmless. And
+    /// whether the time of birth is known, without which a restored backup may look like
+    /// what it was made of.
+    fn place(&self) -> ([u8; 16], bool) {
         use std::os::unix::fs::MetadataExt;
         let mut hash = Sha256::new();
         let (Ok(path), Ok(metadata)) = (self.dir.canonicalize(), self.dir.metadata()) else {
-            return [0; 16];
+            return ([0; 16], false);
         };
         hash.update(metadata.ino().to_le_bytes());
         // Zero where the file system keeps none.
         let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let is_certain = born.is_some_and(|born| !born.is_zero());
         hash.update(born.unwrap_or_default().as_nanos().to_le_bytes());
         hash.update(path.as_os_str().as_encoded_bytes());
         let mut location = [0; 16];
         location.copy_from_slice(&hash.finalize()[..16]);
-        location
+        (location, is_certain)
     }
 }

@@ -142,7 +142,8 @@ impl Keyring {
     ///
     /// `kms` holds the customer's keys to try: one, or several for a keyring with several
     /// slots. A store whose directory is not where it was last written starts a new data
-    /// key. A keyring beside newer images of itself is refused: somebody put it back, and
+    /// key, or goes on under the one that it had right there. A keyring beside newer images of
+    /// itself is refused: somebody put it back, and
     /// [`DirectoryStorage::recover`](super::DirectoryStorage::recover) goes on with the one
     /// or the other. Reading goes on; [`KeyringInfo::newer_images`](super::KeyringInfo::newer_images)
     /// tells.
@@ -240,13 +241,14 @@ impl Keyring {
         if writable {
             rotation::forget_stale(&*storage, &image, &kept);
         }
-        let location = storage.location().id;
-        let moved = writable && body.location != location && body.location != [0; 16];
+        let location = storage.location();
+        let moved = writable && body.location != location.id && body.location != [0; 16];
         let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
         let keyring = Self::start(storage, kms, options, snapshot, writable)?;
         if moved {
             // A copy must not go on under the original's data key.
-            keyring.inner.rotate_all_data_keys()?;
+            let inner = &keyring.inner;
+            inner.commit(&mut inner.writer(), |draft| draft.move_to(&location).map(|()| true))?;
         }
         Ok(keyring)
     }

@@ -60,11 +60,6 @@ impl Inner {
         done
     }
 
-    pub(super) fn rotate_all_data_keys(&self) -> Result<()> {
-        let mut writer = self.writer();
-        self.commit(&mut writer, |draft| draft.rotate_all_data_keys().map(|()| true))
-    }
-
     fn do_due(&self, draft: &mut Draft) -> Result<bool> {
         let (now_ns, settings) = (draft.now_ns, draft.body.settings());
         let snapshot = self.vault.load();

@@ -130,6 +130,9 @@ pub struct Location {
     /// Names the place, so that a copy of the store elsewhere is told from the original;
     /// zeros where places have no names.
     pub id: [u8; 16],
+    /// Whether no copy of the store can have this id, but one of the whole disk at the same
+    /// path: then a store that comes back here goes on under the data keys it had here.
+    pub is_certain: bool,
     /// The local directory the keyring is in, and below which the store's files are, if
     /// there is one.
     pub directory: Option<PathBuf>,

@@ -16,6 +16,7 @@ mod files;
 mod golden;
 mod kms;
 mod mapped;
+mod moves;
 mod processes;
 mod reader_script;
 mod recover;

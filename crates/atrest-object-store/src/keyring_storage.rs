@@ -277,7 +277,7 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
     }
 
     fn location(&self) -> Location {
-        Location { id: self.location, directory: None }
+        Location { id: self.location, is_certain: false, directory: None }
     }
 }
 
