@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::descriptors::SystemError;
+
 /// A boxed source of an [`Error`].
 pub type Source = Box<dyn StdError + Send + Sync + 'static>;
 
@@ -218,6 +220,22 @@ impl Error {
     /// The kind.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// Whether the process, or the system, had no descriptor left to open something with. It
+    /// says nothing about what was to be opened. What ends it is a higher limit
+    /// (`RLIMIT_NOFILE`), or fewer files open at a time.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        let mut next = self.source();
+        while let Some(cause) = next {
+            if let Some(error) = cause.downcast_ref::<io::Error>()
+                && error.is_exhaustion()
+            {
+                return true;
+            }
+            next = cause.source();
+        }
+        false
     }
 
     /// The file or directory concerned.

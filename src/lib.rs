@@ -38,6 +38,7 @@ mod cipher;
 pub mod classify;
 mod clock;
 mod derive;
+mod descriptors;
 pub mod error;
 pub mod fs;
 #[cfg(any(test, feature = "danger-internals"))]

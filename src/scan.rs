@@ -1,8 +1,9 @@
 //! Finding the files of a store by their headers: what each is, and under which key.
 //!
 //! One `pread` of 4096 bytes a file, by several threads, over what [`walk`] meets. A file
-//! that disappears meanwhile is skipped; a directory that cannot be read fails the scan, and
-//! a file that cannot is reported as such, since nobody knows what is in it.
+//! that disappears meanwhile is skipped; a directory that cannot be read fails the scan (but a
+//! file system's `lost+found`), and a file that cannot is reported as such, since nobody knows
+//! what is in it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::classify::Contents;
+use crate::descriptors::{self, SystemError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{NameKind, kind_of};
 use crate::vfs::{EntryKind, FileStat, Links, Vfs, is_os};
-use crate::walk::{Met, walk};
+use crate::walk::{Met, PassedBy, walk};
 
 mod links;
 mod os;
@@ -62,9 +64,6 @@ pub(crate) trait Visitor: Send {
     /// A symbolic link; nothing behind it is scanned.
     fn link(&mut self, path: &Path);
 
-    /// A directory with a keyring of its own; nothing in it is scanned.
-    fn nested(&mut self, dir: &Path);
-
     /// A good moment to pass on what was gathered.
     fn flush(&mut self) {}
 }
@@ -74,6 +73,7 @@ struct Shared<'a> {
     files: AtomicU64,
     bytes: AtomicU64,
     on_scan: OnScan<'a>,
+    passed_by: Mutex<PassedBy>,
     error: Mutex<Option<Error>>,
 }
 
@@ -84,13 +84,17 @@ impl Shared<'_> {
         (self.on_scan)(ScanProgress { files, bytes });
     }
 
+    fn pass_by(&self, tell: impl FnOnce(&mut PassedBy)) {
+        tell(&mut self.passed_by.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     fn fail(&self, error: Error) {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 }
 
 /// Scans `roots`, which **MUST NOT** contain each other, with one visitor a thread.
-/// Returns the visitors.
+/// Returns the visitors, and where nobody looked.
 ///
 /// # Errors
 /// [`Io`](ErrorKind::Io) if a directory cannot be read.
@@ -99,11 +103,12 @@ pub(crate) fn scan<V: Visitor>(
     roots: &[PathBuf],
     on_scan: OnScan<'_>,
     visitor: impl Fn() -> V + Sync,
-) -> Result<Vec<V>> {
+) -> Result<(Vec<V>, PassedBy)> {
     let shared = Shared {
         files: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
         on_scan,
+        passed_by: Mutex::default(),
         error: Mutex::new(None),
     };
     let visitors = if is_os(&**vfs) {
@@ -120,13 +125,19 @@ pub(crate) fn scan<V: Visitor>(
     };
     match shared.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
-        None => Ok(visitors),
+        None => {
+            let passed_by = shared.passed_by.into_inner();
+            let mut passed_by = passed_by.unwrap_or_else(PoisonError::into_inner);
+            passed_by.settle();
+            Ok((visitors, passed_by))
+        }
     }
 }
 
 /// Threads worth having: opening files is all system calls.
 pub(crate) fn thread_count() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(8)
+    let worth = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    descriptors::threads(worth)
 }
 
 /// The scan of a file system that is not the operating system's.
@@ -141,7 +152,8 @@ fn scan_by_walk<V: Visitor>(
         match met {
             Met::File => tell(vfs, &entry.path, shared, &mut |found| to.file(found))?,
             Met::Link => to.link(&entry.path),
-            Met::NestedStore => to.nested(&entry.path),
+            Met::NestedStore => shared.pass_by(|to| to.nested_stores.push(entry.path.clone())),
+            Met::LostFound => shared.pass_by(|to| to.lost_found.push(entry.path.clone())),
             Met::Own if is_staging(name.as_encoded_bytes()) => {
                 scan_staged(vfs, &entry.path, shared, to)?;
             }
@@ -189,7 +201,8 @@ fn is_staging(name: &[u8]) -> bool {
 /// regular file.
 ///
 /// # Errors
-/// [`Io`](ErrorKind::Io) if its attributes cannot be read.
+/// [`Io`](ErrorKind::Io) if its attributes cannot be read, or there is no descriptor left to
+/// open it with.
 pub(crate) fn look(vfs: &dyn Vfs, path: &Path) -> Result<Option<(FileStat, Contents)>> {
     let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
     let stat = match vfs.stat(path) {
@@ -204,6 +217,9 @@ pub(crate) fn look(vfs: &dyn Vfs, path: &Path) -> Result<Option<(FileStat, Conte
     match vfs.open(path, Links::Refuse).and_then(|file| file.read_at(&mut start, 0)) {
         Ok(read) => Ok(Some((stat, Contents::of(&start[..read])))),
         Err(error) if missing(&error) => Ok(None),
+        Err(error) if error.is_exhaustion() => {
+            Err(Error::io("the file cannot be opened", error).with_path(path))
+        }
         Err(error) => Ok(Some((stat, Contents::Unreadable(ErrorKind::Io(error.kind()))))),
     }
 }

@@ -13,7 +13,7 @@ use crate::keyring::{Expect, Keyring, PlaintextPolicy};
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
 use crate::vfs::{EntryKind, Vfs};
-use crate::walk::{Met, walk};
+use crate::walk::{Met, PassedBy, walk};
 
 /// Bytes read and verified at once.
 const PIECE_LEN: usize = 256 << 10;
@@ -46,8 +46,9 @@ pub struct VerifyReport {
     pub torn: Vec<TornFile>,
     /// Files that a reader would refuse.
     pub problems: Vec<FileProblem>,
-    /// Directories that have a keyring of their own. Nothing in them was verified.
-    pub nested_stores: Vec<PathBuf>,
+    /// Directories in which nothing was verified.
+    #[serde(flatten)]
+    pub passed_by: PassedBy,
     /// Where not the store's own directory was verified: directories of its files that are
     /// not below this one. Nothing in them was verified.
     pub elsewhere: Vec<PathBuf>,
@@ -89,21 +90,22 @@ pub fn verify(
     root: impl AsRef<Path>,
     on: OnProgress<'_>,
 ) -> Result<VerifyReport> {
-    let (mut files, mut nested_stores) = (Vec::new(), Vec::new());
+    let (mut files, mut passed_by) = (Vec::new(), PassedBy::default());
     let Extent { roots, elsewhere, absent } = Extent::of(fs, root.as_ref());
     let canonical: Vec<_> = roots.iter().filter_map(|dir| fs.vfs().canonical(dir).ok()).collect();
     for root in &roots {
         walk(&**fs.vfs(), root, &mut |met, entry| {
             match met {
                 Met::File => files.push((entry.path.clone(), entry.len)),
-                Met::NestedStore => nested_stores.push(entry.path.clone()),
+                Met::NestedStore => passed_by.nested_stores.push(entry.path.clone()),
+                Met::LostFound => passed_by.lost_found.push(entry.path.clone()),
                 Met::Link => files.extend(linked(&**fs.vfs(), &entry.path, &canonical)),
                 _ => {}
             }
             Ok(())
         })?;
     }
-    nested_stores.sort_unstable();
+    passed_by.settle();
     files.sort_unstable();
     let bytes = files.iter().map(|(_, len)| len).sum();
     let meter = Meter::new(on, files.len() as u64, bytes);
@@ -121,10 +123,16 @@ pub fn verify(
         if let Some(cancelled) = cancelled {
             return Err(cancelled);
         }
-        meter.add(1, 0)?;
-        Ok((judged, torn))
+        match judged {
+            // Says nothing of this file.
+            Err(error) if error.is_out_of_descriptors() => Err(error),
+            judged => {
+                meter.add(1, 0)?;
+                Ok((judged, torn))
+            }
+        }
     })?;
-    let mut report = VerifyReport { nested_stores, elsewhere, ..VerifyReport::default() };
+    let mut report = VerifyReport { passed_by, elsewhere, ..VerifyReport::default() };
     report.problems.extend(absent.into_iter().map(FileProblem::new));
     for ((path, _), (judged, torn)) in files.into_iter().zip(judged) {
         if let Some(torn) = torn {

@@ -1,10 +1,13 @@
 //! The one walk over a directory and all below it.
 //!
 //! Symbolic links are not followed but told, and so is a directory that has a keyring of
-//! its own: what is in there belongs to another store.
+//! its own: what is in there belongs to another store. One that cannot be listed ends a
+//! walk, but for the one that every new ext file system has and only root may list.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{KEYRING_FILE, is_keyring_name};
@@ -20,12 +23,42 @@ pub enum Met {
     Directory,
     /// A directory with a keyring of its own. Nothing in it is met.
     NestedStore,
+    /// A file system's [`lost+found`](PassedBy::lost_found) that this process may not list.
+    LostFound,
     /// A symbolic link. What it leads to is not met.
     Link,
     /// A socket, device or pipe.
     Other,
     /// One of the keyring's own files or directories. Nothing in it is met.
     Own,
+}
+
+/// Directories that were met and not looked into. Field names are stable: they are the JSON
+/// of the command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PassedBy {
+    /// Those with a keyring of their own: other stores.
+    pub nested_stores: Vec<PathBuf>,
+    /// `lost+found` at the root of a file system that is mounted in the store, of root's and
+    /// closed to all others: where a repair of the file system puts files without a name.
+    /// Only such a one that this process may not list; it can have put nothing there.
+    pub lost_found: Vec<PathBuf>,
+}
+
+impl PassedBy {
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.nested_stores.append(&mut other.nested_stores);
+        self.lost_found.append(&mut other.lost_found);
+    }
+
+    /// Sorts, and leaves out what was met twice.
+    pub(crate) fn settle(&mut self) {
+        for paths in [&mut self.nested_stores, &mut self.lost_found] {
+            paths.sort_unstable();
+            paths.dedup();
+        }
+    }
 }
 
 /// Tells `meet` of everything below `root`, in no order. What disappears meanwhile is left
@@ -61,6 +94,10 @@ fn each(
                 let below = match vfs.list(&entry.path) {
                     Ok(below) => below,
                     Err(error) if is_gone(&error) => continue,
+                    Err(error) if is_denied(&error) && is_lost_found(vfs, &entry.path) => {
+                        meet(Met::LostFound, &entry)?;
+                        continue;
+                    }
                     Err(error) => return Err(cannot_list(&entry.path, error)),
                 };
                 if below.iter().any(|entry| entry.path.file_name() == Some(KEYRING_FILE.as_ref())) {
@@ -80,6 +117,41 @@ fn each(
 /// What was listed is removed, or replaced by what is no directory.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// Whether this is the directory `lost+found` that `mkfs` makes at the root of a file system:
+/// root's, and nobody else's to use in any way. By its name alone an engine's own directory
+/// that somebody closed by mistake would be taken for one, and the data keys of its files for
+/// unused.
+pub fn is_lost_found(vfs: &dyn Vfs, dir: &Path) -> bool {
+    const ROOT: u32 = 0;
+    let at = |path: &Path| vfs.stat(path).ok();
+    let is_roots_alone = || {
+        at(dir).is_some_and(|stat| {
+            stat.kind == EntryKind::Directory
+                && stat.owner.is_some_and(|(user, _)| user == ROOT)
+                && stat.mode & 0o077 == 0
+        })
+    };
+    let is_in_root_of_file_system = || {
+        let Some(Ok(mounted)) = dir.parent().map(|above| vfs.canonical(above)) else {
+            return false;
+        };
+        match mounted.parent() {
+            None => true,
+            Some(above) => match (at(&mounted), at(above)) {
+                (Some(mounted), Some(above)) => mounted.device != above.device,
+                _ => false,
+            },
+        }
+    };
+    dir.file_name() == Some("lost+found".as_ref())
+        && is_roots_alone()
+        && is_in_root_of_file_system()
 }
 
 /// An error for whoever does not want to meet it.

@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -41,6 +42,9 @@ pub struct BackupReport {
     pub resumed_files: u64,
     /// Sockets, devices and the like, which are not in the backup.
     pub others: u64,
+    /// A file system's [`lost+found`](crate::walk::PassedBy::lost_found), relative to the
+    /// store, in which nobody looked.
+    pub lost_found: Vec<PathBuf>,
     /// Logs that are in the backup up to their first frame that is not good, and no further.
     /// One that is being written through this keyring, and whose last append was under way, is
     /// not one of them.
@@ -155,8 +159,8 @@ impl Chain {
             drop(self.discard(&objects::name(&left.id)));
         }
         let info = BackupInfo::new(&manifest, hash, physical_len);
-        let others = snapshot.others();
-        Ok(BackupReport { chain_id: self.id(), info, resumed_files, others, torn })
+        let (others, lost_found) = (snapshot.others(), snapshot.lost_found().to_vec());
+        Ok(BackupReport { chain_id: self.id(), info, resumed_files, others, lost_found, torn })
     }
 
     fn last(&self) -> Result<Last> {

@@ -47,6 +47,7 @@ pub struct Snapshot {
     pub(super) files: Vec<SnapFile>,
     pub(super) lacks: Vec<LackEntry>,
     others: u64,
+    lost_found: Vec<PathBuf>,
     _staging: Staging,
 }
 
@@ -115,6 +116,7 @@ impl Snapshot {
                 directories: listing.directories.into_iter().collect(),
                 lacks: links.chain(elsewhere(store, root)?).collect(),
                 others: listing.others,
+                lost_found: listing.lost_found,
                 _staging: staging,
             });
         }
@@ -125,6 +127,12 @@ impl Snapshot {
     /// Sockets, devices and the like, which no backup holds.
     pub fn others(&self) -> u64 {
         self.others
+    }
+
+    /// A file system's [`lost+found`](crate::walk::PassedBy::lost_found) that this process may
+    /// not list, and of which no backup holds anything.
+    pub fn lost_found(&self) -> &[PathBuf] {
+        &self.lost_found
     }
 }
 
@@ -162,6 +170,7 @@ pub(super) struct Listing {
     /// Symbolic links.
     pub(super) links: Vec<PathBuf>,
     pub(super) others: u64,
+    lost_found: Vec<PathBuf>,
     /// Directories of links, with their whole paths.
     stagings: Vec<PathBuf>,
 }
@@ -189,6 +198,10 @@ impl Listing {
                 }
             },
             Met::NestedStore => return Err(nested(path)),
+            Met::LostFound => {
+                self.lost_found.push(below());
+                return Ok(());
+            }
             Met::Link => {
                 self.links.push(below());
                 return Ok(());

@@ -18,6 +18,7 @@ use super::commit::Draft;
 use super::keys::Keys;
 use super::{DataKeyId, Inner, KeyState};
 use crate::error::{Error, ErrorKind, Result};
+use crate::walk::PassedBy;
 
 /// What is under data keys now: files in directories, objects in an object store.
 pub trait LiveKeys {
@@ -71,6 +72,9 @@ pub struct ReplacedKey {
 pub struct Retirement {
     /// The keys.
     pub keys: Vec<ReplacedKey>,
+    /// Directories of the store in which nobody looked for their files.
+    #[serde(flatten)]
+    pub passed_by: PassedBy,
 }
 
 impl Retirement {

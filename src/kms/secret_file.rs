@@ -7,6 +7,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use crate::descriptors::patiently;
 use crate::vfs::regular;
 
 /// A small file of credentials or key material, as it was when it was opened. Its mode and
@@ -29,8 +30,9 @@ impl SecretFile {
     pub fn read(path: impl AsRef<Path>, len_max: usize) -> io::Result<Self> {
         // Not to hang on a pipe, nor to become a terminal's process.
         let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-        let flags = flags.bits().cast_signed();
-        let mut file = regular(OpenOptions::new().read(true).custom_flags(flags).open(path)?)?;
+        let mut open = OpenOptions::new();
+        open.read(true).custom_flags(flags.bits().cast_signed());
+        let mut file = regular(patiently(|| open.open(&path))?)?;
         let metadata = file.metadata()?;
         // One allocation, so that growing leaves no copy behind.
         let mut bytes = Zeroizing::new(vec![0; len_max.saturating_add(1)].into_boxed_slice());

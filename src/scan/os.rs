@@ -14,16 +14,15 @@ use rustix::io::Errno;
 use super::queue::Queue;
 use super::{Found, Shared, Visitor, is_staging, thread_count};
 use crate::classify::Contents;
+use crate::descriptors::{SystemError, patiently};
 use crate::error::{Error, ErrorKind};
 use crate::header::HEADER_LEN;
 use crate::names::{KEYRING_FILE, is_keyring_name};
-use crate::vfs::{EntryKind, FileStat};
+use crate::vfs::{EntryKind, FileStat, OsVfs};
+use crate::walk::is_lost_found;
 
 /// Bytes of names handed to a thread at once: some hundred files.
 const BATCH_LEN: usize = 8 << 10;
-/// Batches that may wait; past that the thread that lists works them off itself.
-const QUEUE_LEN_MAX: usize = 64;
-
 const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 enum Work {
@@ -61,8 +60,12 @@ pub(super) fn scan<V: Visitor>(
 ) -> Vec<V> {
     let roots = roots.iter().map(|path| Work::Directory { path: path.clone(), role: Role::Root });
     let queue = Queue::new(roots);
+    // So many batches may wait, of as many open directories; past that the thread that lists
+    // works them off itself. So nobody has more open than `descriptors::threads` reckons with: a
+    // directory, one that waits, a file.
+    let count = thread_count();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..thread_count())
+        let threads: Vec<_> = (0..count)
             .map(|_| {
                 scope.spawn(|| {
                     let mut visitor = visitor();
@@ -70,7 +73,7 @@ pub(super) fn scan<V: Visitor>(
                     queue.work(|work| match work {
                         Work::Directory { path, role } => {
                             if let Err(error) =
-                                list(path, role, &queue, shared, &mut start, &mut visitor)
+                                list(path, role, (&queue, count), shared, &mut start, &mut visitor)
                             {
                                 shared.fail(error);
                             }
@@ -95,7 +98,7 @@ pub(super) fn scan<V: Visitor>(
 fn list<V: Visitor>(
     path: PathBuf,
     role: Role,
-    queue: &Queue<Work>,
+    (queue, queue_len_max): (&Queue<Work>, usize),
     shared: &Shared<'_>,
     start: &mut [u8],
     visitor: &mut V,
@@ -105,14 +108,18 @@ fn list<V: Visitor>(
     };
     let root = role == Role::Root;
     let flags = if root { OFlags::DIRECTORY | OFlags::CLOEXEC } else { FLAGS | OFlags::DIRECTORY };
-    let fd = match rustix::fs::open(&path, flags, Mode::empty()) {
+    let fd = match patiently(|| rustix::fs::open(&path, flags, Mode::empty())) {
         Ok(fd) => fd,
         // Removed, or replaced by something else, since its parent was listed.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !root => return Ok(()),
+        Err(Errno::ACCESS) if role == Role::Below && is_lost_found(&OsVfs, &path) => {
+            shared.pass_by(|to| to.lost_found.push(path));
+            return Ok(());
+        }
         Err(errno) => return Err(fail(&path, errno)),
     };
     if role == Role::Below && has_keyring(&fd).map_err(|errno| fail(&path, errno))? {
-        visitor.nested(&path);
+        shared.pass_by(|to| to.nested_stores.push(path));
         return Ok(());
     }
     let dir = Arc::new(Directory { path, fd, role });
@@ -120,7 +127,7 @@ fn list<V: Visitor>(
     let mut names = Vec::with_capacity(BATCH_LEN);
     let mut hand_over = |names: Vec<u8>| {
         let work = Work::Files { dir: dir.clone(), names };
-        if let Some(Work::Files { names, .. }) = queue.push(work, QUEUE_LEN_MAX) {
+        if let Some(Work::Files { names, .. }) = queue.push(work, queue_len_max) {
             read_files(&dir, &names, shared, start, visitor);
         }
     };
@@ -219,6 +226,11 @@ fn read_files<V: Visitor>(
                 visitor.link(&path_in(dir, name));
                 continue;
             }
+            Err(errno) if errno.is_exhaustion() => {
+                let error = Error::io("the file cannot be opened", errno.into());
+                shared.fail(error.with_path(path_in(dir, name)));
+                continue;
+            }
             Err(errno) => {
                 let kind = ErrorKind::Io(io::Error::from(errno).kind());
                 (FileStat::default(), Contents::Unreadable(kind))
@@ -244,7 +256,7 @@ fn read_file(
 ) -> Result<Option<(FileStat, Contents)>, Errno> {
     // Not to hang on a pipe that took a file's place.
     let flags = FLAGS | OFlags::NONBLOCK;
-    let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+    let fd = match patiently(|| rustix::fs::openat(dir, name, flags, Mode::empty())) {
         Ok(fd) => fd,
         Err(Errno::NOENT | Errno::NXIO) => return Ok(None),
         Err(errno) => return Err(errno),

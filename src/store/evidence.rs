@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::links::{Linked, hold_linked_elsewhere};
 use super::places::Places;
@@ -16,6 +16,7 @@ use crate::ids::{DataKeyId, StoreId};
 use crate::keyring::LiveKeys;
 use crate::scan::{Found, OnScan, Visitor, look, look_through, scan};
 use crate::vfs::{EntryKind, FileStat, Inode, Vfs};
+use crate::walk::PassedBy;
 
 /// The files below the store's directories, and those elsewhere that the engine knows of.
 pub(super) struct AllFiles<'a> {
@@ -23,12 +24,27 @@ pub(super) struct AllFiles<'a> {
     pub(super) vfs: &'a Arc<dyn Vfs>,
     pub(super) elsewhere: Option<&'a dyn LiveKeys>,
     pub(super) on_scan: OnScan<'a>,
+    /// Where nobody looked, once it was looked.
+    pub(super) passed_by: Mutex<PassedBy>,
+}
+
+impl<'a> AllFiles<'a> {
+    pub(super) fn new(
+        places: &'a Places,
+        vfs: &'a Arc<dyn Vfs>,
+        elsewhere: Option<&'a dyn LiveKeys>,
+        on_scan: OnScan<'a>,
+    ) -> Self {
+        Self { places, vfs, elsewhere, on_scan, passed_by: Mutex::default() }
+    }
 }
 
 impl LiveKeys for AllFiles<'_> {
     fn keys_in_use(&self) -> Result<Vec<DataKeyId>> {
         let left = self.places.left().list();
-        let InUse { mut keys, linked, met } = keys_in(self.places, self.vfs, &left, self.on_scan)?;
+        let (in_use, passed_by) = keys_in(self.places, self.vfs, &left, self.on_scan)?;
+        let InUse { mut keys, linked, met } = in_use;
+        *self.passed_by.lock().unwrap_or_else(PoisonError::into_inner) = passed_by;
         let gone = left.iter().filter(|(inode, _)| !met.contains(inode)).map(|(_, key)| *key);
         hold_linked_elsewhere(self.places, self.vfs, linked, &gone.collect())?;
         self.places.left().settle(&left);
@@ -42,7 +58,7 @@ impl LiveKeys for AllFiles<'_> {
 /// What the keyring asks before it destroys a key on others' evidence.
 impl LiveKeys for Places {
     fn keys_in_use(&self) -> Result<Vec<DataKeyId>> {
-        AllFiles { places: self, vfs: self.vfs(), elsewhere: None, on_scan: &|_| {} }.keys_in_use()
+        AllFiles::new(self, self.vfs(), None, &|_| {}).keys_in_use()
     }
 }
 
@@ -70,7 +86,7 @@ fn keys_in(
     vfs: &Arc<dyn Vfs>,
     left: &HashMap<Inode, DataKeyId>,
     on_scan: OnScan<'_>,
-) -> Result<InUse> {
+) -> Result<(InUse, PassedBy)> {
     let (moves, store_id) = (places.moves(), places.keyring().store_id());
     let recording = moves.record();
     // After the recording began: a file may have moved into a new one just before.
@@ -78,7 +94,7 @@ fn keys_in(
     places.directories().check_present()?;
     let collect =
         || Collect { store_id, left, found: InUse::default(), unreadable: None, links: Vec::new() };
-    let mut found = scan(vfs, roots, on_scan, collect)?;
+    let (mut found, mut passed_by) = scan(vfs, roots, on_scan, collect)?;
     {
         let alone = moves.alone();
         let mut visitor = collect();
@@ -101,7 +117,10 @@ fn keys_in(
         });
         directories.sort_unstable();
         directories.dedup_by(|below, above| below.starts_with(above));
-        found.extend(scan(vfs, &directories, on_scan, collect)?);
+        let (moved, passed) = scan(vfs, &directories, on_scan, collect)?;
+        found.extend(moved);
+        passed_by.append(passed);
+        passed_by.settle();
         links.extend(found.iter_mut().flat_map(|part| std::mem::take(&mut part.links)));
         for link in links {
             if let Some((_, what)) = look_through(&**vfs, &link, roots)? {
@@ -120,7 +139,7 @@ fn keys_in(
         }
         in_use.merge(part.found);
     }
-    Ok(in_use)
+    Ok((in_use, passed_by))
 }
 
 struct Collect<'a> {
@@ -174,7 +193,4 @@ impl Visitor for Collect<'_> {
     fn link(&mut self, path: &Path) {
         self.links.push(path.into());
     }
-
-    /// Its files need the keys of its own keyring.
-    fn nested(&mut self, _dir: &Path) {}
 }

@@ -87,7 +87,8 @@ fn still_elsewhere(
     let suspects: HashSet<Inode> = linked.0.keys().copied().collect();
     let new = || Again { suspects: &suspects, names: HashMap::new() };
     let mut names: HashMap<Inode, HashSet<PathBuf>> = HashMap::new();
-    for part in scan(vfs, &places.directories().list(), &|_| {}, new)? {
+    let (found, _) = scan(vfs, &places.directories().list(), &|_| {}, new)?;
+    for part in found {
         for (inode, found) in part.names {
             names.entry(inode).or_default().extend(found);
         }
@@ -143,6 +144,4 @@ impl Visitor for Again<'_> {
     }
 
     fn link(&mut self, _path: &Path) {}
-
-    fn nested(&mut self, _dir: &Path) {}
 }

@@ -14,12 +14,14 @@ use serde::Serialize;
 
 use super::renewal::Renewal;
 use super::stale::{Judge, StalePolicy};
+use crate::descriptors;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, TornFile};
 use crate::keyring::{FileSpec, PlaintextPolicy};
 use crate::names::is_disposable;
 use crate::scan::OnScan;
 use crate::suite::Suite;
+use crate::walk::PassedBy;
 use collect::{Collect, Work};
 use throttle::Throttle;
 
@@ -49,7 +51,8 @@ pub struct Reencrypt<'a> {
     /// Plaintext bytes a second. Default: no limit.
     pub bytes_per_second: Option<u64>,
     /// Files rewritten at the same time. Default: four for each processor, since most of
-    /// the time a file waits to be made durable.
+    /// the time a file waits to be made durable. Fewer where the process may not have as many
+    /// files open: they take half of `RLIMIT_NOFILE`.
     pub threads: usize,
     /// Ends the run when it becomes true; the file in work stays as it was.
     pub cancel: Option<&'a AtomicBool>,
@@ -179,6 +182,8 @@ pub struct ReencryptReport {
     pub merged: Vec<PathBuf>,
     /// Files that failed, and stay as they were.
     pub failed: Vec<(PathBuf, Error)>,
+    /// Directories in which nothing was looked at.
+    pub passed_by: PassedBy,
     /// Leftovers of a run that was killed, removed now.
     pub leftovers_removed: u64,
     /// Whether the run was cancelled.
@@ -211,8 +216,8 @@ impl Renewal<'_> {
         }
         let judge = Judge::new(self.0.keyring(), &how.policy);
         let new = || Collect::new(&judge, how);
-        let mut found = self.scan_all(how.on_scan, new)?;
-        let mut report = ReencryptReport::default();
+        let (mut found, passed_by) = self.scan_all(how.on_scan, new)?;
+        let mut report = ReencryptReport { passed_by, ..ReencryptReport::default() };
         for leftover in found.iter_mut().flat_map(Collect::take_leftovers) {
             if self.remove_leftover(&leftover)? {
                 report.leftovers_removed += 1;
@@ -225,14 +230,14 @@ impl Renewal<'_> {
         let files = Work::of(found);
         let run = Run::new(self.0, how, &judge, &files);
         std::thread::scope(|scope| {
-            for _ in 0..how.threads.clamp(1, files.len().max(1)) {
+            for _ in 0..descriptors::threads(how.threads).min(files.len()) {
                 scope.spawn(|| run.work());
             }
         });
         let done = run.report.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.failed.extend(done.failed);
-        let ReencryptReport { leftovers_removed, failed, .. } = report;
-        Ok(ReencryptReport { leftovers_removed, failed, ..done })
+        let ReencryptReport { leftovers_removed, failed, passed_by, .. } = report;
+        Ok(ReencryptReport { leftovers_removed, failed, passed_by, ..done })
     }
 
     /// Removes what a killed run left; false if it is not proven to be that.

@@ -1,5 +1,6 @@
 //! Destroying old data keys, and showing that they are.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -53,8 +54,11 @@ impl Renewal<'_> {
             self.roots()?;
         }
         let (places, vfs) = (self.0.places(), self.0.vfs());
-        let files = AllFiles { places, vfs, elsewhere, on_scan };
-        self.0.keyring().keys().retire_all_but(&files, grace)
+        let files = AllFiles::new(places, vfs, elsewhere, on_scan);
+        let mut retirement = self.0.keyring().keys().retire_all_but(&files, grace)?;
+        let passed_by = files.passed_by.into_inner();
+        retirement.passed_by = passed_by.unwrap_or_else(PoisonError::into_inner);
+        Ok(retirement)
     }
 
     /// Shows that a data key is destroyed, that no file of the store names it, and that no

@@ -158,7 +158,7 @@ impl Renewal<'_> {
     pub fn stale_files(&self, policy: &StalePolicy, on_scan: OnScan<'_>) -> Result<StaleFiles> {
         let judge = Judge::new(self.0.keyring(), policy);
         let new = || Collect { judge: &judge, files: Vec::new() };
-        let found = self.scan_all(on_scan, new)?;
+        let (found, _) = self.scan_all(on_scan, new)?;
         let mut files: Vec<_> = found.into_iter().flat_map(|part| part.files).collect();
         files.sort_unstable_by(oldest_first);
         Ok(StaleFiles(files.into_iter()))
@@ -296,6 +296,4 @@ impl Visitor for Collect<'_> {
 
     // Rewriting what it leads to would leave the link behind.
     fn link(&mut self, _path: &Path) {}
-
-    fn nested(&mut self, _dir: &Path) {}
 }

@@ -22,7 +22,7 @@ impl Renewal<'_> {
     pub fn remove_temporary(&self, on_scan: OnScan<'_>) -> Result<Vec<PathBuf>> {
         let keyring = self.0.keyring();
         keyring.check_writable()?;
-        let found = self.scan_all(on_scan, || Collect { keyring, ended: Vec::new() })?;
+        let (found, _) = self.scan_all(on_scan, || Collect { keyring, ended: Vec::new() })?;
         let mut removed = Vec::new();
         for path in found.into_iter().flat_map(|part| part.ended) {
             // Made anew since, maybe.
@@ -69,6 +69,4 @@ impl Visitor for Collect<'_> {
     fn staged(&mut self, _found: &Found<'_>) {}
 
     fn link(&mut self, _path: &Path) {}
-
-    fn nested(&mut self, _dir: &Path) {}
 }

@@ -15,6 +15,7 @@ use crate::fs::EncryptedFs;
 use crate::ids::DataKeyId;
 use crate::keyring::{DataKeyStatus, KeyState};
 use crate::scan::{OnScan, ScanProgress, Visitor, look, scan, thread_count};
+use crate::walk::PassedBy;
 
 /// A number of files and their bytes on disk, headers included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -97,6 +98,9 @@ pub struct Usage {
     pub foreign: Count,
     /// Files under keys that the keyring does not have.
     pub unknown_keys: Vec<UnknownKeyUsage>,
+    /// Directories in which nothing was looked at; empty where no scan was made.
+    #[serde(flatten)]
+    pub passed_by: PassedBy,
 }
 
 impl Usage {
@@ -173,17 +177,19 @@ impl Renewal<'_> {
     /// same; [`Io`](ErrorKind::Io) if a directory cannot be read.
     pub fn rebuild_usage(&self, on_scan: OnScan<'_>) -> Result<Usage> {
         const ATTEMPTS_MAX: usize = 3;
+        let mut passed_by = PassedBy::default();
         for _ in 0..ATTEMPTS_MAX {
-            self.rebuild_once(on_scan)?;
+            passed_by = self.rebuild_once(on_scan)?;
             if self.0.places().ledger().is_complete() {
                 break;
             }
             // A directory was renamed, or a file with several names changed, meanwhile.
         }
-        Ok(Usage::new(self.0, self.0.places().ledger().tallies()))
+        let usage = Usage::new(self.0, self.0.places().ledger().tallies());
+        Ok(Usage { passed_by, ..usage })
     }
 
-    fn rebuild_once(&self, on_scan: OnScan<'_>) -> Result<()> {
+    fn rebuild_once(&self, on_scan: OnScan<'_>) -> Result<PassedBy> {
         let (keyring, places) = (self.0.keyring(), self.0.places());
         let ledger = places.ledger();
         let recording = places.moves().record();
@@ -208,7 +214,7 @@ impl Renewal<'_> {
             }
         }
         ledger.end_scan(result.is_ok());
-        result.map(drop)
+        result.map(|(_, passed_by)| passed_by)
     }
 
     /// Reads the headers of all files of the store, keeping a few bytes for each key
@@ -218,8 +224,8 @@ impl Renewal<'_> {
     /// As [`rebuild_usage`](Self::rebuild_usage), without `KeyringBusy`.
     pub fn scan_usage(&self, on_scan: OnScan<'_>) -> Result<Usage> {
         let (store_id, shared) = (self.0.keyring().store_id(), Met::default());
-        let found = self.scan_all(on_scan, || Tallies::new(store_id, &shared))?;
-        Ok(Usage::new(self.0, Tallies::merge(found)))
+        let (found, passed_by) = self.scan_all(on_scan, || Tallies::new(store_id, &shared))?;
+        Ok(Usage { passed_by, ..Usage::new(self.0, Tallies::merge(found)) })
     }
 
     /// The same for the files below `roots`, which **MUST NOT** contain each other.
@@ -229,8 +235,9 @@ impl Renewal<'_> {
     pub fn scan_usage_of(&self, roots: &[PathBuf], on_scan: OnScan<'_>) -> Result<Usage> {
         let store_id = self.0.keyring().store_id();
         let shared = Met::default();
-        let found = scan(self.0.vfs(), roots, on_scan, || Tallies::new(store_id, &shared))?;
-        Ok(Usage::new(self.0, Tallies::merge(found)))
+        let (found, passed_by) =
+            scan(self.0.vfs(), roots, on_scan, || Tallies::new(store_id, &shared))?;
+        Ok(Usage { passed_by, ..Usage::new(self.0, Tallies::merge(found)) })
     }
 
     /// What the engine's own list of live files is under. Files that are not there are
@@ -283,7 +290,7 @@ impl Renewal<'_> {
         &self,
         on_scan: OnScan<'_>,
         visitor: impl Fn() -> V + Sync,
-    ) -> Result<Vec<V>> {
+    ) -> Result<(Vec<V>, PassedBy)> {
         self.scan_whole(&self.roots()?, on_scan, visitor)
     }
 
@@ -292,7 +299,7 @@ impl Renewal<'_> {
         roots: &[PathBuf],
         on_scan: OnScan<'_>,
         visitor: impl Fn() -> V + Sync,
-    ) -> Result<Vec<V>> {
+    ) -> Result<(Vec<V>, PassedBy)> {
         let directories = self.0.places().directories();
         directories.check_present()?;
         let found = scan(self.0.vfs(), roots, on_scan, visitor)?;

@@ -76,8 +76,6 @@ impl Visitor for Tallies {
     }
 
     fn link(&mut self, _path: &Path) {}
-
-    fn nested(&mut self, _dir: &Path) {}
 }
 
 /// Tells the ledger, some hundred files at a time.
@@ -108,8 +106,6 @@ impl Visitor for Rebuild<'_> {
     }
 
     fn link(&mut self, _path: &Path) {}
-
-    fn nested(&mut self, _dir: &Path) {}
 
     fn flush(&mut self) {
         self.ledger.seen(&self.seen);

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::{Attributes, DirEntry, FileStat, Links, Map, ReadFile, Rename, Vfs, WriteFile};
+use crate::descriptors::patiently;
 use crate::process::Process;
 
-/// The operating system's files, through the page cache.
+/// The operating system's files, through the page cache. A call that finds no descriptor left
+/// waits for one, up to 5 seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsVfs;
 
@@ -31,7 +33,7 @@ impl Vfs for OsVfs {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         let mut entries = Vec::new();
-        for entry in fs::read_dir(dir)? {
+        for entry in patiently(|| fs::read_dir(dir))? {
             let entry = entry?;
             match entry.metadata() {
                 Ok(metadata) => entries.push(DirEntry {
@@ -75,7 +77,7 @@ impl Vfs for OsVfs {
 
     fn remove_in(&self, dir: &Path, expected: &FileStat, name: &OsStr) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = File::from(rustix::fs::open(dir, flags, Mode::empty())?);
+        let dir = File::from(patiently(|| rustix::fs::open(dir, flags, Mode::empty()))?);
         let found = dir.metadata()?;
         if (found.dev(), found.ino()) != (expected.device, expected.inode) {
             return Err(io::Error::other("another directory took its place"));
@@ -114,7 +116,7 @@ impl Vfs for OsVfs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        patiently(|| File::open(dir))?.sync_all()
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -122,7 +124,7 @@ impl Vfs for OsVfs {
         options.write(true).create(true).truncate(false).mode(0o600);
         // Not to hang on a pipe, nor to create a file elsewhere.
         options.custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
-        let file = regular(options.open(path)?)?;
+        let file = regular(patiently(|| options.open(path))?)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
@@ -176,7 +178,8 @@ pub(super) fn create_new(path: &Path, mode: u32, flags: OFlags) -> io::Result<(F
     if let Some(file) = open_straight(path, flags, mode) {
         return Ok((file, true));
     }
-    let created = rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, mode));
+    let open = || rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, mode));
+    let created = patiently(open);
     Ok((created?.into(), false))
 }
 
@@ -201,8 +204,8 @@ pub(super) fn open(path: &Path, links: Links, flags: OFlags) -> io::Result<File>
         Links::Refuse => flags | OFlags::NOFOLLOW,
     };
     let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
-    let opened = rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
-    Ok(opened?.into())
+    let open = || rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
+    Ok(patiently(open)?.into())
 }
 
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]

@@ -203,8 +203,8 @@ proptest! {
                 _ => {}
             }
         }
-        for place in 0..PLACES {
-            if let Some(store) = stores[place] {
+        for (place, store) in stores.into_iter().enumerate() {
+            if let Some(store) = store {
                 check(places.write(place), store);
             }
         }

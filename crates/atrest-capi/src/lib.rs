@@ -28,6 +28,7 @@ pub use code::{Atrest1, atrest1_code_name};
 pub use context::{Atrest1Decryptor, atrest1_decrypt_at, atrest1_decryptor_free};
 pub use context::{Atrest1Encryptor, atrest1_encrypt_at, atrest1_encryptor_free};
 pub use context::{atrest1_decryptor_new, atrest1_encryptor_new, atrest1_encryptor_position};
+pub use file::atrest1_reader_written_len;
 pub use file::{Atrest1Reader, atrest1_reader_free, atrest1_reader_len, atrest1_reader_open};
 pub use file::{Atrest1Torn, atrest1_reader_torn, atrest1_writer_position, atrest1_writer_sync};
 pub use file::{

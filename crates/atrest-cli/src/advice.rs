@@ -53,6 +53,17 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    pub(crate) fn of_error(error: &atrest::Error) -> Self {
+        if error.is_out_of_descriptors() {
+            return Self {
+                name: "io-too-many-open-files",
+                exit_code: IO,
+                advice: "raise the limit of open files (`ulimit -Hn`, LimitNOFILE= of the service), or do less at a time; no file was found wrong",
+            };
+        }
+        Self::of(error.kind())
+    }
+
     pub(crate) fn of(kind: ErrorKind) -> Self {
         let (name, exit_code, advice) = match kind {
             ErrorKind::Kms(kind) => return Self::of_kms(kind),

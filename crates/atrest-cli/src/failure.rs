@@ -79,7 +79,7 @@ impl Failure {
             Self::Partial(partial) => return Some(partial.report()),
             _ => return None,
         };
-        let verdict = Verdict::of(error.kind());
+        let verdict = Verdict::of_error(error);
         Some(ErrorReport {
             kind: verdict.name,
             message: clean(&error.to_string()),
@@ -93,7 +93,7 @@ impl Failure {
     /// How the process ends.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Error { error, .. } => Verdict::of(error.kind()).exit_code,
+            Self::Error { error, .. } => Verdict::of_error(error).exit_code,
             Self::Partial(partial) => partial.exit_code,
             Self::PipeClosed => PIPE_CLOSED,
             #[cfg(feature = "demo")]

@@ -23,7 +23,18 @@ mod torn;
 mod units;
 mod usage;
 
+/// Lets this process have as many files open as it may ask for: the soft limit is there for
+/// programs that use `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // What the system refuses (macOS, one without end) stays as it was.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
 fn main() -> ExitCode {
+    raise_file_limit();
     let cli = match cmd::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),

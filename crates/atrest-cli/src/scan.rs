@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use atrest::classify::Contents;
 use atrest::names::kind_of;
 use atrest::vfs::{Links, OsVfs, Vfs as _};
-use atrest::walk::{Met, walk};
+use atrest::walk::{Met, PassedBy, walk};
 use atrest::{DataKeyId, Error, ErrorKind, Expect, FileKind, HEADER_LEN, Header, Keyring};
 use serde::Serialize;
 
 use crate::advice::Verdict;
 use crate::bucket::Bucket;
 use crate::failure::{Failure, Result};
-use crate::paint::clean;
+use crate::paint::{YELLOW, clean};
 use crate::{progress, units};
 
 /// Problem files that are named; more are only counted.
@@ -64,6 +64,8 @@ pub(crate) struct Scan {
     pub(crate) problems: Vec<Problem>,
     /// Directories with a keyring of their own, in which nothing was looked at.
     pub(crate) nested_stores: Vec<String>,
+    /// A file system's `lost+found`, in which nothing was looked at.
+    pub(crate) lost_found: Vec<String>,
     /// What killed commands were writing; counted above, too.
     #[serde(skip)]
     pub(crate) leftovers: Vec<PathBuf>,
@@ -79,10 +81,11 @@ pub(crate) fn scan(dir: &Path, keyring: Option<&Keyring>, json: bool) -> Result<
     walk(&OsVfs, dir, &mut |met, entry| {
         match met {
             Met::File => {
-                scan.file(&entry.path, entry.len, keyring);
+                scan.file(&entry.path, entry.len, keyring)?;
                 progress.inc(1);
             }
-            Met::NestedStore => scan.nested_stores.push(clean(&entry.path.display().to_string())),
+            Met::NestedStore => scan.nested_stores.push(shown(&entry.path)),
+            Met::LostFound => scan.lost_found.push(shown(&entry.path)),
             _ => {}
         }
         Ok(())
@@ -90,8 +93,28 @@ pub(crate) fn scan(dir: &Path, keyring: Option<&Keyring>, json: bool) -> Result<
     progress.finish_and_clear();
     scan.problems.sort_by(|a, b| a.path.cmp(&b.path));
     scan.nested_stores.sort();
+    scan.lost_found.sort();
     scan.leftovers.sort();
     Ok(scan)
+}
+
+fn shown(path: &Path) -> String {
+    clean(&path.display().to_string())
+}
+
+/// What people are told of directories that a look at a store's files left out.
+pub(crate) fn passed_by(found: &PassedBy, verb: &str) -> Vec<String> {
+    let nested: Vec<_> = found.nested_stores.iter().map(|dir| shown(dir)).collect();
+    let lost_found: Vec<_> = found.lost_found.iter().map(|dir| shown(dir)).collect();
+    passed_by_lines(&nested, &lost_found, verb)
+}
+
+pub(crate) fn passed_by_lines(nested: &[String], lost_found: &[String], verb: &str) -> Vec<String> {
+    let line =
+        |dir: &String, what: &str| format!("  {} {dir}: {what}, not {verb}", YELLOW.paint("•"));
+    let nested = nested.iter().map(|dir| line(dir, "another store"));
+    let what = "of the file system, closed to this user";
+    nested.chain(lost_found.iter().map(|dir| line(dir, what))).collect()
 }
 
 /// The same of every object below a prefix of an object store.
@@ -137,15 +160,22 @@ impl Scan {
         self.problems.extend(other.problems);
         self.leftovers.extend(other.leftovers);
         self.nested_stores.extend(other.nested_stores);
+        self.lost_found.extend(other.lost_found);
     }
 
-    fn file(&mut self, path: &Path, bytes: u64, keyring: Option<&Keyring>) {
+    fn file(&mut self, path: &Path, bytes: u64, keyring: Option<&Keyring>) -> Result<(), Error> {
         let start = match first_bytes(path) {
             Ok(start) => start,
             // An engine at work removes files.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => {
-                return self.problem(path, 0, &Error::io("the file cannot be read", error));
+                let error = Error::io("the file cannot be read", error);
+                // Says nothing of this file.
+                if error.is_out_of_descriptors() {
+                    return Err(error.with_path(path));
+                }
+                self.problem(path, 0, &error);
+                return Ok(());
             }
         };
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
@@ -153,6 +183,7 @@ impl Scan {
             self.leftovers.push(path.to_owned());
         }
         self.judge(path, bytes, &start, keyring);
+        Ok(())
     }
 
     fn judge(&mut self, path: &Path, bytes: u64, start: &[u8], keyring: Option<&Keyring>) {
@@ -184,7 +215,7 @@ impl Scan {
         self.problem.add(bytes);
         if self.problems.len() < PROBLEMS_MAX {
             self.problems.push(Problem {
-                path: clean(&path.display().to_string()),
+                path: shown(path),
                 kind: Verdict::of(error.kind()).name,
                 message: clean(&error.to_string()),
             });

@@ -60,7 +60,7 @@ impl Keyspace {
 
     pub(super) fn check_homes(&self) -> Result<(), &'static str> {
         let len = self.tags.bytes(HOMES).map_or(HOME_LEN, <[u8]>::len);
-        if len % HOME_LEN == 0 && (1..=HOMES_MAX).contains(&(len / HOME_LEN)) {
+        if len.is_multiple_of(HOME_LEN) && (1..=HOMES_MAX).contains(&(len / HOME_LEN)) {
             return Ok(());
         }
         Err("a keyspace's list of locations is invalid")
@@ -68,6 +68,7 @@ impl Keyspace {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -81,7 +82,7 @@ mod tests {
         keyspace.check_homes().unwrap();
         for len in 0..=(HOMES_MAX + 1) * HOME_LEN {
             keyspace.tags.set_bytes(HOMES, Unknown::Keep, Some(vec![1; len]));
-            let good = len % HOME_LEN == 0 && len != 0 && len <= HOMES_MAX * HOME_LEN;
+            let good = len.is_multiple_of(HOME_LEN) && len != 0 && len <= HOMES_MAX * HOME_LEN;
             assert_eq!(keyspace.check_homes().is_ok(), good, "{len}");
         }
     }

@@ -100,6 +100,4 @@ impl Visitor for Collect<'_> {
 
     // Rewriting what it leads to would leave the link behind.
     fn link(&mut self, _path: &Path) {}
-
-    fn nested(&mut self, _dir: &Path) {}
 }

@@ -111,7 +111,7 @@ fn a_copy_of_the_store_inside_of_it_keeps_its_own_keys() {
     assert!(std::fs::read(copy.join("table")).unwrap() == before, "another store's file");
     let report = verify(&fs, store.data(), &|_| std::ops::ControlFlow::Continue(())).unwrap();
     assert_eq!((report.unauthenticated_files, report.problems.len()), (1, 0));
-    assert_eq!(report.nested_stores, std::slice::from_ref(&copy));
+    assert_eq!(report.passed_by.nested_stores, std::slice::from_ref(&copy));
     let usage = store_of(&fs).renewal().scan_usage(&quiet).unwrap();
     assert!(usage.of_key(old).is_none_or(|usage| usage.count.files == 0), "{usage:?}");
     assert_eq!(kind(Snapshot::take(&store_of(&fs), store.data())), ErrorKind::InvalidArgument);

@@ -14,7 +14,7 @@ mod findings;
 mod owners;
 
 /// Examine a store's directory: keyring, lock, leftovers, modes, owners, files,
-/// clock.
+/// clock, place.
 ///
 /// Nothing is changed. Without --cmek: what can be seen without any key. Ends with exit
 /// code 1 if there is a problem; notes are no problems.

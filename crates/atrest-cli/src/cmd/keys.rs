@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::paint::{DIM, GREEN, YELLOW, clean};
+use crate::scan::passed_by;
 use crate::store::StoreArgs;
 use crate::table::{Align, Cell, Table, bar};
 use crate::{progress, signal, units};
@@ -80,7 +81,7 @@ Examples:
 JSON fields: keys [id, keyspace, state, exposed, created_ns, retired_ns, retire_after_ns,
 destroyed_ns, encrypted_bytes (ever, in all files, at least), files, bytes, age_ns,
 last_created_ns], plaintext, temporary, torn, unreadable, foreign [files, bytes],
-unknown_keys [id, files, bytes]
+unknown_keys [id, files, bytes], nested_stores, lost_found
 ")]
 struct List {
     #[command(flatten)]
@@ -99,7 +100,7 @@ Examples:
   atrest keys retire data --grace 30d
 
 JSON fields: keys [id, outcome (in-use, held, open, retiring, destroyed), with held: by,
-with retiring: until_ns]
+with retiring: until_ns], nested_stores and lost_found: directories in which nobody looked
 ")]
 struct Retire {
     #[command(flatten)]
@@ -148,7 +149,10 @@ impl List {
     fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open_read_only()?;
         let usage = scanning(out.is_json(), |on_scan| store.store().renewal().scan_usage(on_scan))?;
-        out.result(&usage, || table(&usage.keys))
+        out.result(&usage, || {
+            let passed_by = passed_by(&usage.passed_by, "counted");
+            [vec![table(&usage.keys)], passed_by].concat().join("\n")
+        })
     }
 }
 
@@ -244,7 +248,8 @@ fn retired_text(retired: &Retirement) -> String {
         _ => "stays".into(),
     };
     let lines = retired.keys.iter().map(|key| format!("  {} {}", key.id, words(&key.outcome)));
-    lines.collect::<Vec<_>>().join("\n")
+    let passed_by = passed_by(&retired.passed_by, "looked into");
+    lines.chain(passed_by).collect::<Vec<_>>().join("\n")
 }
 
 /// Field names are stable.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use atrest::fs::TornFile;
 use atrest::store::{Reencrypt, ReencryptProgress, ReencryptReport, Skipped, StalePolicy};
+use atrest::walk::PassedBy;
 use atrest::{FileKind, FileSpec};
 use serde::Serialize;
 
@@ -12,6 +13,7 @@ use crate::advice::Verdict;
 use crate::failure::Result;
 use crate::output::Out;
 use crate::paint::{YELLOW, clean};
+use crate::scan::passed_by;
 use crate::store::StoreArgs;
 use crate::{progress, signal, torn, units};
 
@@ -36,7 +38,7 @@ Examples:
 
 JSON fields: files, bytes, leftovers_removed, cancelled, skipped [path, why], torn [path,
 reason, kept_bytes, lost_bytes], merged (files whose appends cannot be told apart any more),
-failed [path, kind, message]. The exit code is that of the first file that failed; 13 if none
+failed [path, kind, message], nested_stores, lost_found. The exit code is that of the first file that failed; 13 if none
 did and a torn log was left as it is.
 ")]
 pub(crate) struct Args {
@@ -65,7 +67,8 @@ pub(crate) struct Args {
     /// At most so many bytes a second, as in 200MiB or 200MiB/s.
     #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
     rate: Option<u64>,
-    /// Files at the same time; the default is four for each processor.
+    /// Files at the same time; the default is four for each processor. Fewer where the limit
+    /// of open files is low: they take half of it.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
 }
@@ -85,6 +88,8 @@ struct Report {
     torn: Vec<TornFile>,
     #[serde(skip)]
     cut: bool,
+    #[serde(flatten)]
+    passed_by: PassedBy,
     merged: Vec<String>,
     failed: Vec<FailedFile>,
 }
@@ -187,7 +192,7 @@ impl Report {
             done.skipped.iter().map(|(path, why)| SkippedFile { path: text(path), why: *why });
         let failed = done.failed.iter().map(|(path, error)| FailedFile {
             path: text(path),
-            kind: Verdict::of(error.kind()).name,
+            kind: Verdict::of_error(error).name,
             message: clean(&with_cause(error)),
         });
         Self {
@@ -198,6 +203,7 @@ impl Report {
             skipped: skipped.collect(),
             torn: done.torn.clone(),
             cut,
+            passed_by: done.passed_by.clone(),
             merged: done.merged.iter().map(|path| text(path)).collect(),
             failed: failed.collect(),
         }
@@ -241,6 +247,7 @@ impl Report {
         if self.cut && !self.torn.is_empty() {
             lines.push("  rewritten up to there: what was behind is gone".into());
         }
+        lines.extend(passed_by(&self.passed_by, "looked into"));
         if !self.merged.is_empty() {
             let files = units::counted(self.merged.len() as u64, "file");
             lines.push(format!("  in {files} the appends cannot be told apart any more"));

@@ -13,7 +13,7 @@ use crate::failure::Result;
 use crate::output::Out;
 use crate::paint::{BOLD, DIM, GREEN, YELLOW, clean};
 use crate::place::Place;
-use crate::scan::{Scan, Usage, scan, scan_bucket};
+use crate::scan::{Scan, Usage, passed_by_lines, scan, scan_bucket};
 use crate::store::{self, StoreArgs};
 use crate::table::{Align, Cell, Table, bar};
 use crate::units;
@@ -33,8 +33,9 @@ rotation_bytes, plaintext, integrity], data_keys [id, files, bytes, and with a k
 keyspace, state, exposed, created_ns, age_s, retired_ns, destroyed_ns, encrypted_bytes
 (at least), rewritten_in_s (null if nothing can be said)], history [number, at_ns,
 generation, what, store_key_id, detail], files [encrypted, plaintext, temporary, empty and
-problem with files and bytes each; problems with path, kind, message; nested_stores, directories of other
-stores, which are not counted]. Without --cmek, settings
+problem with files and bytes each; problems with path, kind, message; nested_stores and
+lost_found: directories of other stores and of file systems' repairs, which are not counted].
+Without --cmek, settings
 and history are null.
 ";
 
@@ -242,11 +243,8 @@ impl Report {
         if hidden > 0 {
             lines.push(format!("  {} and {hidden} more", YELLOW.paint("!")));
         }
-        lines.extend(
-            self.files.nested_stores.iter().map(|nested| {
-                format!("  {} {nested}: another store, not counted", YELLOW.paint("•"))
-            }),
-        );
+        let Scan { nested_stores, lost_found, .. } = &self.files;
+        lines.extend(passed_by_lines(nested_stores, lost_found, "counted"));
         lines.join("\n")
     }
 

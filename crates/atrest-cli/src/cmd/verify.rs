@@ -13,6 +13,7 @@ use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::paint::{BOLD, GREEN, YELLOW, clean};
 use crate::place::Place;
+use crate::scan::passed_by;
 use crate::store::StoreArgs;
 use crate::table::{Align, Table};
 use crate::{progress, signal, torn, units};
@@ -25,8 +26,8 @@ const SHOWN_MAX: usize = 20;
 ///
 /// A file of suite 1 has a proven header and a body that nothing authenticates; the report
 /// counts them apart. Ends with the exit code of the first problem; with 13 if there is none
-/// but a log that ends before its file does. Stores inside of this one are named and not
-/// looked at.
+/// but a log that ends before its file does. Stores inside of this one, and a file
+/// system's `lost+found` that this user may not list, are named and not looked at.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -39,7 +40,8 @@ as by `atrest backup verify`, with its report.
 
 JSON fields: directory, good, authenticated_files, authenticated_bytes,
 unauthenticated_files, unauthenticated_bytes, plaintext_files, temporary_files, empty_files,
-torn_logs, torn [path, reason, kept_bytes, lost_bytes], problems [path, message], nested_stores, seconds
+torn_logs, torn [path, reason, kept_bytes, lost_bytes], problems [path, message],
+nested_stores, lost_found, seconds
 ")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -146,10 +148,7 @@ impl Report {
                 .map(|problem| format!("  {} {}", YELLOW.paint("!"), clean(&problem.message))),
         );
         lines.extend(torn::lines(&found.torn, SHOWN_MAX));
-        lines.extend(found.nested_stores.iter().map(|dir| {
-            let dir = clean(&dir.display().to_string());
-            format!("  {} {dir}: another store, not verified", YELLOW.paint("•"))
-        }));
+        lines.extend(passed_by(&found.passed_by, "verified"));
         let hidden = problems.saturating_sub(SHOWN_MAX as u64);
         if hidden > 0 {
             lines.push(format!("  {} and {hidden} more", YELLOW.paint("!")));

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use atrest::keyring::DirectoryStorage;
 use atrest::kms::{KeyFile, Kms};
-use atrest::{ErrorKind, Keyring, Options};
+use atrest::{ErrorKind, Keyring, Options, Store};
 use serde_json::Value;
 
-use crate::support::Bench;
+use crate::support::{Bench, Named};
 
 fn slots(report: &Value) -> Vec<&str> {
     report["slots"].as_array().unwrap().iter().map(|slot| slot["name"].as_str().unwrap()).collect()
@@ -164,4 +164,37 @@ fn backups_that_need_the_old_key_are_named() {
     let run = bench.run(&["rotate", "cmek", "data", "--cmek", &third, "--new-cmek", &new]);
     assert!(run.code == 0 && run.stderr.contains("backups made under"), "{}", run.stderr);
     bench.good(&["backup", "restore", "dest", "restored", "--cmek", &third]);
+}
+
+#[test]
+fn a_credential_that_ends_soon_is_warned_of() {
+    let bench = Bench::empty();
+    let uri = "aws-kms://alias/k?region=eu-central-1&endpoint=http://127.0.0.1:1";
+    std::fs::create_dir(bench.path("data")).unwrap();
+    drop(Store::create(bench.path("data"), Named::new(uri), Options::default()).unwrap());
+    let run = |args: &[&str], minutes: u64| {
+        let mut date = std::process::Command::new("date");
+        date.args(["-u", &format!("-d{minutes} minutes"), "+%Y-%m-%dT%H:%M:%SZ"]);
+        let ends = String::from_utf8(date.output().unwrap().stdout).unwrap();
+        let variables = [
+            ("ATREST_CMEK", uri),
+            ("AWS_ACCESS_KEY_ID", "A"),
+            ("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-tests"),
+            ("AWS_CREDENTIAL_EXPIRATION", ends.trim()),
+        ];
+        let run = bench.run_with(args, &variables, b"");
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run
+    };
+    let status = ["cmek", "status", "data", "--kms-timeout", "1s"];
+    let json = [&status[..], &["--json"]].concat();
+    for (minutes, warns) in [(30, false), (19, true), (0, true)] {
+        let told = run(&status, minutes).stderr;
+        assert_eq!(told.contains(&format!("the credential for {uri} ends in")), warns, "{told}");
+        let report: Value = serde_json::from_slice(&run(&json, minutes).stdout).unwrap();
+        let expires_s = report["keys"][0]["credential_expires_s"].as_u64().unwrap();
+        assert!(expires_s <= 60 * minutes && expires_s + 60 >= 60 * minutes, "{report}");
+        let warned = report.get("warnings").is_some_and(|it| it[0].as_str().unwrap().contains(uri));
+        assert_eq!(warned, warns, "{report}");
+    }
 }

@@ -1,6 +1,8 @@
-//! A full disk and a read-only one: small memory file systems, which only root may mount.
+//! A full disk, a read-only one, one with a directory of root's: small memory file systems,
+//! which only root may mount.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -80,4 +82,93 @@ fn a_read_only_disk_is_read_and_not_written() {
     bench.bad(11, "io-read-only", &["init", "disk/other"]);
     bench.bad(11, "io-read-only", &["keygen", "disk/key"]);
     bench.bad(11, "io-read-only", &["decrypt", "disk/data", "f", "-o", "disk/out"]);
+}
+
+/// The commands that walk over a store, by either of the two walks, with what says in JSON
+/// which `lost+found` was passed by.
+const WALKS: [(&[&str], &str); 5] = [
+    (&["status", "data"], "/files/lost_found/0"),
+    (&["verify", "data"], "/lost_found/0"),
+    (&["keys", "list", "data"], "/lost_found/0"),
+    (&["reencrypt", "data", "--all"], "/lost_found/0"),
+    (&["backup", "create", "data", "dest"], "/lost_found/0"),
+];
+
+/// A store of a user who is not root on a disk of its own, with a file under a replaced key.
+fn on_a_users_disk() -> Option<(Bench, Disk)> {
+    const USER: u32 = 65534;
+    let mut bench = Bench::empty();
+    let disk = Disk::mount(&bench.path("data"), 4 << 20)?;
+    bench.keygen("cmek.key");
+    bench.write("src", b"words");
+    fs::create_dir(bench.path("dest")).unwrap();
+    for name in ["data", "dest", "cmek.key", "src"] {
+        chown(bench.path(name), Some(USER), Some(USER)).unwrap();
+    }
+    fs::set_permissions(bench.path("data"), fs::Permissions::from_mode(0o755)).unwrap();
+    bench.become_user(USER);
+    Some((bench, disk))
+}
+
+fn make_dir(bench: &Bench, path: &str, mode: u32, owner: u32) {
+    fs::create_dir_all(bench.path(path)).unwrap();
+    fs::set_permissions(bench.path(path), fs::Permissions::from_mode(mode)).unwrap();
+    chown(bench.path(path), Some(owner), None).unwrap();
+}
+
+#[test]
+fn a_disks_lost_and_found_is_passed_by_and_told() {
+    let Some((mut bench, _disk)) = on_a_users_disk() else { return };
+    make_dir(&bench, "data/lost+found", 0o700, 0);
+    bench.good(&["init", "data"]);
+    bench.good(&["encrypt", "data", "src", "f"]);
+    bench.good(&["rotate", "data-key", "data"]);
+    for (args, pointer) in WALKS {
+        let told = bench.json(args);
+        let found = told.pointer(pointer).and_then(|path| path.as_str());
+        assert!(found.is_some_and(|path| path.ends_with("lost+found")), "{args:?}: {told}");
+    }
+    // The old key's file was rewritten, so it goes.
+    let retired = bench.retire();
+    assert_eq!(retired["lost_found"][0], bench.path("data/lost+found").to_str().unwrap());
+    assert_eq!(bench.good(&["decrypt", "data", "f"]), b"words");
+    for args in [&["status", "data"][..], &["verify", "data"], &["keys", "list", "data"]] {
+        let text = String::from_utf8(bench.good(args)).unwrap();
+        assert!(text.contains("data/lost+found: of the file system"), "{text}");
+    }
+    let doctor = bench.json(&["doctor", "data"]);
+    let findings = doctor["findings"].as_array().unwrap();
+    let note = findings.iter().find(|note| note["what"].as_str().unwrap().contains("lost+found"));
+    assert_eq!(note.unwrap()["level"], "note", "{doctor}");
+    // Root, who may look into it, finds nothing wrong with its owner.
+    bench.become_user(0);
+    assert_eq!(bench.json(&["doctor", "data"])["healthy"], true);
+    let status = bench.json(&["status", "data"]);
+    assert_eq!(status["files"]["lost_found"], serde_json::json!([]));
+}
+
+#[test]
+fn any_other_closed_directory_stops_the_walks() {
+    let Some((bench, _disk)) = on_a_users_disk() else { return };
+    bench.good(&["init", "data"]);
+    bench.good(&["encrypt", "data", "src", "f"]);
+    bench.good(&["rotate", "data-key", "data"]);
+    let closed: [(&str, u32, u32); 4] = [
+        // Another's, open to others' files, not at the root of the disk, another name.
+        ("data/lost+found", 0o700, 1),
+        ("data/lost+found", 0o733, 0),
+        ("data/sub/lost+found", 0o700, 0),
+        ("data/cold", 0o700, 0),
+    ];
+    for (path, mode, owner) in closed {
+        make_dir(&bench, path, mode, owner);
+        let more = [&["doctor", "data"][..], &["keys", "retire", "data"]];
+        for args in WALKS.map(|(args, _)| args).into_iter().chain(more) {
+            let run = bench.bad(11, "io-permission-denied", args);
+            assert!(run.stderr.contains(path), "{args:?}: {}", run.stderr);
+        }
+        fs::remove_dir(bench.path(path)).unwrap();
+    }
+    let keys = bench.json(&["keys", "list", "data"]);
+    assert_eq!(keys["keys"][0]["state"], "decrypt-only", "{keys}");
 }

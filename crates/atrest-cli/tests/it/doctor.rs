@@ -2,13 +2,11 @@
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::process::Stdio;
-use std::sync::Arc;
 
-use atrest::kms::{Deadline, KeyUri, Kms, KmsError, SlotKey, WrapContext, WrappedKey};
 use atrest::{Options, Store};
 use serde_json::{Value, json};
 
-use crate::support::Bench;
+use crate::support::{Bench, Named};
 
 /// What it found in one check, as level and text.
 fn findings(bench: &Bench, check: &str) -> Vec<(String, String)> {
@@ -96,34 +94,6 @@ fn a_name_of_the_greatest_length_can_be_written() {
     assert_eq!(bench.read(&name), b"words");
 }
 
-/// A customer's key of some name, which wraps by nothing.
-#[derive(Debug)]
-struct Named(KeyUri);
-
-impl Kms for Named {
-    fn key_uri(&self) -> &KeyUri {
-        &self.0
-    }
-
-    fn wrap(
-        &self,
-        key: &SlotKey,
-        _context: &WrapContext,
-        _deadline: Deadline,
-    ) -> Result<WrappedKey, KmsError> {
-        Ok(WrappedKey { key_version: String::new(), blob: key.expose().to_vec() })
-    }
-
-    fn unwrap(
-        &self,
-        wrapped: &WrappedKey,
-        _context: &WrapContext,
-        _deadline: Deadline,
-    ) -> Result<SlotKey, KmsError> {
-        Ok(SlotKey::from_slice(&wrapped.blob).unwrap())
-    }
-}
-
 #[test]
 fn a_store_by_whose_key_anybody_can_wrap_is_to_be_pinned() {
     let bench = Bench::empty();
@@ -141,7 +111,7 @@ fn a_store_by_whose_key_anybody_can_wrap_is_to_be_pinned() {
     for (number, (uri, public)) in cases.iter().enumerate() {
         let dir = format!("data-{number}");
         std::fs::create_dir(bench.path(&dir)).unwrap();
-        let kms = Arc::new(Named(uri.parse().unwrap()));
+        let kms = Named::new(uri);
         let store = Store::create(bench.path(&dir), kms, Options::default()).unwrap();
         let id = store.keyring().store_id().to_string();
         drop(store);
@@ -154,4 +124,22 @@ fn a_store_by_whose_key_anybody_can_wrap_is_to_be_pinned() {
         // Whatever the slot says of itself: the key that is given asks for no proof.
         assert!(warned(&dir, &["--cmek", rsa]), "{uri}");
     }
+}
+
+#[test]
+fn a_store_that_is_mounted_now_here_now_there_is_named() {
+    let bench = Bench::new();
+    bench.write("src", b"words");
+    let told = || findings(&bench, "place");
+    bench.good(&["rotate", "data-key", "data"]);
+    assert_eq!(told(), [], "it never moved");
+    for round in 0..2 {
+        for (from, to) in [("data", "other"), ("other", "data")] {
+            std::fs::rename(bench.path(from), bench.path(to)).unwrap();
+            bench.good(&["encrypt", to, "src", &format!("f{round}{to}")]);
+        }
+    }
+    let [(level, what)] = &told()[..] else { panic!("one finding") };
+    assert!(level == "note" && what.contains("4 times"), "{what}");
+    assert_eq!(bench.json(&["doctor", "data"])["healthy"], true);
 }

@@ -3,15 +3,23 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
+use atrest::kms::{Deadline, KeyUri, Kms, KmsError, SlotKey, WrapContext, WrappedKey};
 use serde_json::Value;
 
 /// A directory with a key file `cmek.key` and a store `data`.
 pub struct Bench {
     dir: tempfile::TempDir,
     secrets: Vec<Vec<u8>>,
+    /// Who runs the command, if not the user who runs the tests.
+    user: Option<u32>,
+    /// How many files it may have open.
+    open_files: Option<u32>,
 }
 
 /// What a run of the command said.
@@ -24,7 +32,8 @@ pub struct Run {
 impl Bench {
     /// Without a store.
     pub fn empty() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), secrets: Vec::new() }
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir, secrets: Vec::new(), user: None, open_files: None }
     }
 
     pub fn new() -> Self {
@@ -44,6 +53,20 @@ impl Bench {
     /// Words or bytes that must not stand in any output.
     pub fn keep_secret(&mut self, secret: &[u8]) {
         self.secrets.push(secret.to_vec());
+    }
+
+    /// From now on this user runs the command, which only root can say.
+    pub fn become_user(&mut self, user: u32) {
+        let program = self.path("atrest");
+        // Where it was built need not be open to others.
+        fs::copy(env!("CARGO_BIN_EXE_atrest"), program).unwrap();
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        self.user = Some(user);
+    }
+
+    /// From now on the command may have so many files open.
+    pub fn limit_open_files(&mut self, count: u32) {
+        self.open_files = Some(count);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -70,7 +93,21 @@ impl Bench {
     /// The command in this directory, with the key in `ATREST_CMEK` and a clean
     /// environment otherwise.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_atrest"));
+        let program = match self.user {
+            Some(_) => self.path("atrest"),
+            None => env!("CARGO_BIN_EXE_atrest").into(),
+        };
+        let mut command = Command::new("sh");
+        match self.open_files {
+            Some(count) => {
+                let limited = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
+                command.args(["-c", &limited]).arg(program);
+            }
+            None => command = Command::new(program),
+        }
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
             .args(args)
             .current_dir(self.dir.path())
@@ -121,6 +158,25 @@ impl Bench {
         serde_json::from_slice(&self.good(&args)).unwrap()
     }
 
+    /// Retires the oldest data key, which no file may be under any more: what the second of the
+    /// two runs said.
+    pub fn retire(&self) -> Value {
+        let retired = self.json(&["keys", "retire", "data", "--grace", "1s"]);
+        assert_eq!(retired["keys"][0]["outcome"], "retiring");
+        // The time of grace, by the clock that the command uses.
+        let until_ns = retired["keys"][0]["until_ns"].as_u64().unwrap();
+        let now_ns = || {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            u64::try_from(now.unwrap().as_nanos()).unwrap()
+        };
+        while now_ns() <= until_ns {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let retired = self.json(&["keys", "retire", "data"]);
+        assert_eq!(retired["keys"][0]["outcome"], "destroyed");
+        retired
+    }
+
     /// A run that has to fail with this exit code and error kind, on standard error
     /// alone, for people and for machines.
     pub fn bad(&self, code: i32, kind: &str, args: &[&str]) -> Run {
@@ -153,6 +209,40 @@ impl Bench {
                 }
             }
         }
+    }
+}
+
+/// A customer's key of some name, which wraps by nothing.
+#[derive(Debug)]
+pub struct Named(KeyUri);
+
+impl Named {
+    pub fn new(uri: &str) -> Arc<Self> {
+        Arc::new(Self(uri.parse().unwrap()))
+    }
+}
+
+impl Kms for Named {
+    fn key_uri(&self) -> &KeyUri {
+        &self.0
+    }
+
+    fn wrap(
+        &self,
+        key: &SlotKey,
+        _context: &WrapContext,
+        _deadline: Deadline,
+    ) -> Result<WrappedKey, KmsError> {
+        Ok(WrappedKey { key_version: String::new(), blob: key.expose().to_vec() })
+    }
+
+    fn unwrap(
+        &self,
+        wrapped: &WrappedKey,
+        _context: &WrapContext,
+        _deadline: Deadline,
+    ) -> Result<SlotKey, KmsError> {
+        Ok(SlotKey::from_slice(&wrapped.blob).unwrap())
     }
 }
 

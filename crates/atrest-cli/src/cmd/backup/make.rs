@@ -28,7 +28,8 @@ Examples:
 
 JSON fields: destination, chain_id, number, full, created_ns, source_store_id,
 source_generation, files, bytes, copied_files, added_bytes, lacks [path, why,
-kept_bytes, lost_bytes], manifest_sha256, resumed_files, others, torn, seconds
+kept_bytes, lost_bytes], manifest_sha256, resumed_files, others, lost_found, torn,
+seconds
 
 A backup that lacks something of the store is made, and ends with exit code 13.
 ")]
@@ -160,6 +161,10 @@ fn complete(backup: &BackupReport) -> Result<()> {
 fn warn(backup: &BackupReport, out: &mut Out) {
     for lack in &backup.info.lacks {
         out.warn(&lacking(lack));
+    }
+    for dir in &backup.lost_found {
+        let dir = dir.display();
+        out.warn(&format!("not looked into: {dir} of the file system, closed to this user"));
     }
     if backup.others > 0 {
         let count = units::counted(backup.others, "special file");

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use atrest::keyring::{KeyState, KeyringInfo, KeyringStatus};
+use atrest::keyring::{AuditEvent, AuditKind, KeyState, KeyringInfo, KeyringStatus};
 use atrest::kms::Kms;
 use atrest::names::{KEYRING_FILE, LOCK_FILE, NameKind, is_keyring_name, kind_of};
 use atrest::{Clock, ErrorKind, PlaintextPolicy, SystemClock};
@@ -20,6 +20,9 @@ use crate::scan::{Scan, open_regular, scan};
 use crate::store::{Opened, StoreArgs};
 use crate::units;
 
+/// A store that moved as often in as long is not moved for good.
+const CHURN_MIN: usize = 3;
+const CHURN_NS: u64 = 30 * 86_400 * 1_000_000_000;
 /// Times this far in the future come from a wrong clock.
 const CLOCK_TOLERANCE_NS: u64 = 5 * 60 * 1_000_000_000;
 
@@ -49,6 +52,7 @@ pub(super) fn all(at: &StoreArgs, keys: Vec<Arc<dyn Kms>>, json: bool) -> Result
     owners(dir, &mut to)?;
     clock(info.as_ref(), status.as_ref(), &mut to);
     rotation(status.as_ref(), &mut to);
+    place(status.as_ref(), &mut to);
     let store = opened.as_ref().and_then(|opened| opened.as_ref().ok());
     let mut found = scan(dir, store.map(Opened::keyring), json)?;
     if let Some(store) = store {
@@ -330,6 +334,22 @@ fn rotation(status: Option<&KeyringStatus>, to: &mut Findings) {
     }
 }
 
+/// Whether the store is found now here, now there: each place has data keys of its own.
+fn place(status: Option<&KeyringStatus>, to: &mut Findings) {
+    let Some(status) = status else { return };
+    let since_ns = SystemClock.now_ns().saturating_sub(CHURN_NS);
+    let moved = |event: &&AuditEvent| event.what == AuditKind::Moved && event.at_ns >= since_ns;
+    let count = status.history.iter().filter(moved).count();
+    if count < CHURN_MIN {
+        return;
+    }
+    to.note(
+        "place",
+        format!("the store was opened at another place than before {count} times in 30 days"),
+        "mount it at one path: each place has data keys of its own, and more than four are not remembered; `atrest audit DIR` tells when",
+    );
+}
+
 /// The store's directories that are not below its own.
 fn elsewhere(
     dir: &Path,
@@ -380,6 +400,10 @@ fn files(found: &Scan, status: Option<&KeyringStatus>, to: &mut Findings) {
     for nested in &found.nested_stores {
         let advice = "nothing to do if you meant it: every command on it takes its own directory";
         to.note("files", format!("{nested} is another store, at which nothing was looked"), advice);
+    }
+    for dir in &found.lost_found {
+        let advice = "nothing to do if the file system was never repaired: what a repair found is in there, for root to look through before keys are retired";
+        to.note("files", format!("{dir} of the file system was not looked into"), advice);
     }
     if found.temporary.files > 0 {
         let what = units::counted(found.temporary.files, "temporary file");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use atrest::names::is_keyring_name;
 use atrest::vfs::OsVfs;
-use atrest::walk::{Met, walk};
+use atrest::walk::{Met, is_lost_found, walk};
 
 use super::findings::Findings;
 use crate::failure::Result;
@@ -46,7 +46,9 @@ pub(super) fn owners(dir: &Path, to: &mut Findings) -> Result<()> {
     let owner = metadata.uid();
     let mut others = Others::default();
     walk(&OsVfs, dir, &mut |met, entry| {
-        if matches!(met, Met::File | Met::Directory | Met::Own) {
+        let is_files = matches!(met, Met::File | Met::Directory | Met::Own);
+        // Its owner is root, and has to be.
+        if is_files && !is_lost_found(&OsVfs, &entry.path) {
             others.add(&entry.path, owner);
         }
         Ok(())
