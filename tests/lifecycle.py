@@ -194,7 +194,7 @@ def key_pieces(name, key):
 def all_keys(directory, bao):
     """What to look for, by 16-byte pieces: every key of the store in every form it may have."""
     class Keyring(reader.Keyring):
-        def unlock(self, _):
+        def unlock(self, *_):
             slot = self.slots[0]
             context = self.store_id + slot["key_id"] + slot["context"].to_bytes(2, "little")
             self.found_slot_key = bao.unwrap(slot["blob"], context)

@@ -155,7 +155,9 @@ impl Search {
             let error = match unwrapped {
                 Ok(slot_key) => match open(image, slot, &slot_key) {
                     Ok(opened) => return Ok(opened),
-                    Err(error) => error,
+                    Err(error) if error.kind() == ErrorKind::WrongStoreKey => error,
+                    // The MAC is right: the body is refused whichever slot leads to it.
+                    Err(error) => return Err(error.into()),
                 },
                 Err(error) if self.lapsed.denies(error.kind()) => {
                     let denied_slot = Some(slot.name.clone());

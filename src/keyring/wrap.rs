@@ -42,7 +42,7 @@ impl Wrap {
         Self { salt: [0; 32], commitment: [0; 32], sealed: [0; KEY_LEN + 16] };
 
     pub(super) fn is_erased(&self) -> bool {
-        self.sealed == Self::ERASED.sealed
+        *self == Self::ERASED
     }
 
     /// Wraps `key` by `parent` under a fresh salt.

@@ -14,10 +14,10 @@ use atrest::verify::verify;
 use atrest::{Header, Store};
 use serde_json::{Value, json};
 
-use crate::reader_script;
+use crate::independent;
 use crate::support::{key_file, manual};
 
-mod describe;
+pub mod describe;
 mod make;
 
 use describe::{describe_file, describe_store};
@@ -260,8 +260,8 @@ fn a_copy_goes_on_and_keeps_what_it_does_not_know() {
         }
         let old = golden.says["store"]["data_keys"].as_array().unwrap().len();
         assert!(describe_store(&store)["data_keys"].as_array().unwrap().len() > old);
-        if reader_script::available() {
-            let listed = reader_script::list(&copy, &golden.key("default.key"));
+        if independent::available() {
+            let listed = independent::list(&copy, &golden.key("default.key"));
             assert_says(&listed["settings"], &golden.says["unknown_setting"], "settings");
         }
     }
@@ -269,12 +269,12 @@ fn a_copy_goes_on_and_keeps_what_it_does_not_know() {
 
 #[test]
 fn the_independent_reader_reads_the_same() {
-    if !reader_script::available() {
+    if !independent::available() {
         return;
     }
     for golden in Golden::all() {
         let key = golden.key("default.key");
-        let listed = reader_script::list(&golden.store(), &key);
+        let listed = independent::list(&golden.store(), &key);
         assert_says(&listed["settings"], &golden.says["unknown_setting"], "settings");
         for field in ["store_id", "generation"] {
             assert_eq!(listed[field], golden.says["store"][field]);
@@ -287,7 +287,7 @@ fn the_independent_reader_reads_the_same() {
         let files = golden.says["files"].as_object().unwrap();
         let encrypted: Vec<_> = files.iter().filter(|(_, says)| !says["suite"].is_null()).collect();
         let paths: Vec<_> = encrypted.iter().map(|(name, _)| golden.dir.join(name)).collect();
-        let mut plain = reader_script::decrypt(&golden.store(), &key, &paths).unwrap();
+        let mut plain = independent::decrypt(&golden.store(), &key, &paths).unwrap();
         for (name, says) in encrypted {
             let rest = plain.split_off(says["len"].as_u64().unwrap() as usize);
             assert_eq!(describe::sha256(&plain), says["sha256"], "{name}");
@@ -295,7 +295,7 @@ fn the_independent_reader_reads_the_same() {
         }
         assert_eq!(plain, b"");
         let refused =
-            reader_script::decrypt(&golden.store(), &key, &[golden.store().join("tenant-b.sst")]);
+            independent::decrypt(&golden.store(), &key, &[golden.store().join("tenant-b.sst")]);
         assert!(refused.unwrap_err().contains("unknown key"));
 
         let backup = golden.dir.join("backup");
@@ -304,6 +304,6 @@ fn the_independent_reader_reads_the_same() {
             bytes_below(&backup).into_keys().map(|name| backup.join(name)).collect();
         let copies: Vec<_> = copies.into_iter().filter(is_encrypted).collect();
         assert!(copies.len() > 6, "{copies:?}");
-        reader_script::decrypt(&backup, &key, &copies).unwrap();
+        independent::decrypt(&backup, &key, &copies).unwrap();
     }
 }

@@ -10,15 +10,18 @@ mod bad_input;
 mod counts;
 mod crash;
 mod credentials;
+mod dependencies;
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod direct;
 mod files;
 mod golden;
+mod independent;
+mod keystream;
 mod kms;
 mod mapped;
 mod moves;
 mod processes;
-mod reader_script;
+
 mod recover;
 mod renewal;
 mod rotation;
