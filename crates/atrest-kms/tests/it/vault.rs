@@ -190,6 +190,19 @@ fn an_old_copy_opens_what_was_destroyed_until_its_key_version_ends() {
     vault.config(&key.name, &json!({"min_decryption_version": 2}));
     assert_eq!(kind(&old), Err(ErrorKind::Kms(KmsErrorKind::VersionRetired)));
     assert_eq!(kind(&now), Err(ErrorKind::UnknownKey), "which opens as before");
+    // Who administers the service takes a setting back. What was trimmed nobody brings back.
+    vault.config(&key.name, &json!({"min_decryption_version": 1}));
+    assert_eq!(kind(&old), Ok(7), "the old version was only locked");
+    let both = json!({"min_decryption_version": 2, "min_encryption_version": 2});
+    vault.config(&key.name, &both);
+    let path = format!("transit/keys/{}", key.name);
+    vault.server.admin("POST", &format!("{path}/trim"), &json!({"min_available_version": 2}));
+    let body = json!({"min_decryption_version": 1});
+    let (status, _) =
+        vault.server.call("POST", &format!("{path}/config"), "root-token-of-the-tests", &body);
+    assert_eq!(status, 400, "an administrator cannot go back behind it");
+    assert!(matches!(kind(&old), Err(ErrorKind::Kms(reason)) if reason.denies_access()));
+    assert_eq!(kind(&now), Err(ErrorKind::UnknownKey), "which opens as before");
 }
 
 #[test]
