@@ -7,7 +7,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroize;
 
-use crate::secret::{KEY_LEN, scrubbed, scrubbed_shortly};
+use crate::secret::{KEY_LEN, Secret, scrubbed, scrubbed_shortly};
 
 /// What a derived key is for. No key serves two purposes.
 #[derive(Clone, Copy)]
@@ -39,8 +39,8 @@ impl Purpose {
     }
 }
 
-/// 32 bytes of key, 12 of nonce and 32 of commitment; on the heap and zeroized on drop.
-pub(crate) struct Derived(Box<[u8; 76]>);
+/// 32 bytes of key, 12 of nonce and 32 of commitment. Made and used in one call.
+pub(crate) struct Derived(Secret<[u8; 76]>);
 
 impl Derived {
     pub(crate) fn key(&self) -> &[u8; KEY_LEN] {
@@ -60,24 +60,18 @@ fn part<const N: usize>(bytes: &[u8]) -> &[u8; N] {
     bytes.try_into().expect("a constant range") // OK because the callers' ranges have N bytes.
 }
 
-impl Drop for Derived {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
 /// `HKDF-Expand(parent, label || info, 76)`, `info` being the parts one after the other.
 pub(crate) fn derive(parent: &[u8; KEY_LEN], purpose: Purpose, info: &[&[u8]]) -> Derived {
     scrubbed_shortly(|| expand(parent, purpose, info))
 }
 
 fn expand(parent: &[u8; KEY_LEN], purpose: Purpose, info: &[&[u8]]) -> Derived {
-    let mut output = Box::new([0; 76]);
+    let mut output = Secret::new([0; 76]);
     // One label and at most three parts: no caller has more.
     let mut parts: [&[u8]; 4] = [purpose.label(), &[], &[], &[]];
     parts[1..=info.len()].copy_from_slice(info);
     let hkdf = Hkdf::<Sha256>::from_prk(parent).expect("32 bytes"); // OK because a PRK needs 32 bytes.
-    hkdf.expand_multi_info(&parts, &mut output[..]).expect("76 bytes"); // OK because 76 <= 255 * 32.
+    hkdf.expand_multi_info(&parts, output.get_mut()).expect("76 bytes"); // OK because 76 <= 255 * 32.
     Derived(output)
 }
 

@@ -157,7 +157,8 @@ fn new_file(suite: Suite) -> (Encryptor, Decryptor) {
         data_key_id: DataKeyId::from_bytes(std::array::from_fn(|i| 0xb0 + i as u8)),
         file_id: FileId::from(7),
     };
-    let (bytes, derived) = new.seal(&data_key(0), std::array::from_fn(|i| 0xc0 + i as u8));
+    let (bytes, derived) =
+        new.seal(&data_key(0), std::array::from_fn(|i| 0xc0 + i as u8)).expect("no fork");
     let header = Header::parse(&bytes[..]).expect("a header of ours");
     let slot = KeySlot::new(&header.prefix, &derived);
     let decryptor = Decryptor::new(&header, KeySlot::new(&header.prefix, &derived));

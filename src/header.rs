@@ -180,7 +180,11 @@ pub(crate) struct NewHeader {
 
 impl NewHeader {
     /// The header's bytes and the file's key material.
-    pub(crate) fn seal(&self, key: &DataKey, salt: [u8; 32]) -> (Box<[u8; HEADER_LEN]>, Derived) {
+    pub(crate) fn seal(
+        &self,
+        key: &DataKey,
+        salt: [u8; 32],
+    ) -> Result<(Box<[u8; HEADER_LEN]>, Derived)> {
         let mut raw = RawHeader {
             magic: MAGIC,
             version: FORMAT_VERSION.into(),
@@ -200,19 +204,20 @@ impl NewHeader {
             commitment: [0; 32],
             checksum: [0; 16],
         };
-        let derived = derive(key.expose(), Purpose::File, &[&raw.as_bytes()[..PREFIX_LEN]]);
+        let derived = derive(key.bytes()?, Purpose::File, &[&raw.as_bytes()[..PREFIX_LEN]]);
         raw.commitment = *derived.commitment();
         raw.checksum = checksum(raw.as_bytes());
         let mut bytes = Box::new([0; HEADER_LEN]);
         bytes[..RAW_LEN].copy_from_slice(raw.as_bytes());
-        (bytes, derived)
+        Ok((bytes, derived))
     }
 }
 
 /// Makes commitment and checksum fit a header that somebody changed, for fuzzing.
 #[cfg(any(test, feature = "danger-internals"))]
 pub(crate) fn reseal(file: &mut [u8], prefix: &[u8; PREFIX_LEN], key: &DataKey) {
-    let derived = derive(key.expose(), Purpose::File, &[prefix]);
+    let key = key.bytes().expect("no fork");
+    let derived = derive(key, Purpose::File, &[prefix]);
     file[PREFIX_LEN..CHECKED_LEN].copy_from_slice(derived.commitment());
     let checksum = checksum(file);
     file[CHECKED_LEN..RAW_LEN].copy_from_slice(&checksum);
@@ -330,7 +335,7 @@ impl Header {
 
     /// Derives the file's key and proves the header with it, in constant time.
     pub(crate) fn unseal(&self, key: &DataKey) -> Result<Derived> {
-        let derived = derive(key.expose(), Purpose::File, &[&self.prefix]);
+        let derived = derive(key.bytes()?, Purpose::File, &[&self.prefix]);
         if bool::from(derived.commitment().ct_eq(&self.commitment)) {
             return Ok(derived);
         }

@@ -87,8 +87,9 @@ pub use storage::{
 pub const DEFAULT_SLOT: &str = "default";
 
 /// An open keyring. A clone is another handle on the same one: a rotation in one is seen
-/// by all. An engine that stops calls [`close`](Self::close). A forked child reads with its
-/// parent's; to write it opens one of its own, once the parent's is closed.
+/// by all. An engine that stops calls [`close`](Self::close). A forked child has no
+/// keys of its parent's, and is refused: it opens one of its own, to write once the parent's is
+/// closed.
 ///
 /// Nothing on the path of a file takes a lock, writes the keyring or calls the key
 /// service; the first file under a data key this process has not seen reads the keyring

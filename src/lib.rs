@@ -76,7 +76,7 @@ pub use ids::{DataKeyId, FileId, SlotKeyId, StoreId, StoreKeyId};
 pub use keyring::{
     Expect, FileSpec, IntegrityPolicy, Keyring, KeyspaceId, Options, PlaintextPolicy, Settings,
 };
-pub use secret::{DataKey, KEY_LEN};
+pub use secret::{DataKey, KEY_LEN, KeyMemory, WipingAllocator};
 pub use store::Store;
 pub use suite::chunks::{ChunkMap, ChunkRun};
 pub use suite::limits::BODY_LEN_MAX;

@@ -1,20 +1,25 @@
-//! Key newtypes: on the heap, so that a move leaves no copy behind; zeroized on drop;
+//! Key newtypes: in the [`arena`], so that a move leaves no copy behind; zeroized on drop;
 //! without `Clone`, `Debug`, `PartialEq` or `Serialize`.
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroize;
 
 use crate::error::Result;
 
+mod arena;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod below;
+mod held;
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod left;
+mod pages;
 mod registers;
 mod scrub;
+mod wiping;
 
+pub use arena::KeyMemory;
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) use below::BYTES_MAX as SCRUBBED_BYTES_MAX;
+pub(crate) use held::Secret;
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) use left::Left;
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -22,6 +27,7 @@ pub(crate) use registers::contents as register_contents;
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) use scrub::FRAMES_BYTES;
 pub(crate) use scrub::{scrubbed, scrubbed_deeply, scrubbed_lightly, scrubbed_shortly};
+pub use wiping::WipingAllocator;
 
 /// Length of every key of the hierarchy, in bytes: AES-256 only.
 pub const KEY_LEN: usize = 32;
@@ -29,33 +35,35 @@ pub const KEY_LEN: usize = 32;
 macro_rules! key {
     ($(#[$doc:meta])* $vis:vis $name:ident) => {
         $(#[$doc])*
-        $vis struct $name(Box<[u8; KEY_LEN]>);
+        $vis struct $name(Secret<[u8; KEY_LEN]>);
 
         #[allow(dead_code, reason = "each key type uses the constructors it needs")]
         impl $name {
             pub(crate) fn zeroed() -> Self {
-                Self(Box::new([0; KEY_LEN]))
+                Self(Secret::new([0; KEY_LEN]))
             }
 
             pub(crate) fn random() -> Result<Self> {
                 let mut key = Self::zeroed();
-                crate::random::fill(&mut key.0[..])?;
+                crate::random::fill(key.bytes_mut())?;
                 Ok(key)
             }
 
             pub(crate) fn bytes_mut(&mut self) -> &mut [u8; KEY_LEN] {
-                &mut self.0
+                self.0.get_mut()
+            }
+
+            /// The bytes, for [`derive`](crate::derive) and for wrapping them.
+            ///
+            /// # Errors
+            /// [`Poisoned`](crate::ErrorKind::Poisoned) in a forked child.
+            pub(crate) fn bytes(&self) -> Result<&[u8; KEY_LEN]> {
+                self.0.get()
             }
 
             /// Compares in constant time.
             pub(crate) fn same(&self, other: &Self) -> bool {
                 scrubbed(|| self.0[..].ct_eq(&other.0[..]).into())
-            }
-        }
-
-        impl Drop for $name {
-            fn drop(&mut self) {
-                self.0.zeroize();
             }
         }
     };
@@ -97,30 +105,22 @@ impl SlotKey {
     /// **MUST** zeroize its copy.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         let mut key = Self::zeroed();
-        (bytes.len() == KEY_LEN).then(|| scrubbed(|| key.0.copy_from_slice(bytes)))?;
+        (bytes.len() == KEY_LEN).then(|| scrubbed(|| key.bytes_mut().copy_from_slice(bytes)))?;
         Some(key)
     }
 
     /// The key bytes, for a [`Kms`](crate::kms::Kms) to wrap. They **MUST NOT** be
     /// logged, kept or sent anywhere but to the key service.
+    ///
+    /// # Panics
+    /// In a child that was forked since the key was made, which has none of its parent's.
     pub fn expose(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
 }
 
-impl StoreKey {
-    pub(crate) fn expose(&self) -> &[u8; KEY_LEN] {
-        &self.0
-    }
-}
-
-impl DataKey {
-    pub(crate) fn expose(&self) -> &[u8; KEY_LEN] {
-        &self.0
-    }
-}
-
 impl CmekParent {
+    /// The key bytes. As for [`SlotKey`], it is made and dropped in one call.
     pub(crate) fn expose(&self) -> &[u8; KEY_LEN] {
         &self.0
     }

@@ -27,7 +27,7 @@ use ctr::{CtrCore, flavors};
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
     allow(unused_imports, reason = "for the kernels")
 )]
-use crate::secret::{scrubbed, scrubbed_lightly};
+use crate::secret::{Secret, scrubbed, scrubbed_lightly};
 
 const BLOCK_BYTES: u64 = 16;
 
@@ -119,9 +119,9 @@ const _: () = assert!(size_of::<CtrKey>() <= 256);
 enum Schedule {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     Native(native::RoundKeys),
-    /// Boxed because the bit-sliced key schedule of `aes` takes a kilobyte.
+    /// Apart because the bit-sliced key schedule of `aes` takes a kilobyte.
     Portable {
-        cipher: Box<Aes256Enc>,
+        cipher: Secret<Aes256Enc>,
         /// The 8 fixed bytes of the counter block, as a big-endian number.
         nonce: u64,
         /// Where the other variant has its keys. Left alone, these bytes would be what the
@@ -149,7 +149,7 @@ impl CtrKey {
     }
 
     fn portable(key: &[u8; 32], nonce: [u8; 8]) -> Self {
-        let cipher = Box::new(Aes256Enc::new(key.into()));
+        let cipher = Secret::new(Aes256Enc::new(key.into()));
         Self(Schedule::Portable { cipher, nonce: u64::from_be_bytes(nonce), _zeros: [0; 14] })
     }
 

@@ -30,7 +30,7 @@ use zeroize::Zeroize;
 use super::ctr::{CtrKey, Width};
 use super::oracle::Watched;
 use crate::derive::Derived;
-use crate::secret::scrubbed;
+use crate::secret::{Secret, scrubbed};
 
 /// Length of an authentication tag in bytes.
 pub(crate) const TAG_LEN: usize = 16;
@@ -46,8 +46,8 @@ pub struct GcmKey {
 
 enum Hash {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    Native(Box<native::Powers>),
-    Portable(Box<GHash>),
+    Native(Secret<native::Powers>),
+    Portable(Secret<GHash>),
 }
 
 impl GcmKey {
@@ -82,7 +82,7 @@ impl GcmKey {
             let (hash, watched) = (Hash::Native(powers), Watched::new(false));
             return Self { ctr, nonce_low, hash, watched };
         }
-        let hash = Hash::Portable(Box::new(portable::hash_key(key)));
+        let hash = Hash::Portable(Secret::new(portable::hash_key(key)));
         Self { ctr, nonce_low, hash, watched: Watched::new(false) }
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwapAny;
 
 use super::Decryptor;
 use super::ctr::CtrKey;
@@ -13,7 +13,7 @@ use crate::derive::Derived;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{self, PREFIX_LEN};
 use crate::ids::DataKeyId;
-use crate::secret::{scrubbed, scrubbed_shortly};
+use crate::secret::{Secret, scrubbed, scrubbed_shortly};
 use crate::suite::limits::{changes_lengths, lacks_authentication};
 use crate::suite::{Cipher, Suite};
 
@@ -22,7 +22,7 @@ use crate::suite::{Cipher, Suite};
 enum FileKey {
     Ctr(CtrKey),
     /// Suites 2 and 3. Boxed, so that a file of suite 1 does not pay for the hash key.
-    Gcm(Box<GcmKey>),
+    Gcm(Secret<GcmKey>),
 }
 
 // A decryptor at rest costs at most 512 bytes in suite 1: two counters for each `Arc`.
@@ -31,19 +31,19 @@ const _: () =
 
 impl FileKey {
     /// The key of the suite that the header's prefix names.
-    fn new(prefix: &[u8; PREFIX_LEN], derived: &Derived, watched: Watched) -> Arc<Self> {
+    fn new(prefix: &[u8; PREFIX_LEN], derived: &Derived, watched: Watched) -> Secret<Self> {
         if header::suite(prefix).map(Suite::cipher) == Some(Cipher::Gcm) {
             // Scrubbed before the enum is made: moving that copies the bytes of the larger
             // variant too, be they what the stack held.
-            let key = scrubbed(|| Box::new(GcmKey::new(derived, watched)));
-            return Arc::new(Self::Gcm(key));
+            let key = scrubbed(|| Secret::new(GcmKey::new(derived, watched)));
+            return Secret::new(Self::Gcm(key));
         }
         let nonce = derived.nonce();
         let mut fixed = [0; 8];
         fixed.copy_from_slice(&nonce[..8]);
         // The expanded key is moved into its place.
         scrubbed_shortly(|| {
-            let key = Arc::new(Self::Ctr(CtrKey::new(derived.key(), fixed)));
+            let key = Secret::new(Self::Ctr(CtrKey::new(derived.key(), fixed)));
             if let Self::Ctr(key) = &*key {
                 watched.made(key);
             }
@@ -58,7 +58,7 @@ pub(crate) struct KeySlot {
     pub(crate) prefix: [u8; PREFIX_LEN],
     /// Whether an encryptor holds it.
     pub(crate) writing: bool,
-    key: ArcSwapOption<FileKey>,
+    key: ArcSwapAny<Option<Secret<FileKey>>>,
 }
 
 impl KeySlot {
@@ -72,7 +72,8 @@ impl KeySlot {
     }
 
     fn with_use(prefix: &[u8; PREFIX_LEN], derived: &Derived, writing: bool) -> Arc<Self> {
-        let key = ArcSwapOption::new(Some(FileKey::new(prefix, derived, Watched::new(writing))));
+        let key = FileKey::new(prefix, derived, Watched::new(writing));
+        let key = ArcSwapAny::new(Some(key));
         Arc::new(Self { prefix: *prefix, writing, key })
     }
 
@@ -97,27 +98,26 @@ impl KeySlot {
     }
 
     /// # Errors
-    /// [`CmekRevoked`](ErrorKind::CmekRevoked) if the key was withdrawn.
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked) if the key was withdrawn,
+    /// [`Poisoned`](ErrorKind::Poisoned) in a forked child.
     pub(super) fn check(&self) -> Result<()> {
-        if self.key.load().is_some() { Ok(()) } else { Err(revoked()) }
+        self.key.load().as_ref().ok_or_else(revoked)?.get().map(drop)
     }
 
     pub(crate) fn with_ctr(&self, use_key: impl FnOnce(&CtrKey)) -> Result<()> {
-        match self.key.load().as_deref() {
-            Some(FileKey::Ctr(key)) => {
+        match self.key.load().as_ref().ok_or_else(revoked)?.get()? {
+            FileKey::Ctr(key) => {
                 key.scrubbed(|| use_key(key));
                 Ok(())
             }
-            Some(FileKey::Gcm(_)) => Err(changes_lengths()),
-            None => Err(revoked()),
+            FileKey::Gcm(_) => Err(changes_lengths()),
         }
     }
 
     pub(crate) fn with_gcm(&self, use_key: impl FnOnce(&GcmKey) -> Result<()>) -> Result<()> {
-        match self.key.load().as_deref() {
-            Some(FileKey::Gcm(key)) => key.scrubbed(|| use_key(key)),
-            Some(FileKey::Ctr(_)) => Err(lacks_authentication()),
-            None => Err(revoked()),
+        match self.key.load().as_ref().ok_or_else(revoked)?.get()? {
+            FileKey::Gcm(key) => key.scrubbed(|| use_key(key)),
+            FileKey::Ctr(_) => Err(lacks_authentication()),
         }
     }
 }

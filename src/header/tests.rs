@@ -24,7 +24,10 @@ fn new_header(suite: Suite, chunk_log2: u8, kind: FileKind) -> NewHeader {
 
 /// A header of suite 1, as the known answers have it.
 fn header() -> [u8; HEADER_LEN] {
-    *new_header(Suite::Aes256Ctr, 0, FileKind::Table).seal(&data_key(), array("/inputs/salt")).0
+    *new_header(Suite::Aes256Ctr, 0, FileKind::Table)
+        .seal(&data_key(), array("/inputs/salt"))
+        .unwrap()
+        .0
 }
 
 fn kind_of(file: &[u8]) -> ErrorKind {
@@ -40,7 +43,7 @@ fn known_headers_keys_and_commitments() {
     ];
     for (name, suite, chunk_log2, kind) in cases {
         let new = new_header(suite, chunk_log2, kind);
-        let (file, derived) = new.seal(&data_key(), array("/inputs/salt"));
+        let (file, derived) = new.seal(&data_key(), array("/inputs/salt")).unwrap();
         assert_eq!(file[..PREFIX_LEN], bytes(&format!("/{name}/header_prefix")), "{name}");
         assert_eq!(file[128..160], bytes(&format!("/{name}/commitment")), "{name}");
         assert_eq!(file[160..176], bytes(&format!("/{name}/checksum")), "{name}");
@@ -57,8 +60,9 @@ fn known_headers_keys_and_commitments() {
 
 #[test]
 fn a_known_file_of_suite_1() {
-    let (file, derived) =
-        new_header(Suite::Aes256Ctr, 0, FileKind::Table).seal(&data_key(), array("/inputs/salt"));
+    let (file, derived) = new_header(Suite::Aes256Ctr, 0, FileKind::Table)
+        .seal(&data_key(), array("/inputs/salt"))
+        .unwrap();
     let mut prefix = [0; PREFIX_LEN];
     prefix.copy_from_slice(&file[..PREFIX_LEN]);
     let slot = KeySlot::new(&prefix, &derived);

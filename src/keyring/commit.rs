@@ -213,7 +213,7 @@ impl Draft {
         let body = image.authenticate(&self.store_key)?;
         self.prove_slots(&image, &body)?;
         // A draft under another store key than it thinks must not slip through.
-        let carried = previous.image.is_under(&self.store_key);
+        let carried = previous.image.is_under(&self.store_key)?;
         let mut before = previous.body.keys.iter();
         for record in body.keys.iter().filter(|key| key.state != KeyState::Destroyed) {
             // Records keep their order, so one pass over both finds each old one.

@@ -191,7 +191,7 @@ impl Keyring {
         };
         let mut salt = [0; 32];
         crate::random::fill(&mut salt)?;
-        let (bytes, derived) = header.seal(&entry.key, salt);
+        let (bytes, derived) = header.seal(&entry.key, salt)?;
         let mut prefix = [0; PREFIX_LEN];
         prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
         let slot = self.key_slot(&prefix, &derived, true)?;

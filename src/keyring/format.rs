@@ -45,7 +45,7 @@ impl Image {
 
     /// Verifies the MAC with the store key, then decodes the body.
     pub(crate) fn authenticate(&self, key: &StoreKey) -> Result<Body> {
-        if !self.is_under(key) {
+        if !self.is_under(key)? {
             return Err(Error::new(
                 ErrorKind::WrongStoreKey,
                 format!("store key {} does not fit the keyring", self.fixed.store_key_id),
@@ -60,9 +60,9 @@ impl Image {
     }
 
     /// Whether the store key fits, in constant time.
-    pub(crate) fn is_under(&self, key: &StoreKey) -> bool {
-        let mac = mac(key, &self.fixed, &self.stored.bytes[..self.parts.body.end]);
-        mac.ct_eq(self.mac()).into()
+    pub(crate) fn is_under(&self, key: &StoreKey) -> Result<bool> {
+        let mac = mac(key, &self.fixed, &self.stored.bytes[..self.parts.body.end])?;
+        Ok(mac.ct_eq(self.mac()).into())
     }
 
     /// The MAC, which names this very image.
@@ -93,7 +93,7 @@ pub(super) fn assemble(
     let mut bytes = header::encode(fixed, slots.len(), body.len())?;
     bytes.extend_from_slice(slots);
     bytes.extend_from_slice(body);
-    let mac = mac(key, fixed, &bytes);
+    let mac = mac(key, fixed, &bytes)?;
     bytes.extend_from_slice(&mac);
     let checksum = Sha256::digest(&bytes);
     bytes.extend_from_slice(&checksum);
@@ -101,13 +101,13 @@ pub(super) fn assemble(
 }
 
 /// HMAC-SHA256 (RFC 2104) under `derive(store key, ring label, store id || store key id)`.
-fn mac(key: &StoreKey, fixed: &Fixed, bytes: &[u8]) -> [u8; MAC_LEN] {
+fn mac(key: &StoreKey, fixed: &Fixed, bytes: &[u8]) -> Result<[u8; MAC_LEN]> {
     let info: [&[u8]; 2] = [fixed.store_id.as_bytes(), fixed.store_key_id.as_bytes()];
-    let derived = derive(key.expose(), Purpose::Ring, &info);
-    scrubbed(|| {
+    let derived = derive(key.bytes()?, Purpose::Ring, &info);
+    Ok(scrubbed(|| {
         // OK because HMAC takes a key of any length.
         let mut hmac = Hmac::<Sha256>::new_from_slice(derived.key()).expect("any length");
         hmac.update(bytes);
         hmac.finalize().into_bytes().into()
-    })
+    }))
 }

@@ -143,7 +143,8 @@ impl Vault {
 
 fn give_back(snapshot: &Snapshot, slot: &KeySlot) {
     let entry = snapshot.unlocked.as_ref().and_then(|u| u.keys.get(&slot.data_key_id()));
-    if let Some(entry) = entry {
-        slot.give_back(&derive(entry.key.expose(), Purpose::File, &[&slot.prefix]));
+    // OK because no background thread is in a forked child, whose own requests write nothing.
+    if let Some(key) = entry.and_then(|entry| entry.key.bytes().ok()) {
+        slot.give_back(&derive(key, Purpose::File, &[&slot.prefix]));
     }
 }

@@ -4,7 +4,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey, local};
-use crate::secret::{CmekParent, KEY_LEN, SlotKey};
+use crate::secret::{CmekParent, KEY_LEN, Secret, SlotKey};
 
 /// RFC 9106 section 4, second recommended option: 64 MiB, 3 passes, 4 lanes.
 const DEFAULT: Cost = Cost { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
@@ -13,6 +13,7 @@ const DEFAULT: Cost = Cost { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
 const MAX: Cost = Cost { memory_kib: 1024 * 1024, passes: 16, lanes: 16 };
 /// Three costs of 4 bytes and a salt of 16.
 const PREFIX_LEN: usize = 12 + 16;
+const PIECE_LEN: usize = 32;
 
 struct Cost {
     memory_kib: u32,
@@ -23,7 +24,8 @@ struct Cost {
 /// A customer's key made from a passphrase. Costs and salt are in the wrapped key.
 pub struct Passphrase {
     uri: KeyUri,
-    words: Zeroizing<Box<[u8]>>,
+    /// In pieces, which keys' memory has a place for, each with its length.
+    words: Vec<(Secret<[u8; PIECE_LEN]>, usize)>,
 }
 
 impl std::fmt::Debug for Passphrase {
@@ -38,7 +40,7 @@ impl Passphrase {
     /// # Errors
     /// [`KmsErrorKind::Misconfigured`] for an empty passphrase.
     pub fn new(mut words: String) -> Result<Self, KmsError> {
-        let kept = Zeroizing::new(Box::<[u8]>::from(words.as_bytes()));
+        let kept: Vec<_> = words.as_bytes().chunks(PIECE_LEN).map(keep).collect();
         words.zeroize();
         let uri: KeyUri = "passphrase:".parse()?;
         if kept.is_empty() {
@@ -61,6 +63,12 @@ impl Passphrase {
         Self::new(words)
     }
 
+    fn words(&self) -> Zeroizing<Vec<u8>> {
+        let mut words = Vec::with_capacity(self.words.len() * PIECE_LEN);
+        self.words.iter().for_each(|(piece, len)| words.extend_from_slice(&piece[..*len]));
+        Zeroizing::new(words)
+    }
+
     fn parent(&self, cost: &Cost, salt: &[u8]) -> Result<CmekParent, KmsError> {
         let fail = || {
             KmsError::new(KmsErrorKind::Integrity, "the wrapped key's Argon2id costs are invalid")
@@ -70,10 +78,16 @@ impl Passphrase {
             .map_err(|_| fail())?;
         let mut parent = CmekParent::zeroed();
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(&self.words, salt, parent.bytes_mut())
+            .hash_password_into(&self.words(), salt, parent.bytes_mut())
             .map_err(|_| fail())?;
         Ok(parent)
     }
+}
+
+fn keep(words: &[u8]) -> (Secret<[u8; PIECE_LEN]>, usize) {
+    let mut piece = Secret::new([0; PIECE_LEN]);
+    piece.get_mut()[..words.len()].copy_from_slice(words);
+    (piece, words.len())
 }
 
 impl Kms for Passphrase {

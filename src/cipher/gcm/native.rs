@@ -16,8 +16,6 @@ mod vector;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
-#[cfg(test)]
-mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -25,10 +23,10 @@ mod x86;
 use aarch64 as arch;
 #[cfg(target_arch = "x86_64")]
 use x86 as arch;
-use zeroize::Zeroize;
 
 use crate::cipher::ctr::Width;
 use crate::cipher::ctr::native::{RoundKeys, dispatch};
+use crate::secret::Secret;
 use arch::is_available;
 use message::Message;
 
@@ -36,19 +34,13 @@ use message::Message;
 /// of lengths, and as many as an unaligned load of the last ones reads beyond them.
 const POWERS: usize = 40;
 
-/// The powers of the hash key for one width, highest first.
+/// The powers of the hash key for one width, highest first. Kept in a [`Secret`], which wipes
+/// them.
 #[repr(C, align(64))]
 pub(super) struct Powers {
     powers: [u128; POWERS],
     /// The XOR of both halves of each, in both halves: Karatsuba's third factor.
     halves: [u128; POWERS],
-}
-
-impl Drop for Powers {
-    fn drop(&mut self) {
-        self.powers.zeroize();
-        self.halves.zeroize();
-    }
 }
 
 impl Powers {
@@ -57,13 +49,13 @@ impl Powers {
     }
 
     /// `None` where the machine cannot multiply in the width of the keys.
-    pub(super) fn new(keys: &RoundKeys) -> Option<Box<Self>> {
+    pub(super) fn new(keys: &RoundKeys) -> Option<Secret<Self>> {
         if !is_available(keys.width()) {
             return None;
         }
-        let mut this = Box::new(Self::empty());
+        let mut this = Secret::new(Self::empty());
         // SAFETY: the width was found available.
-        unsafe { dispatch!(keys.width(), expand(keys, &mut this)) }
+        unsafe { dispatch!(keys.width(), expand(keys, this.get_mut())) }
         Some(this)
     }
 

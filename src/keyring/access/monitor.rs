@@ -11,6 +11,7 @@ use super::machine::{AccessState, Change, Jitter, Machine};
 use super::view::View;
 use super::{AccessPolicy, AccessStatus};
 use crate::error::KmsErrorKind;
+use crate::secret::KeyMemory;
 
 /// Audit events that wait for a commit; more are dropped, the oldest first.
 const NOTES_MAX: usize = 1024;
@@ -100,6 +101,7 @@ impl Monitor {
             since_keyring_read: self.view.age(now),
             keyring_problem: self.view.problem.clone(),
             upkeep_problem: self.upkeep_problem.clone(),
+            key_memory: KeyMemory::now(),
             checks: self.checks,
             checks_failed: self.checks_failed,
             last_check_took: self.last_check_took,

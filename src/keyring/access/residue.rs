@@ -1,6 +1,7 @@
 //! After a revocation no key is left anywhere in the process, and what is made of a key for
-//! one call never is: a child process opens a store, works with it and revokes; its parent,
-//! which knows all keys, reads its memory. Once for each width of the kernels.
+//! one call never is; and before one no key is where a core dump would have it: a child process
+//! opens a store, works with it and revokes; its parent, which knows all keys, reads its memory.
+//! Once for each width of the kernels.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,6 +25,8 @@ use crate::keyring::{DirectoryStorage, KeyringStorage, Options};
 use crate::kms::{KeyFile, Kms, generate_key_file};
 use crate::{FileKind, Suite};
 
+/// Memory that no core dump has.
+const UNDUMPED: &str = "memory left out of dumps";
 const CHILD: &str = "ATREST_RESIDUE_CHILD";
 
 /// Blocks of keystream that are looked for, of each file or message.
@@ -131,13 +134,25 @@ impl Running {
     /// Which of the patterns are in its memory, and where.
     fn scan(&self, patterns: &Patterns) -> Vec<String> {
         let pid = self.child.id();
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
         let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
         let mut found = Vec::new();
-        for line in maps.lines() {
+        // A mapping is a line with its range, and more lines, of which the last has its flags.
+        for mapping in maps.split_inclusive("VmFlags: ").zip(maps.split("VmFlags: ").skip(1)) {
+            let (lines, flags) = mapping;
+            let Some(line) = lines
+                .lines()
+                .find(|line| line.split(' ').next().is_some_and(|range| range.contains('-')))
+            else {
+                continue;
+            };
             let mut fields = line.split_whitespace();
             let (range, access) = (fields.next().unwrap(), fields.next().unwrap());
-            let place = fields.nth(3).unwrap_or("heap or stack of a thread");
+            let undumped = flags.lines().next().unwrap().split(' ').any(|flag| flag == "dd");
+            let place = match fields.nth(3) {
+                _ if undumped => UNDUMPED,
+                place => place.unwrap_or("heap or stack of a thread"),
+            };
             let (start, end) = range.split_once('-').unwrap();
             let number = |hex| u64::from_str_radix(hex, 16).unwrap();
             let (start, end) = (number(start), number(end));
@@ -291,7 +306,7 @@ fn all_keys(dir: &Path) -> Patterns {
     let Ok((store_key, body)) = search.unlock(&image, &Client::all(vec![kms(dir)])) else {
         panic!("no store key")
     };
-    patterns.add_key("store key", store_key.expose());
+    patterns.add_key("store key", store_key.bytes().unwrap());
     let fixed = &image.fixed;
     for slot in &image.slots {
         let top = (fixed.store_key_id, &*store_key);
@@ -299,12 +314,12 @@ fn all_keys(dir: &Path) -> Patterns {
         patterns.add_key(&format!("slot key {}", slot.name), key.expose());
     }
     let ids = [&fixed.store_id.as_bytes()[..], fixed.store_key_id.as_bytes()];
-    patterns.add_key("ring key", derive(store_key.expose(), Purpose::Ring, &ids).key());
+    patterns.add_key("ring key", derive(store_key.bytes().unwrap(), Purpose::Ring, &ids).key());
     let mut data_keys = HashMap::new();
     for record in &body.keys {
         let key = record.unwrap(fixed.store_id, &store_key).unwrap();
         let id = DataKeyId::from_bytes(record.id);
-        patterns.add_key(&format!("data key {id}"), key.expose());
+        patterns.add_key(&format!("data key {id}"), key.bytes().unwrap());
         data_keys.insert(id, key);
     }
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -313,7 +328,7 @@ fn all_keys(dir: &Path) -> Patterns {
         let Ok(header) = crate::Header::parse(&bytes[..4096.min(bytes.len())]) else { continue };
         let prefix: &[u8; PREFIX_LEN] = bytes[..PREFIX_LEN].try_into().unwrap();
         let derived =
-            derive(data_keys[&header.data_key_id].expose(), Purpose::File, &[&prefix[..]]);
+            derive(data_keys[&header.data_key_id].bytes().unwrap(), Purpose::File, &[&prefix[..]]);
         let name = path.file_name().unwrap().display();
         patterns.add_key(&format!("file key of {name}"), derived.key());
         patterns.add_uses(&format!("file {name}"), &derived, header.suite);
@@ -351,6 +366,9 @@ fn check(width: Width) {
     }
     assert!(after.is_empty(), "{width}: {} before; left:\n{}", before.len(), after.join("\n"));
     assert!(restored.iter().any(|found| found.contains("hash key")), "{width}");
+    let dumped = before.iter().chain(&restored).filter(|found| !found.contains(UNDUMPED));
+    let dumped: Vec<_> = dumped.map(String::as_str).collect();
+    assert!(dumped.is_empty(), "{width}: a core dump has:\n{}", dumped.join("\n"));
     for found in before.iter().chain(&restored) {
         assert!(!found.contains("keystream"), "{width}: outlives its call: {found}");
     }

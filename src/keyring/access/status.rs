@@ -10,6 +10,7 @@ use super::machine::AccessState;
 #[allow(unused_imports, reason = "named in the docs")]
 use super::policy::AccessPolicy;
 use crate::error::KmsErrorKind;
+use crate::secret::KeyMemory;
 
 /// What is known of access to the customer's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,6 +42,8 @@ pub struct AccessStatus {
     pub keyring_problem: Option<String>,
     /// Why the last rotation by itself failed; `None` if it did not.
     pub upkeep_problem: Option<String>,
+    /// Where the keys of this process are, and what the system keeps them from.
+    pub key_memory: KeyMemory,
     /// Checks since the store was opened.
     pub checks: u64,
     /// Those that were not good.

@@ -66,13 +66,13 @@ impl KeyRecord {
         (store_key_id, store_key): (StoreKeyId, &StoreKey),
     ) -> Result<()> {
         self.store_key_id = *store_key_id.as_bytes();
-        self.wrap = Wrap::seal(&self.place(store_id), store_key.expose(), key.expose())?;
+        self.wrap = Wrap::seal(&self.place(store_id), store_key.bytes()?, key.bytes()?)?;
         Ok(())
     }
 
     pub(crate) fn unwrap(&self, store_id: StoreId, store_key: &StoreKey) -> Result<DataKey> {
         let mut key = DataKey::zeroed();
-        if self.wrap.open(&self.place(store_id), store_key.expose(), key.bytes_mut()) {
+        if self.wrap.open(&self.place(store_id), store_key.bytes()?, key.bytes_mut()) {
             return Ok(key);
         }
         let id = DataKeyId::from_bytes(self.id);

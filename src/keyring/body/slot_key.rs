@@ -24,7 +24,7 @@ impl KeptSlotKey {
     ) -> Result<Self> {
         let id = *id.as_bytes();
         let place = place(id, store_id, store_key_id);
-        let wrap = Wrap::seal(&place, store_key.expose(), key.expose())?;
+        let wrap = Wrap::seal(&place, store_key.bytes()?, key.bytes()?)?;
         Ok(Self { id, wrap })
     }
 
@@ -35,7 +35,7 @@ impl KeptSlotKey {
     ) -> Result<SlotKey> {
         let mut key = SlotKey::zeroed();
         let place = place(self.id, store_id, store_key_id);
-        if self.wrap.open(&place, store_key.expose(), key.bytes_mut()) {
+        if self.wrap.open(&place, store_key.bytes()?, key.bytes_mut()) {
             return Ok(key);
         }
         let id = SlotKeyId::from_bytes(self.id);

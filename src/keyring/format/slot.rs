@@ -58,7 +58,7 @@ impl Slot {
         (id, store_key): (StoreKeyId, &StoreKey),
     ) -> Result<()> {
         let place = self.place(store_id, id);
-        self.store_key = Wrap::seal(&place, slot_key.expose(), store_key.expose())?;
+        self.store_key = Wrap::seal(&place, slot_key.bytes()?, store_key.bytes()?)?;
         Ok(())
     }
 
@@ -73,7 +73,7 @@ impl Slot {
         id: StoreKeyId,
     ) -> Result<StoreKey> {
         let mut key = StoreKey::zeroed();
-        if self.store_key.open(&self.place(store_id, id), slot_key.expose(), key.bytes_mut()) {
+        if self.store_key.open(&self.place(store_id, id), slot_key.bytes()?, key.bytes_mut()) {
             return Ok(key);
         }
         let what = format!("the key of the CMEK slot {:?} does not give the store key", self.name);

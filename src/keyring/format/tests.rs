@@ -56,7 +56,7 @@ fn a_known_wrapped_data_key() {
     assert_eq!(record.id, array("/inputs/dek_id"));
     assert_eq!(record.wrap.commitment, array("/wrap/commitment"));
     assert_eq!(record.wrap.sealed[..], bytes("/wrap/wrapped"));
-    assert_eq!(*record.unwrap(id, &store_key()).unwrap().expose(), array("/inputs/dek"));
+    assert_eq!(*record.unwrap(id, &store_key()).unwrap().bytes().unwrap(), array("/inputs/dek"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::cipher::ctr::native::x86::tests::Emulated;
 use crate::cipher::ctr::tests::Random;
+use crate::secret::Secret;
 
 impl HashVector for Emulated {
     type Single = __m128i;
@@ -80,7 +81,7 @@ impl HashVector for Emulated {
     }
 }
 
-fn narrow() -> Option<(RoundKeys, Box<Powers>)> {
+fn narrow() -> Option<(RoundKeys, Secret<Powers>)> {
     let keys = RoundKeys::new(b"an AES-256 key of 32 bytes, here", 7, Width::Aes128)?;
     let powers = Powers::new(&keys)?;
     Some((keys, powers))
