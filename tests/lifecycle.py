@@ -6,6 +6,7 @@
 Starts OpenBao, and ENGINE (`target/release/atrest-lifecycle`): SlateDB encrypted under a key of
 that OpenBao, one thread writing and one reading all the time.
 
+0. While both work, a core dump as the system would write it holds no key.
 1. The key is revoked by policy: no read and no write succeeds later than the stated bound, and a
    core dump holds no key. It is given back by policy: all records are there.
 2. The server is stopped (SIGSTOP): reads and writes go on for the grace and no longer, and a
@@ -226,10 +227,11 @@ def all_keys(directory, bao):
     return found, files
 
 
-def search_core(engine, program, keys, directory):
-    """Which of the keys are in the memory of the engine, by name."""
+def search_core(engine, program, keys, directory, everything=True):
+    """Which of the keys are in the engine's memory, or what the system would dump of it, by name."""
     core = directory / "core"
-    commands = ["set dump-excluded-mappings on", "set use-coredump-filter off", f"gcore {core}"]
+    excluded, chosen = ("on", "off") if everything else ("off", "on")
+    commands = [f"set dump-excluded-mappings {excluded}", f"set use-coredump-filter {chosen}", f"gcore {core}"]
     arguments = [part for command in commands for part in ("-ex", command)]
     dumped = subprocess.run(
         ["gdb", "-p", str(engine.process.pid), "-batch", *arguments], capture_output=True, text=True, check=False
@@ -247,8 +249,8 @@ def search_core(engine, program, keys, directory):
     return found, size
 
 
-def no_key_left(engine, program, keys, directory):
-    found, size = search_core(engine, program, keys, directory)
+def no_key_left(engine, program, keys, directory, everything=True):
+    found, size = search_core(engine, program, keys, directory, everything)
     assert not found, f"keys are left in {size:,} bytes of core: {found}"
     say(f"  none of {len(keys):,} pieces of keys is in {size:,} bytes of core")
 
@@ -262,6 +264,7 @@ def revoke_and_restore(engine, bao, program, data, scratch, core):
         for kind in ("the store key", "data key 0", "a file key", "a file key, a round key"):
             assert found.get(kind), f"{kind} is not found even before: {found}"
         say(f"  before: {sum(found.values()):,} places in {size:,} bytes of core, keys of {files} files")
+        no_key_left(engine, program, keys, scratch, everything=False)
     bao.allow(False)
     revoked_ns = time.time_ns()
     report = engine.wait_for({"revoked"}, "revoked by policy")

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use atrest::keyring::{AccessState, KeyState};
-use atrest::{Clock as _, Keyring, SystemClock};
+use atrest::{Clock as _, KeyMemory, Keyring, SystemClock};
 
 use crate::cluster::Operation;
 use crate::info::state_of_closed;
@@ -40,7 +40,7 @@ struct Family {
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
 /// Name, type and help of every family.
-const FAMILIES: [(&str, &str, &str); 29] = [
+const FAMILIES: [(&str, &str, &str); 30] = [
     ("atrest_store_encrypted", "gauge", "Whether the store has a keyring."),
     ("atrest_store_open", "gauge", "Whether the store's keys are in memory."),
     ("atrest_access_state", "gauge", "1 for the state of access to the customer's key."),
@@ -106,6 +106,11 @@ const FAMILIES: [(&str, &str, &str); 29] = [
     ("atrest_kms_call_seconds", "histogram", "Time of calls to key services."),
     ("atrest_kms_call_errors_total", "counter", "Calls to key services that failed."),
     ("atrest_stores", "gauge", "Stores served."),
+    (
+        "atrest_key_memory_bytes",
+        "gauge",
+        "Memory of the process for keys: locked, unlocked, or outside of what is set apart.",
+    ),
 ];
 
 /// All metrics. Reads archives of audit events where a keyring changed.
@@ -114,6 +119,16 @@ pub(crate) fn text(state: &AdminState) -> String {
     let mut out = Families { families: Vec::new(), keyspaces: !state.has_public_metrics() };
     let stores = state.clusters().values().map(|cluster| cluster.stores.len()).sum::<usize>();
     out.add("atrest_stores", &[], stores as f64);
+    let memory = KeyMemory::now();
+    let unlocked = memory.bytes - memory.locked_bytes;
+    let parts = [
+        ("locked", memory.locked_bytes),
+        ("unlocked", unlocked),
+        ("outside", memory.outside_bytes),
+    ];
+    for (state, bytes) in parts {
+        out.add("atrest_key_memory_bytes", &[("state", state)], bytes as f64);
+    }
     for (id, cluster) in state.clusters() {
         for store in &cluster.stores {
             add_store(&mut out, &[("cluster", id), ("region", store.region())], store);

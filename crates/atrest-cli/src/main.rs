@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 mod advice;
 mod bucket;
@@ -23,18 +24,32 @@ mod torn;
 mod units;
 mod usage;
 
-/// Lets this process have as many files open as it may ask for: the soft limit is there for
-/// programs that use `select`.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // What the system refuses (macOS, one without end) stays as it was.
-    let _ = setrlimit(Resource::Nofile, limit);
+/// Of what a key service sends, and of plaintext, nothing outlives its buffer.
+#[global_allocator]
+static ALLOCATOR: atrest::WipingAllocator = atrest::WipingAllocator;
+
+/// Lets this process have as many files open, and lock as much memory for keys, as it may ask
+/// for: the soft limit of files is there for programs that use `select`.
+fn raise_limits() {
+    for resource in [Resource::Nofile, Resource::Memlock] {
+        let mut limit = getrlimit(resource);
+        limit.current = limit.maximum;
+        // What the system refuses (macOS, one without end) stays as it was.
+        let _ = setrlimit(resource, limit);
+    }
+}
+
+/// Keys are left out of core dumps; tokens, passphrases as they are typed, and plaintext are
+/// not. One byte, since none at all would still be piped to a program that collects dumps.
+fn refuse_core_dumps() {
+    let limit = Rlimit { current: Some(1), ..getrlimit(Resource::Core) };
+    // Where it may not even be one, it is none already.
+    let _ = setrlimit(Resource::Core, limit);
 }
 
 fn main() -> ExitCode {
-    raise_file_limit();
+    raise_limits();
+    refuse_core_dumps();
     let cli = match cmd::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),

@@ -15,10 +15,9 @@ use std::path::Path;
 
 mod engine;
 mod search;
-mod wiping;
 
 #[global_allocator]
-static ALLOCATOR: wiping::Wiping = wiping::Wiping;
+static ALLOCATOR: atrest::WipingAllocator = atrest::WipingAllocator;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atrest::kms::{Kms, LapsedCredential};
-use atrest::{ErrorKind, Options};
+use atrest::{ErrorKind, KeyMemory, Options};
 use atrest_admin::{AdminState, Keys, PlainHttp, Server, Store, Token, router, tls_config};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -147,6 +147,9 @@ impl Args {
         // A store that was disabled opens with it.
         let candidates = kms.into_iter().chain(local.clone()).collect();
         let (stores, regions) = self.stores(candidates)?;
+        if let Some(problem) = KeyMemory::now().problem() {
+            out.warn(&format!("{problem}: raise the limit of locked memory (ulimit -l)"));
+        }
         let mut state = AdminState::new(token, keys)
             .with_public_metrics(self.public_metrics)
             .with_cluster(&self.cluster_id, stores)?;
