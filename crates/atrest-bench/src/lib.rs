@@ -3,12 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run has nothing to report")]
 
+pub mod adapters;
 pub mod ctr;
 pub mod engine;
 pub mod file;
 pub mod gcm;
 pub mod measure;
 pub mod plot;
+pub mod raft;
+pub mod search;
+pub mod surreal;
 
 /// One measured pair.
 #[derive(Clone, Debug, serde::Serialize)]

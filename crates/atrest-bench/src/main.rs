@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use atrest::internals::Width;
 use atrest_bench::measure::Effort;
-use atrest_bench::{Row, ctr, engine, file, gcm, plot};
+use atrest_bench::{Row, ctr, engine, file, gcm, plot, raft, search, surreal};
 use clap::{Parser, Subcommand};
 
 /// Measures atrest against plain files, its peers and the processor's limit.
@@ -31,7 +31,8 @@ enum Command {
         /// Also draw the plots, into this directory. Those of the repository are in docs/bench.
         #[arg(long, value_name = "DIR")]
         plots: Option<PathBuf>,
-        /// Measure only one part: ctr, gcm, file or engine.
+        /// Measure only one part: ctr, gcm, file, engine, raft-engine,
+        /// surrealkv or tantivy.
         #[arg(long, value_name = "PREFIX", default_value = "")]
         only: String,
     },
@@ -63,6 +64,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if "engine".starts_with(&only) {
         rows.extend(engine::rows(effort, progress));
+    }
+    if "raft-engine".starts_with(&only) {
+        rows.extend(raft::rows(effort, progress));
+    }
+    if "surrealkv".starts_with(&only) {
+        rows.extend(surreal::rows(effort, progress));
+    }
+    if "tantivy".starts_with(&only) {
+        rows.extend(search::rows(effort, progress));
     }
     if terminal {
         eprint!("\r\x1b[K");

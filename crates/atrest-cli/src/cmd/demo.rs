@@ -24,15 +24,16 @@ const EXAMPLES: &str = "\
 Examples:
   atrest demo
   atrest demo /tmp/shop
+  atrest demo --engine slatedb
   atrest demo --json | jq '.steps[] | {name, held, seconds}'
 
-JSON fields: held, seconds, records, directory (null if it was removed), error (null if it
+JSON fields: engine, held, seconds, records, directory (null if it was removed), error (null if it
 came to its end), steps [name, held, seconds, checks [what, held], numbers]
 ";
 
 /// Run a real storage engine on encrypted files, and prove it.
 ///
-/// SlateDB loads a data set; months pass and data keys rotate; the engine's own compaction
+/// The engine loads a data set; months pass and data keys rotate; the engine's own compaction
 /// moves data to the newest key; every record is verified; every byte on disk is searched
 /// for plaintext; the customer's key is withdrawn and given back. Exit code 0 only if
 /// every step held.
@@ -42,6 +43,10 @@ pub(crate) struct Args {
     /// A new or empty directory, which stays; without it a temporary one, which is
     /// removed.
     dir: Option<PathBuf>,
+    /// The engine: those that this command was built with. RocksDB is not one of them, since it
+    /// loads the library and not the other way round.
+    #[arg(long, value_enum, default_value_t = engine::Kind::Slatedb)]
+    engine: engine::Kind,
     /// Keep the temporary directory.
     #[arg(long)]
     keep: bool,
@@ -53,6 +58,7 @@ pub(crate) struct Args {
 /// Field names are stable.
 #[derive(Serialize)]
 struct Report {
+    engine: &'static str,
     held: bool,
     seconds: f64,
     records: u64,
@@ -64,13 +70,13 @@ struct Report {
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let place = Place::new(self.dir.as_deref(), self.keep)?;
-        let mut story = Story::new(out);
+        let (mut story, engine) = (Story::new(out), self.engine.engine());
         story.show(&format!(
             "{}\n{}",
-            BOLD.paint("SlateDB on encrypted files"),
+            BOLD.paint(&format!("{} on encrypted files", engine.name())),
             DIM.paint(&clean(&format!("in {}", place.root().display())))
         ))?;
-        let played = play::play(&mut story, &place, self.records);
+        let played = play::play(&mut story, &place, engine, self.records);
         if played.is_err() {
             story.broken();
         }
@@ -86,6 +92,7 @@ impl Args {
         };
         let held = played.is_ok() && steps.iter().all(Step::held);
         let report = Report {
+            engine: self.engine.engine().name(),
             held,
             seconds,
             records: self.records,

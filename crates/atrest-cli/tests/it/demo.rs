@@ -11,10 +11,19 @@ const STEPS: [&str; 9] =
 
 #[test]
 fn every_step_holds_and_the_store_that_stays_is_one() {
+    let mut engines = vec!["slatedb"];
+    if cfg!(feature = "demo-tantivy") {
+        engines.push("tantivy");
+    }
+    engines.into_iter().for_each(every_step_holds_with);
+}
+
+fn every_step_holds_with(engine: &str) {
     let bench = Bench::empty();
-    let report = bench.json(&["demo", "shop", "--records", "2000"]);
+    let report = bench.json(&["demo", "shop", "--records", "2000", "--engine", engine]);
+    assert!(report["engine"].as_str().unwrap().eq_ignore_ascii_case(engine));
     let fields: Vec<_> = report.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(fields, ["directory", "error", "held", "records", "seconds", "steps"]);
+    assert_eq!(fields, ["directory", "engine", "error", "held", "records", "seconds", "steps"]);
     assert_eq!((&report["held"], &report["error"]), (&true.into(), &Value::Null));
     let steps = report["steps"].as_array().unwrap();
     assert_eq!(steps.iter().map(|step| step["name"].as_str().unwrap()).collect::<Vec<_>>(), STEPS);

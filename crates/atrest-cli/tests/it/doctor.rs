@@ -2,8 +2,10 @@
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::process::Stdio;
+use std::sync::Arc;
 
-use atrest::{Options, Store};
+use atrest::kms::KeyFile;
+use atrest::{FileKind, Options, Store};
 use serde_json::{Value, json};
 
 use crate::support::{Bench, Named};
@@ -142,4 +144,26 @@ fn a_store_that_is_mounted_now_here_now_there_is_named() {
     let [(level, what)] = &told()[..] else { panic!("one finding") };
     assert!(level == "note" && what.contains("4 times"), "{what}");
     assert_eq!(bench.json(&["doctor", "data"])["healthy"], true);
+}
+
+#[test]
+fn temporary_files_are_counted_apart_and_are_no_problem() {
+    let bench = Bench::new();
+    let kms = Arc::new(KeyFile::new(bench.path("cmek.key")).unwrap());
+    let store = Store::open(bench.path("data"), kms, Options::default()).unwrap();
+    let mut writer =
+        store.files().create_new(bench.path("data/spill"), FileKind::Temporary).unwrap();
+    writer.append(b"rows of a query").unwrap();
+    writer.finish().unwrap();
+    store.close().unwrap();
+    let status = bench.json(&["status", "data"]);
+    assert_eq!(status["files"]["temporary"]["files"], 1);
+    assert_eq!(status["files"]["encrypted"]["files"], 0);
+    assert_eq!(status["files"]["problem"]["files"], 0);
+    let verify = bench.json(&["verify", "data"]);
+    assert_eq!((&verify["good"], &verify["temporary_files"]), (&true.into(), &1.into()));
+    assert_eq!(bench.json(&["keys", "list", "data"])["temporary"]["files"], 1);
+    let found = findings(&bench, "files");
+    assert!(found.iter().any(|(level, what)| level == "note" && what == "1 temporary file"));
+    bench.bad(7, "temporary-ended", &["decrypt", "data", "spill"]);
 }

@@ -128,7 +128,10 @@ fn status_with_and_without_a_key() {
     let one = (&Value::from(1), &Value::from(5096));
     assert_eq!(summary, [("decrypt-only", one.0, one.1), ("active", one.0, one.1)]);
     let files = &status["files"];
-    assert_fields(files, "encrypted plaintext empty problem problems nested_stores lost_found");
+    assert_fields(
+        files,
+        "encrypted plaintext temporary empty problem problems nested_stores lost_found",
+    );
     assert_fields(&files["plaintext"], "files bytes");
     assert_eq!(
         (&files["plaintext"]["files"], &files["plaintext"]["bytes"]),

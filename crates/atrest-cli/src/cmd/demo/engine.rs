@@ -1,163 +1,85 @@
-//! The engine of the demonstration: SlateDB, on any object store.
+//! The engines of the demonstration, as it drives them.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use atrest::ErrorKind;
+use atrest::{ErrorKind, Keyring};
 use atrest_object_store::find_error;
-use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
-use slatedb::config::{
-    CompactionWorkerOptions, CompactorOptions, FlushOptions, FlushType,
-    GarbageCollectorDirectoryOptions, GarbageCollectorOptions, ScanOptions, Settings,
-    SizeTieredCompactionSchedulerOptions,
-};
-use slatedb::{Db, WriteBatch};
 
 use super::records;
 use crate::failure::{Failure, Result};
 
-/// Where the engine's files lie below the store's directory.
+mod slatedb;
+#[cfg(feature = "demo-tantivy")]
+mod tantivy;
+
+/// Where an engine's files lie below the store's directory.
 pub(super) const PATH: &str = "db";
-/// Records in one batch.
-const BATCH_LEN: usize = 500;
-/// A small table, so that a small data set has many of them to compact.
-const TABLE_BYTES: usize = 4 << 20;
-/// Tables that may wait for compaction. Far above what the demonstration makes while
-/// compaction is off.
-const UNCOMPACTED_MAX: usize = 4096;
-/// How often the engine looks whether there is something to compact or to remove.
-const TICK: Duration = Duration::from_millis(200);
-/// Tables and logs younger than this are not removed. The engine needs none of them once
-/// its manifest does not name them; nothing else reads.
-const REMOVE_AGE: Duration = Duration::from_millis(300);
-/// The same for manifests, which the engine's own threads read again and again.
-const REMOVE_MANIFEST_AGE: Duration = Duration::from_secs(5);
 
 /// The records the engine holds: for each number the version written last.
 pub(super) type Versions = Vec<u32>;
 
-pub(super) fn local(dir: &Path) -> Result<Arc<dyn ObjectStore>> {
-    Ok(Arc::new(LocalFileSystem::new_with_prefix(dir).map_err(failed)?))
+/// Those that this command is built with.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum Kind {
+    /// A log-structured merge tree on an object store.
+    Slatedb,
+    /// A search engine on a directory.
+    #[cfg(feature = "demo-tantivy")]
+    Tantivy,
 }
 
-/// Runs one session of the engine. Its threads and all they hold, the keyring's lock
-/// among it, are gone when this returns: the next session begins as a new process would.
-pub(super) fn session<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| atrest::Error::io("no threads for the engine", e))?;
-    runtime.block_on(work)
+impl Kind {
+    pub(super) fn engine(self) -> &'static dyn Engine {
+        match self {
+            Self::Slatedb => &slatedb::SlateDb,
+            #[cfg(feature = "demo-tantivy")]
+            Self::Tantivy => &tantivy::Tantivy,
+        }
+    }
 }
 
-/// Whether the engine rewrites its tables by itself.
+/// What an engine does in a session.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Compaction {
-    On,
-    Off,
+pub(super) enum Mode {
+    /// It rewrites nothing by itself.
+    Loading,
+    /// It rewrites its tables by itself.
+    Compacting,
+    /// It is read.
+    Quiet,
 }
 
-/// Opens the engine with its removal of old files at work.
-pub(super) async fn open(store: Arc<dyn ObjectStore>, compaction: Compaction) -> Result<Db> {
-    let scheduler = SizeTieredCompactionSchedulerOptions {
-        min_compaction_sources: 2,
-        ..SizeTieredCompactionSchedulerOptions::default()
-    };
-    let compactor = CompactorOptions {
-        poll_interval: TICK,
-        commit_compacted_interval: TICK,
-        // Nothing reads while this engine compacts.
-        checkpoint_lifetime: REMOVE_AGE,
-        scheduler_options: scheduler.into(),
-        worker: Some(CompactionWorkerOptions {
-            compactions_poll_interval: TICK,
-            ..CompactionWorkerOptions::default()
-        }),
-        ..CompactorOptions::default()
-    };
-    let remove = |min_age| {
-        let interval = Some(TICK);
-        Some(GarbageCollectorDirectoryOptions { interval, min_age, dry_run: false })
-    };
-    let collector = GarbageCollectorOptions {
-        manifest_options: remove(REMOVE_MANIFEST_AGE),
-        wal_options: remove(REMOVE_AGE),
-        wal_fence_options: None,
-        compacted_options: remove(REMOVE_AGE),
-        compactions_options: remove(REMOVE_MANIFEST_AGE),
-        detach_options: None,
-        // A local directory has no conditional overwrite, and no second process is here.
-        boundary_files_enabled: false,
-        ..GarbageCollectorOptions::default()
-    };
-    let settings = Settings {
-        l0_sst_size_bytes: TABLE_BYTES,
-        manifest_poll_interval: TICK,
-        max_unflushed_bytes: 16 * TABLE_BYTES,
-        l0_max_ssts: UNCOMPACTED_MAX,
-        l0_max_ssts_per_key: UNCOMPACTED_MAX,
-        compactor_options: (compaction == Compaction::On).then_some(compactor),
-        garbage_collector_options: Some(collector),
-        ..Settings::default()
-    };
-    Db::builder(PATH, store).with_settings(settings).build().await.map_err(failed)
+pub(super) trait Engine {
+    fn name(&self) -> &'static str;
+
+    /// Opens it in the directory of a store, or without encryption.
+    fn open(&self, dir: &Path, keyring: Option<&Keyring>, mode: Mode) -> Result<Box<dyn Session>>;
+
+    /// Its tables on disk, of the store's directory.
+    fn tables(&self, dir: &Path) -> BTreeSet<PathBuf>;
+
+    /// Its write-ahead log on disk.
+    fn logs(&self, dir: &Path) -> BTreeSet<PathBuf>;
 }
 
-/// Opens the engine for reading back: nothing is compacted or removed.
-pub(super) async fn open_quiet(store: Arc<dyn ObjectStore>) -> Result<Db> {
-    let settings = Settings {
-        compactor_options: None,
-        garbage_collector_options: None,
-        ..Settings::default()
-    };
-    Db::builder(PATH, store).with_settings(settings).build().await.map_err(failed)
-}
+/// An open engine.
+pub(super) trait Session {
+    /// Writes the next version of each of these records. Returns the bytes of keys and values.
+    fn write(
+        &mut self,
+        versions: &mut Versions,
+        numbers: &mut dyn Iterator<Item = u64>,
+        wrote: &dyn Fn(u64),
+    ) -> Result<u64>;
 
-/// Writes the next version of each of these records. Returns the bytes of keys and
-/// values.
-pub(super) async fn write(
-    db: &Db,
-    versions: &mut Versions,
-    numbers: impl Iterator<Item = u64>,
-    wrote: impl Fn(u64),
-) -> Result<u64> {
-    let mut batch = WriteBatch::new();
-    let (mut in_batch, mut bytes) = (0, 0);
-    let mut value = String::new();
-    for number in numbers {
-        let index = number as usize;
-        if versions.len() <= index {
-            versions.resize(index + 1, 0);
-        }
-        versions[index] += 1;
-        records::value(number, versions[index], &mut value);
-        let key = records::key(number);
-        bytes += (key.len() + value.len()) as u64;
-        batch.put(key, &value);
-        in_batch += 1;
-        if in_batch == BATCH_LEN {
-            db.write(std::mem::take(&mut batch)).await.map_err(failed)?;
-            wrote(in_batch as u64);
-            in_batch = 0;
-        }
-    }
-    if in_batch > 0 {
-        db.write(batch).await.map_err(failed)?;
-        wrote(in_batch as u64);
-    }
-    Ok(bytes)
-}
+    /// Makes all that was written durable, in tables.
+    fn flush(&mut self) -> Result<()>;
 
-/// Makes all that was written durable, in tables.
-pub(super) async fn flush(db: &Db) -> Result<()> {
-    let options = FlushOptions { flush_type: FlushType::MemTable };
-    db.flush_with_options(options).await.map_err(failed)
-}
+    /// Reads every record and compares it.
+    fn verify(&self, versions: &Versions, read: &dyn Fn(u64)) -> Result<Verified>;
 
-pub(super) async fn close(db: Db) -> Result<()> {
-    db.close().await.map_err(failed)
+    fn close(self: Box<Self>) -> Result<()>;
 }
 
 /// What reading everything back gave.
@@ -169,26 +91,47 @@ pub(super) struct Verified {
     pub(super) bad: u64,
 }
 
-/// Reads every record and compares it.
-pub(super) async fn verify(db: &Db, versions: &Versions, read: impl Fn(u64)) -> Result<Verified> {
-    let options = ScanOptions::default().with_read_ahead_bytes(1 << 20);
-    let mut records = db.scan_with_options(.., &options).await.map_err(failed)?;
-    let mut verified = Verified::default();
-    let mut expected = String::new();
-    while let Some(record) = records.next().await.map_err(failed)? {
-        let number = records::number(&record.key);
-        let version = number.and_then(|number| versions.get(number as usize));
+/// Compares records with what was written.
+struct Check<'a> {
+    versions: &'a Versions,
+    expected: String,
+    verified: Verified,
+}
+
+impl<'a> Check<'a> {
+    fn new(versions: &'a Versions) -> Self {
+        Self { versions, expected: String::new(), verified: Verified::default() }
+    }
+
+    fn add(&mut self, number: Option<u64>, value: &[u8]) {
+        let version = number.and_then(|number| self.versions.get(number as usize));
         let as_written = match (number, version) {
             (Some(number), Some(version)) => {
-                records::value(number, *version, &mut expected);
-                record.value == expected.as_bytes()
+                records::value(number, *version, &mut self.expected);
+                value == self.expected.as_bytes()
             }
             _ => false,
         };
-        *(if as_written { &mut verified.good } else { &mut verified.bad }) += 1;
-        read(1);
+        let Verified { good, bad } = &mut self.verified;
+        *(if as_written { good } else { bad }) += 1;
     }
-    Ok(verified)
+}
+
+/// Counts the next version of a record, puts its value in `value` and returns its key.
+fn next_version(versions: &mut Versions, number: u64, value: &mut String) -> String {
+    let index = number as usize;
+    if versions.len() <= index {
+        versions.resize(index + 1, 0);
+    }
+    versions[index] += 1;
+    records::value(number, versions[index], value);
+    records::key(number)
+}
+
+/// The files of a directory that `counts` names.
+fn names(dir: &Path, counts: impl Fn(&Path) -> bool) -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| counts(path)).collect()
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Failure {

@@ -6,15 +6,12 @@ use std::time::{Duration, Instant};
 use atrest::error::KmsErrorKind;
 use atrest::kms::{KeyFile, generate_key_file};
 use atrest::{ErrorKind, Keyring, Options};
-use atrest_object_store::{EncryptedStore, slatedb_file_kind};
-use object_store::ObjectStore;
-use slatedb::Db;
 
 use super::clock::DemoClock;
-use super::engine::{self, Compaction, Versions};
+use super::engine::{Engine, Mode, Session, Versions};
 use super::place::Place;
 use super::story::Story;
-use super::usage::{Usage, logs, short, tables};
+use super::usage::{Usage, short};
 use super::{rate, search};
 use crate::failure::{Failure, Result};
 use crate::paint::DIM;
@@ -42,19 +39,25 @@ const CONTROL_RECORDS: u64 = 1_000;
 /// What the steps share.
 struct Scene<'a> {
     place: &'a Place,
+    engine: &'static dyn Engine,
     clock: Arc<DemoClock>,
     records: u64,
     versions: Versions,
 }
 
-pub(super) fn play(story: &mut Story<'_>, place: &Place, records: u64) -> Result<()> {
+pub(super) fn play(
+    story: &mut Story<'_>,
+    place: &Place,
+    engine: &'static dyn Engine,
+    records: u64,
+) -> Result<()> {
     // Two days more than what passes, so that all ends near today.
     let clock = Arc::new(DemoClock::days_ago(MONTHS * DAYS_IN_MONTH + 2));
-    let mut scene = Scene { place, clock, records, versions: Vec::new() };
+    let mut scene = Scene { place, engine, clock, records, versions: Vec::new() };
     let keyring = scene.create(story)?;
-    engine::session(scene.live(story, &keyring))?;
+    scene.live(story, &keyring)?;
     let before = scene.show_usage(story, &keyring)?;
-    engine::session(scene.churn(story, &keyring, &before))?;
+    scene.churn(story, &keyring, &before)?;
     drop(keyring);
     scene.reopen(story)?;
     scene.search(story)?;
@@ -76,10 +79,8 @@ impl Scene<'_> {
         store::open(&self.place.store(), kms, self.options())
     }
 
-    fn encrypted(&self, keyring: &Keyring) -> Result<Arc<dyn ObjectStore>> {
-        let local = engine::local(&self.place.store())?;
-        let store = EncryptedStore::new(local, keyring.clone()).with_file_kind(slatedb_file_kind);
-        Ok(Arc::new(store))
+    fn open_engine(&self, keyring: &Keyring, mode: Mode) -> Result<Box<dyn Session>> {
+        self.engine.open(&self.place.store(), Some(keyring), mode)
     }
 
     fn create(&self, story: &mut Story<'_>) -> Result<Keyring> {
@@ -99,33 +100,33 @@ impl Scene<'_> {
 
     /// Months of writing, with the engine's compaction off, so that the picture afterwards
     /// is the same on every machine.
-    async fn live(&mut self, story: &mut Story<'_>, keyring: &Keyring) -> Result<()> {
-        let db = engine::open(self.encrypted(keyring)?, Compaction::Off).await?;
-        self.load(story, &db).await?;
-        self.pass_months(story, &db, keyring).await?;
-        self.settle().await;
-        engine::close(db).await
+    fn live(&mut self, story: &mut Story<'_>, keyring: &Keyring) -> Result<()> {
+        let mut db = self.open_engine(keyring, Mode::Loading)?;
+        self.load(story, &mut *db)?;
+        self.pass_months(story, &mut *db, keyring)?;
+        self.settle();
+        db.close()
     }
 
-    async fn write(
+    fn write(
         &mut self,
-        db: &Db,
-        numbers: impl Iterator<Item = u64>,
+        db: &mut dyn Session,
+        mut numbers: impl Iterator<Item = u64>,
         count: u64,
         json: bool,
     ) -> Result<u64> {
         let bar = progress::records("   writing", count, json);
-        let bytes = engine::write(db, &mut self.versions, numbers, |n| bar.inc(n)).await?;
-        engine::flush(db).await?;
+        let bytes = db.write(&mut self.versions, &mut numbers, &|n| bar.inc(n))?;
+        db.flush()?;
         bar.finish_and_clear();
         Ok(bytes)
     }
 
-    async fn load(&mut self, story: &mut Story<'_>, db: &Db) -> Result<()> {
+    fn load(&mut self, story: &mut Story<'_>, db: &mut dyn Session) -> Result<()> {
         let records = self.records;
         let title = format!("Load {} users and orders, and flush", units::count(records));
         story.step("load", &title)?;
-        let bytes = self.write(db, scattered(records, records), records, story.is_json()).await?;
+        let bytes = self.write(db, scattered(records, records), records, story.is_json())?;
         let seconds = story.step_seconds();
         let (size, rate) = (units::bytes(bytes), rate(bytes, seconds));
         let what = format!("{} records, {size} in {seconds:.1} s, {rate}", units::count(records));
@@ -134,10 +135,10 @@ impl Scene<'_> {
         story.check(self.versions.len() as u64 == records, what)
     }
 
-    async fn pass_months(
+    fn pass_months(
         &mut self,
         story: &mut Story<'_>,
-        db: &Db,
+        db: &mut dyn Session,
         keyring: &Keyring,
     ) -> Result<()> {
         story.step("rotate", "Months pass, and the data key rotates by its age")?;
@@ -161,7 +162,7 @@ impl Scene<'_> {
             let changed: Vec<_> = scattered(known, self.records / 10).collect();
             let new = known..known + self.records / 20;
             let count = changed.len() as u64 + self.records / 20;
-            self.write(db, changed.into_iter().chain(new), count, story.is_json()).await?;
+            self.write(db, changed.into_iter().chain(new), count, story.is_json())?;
         }
         let keys = keyring.status().data_keys.len() as u64;
         story.number("data_keys", keys);
@@ -170,13 +171,13 @@ impl Scene<'_> {
     }
 
     /// Waits until the engine removed the logs of what stands in tables.
-    async fn settle(&self) {
+    fn settle(&self) {
         let dir = self.place.store();
         let deadline = Instant::now() + AT_REST_WAIT;
-        let (mut seen, mut since) = (logs(&dir), Instant::now());
+        let (mut seen, mut since) = (self.engine.logs(&dir), Instant::now());
         while since.elapsed() < AT_REST && Instant::now() < deadline {
-            tokio::time::sleep(POLL).await;
-            let now = logs(&dir);
+            std::thread::sleep(POLL);
+            let now = self.engine.logs(&dir);
             if now != seen {
                 (seen, since) = (now, Instant::now());
             }
@@ -194,17 +195,13 @@ impl Scene<'_> {
         Ok(usage)
     }
 
-    async fn churn(
-        &mut self,
-        story: &mut Story<'_>,
-        keyring: &Keyring,
-        before: &Usage,
-    ) -> Result<()> {
+    fn churn(&mut self, story: &mut Story<'_>, keyring: &Keyring, before: &Usage) -> Result<()> {
         story.step("churn", "Records change, and the engine's own compaction moves the rest")?;
         let dir = self.place.store();
-        let (old_tables, target) = (tables(&dir), before.old_bytes() / SHRINK);
-        let gone = || old_tables.difference(&tables(&dir)).count();
-        let db = engine::open(self.encrypted(keyring)?, Compaction::On).await?;
+        let engine = self.engine;
+        let (old_tables, target) = (engine.tables(&dir), before.old_bytes() / SHRINK);
+        let gone = || old_tables.difference(&engine.tables(&dir)).count();
+        let mut db = self.open_engine(keyring, Mode::Compacting)?;
         let mut usage = Usage::take(&dir, keyring)?;
         let (mut round, mut changed) = (0, 0);
         while (usage.old_bytes() > target || gone() == 0) && round < ROUNDS_MAX {
@@ -213,17 +210,17 @@ impl Scene<'_> {
             let numbers: Vec<_> = scattered(known, known / ROUND_PART).collect();
             let count = numbers.len() as u64;
             changed += count;
-            self.write(&db, numbers.into_iter(), count, story.is_json()).await?;
+            self.write(&mut *db, numbers.into_iter(), count, story.is_json())?;
             let (last, deadline) = (usage.old_bytes(), Instant::now() + AT_REST);
             while usage.old_bytes() >= last && Instant::now() < deadline {
-                tokio::time::sleep(POLL).await;
+                std::thread::sleep(POLL);
                 usage = Usage::take(&dir, keyring)?;
             }
             let (changed, share) = (units::count(changed), usage.old_share() * 100.0);
             let line = format!("   {changed} records changed: old data keys hold {share:.0} %");
             story.show(&DIM.paint(&line))?;
         }
-        engine::close(db).await?;
+        db.close()?;
         usage = Usage::take(&dir, keyring)?;
         story.show(&usage.table())?;
         let gone = gone();
@@ -243,12 +240,9 @@ impl Scene<'_> {
     fn verify(&self, story: &mut Story<'_>) -> Result<()> {
         let records = self.versions.len() as u64;
         let bar = progress::records("   reading", records, story.is_json());
-        let store = self.encrypted(&self.open_keyring()?)?;
-        let verified = engine::session(async {
-            let db = engine::open_quiet(store).await?;
-            let verified = engine::verify(&db, &self.versions, |n| bar.inc(n)).await?;
-            engine::close(db).await.map(|()| verified)
-        })?;
+        let db = self.open_engine(&self.open_keyring()?, Mode::Quiet)?;
+        let verified = db.verify(&self.versions, &|n| bar.inc(n))?;
+        db.close()?;
         bar.finish_and_clear();
         let what = match verified.bad {
             0 => format!("{} records read back as written", units::count(verified.good)),
@@ -274,13 +268,10 @@ impl Scene<'_> {
         let hits = if found.hits == 0 { "nothing found".into() } else { units::count(found.hits) };
         story.check(found.hits == 0 && found.files > 0, format!("{files}, {size}: {hits}"))?;
         // The same engine without encryption shows that the search can find.
-        let plain = engine::local(&self.place.control())?;
-        engine::session(async {
-            let db = engine::open_quiet(plain).await?;
-            engine::write(&db, &mut Vec::new(), 0..CONTROL_RECORDS, |_| ()).await?;
-            engine::flush(&db).await?;
-            engine::close(db).await
-        })?;
+        let mut plain = self.engine.open(&self.place.control(), None, Mode::Quiet)?;
+        plain.write(&mut Vec::new(), &mut (0..CONTROL_RECORDS), &|_| ())?;
+        plain.flush()?;
+        plain.close()?;
         let control = search::search(&self.place.control())?;
         story.number("control_hits", control.hits);
         let what = format!(

@@ -1,7 +1,6 @@
 //! How many bytes stand under which data key.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use atrest::keyring::KeyState;
 use atrest::{DataKeyId, Keyring};
@@ -110,19 +109,4 @@ impl Usage {
 /// The first digits of an id, enough to tell a handful apart.
 pub(super) fn short(id: DataKeyId) -> String {
     id.to_string()[..8].to_owned()
-}
-
-/// The engine's tables on disk.
-pub(super) fn tables(dir: &Path) -> BTreeSet<PathBuf> {
-    names(&dir.join(engine::PATH).join("compacted"))
-}
-
-/// The engine's write-ahead log on disk.
-pub(super) fn logs(dir: &Path) -> BTreeSet<PathBuf> {
-    names(&dir.join(engine::PATH).join("wal"))
-}
-
-fn names(dir: &Path) -> BTreeSet<PathBuf> {
-    let entries = std::fs::read_dir(dir);
-    entries.map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
 }
