@@ -173,7 +173,7 @@ fn each_reserved_byte_is_checked_behind_a_right_checksum() {
     let unknown = refused(17, 0x80);
     assert_eq!(unknown.kind(), ErrorKind::UnsupportedFeature);
     assert!(unknown.to_string().contains("0x8000"), "{unknown}");
-    for (at, value) in [(12, 0), (12, 4), (14, 0), (14, 6)] {
+    for (at, value) in [(12, 0), (12, 4), (14, 0), (14, 7)] {
         assert_eq!(refused(at, value).kind(), ErrorKind::UnsupportedFeature);
     }
 }
