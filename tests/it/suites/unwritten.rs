@@ -55,7 +55,10 @@ fn a_tail_that_nobody_wrote_is_told_from_data() {
         for unwritten in [0, 1, 15, 16, 31, 32, 512, 4096, 300_000] {
             std::fs::write(&path, &on_disk).unwrap();
             cut(&path, kept, unwritten);
-            let first_block = kept.next_multiple_of(16);
+            // What was written may end with zeros by chance.
+            let body = &on_disk[HEADER_LEN..][..kept as usize];
+            let last = body.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1);
+            let first_block = last.next_multiple_of(16);
             let expected =
                 if first_block + 16 <= kept + unwritten { first_block } else { kept + unwritten };
             let reader = fs.open(&path).unwrap();
