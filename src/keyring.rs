@@ -46,6 +46,9 @@ mod key_state;
 mod keys;
 mod keyspaces;
 mod mirror;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod models;
 mod open;
 mod options;
 mod recover;

@@ -60,6 +60,7 @@ mod secret;
 pub mod simulation;
 pub mod store;
 mod suite;
+mod sync;
 mod tags;
 #[cfg(test)]
 mod vectors;

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapAny;
-
 use super::Decryptor;
 use super::ctr::CtrKey;
 use super::gcm::GcmKey;
@@ -16,6 +14,7 @@ use crate::ids::DataKeyId;
 use crate::secret::{Secret, scrubbed, scrubbed_shortly};
 use crate::suite::limits::{changes_lengths, lacks_authentication};
 use crate::suite::{Cipher, Suite};
+use crate::sync::ArcSwapAny;
 
 /// The key material of one open file.
 #[allow(clippy::large_enum_variant, reason = "suite 1 is to need no second allocation")]

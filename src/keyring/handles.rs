@@ -1,13 +1,14 @@
 //! The keys of all open files, so that they can be withdrawn and given back.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 
 use crate::cipher::{KeySlot, revoked};
 use crate::error::Result;
 use crate::header::PREFIX_LEN;
 use crate::ids::DataKeyId;
+use crate::sync::{AtomicBool, Mutex};
 
 #[derive(Default)]
 pub(super) struct Handles {

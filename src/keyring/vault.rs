@@ -4,9 +4,9 @@
 //! revocation cannot bring keys back. Taking keys away waits for nothing but other changes
 //! made here.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::Guard;
 
 use super::handles::Handles;
 use super::snapshot::{Counts, KeyEntry, Snapshot};
@@ -15,9 +15,10 @@ use crate::derive::{Purpose, derive};
 use crate::error::Result;
 use crate::ids::DataKeyId;
 use crate::secret::DataKey;
+use crate::sync::{ArcSwapAny, Mutex};
 
 pub(super) struct Vault {
-    snapshot: ArcSwap<Snapshot>,
+    snapshot: ArcSwapAny<Arc<Snapshot>>,
     gate: Mutex<Gate>,
     /// The keys of open files.
     pub(super) handles: Handles,
@@ -37,7 +38,7 @@ struct Gate {
 
 impl Vault {
     pub(super) fn new(snapshot: Snapshot) -> Self {
-        let snapshot = ArcSwap::from_pointee(snapshot);
+        let snapshot = ArcSwapAny::new(Arc::new(snapshot));
         Self { snapshot, gate: Mutex::default(), handles: Handles::default() }
     }
 

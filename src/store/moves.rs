@@ -5,7 +5,9 @@
 //! looks at their targets afterwards, with renames kept out.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::sync::{Mutex, RwLock};
 
 #[derive(Debug, Default)]
 pub(crate) struct Moves {
@@ -77,3 +79,7 @@ impl Drop for Recording<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
