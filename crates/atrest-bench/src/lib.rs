@@ -1,4 +1,4 @@
-//! What is measured, and against what. The binary prints the report, the criterion
+//! What is measured, and against what; and how long engines go on. The binary prints the report, the criterion
 //! benchmarks look at one thing at a time; both run the same operations.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run has nothing to report")]
@@ -12,6 +12,7 @@ pub mod measure;
 pub mod plot;
 pub mod raft;
 pub mod search;
+pub mod soak;
 pub mod surreal;
 
 /// One measured pair.

@@ -1,18 +1,21 @@
-//! `cargo run --release -p atrest-bench -- report`: one table of ratios, JSON, plots.
+//! `cargo run --release -p atrest-bench -- report`: one table of ratios, JSON, plots; `-- soak`:
+//! engines under load while everything around them fails.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use atrest::internals::Width;
 use atrest_bench::measure::Effort;
+use atrest_bench::soak::{Soak, SoakEngine};
 use atrest_bench::{Row, ctr, engine, file, gcm, plot, raft, search, surreal};
 use clap::{Parser, Subcommand};
 
 /// Measures atrest against plain files, its peers and the processor's limit.
 #[derive(Parser)]
-#[command(
-    after_help = "Example:\n  cargo run --release -p atrest-bench -- report --json report.json --plots docs/bench"
-)]
+#[command(after_help = "Examples:\n  \
+        cargo run --release -p atrest-bench -- report --json report.json --plots docs/bench\n  \
+        cargo run --release -p atrest-bench -- soak --minutes 120")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -36,10 +39,34 @@ enum Command {
         #[arg(long, value_name = "PREFIX", default_value = "")]
         only: String,
     },
+    /// Run engines under load with rotations, kills, outages and revocations of a real OpenBao,
+    /// and full disks; hold every read to a model. As root, who may mount the disk to be filled.
+    ///
+    /// The exit code is 1 if a record was lost or an engine did not go on.
+    Soak(Soak),
+    /// The engine of a soak.
+    #[command(hide = true)]
+    SoakEngine(SoakEngine),
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Command::Report { quick, json, plots, only } = Arguments::parse().command;
+fn main() -> Result<ExitCode, Box<dyn std::error::Error + Send + Sync>> {
+    match Arguments::parse().command {
+        Command::Report { quick, json, plots, only } => {
+            report(quick, json, plots, &only).map_err(|error| error.to_string())?;
+        }
+        Command::Soak(soak) if !soak.run()? => return Ok(ExitCode::FAILURE),
+        Command::Soak(_) => {}
+        Command::SoakEngine(engine) => engine.run()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(
+    quick: bool,
+    json: Option<PathBuf>,
+    plots: Option<PathBuf>,
+    only: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
     if cfg!(debug_assertions) {
         return Err("a debug build measures nothing: run it with --release".into());
     }
@@ -53,25 +80,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     let mut rows = Vec::new();
-    if "ctr".starts_with(&only) {
+    if "ctr".starts_with(only) {
         rows.extend(ctr::rows(effort, progress));
     }
-    if "gcm".starts_with(&only) {
+    if "gcm".starts_with(only) {
         rows.extend(gcm::rows(effort, progress));
     }
-    if "file".starts_with(&only) {
+    if "file".starts_with(only) {
         rows.extend(file::rows(effort, progress));
     }
-    if "engine".starts_with(&only) {
+    if "engine".starts_with(only) {
         rows.extend(engine::rows(effort, progress));
     }
-    if "raft-engine".starts_with(&only) {
+    if "raft-engine".starts_with(only) {
         rows.extend(raft::rows(effort, progress));
     }
-    if "surrealkv".starts_with(&only) {
+    if "surrealkv".starts_with(only) {
         rows.extend(surreal::rows(effort, progress));
     }
-    if "tantivy".starts_with(&only) {
+    if "tantivy".starts_with(only) {
         rows.extend(search::rows(effort, progress));
     }
     if terminal {
