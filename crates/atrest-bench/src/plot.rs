@@ -81,30 +81,34 @@ pub fn by_size(
     Ok(())
 }
 
+/// The bar of a row of files against plain ones: operation and way, and the ratio.
+fn bar(row: &Row) -> Option<(String, f64)> {
+    let (operation, way) = row.name.strip_prefix("file/")?.split_once("/plain")?;
+    let way = way.strip_prefix('/').unwrap_or("suite-1");
+    row.unit.ends_with("/s").then(|| (format!("{operation} {way}"), row.ratio))
+}
+
 /// Draws ratios to plain files as bars, as SVG.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn files(rows: &[Row], machine: &str, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let bars: Vec<(&str, f64)> = rows
-        .iter()
-        .filter(|row| row.unit.ends_with("/s") && row.name.ends_with("/plain"))
-        .map(|row| (row.name.trim_end_matches("/plain"), row.ratio))
-        .collect();
-    let root = SVGBackend::new(path, (860, 90 + 44 * bars.len() as u32)).into_drawing_area();
+    let bars: Vec<(String, f64)> = rows.iter().filter_map(bar).collect();
+    let longest = bars.iter().map(|(_, ratio)| *ratio).fold(1.1, f64::max);
+    let root = SVGBackend::new(path, (860, 90 + 28 * bars.len() as u32)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
         .caption(format!("Throughput over plain, {machine}"), ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(30)
-        .y_label_area_size(150)
-        .build_cartesian_2d(0_f64..1.2_f64, (0..bars.len()).into_segmented())?;
+        .y_label_area_size(180)
+        .build_cartesian_2d(0_f64..longest * 1.1, (0..bars.len()).into_segmented())?;
     chart
         .configure_mesh()
         .disable_y_mesh()
         .y_label_formatter(&|segment| match segment {
             SegmentValue::CenterOf(index) => {
-                bars.get(*index).map_or(String::new(), |(name, _)| (*name).to_owned())
+                bars.get(*index).map_or(String::new(), |(name, _)| name.clone())
             }
             _ => String::new(),
         })
@@ -113,7 +117,7 @@ pub fn files(rows: &[Row], machine: &str, path: &Path) -> Result<(), Box<dyn std
         let from = (0.0, SegmentValue::Exact(index));
         let to = (*ratio, SegmentValue::Exact(index + 1));
         let mut bar = Rectangle::new([from, to], COLOURS[0].mix(0.8).filled());
-        bar.set_margin(6, 6, 0, 0);
+        bar.set_margin(4, 4, 0, 0);
         bar
     }))?;
     chart.draw_series(std::iter::once(PathElement::new(
