@@ -30,6 +30,8 @@ use zeroize::Zeroize;
 use super::ctr::{CtrKey, Width};
 use super::oracle::Watched;
 use crate::derive::Derived;
+#[cfg(target_arch = "x86_64")]
+use crate::secret::scrubbed_message;
 use crate::secret::{Secret, scrubbed};
 
 /// Length of an authentication tag in bytes.
@@ -87,12 +89,13 @@ impl GcmKey {
     }
 
     /// Runs `work`, which uses this key, so that nothing of the key is left outside of it.
-    ///
-    /// All of the stretch: frames of the kernels have holes, and how deep a short message went
-    /// is not to be found out.
     #[inline]
     pub(super) fn scrubbed<T>(&self, work: impl FnOnce() -> T) -> T {
-        scrubbed(work)
+        match self.hash {
+            #[cfg(target_arch = "x86_64")]
+            Hash::Native(_) => scrubbed_message(work),
+            _ => scrubbed(work),
+        }
     }
 
     /// Encrypts message `index`, of at most 2^24 bytes, and returns its tag.

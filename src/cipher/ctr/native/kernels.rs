@@ -29,6 +29,10 @@ const BULK_BYTES_MIN: usize = 12 << 10;
 #[repr(align(64))]
 pub(in crate::cipher) struct Lanes(pub(in crate::cipher) [u128; FLIGHT_SHORT * 4]);
 
+impl Lanes {
+    pub(in crate::cipher) const ZERO: Self = Self([0; FLIGHT_SHORT * 4]);
+}
+
 pub(in crate::cipher) static LANES_ADD: Lanes = Lanes(lanes(0));
 pub(super) static LANES_XOR: Lanes = Lanes(lanes(120));
 

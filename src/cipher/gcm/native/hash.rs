@@ -43,6 +43,54 @@ impl<V: HashVector> Sum<V> {
         }
     }
 
+    /// The same for two registers, with fewer other instructions; not before whatever the caller
+    /// had computed.
+    #[inline(always)]
+    pub(super) unsafe fn add_two(&mut self, data: [V; 2], powers: [*const u128; 2]) {
+        // SAFETY: as above.
+        unsafe {
+            let [low, cross, high] = &mut self.0;
+            let [a, b] = data;
+            let [at_a, at_b] = powers;
+            let (power_a, power_b) = (V::load(at_a.cast()), V::load(at_b.cast()));
+            let halves_a = V::load(at_a.add(POWERS).cast());
+            let halves_b = V::load(at_b.add(POWERS).cast());
+            let lows = a.multiply::<false>(power_a).xor(b.multiply::<false>(power_b));
+            *low = low.xor(lows).computed();
+            let halves = a.low_halves(b).xor(a.high_halves(b));
+            let crosses = halves.multiply::<false>(halves_a).xor(halves.multiply::<true>(halves_b));
+            *cross = cross.xor(crosses).computed();
+            let highs = a.multiply::<true>(power_a).xor(b.multiply::<true>(power_b));
+            *high = high.xor(highs).computed();
+        }
+    }
+
+    /// Adds the products of a batch, into whose first block the hash goes.
+    #[inline(always)]
+    pub(super) unsafe fn add_batch(
+        &mut self,
+        batch: &Batch<V>,
+        hash: V::Single,
+        power: *const u128,
+    ) {
+        macro_rules! pairs {
+            ($($i:literal)*) => {$(
+                // SAFETY: as above; the powers at `power` are a batch's.
+                unsafe {
+                    let (one, two) = ($i, ($i + 1) % FLIGHT);
+                    let mut last = batch[two].reverse();
+                    if two == 0 {
+                        last = last.xor(V::first(hash));
+                    }
+                    let powers = [power.add(one * V::LANES), power.add(two * V::LANES)];
+                    self.add_two([batch[one].reverse(), last], powers);
+                }
+            )*};
+        }
+        // What waits for the hash comes last.
+        pairs!(1 3 5 7);
+    }
+
     /// Reduces by two multiplications (Montgomery), in each lane alone.
     #[inline(always)]
     pub(super) unsafe fn reduce(self) -> V {
@@ -54,6 +102,18 @@ impl<V: HashVector> Sum<V> {
             let middle = middle.xor(low.swap()).xor(low.multiply::<false>(polynomial));
             high.xor(middle.swap()).xor(middle.multiply::<false>(polynomial))
         }
+    }
+
+    /// The tag of a message whose products these are; `mask` is the encryption of J0.
+    #[inline(always)]
+    pub(super) unsafe fn tag(self, mask: V::Single) -> u128 {
+        let mut bits = 0_u128;
+        // SAFETY: the caller has the features.
+        unsafe {
+            let tag = self.reduce().sum().reverse().xor(mask);
+            tag.store((&raw mut bits).cast());
+        }
+        bits
     }
 }
 
@@ -145,10 +205,7 @@ pub(super) unsafe fn hash_batch<V: HashVector>(
     // SAFETY: the caller has the features.
     unsafe {
         let mut sum = Sum::zero();
-        for (i, data) in batch.iter().enumerate().skip(1) {
-            sum.add(data.reverse(), power.add(i * V::LANES));
-        }
-        sum.add(batch[0].reverse().xor(V::first(hash)), power);
+        sum.add_batch(batch, hash, power);
         sum.reduce().sum()
     }
 }

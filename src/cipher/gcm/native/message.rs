@@ -1,12 +1,13 @@
 //! Whole messages: which batches are hashed, which decrypted too, and how they end.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::Powers;
 use super::hash::{Sum, encrypt_block, hash_aad, hash_batch, powers_in_memory};
-use super::run::{run_any, run_first, start};
-use super::vector::HashVector;
-use crate::cipher::ctr::native::kernels::{FLIGHT, in_memory};
+use super::run::run_any;
+use super::vector::{HashVector, State};
+use crate::cipher::ctr::native::kernels::{FLIGHT, LANES_ADD, in_memory};
 use crate::cipher::ctr::native::vector::{Vector, last_keys, round_key};
 use crate::cipher::ctr::native::{BLOCK_BYTES, ROUNDS, RoundKeys};
 
@@ -29,6 +30,24 @@ impl Message<'_> {
     #[inline(always)]
     pub(super) fn counter(&self, keys: &RoundKeys, block: usize) -> u128 {
         u128::from(keys.nonce) << 64 | u128::from(self.block + block as u64)
+    }
+
+    /// J0 with the first round key.
+    #[inline(always)]
+    pub(super) unsafe fn first_state<B: Vector>(&self, keys: &RoundKeys) -> B {
+        // SAFETY: the caller has the features.
+        unsafe {
+            let first = B::splat(&self.counter(keys, 0)).reverse();
+            first.xor(round_key(keys, 0))
+        }
+    }
+
+    /// The block of lengths, in bits.
+    #[inline(always)]
+    pub(super) unsafe fn lengths<B: Vector>(&self) -> B {
+        let lengths = ((self.aad.len() as u128) << 64 | self.len as u128) << 3;
+        // SAFETY: the caller has the features.
+        unsafe { B::splat(&lengths) }
     }
 
     /// Where byte `at` of the message goes; dangling outside of the range.
@@ -67,8 +86,7 @@ unsafe fn run_last<V: HashVector, const N: usize, const ENCRYPT: bool>(
         } else {
             ([V::splat(&0); N], encrypt_block(keys, message.counter(keys, 0)))
         };
-        let lengths = ((message.aad.len() as u128) << 64 | message.len as u128) << 3;
-        let mut lengths = V::Single::splat(&lengths);
+        let mut lengths = message.lengths::<V::Single>();
         if blocks == 0 {
             lengths = lengths.xor(hash);
         }
@@ -98,10 +116,7 @@ unsafe fn run_last<V: HashVector, const N: usize, const ENCRYPT: bool>(
             }
             sum.add(data, power.add(i * V::LANES));
         }
-        let tag = sum.reduce().sum().reverse().xor(mask);
-        let mut bits = 0_u128;
-        tag.store((&raw mut bits).cast());
-        bits
+        sum.tag(mask)
     }
 }
 
@@ -115,15 +130,18 @@ unsafe fn keystream<V: HashVector, const N: usize>(
     // SAFETY: the caller has the features.
     unsafe {
         let counter = V::splat(&message.counter(keys, 1 + at / BLOCK_BYTES));
-        let mut states: [V; N] = start(keys, counter);
-        let first = V::Single::splat(&message.counter(keys, 0)).reverse();
-        let mut first = first.xor(round_key(keys, 0));
+        let mut states = [counter; N];
+        for (i, state) in states.iter_mut().enumerate() {
+            let lane = V::load(LANES_ADD.0.as_ptr().add(i * V::LANES).cast());
+            *state = state.add(lane).reverse().xor(round_key(keys, 0));
+        }
+        let mut first = message.first_state::<V::Single>(keys);
         for round in 1..ROUNDS {
             let key = round_key(keys, round);
             for state in &mut states {
                 *state = state.enc(key);
             }
-            first = first.enc(round_key(keys, round));
+            first = first.enc(key.first_block());
         }
         let (last, zero) = (last_keys(keys), V::splat(&0));
         for state in &mut states {
@@ -133,16 +151,21 @@ unsafe fn keystream<V: HashVector, const N: usize>(
     }
 }
 
+/// The last bytes of a message, a batch at most, and what is behind them: returns the tag.
 #[inline(always)]
-unsafe fn run_last_any<V: HashVector, const ENCRYPT: bool>(
+pub(super) unsafe fn run_tail<V: HashVector, const ENCRYPT: bool>(
     keys: &RoundKeys,
     powers: &Powers,
     message: &Message<'_>,
+    state: &State<V>,
     at: usize,
-    hash: V::Single,
 ) -> u128 {
-    // SAFETY: as for `run_last`.
+    // SAFETY: as for `run_last`; where bytes were encrypted there was a batch of them.
     unsafe {
+        let mut hash = state.hash;
+        if ENCRYPT && at > 0 {
+            hash = hash_batch(powers, &state.batch.assume_init_read(), hash);
+        }
         match (message.len - at).div_ceil(V::BYTES) {
             0 | 1 => run_last::<V, 1, ENCRYPT>(keys, powers, message, at, hash),
             2 => run_last::<V, 2, ENCRYPT>(keys, powers, message, at, hash),
@@ -152,10 +175,31 @@ unsafe fn run_last_any<V: HashVector, const ENCRYPT: bool>(
     }
 }
 
-/// Batches before the last registers, of which at least one is left if there is any.
+/// Bytes of the batches before the last one, which may be less than a whole.
 #[inline(always)]
-fn batches<V: HashVector>(bytes: usize) -> usize {
-    bytes.saturating_sub(1) / (FLIGHT * V::BYTES)
+fn bytes_before_last<V: HashVector>(bytes: usize) -> usize {
+    let batch_bytes = FLIGHT * V::BYTES;
+    bytes.saturating_sub(1) / batch_bytes * batch_bytes
+}
+
+#[inline(always)]
+unsafe fn finish<V: HashVector, const ENCRYPT: bool>(
+    keys: &RoundKeys,
+    powers: &Powers,
+    message: &Message<'_>,
+    state: &State<V>,
+    at: usize,
+) -> u128 {
+    let is_whole = message.len - at == FLIGHT * V::BYTES;
+    let is_wanted = message.from <= at && message.to == message.len;
+    // SAFETY: the caller has the features and the pointers.
+    unsafe {
+        if at > 0 && is_whole && is_wanted {
+            V::last_batch::<ENCRYPT>(keys, powers, message, state, at)
+        } else {
+            V::tail::<ENCRYPT>(keys, powers, message, state, at)
+        }
+    }
 }
 
 #[inline(always)]
@@ -164,48 +208,49 @@ pub(super) unsafe fn seal<V: HashVector>(
     powers: &Powers,
     message: &Message<'_>,
 ) -> u128 {
-    let batches = batches::<V>(message.len);
-    let batch_bytes = FLIGHT * V::BYTES;
+    let last = bytes_before_last::<V>(message.len);
     // SAFETY: the caller has the features and the pointers.
     unsafe {
-        let mut hash = hash_aad::<V::Single>(powers, message.aad);
-        if batches > 0 {
-            let mut run = run_first::<V, true>(keys, message, 0, hash);
-            // The first batch is of the first group, and went without it.
-            run_any::<V, true>(keys, powers, &mut run, FLIGHT * V::LANES, batches - 1);
-            hash = hash_batch(powers, &run.batch, run.hash);
-        }
-        run_last_any::<V, true>(keys, powers, message, batches * batch_bytes, hash)
+        let hash = hash_aad::<V::Single>(powers, message.aad);
+        let mut state = State { batch: MaybeUninit::uninit(), hash };
+        run_any::<V, true>(keys, powers, message, &mut state, 0, last / (FLIGHT * V::BYTES));
+        finish::<V, true>(keys, powers, message, &state, last)
     }
 }
 
-/// A batch of which a part is wanted, or nothing.
+/// Batches of which a part is wanted, or nothing.
 #[inline(always)]
-unsafe fn open_batch_part<V: HashVector>(
+pub(super) unsafe fn run_parts<V: HashVector>(
     keys: &RoundKeys,
     powers: &Powers,
     message: &Message<'_>,
+    state: &mut State<V>,
     at: usize,
-    hash: V::Single,
-) -> V::Single {
-    let range = message.range(at, FLIGHT * V::BYTES);
-    // SAFETY: the caller has the features; no byte outside of the range is written.
-    unsafe {
-        let src = message.src.add(at);
-        let mut batch = [V::splat(&0); FLIGHT];
-        for (i, data) in batch.iter_mut().enumerate() {
-            *data = V::load_once(src.add(i * V::BYTES));
-        }
-        if !range.is_empty() {
-            let keys = in_memory(keys);
-            let (states, _) = keystream::<V, FLIGHT>(keys, message, at);
-            for (i, state) in states.into_iter().enumerate() {
-                let start = i * V::BYTES;
-                state.xor(batch[i]).store_range(message.dst(at + start), start, &range);
+    batches: usize,
+) {
+    let batch_bytes = FLIGHT * V::BYTES;
+    let mut hash = state.hash;
+    for at in (at..).step_by(batch_bytes).take(batches) {
+        let range = message.range(at, batch_bytes);
+        // SAFETY: the caller has the features; no byte outside of the range is written.
+        unsafe {
+            let src = message.src.add(at);
+            let mut batch = [V::splat(&0); FLIGHT];
+            for (i, data) in batch.iter_mut().enumerate() {
+                *data = V::load_once(src.add(i * V::BYTES));
             }
+            if !range.is_empty() {
+                let keys = in_memory(keys);
+                let (states, _) = keystream::<V, FLIGHT>(keys, message, at);
+                for (i, state) in states.into_iter().enumerate() {
+                    let start = i * V::BYTES;
+                    state.xor(batch[i]).store_range(message.dst(at + start), start, &range);
+                }
+            }
+            hash = hash_batch(powers, &batch, hash);
         }
-        hash_batch(powers, &batch, hash)
     }
+    state.hash = hash;
 }
 
 #[inline(always)]
@@ -214,27 +259,31 @@ pub(super) unsafe fn open<V: HashVector>(
     powers: &Powers,
     message: &Message<'_>,
 ) -> u128 {
-    let batches = batches::<V>(message.len);
     let batch_bytes = FLIGHT * V::BYTES;
+    let last = bytes_before_last::<V>(message.len);
     // SAFETY: the caller has the features and the pointers.
     unsafe {
-        let mut hash = hash_aad::<V::Single>(powers, message.aad);
-        let mut i = 0;
-        while i < batches {
-            let at = i * batch_bytes;
-            if message.from <= at && at + batch_bytes <= message.to {
-                let end = (message.to / batch_bytes).min(batches);
-                let mut run = run_first::<V, false>(keys, message, at, hash);
-                let next = at / BLOCK_BYTES + FLIGHT * V::LANES;
-                run_any::<V, false>(keys, powers, &mut run, next, end - i - 1);
-                hash = hash_batch(powers, &run.batch, run.hash);
-                i = end;
+        let hash = hash_aad::<V::Single>(powers, message.aad);
+        let mut state = State { batch: MaybeUninit::uninit(), hash };
+        let mut at = 0;
+        while at < last {
+            let rest = (last - at) / batch_bytes;
+            let wanted = message.to.saturating_sub(at) / batch_bytes;
+            let batches = if message.from > at {
+                let batches = (message.from - at).div_ceil(batch_bytes).min(rest);
+                V::parts(keys, powers, message, &mut state, at, batches);
+                batches
+            } else if wanted == 0 {
+                V::parts(keys, powers, message, &mut state, at, rest);
+                rest
             } else {
-                hash = open_batch_part::<V>(keys, powers, message, at, hash);
-                i += 1;
-            }
+                let batches = wanted.min(rest);
+                run_any::<V, false>(keys, powers, message, &mut state, at, batches);
+                batches
+            };
+            at += batches * batch_bytes;
         }
-        run_last_any::<V, false>(keys, powers, message, batches * batch_bytes, hash)
+        finish::<V, false>(keys, powers, message, &state, last)
     }
 }
 

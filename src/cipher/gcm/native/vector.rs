@@ -1,8 +1,9 @@
 //! A register that multiplies, and how a width makes one.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::Powers;
+use super::{Message, Powers};
 use crate::cipher::ctr::native::RoundKeys;
 use crate::cipher::ctr::native::kernels::FLIGHT;
 use crate::cipher::ctr::native::vector::Vector;
@@ -10,15 +11,11 @@ use crate::cipher::ctr::native::vector::Vector;
 /// A batch that is in flight: `FLIGHT` registers.
 pub(super) type Batch<V> = [V; FLIGHT];
 
-/// A run of batches: what goes from one to the next.
-pub(in crate::cipher::gcm) struct Run<V: HashVector> {
-    /// The next counter block, as little-endian numbers.
-    pub(super) counter: V,
-    /// The ciphertext of the batch before, which is not hashed yet.
-    pub(super) batch: Batch<V>,
+/// What goes from one run of batches to the next.
+pub(in crate::cipher::gcm) struct State<V: HashVector> {
+    /// When encrypting: the last batch, if there was one, which is not hashed yet.
+    pub(super) batch: MaybeUninit<Batch<V>>,
     pub(super) hash: V::Single,
-    pub(super) src: *const u8,
-    pub(super) dst: *mut u8,
 }
 
 /// A register that multiplies.
@@ -34,25 +31,55 @@ pub(super) trait HashVector: Vector {
     unsafe fn multiply<const HIGH: bool>(self, other: Self) -> Self;
     /// Exchanges the halves of each block.
     unsafe fn swap(self) -> Self;
-    /// The first block in every lane.
-    unsafe fn splat_first(self) -> Self;
+    /// The lower half of each block, and behind it that of the other's.
+    unsafe fn low_halves(self, other: Self) -> Self;
+    /// The upper halves likewise.
+    unsafe fn high_halves(self, other: Self) -> Self;
     /// The last two blocks of the other, or all of it where there are no more.
     unsafe fn with_last_two(self, other: Self) -> Self;
-    /// `run_batches` and `run_groups` as functions of their own, as in [`Vector`].
+    /// The parts of a message as functions of their own, as in [`Vector`]: none has the registers
+    /// and the frame of another.
     unsafe fn batches<const ENCRYPT: bool>(
         keys: &RoundKeys,
         powers: &Powers,
-        run: &mut Run<Self>,
+        message: &Message<'_>,
+        state: &mut State<Self>,
+        at: usize,
         batches: usize,
     );
     unsafe fn groups<const ENCRYPT: bool>(
         keys: &RoundKeys,
         powers: &Powers,
-        run: &mut Run<Self>,
+        message: &Message<'_>,
+        state: &mut State<Self>,
+        at: usize,
         batches: usize,
     );
+    unsafe fn parts(
+        keys: &RoundKeys,
+        powers: &Powers,
+        message: &Message<'_>,
+        state: &mut State<Self>,
+        at: usize,
+        batches: usize,
+    );
+    unsafe fn last_batch<const ENCRYPT: bool>(
+        keys: &RoundKeys,
+        powers: &Powers,
+        message: &Message<'_>,
+        state: &State<Self>,
+        at: usize,
+    ) -> u128;
+    unsafe fn tail<const ENCRYPT: bool>(
+        keys: &RoundKeys,
+        powers: &Powers,
+        message: &Message<'_>,
+        state: &State<Self>,
+        at: usize,
+    ) -> u128;
     /// The XOR of all blocks.
     unsafe fn sum(self) -> Self::Single;
+    unsafe fn first_block(self) -> Self::Single;
     /// A block and zeros behind it.
     unsafe fn first(block: Self::Single) -> Self;
     /// Loads a register in a way that the compiler cannot repeat: what is decrypted is what was
@@ -85,8 +112,10 @@ macro_rules! width {
     (
         $module:ident: $type:ident $(. $field:tt)? in $register:ident, $features:literal,
         single: $single:ident,
-        splat_first: $splat_first:expr, with_last_two: $with_last_two:expr,
-        low: $low:expr, high: $high:expr, swap: $swap:expr, sum: $sum:expr, first: $first:expr,
+        low_halves: $low_halves:expr, high_halves: $high_halves:expr,
+        with_last_two: $with_last_two:expr,
+        low: $low:expr, high: $high:expr, swap: $swap:expr, sum: $sum:expr,
+        first_block: $first_block:expr, first: $first:expr,
         load_part: $load_part:expr, keep: $keep:expr, store_part: $store_part:expr $(,)?
     ) => {
         pub(in crate::cipher::gcm) mod $module {
@@ -107,8 +136,13 @@ macro_rules! width {
                 }
                 #[inline]
                 #[target_feature(enable = $features)]
-                unsafe fn splat_first(self) -> Self {
-                    $splat_first(self)
+                unsafe fn low_halves(self, other: Self) -> Self {
+                    $low_halves(self, other)
+                }
+                #[inline]
+                #[target_feature(enable = $features)]
+                unsafe fn high_halves(self, other: Self) -> Self {
+                    $high_halves(self, other)
                 }
                 #[inline]
                 #[target_feature(enable = $features)]
@@ -120,31 +154,73 @@ macro_rules! width {
                 unsafe fn batches<const ENCRYPT: bool>(
                     keys: &RoundKeys,
                     powers: &Powers,
-                    run: &mut Run<Self>,
+                    message: &Message<'_>,
+                    state: &mut State<Self>,
+                    at: usize,
                     batches: usize,
                 ) {
                     // SAFETY: passed on to the caller.
-                    unsafe { run_batches::<Self, ENCRYPT>(keys, powers, run, batches) }
+                    unsafe { run_batches::<Self, ENCRYPT>(keys, powers, message, state, at, batches) }
                 }
                 #[inline(never)]
                 #[target_feature(enable = $features)]
                 unsafe fn groups<const ENCRYPT: bool>(
                     keys: &RoundKeys,
                     powers: &Powers,
-                    run: &mut Run<Self>,
+                    message: &Message<'_>,
+                    state: &mut State<Self>,
+                    at: usize,
                     batches: usize,
                 ) {
                     // SAFETY: passed on to the caller.
-                    unsafe {
-                        run_groups::<Self, ENCRYPT, { 256 / Self::LANES }>(
-                            keys, powers, run, batches,
-                        )
-                    }
+                    unsafe { run_groups::<Self, ENCRYPT, { 256 / Self::LANES }>(keys, powers, message, state, at, batches) }
+                }
+                #[inline(never)]
+                #[target_feature(enable = $features)]
+                unsafe fn parts(
+                    keys: &RoundKeys,
+                    powers: &Powers,
+                    message: &Message<'_>,
+                    state: &mut State<Self>,
+                    at: usize,
+                    batches: usize,
+                ) {
+                    // SAFETY: passed on to the caller.
+                    unsafe { run_parts::<Self>(keys, powers, message, state, at, batches) }
+                }
+                #[inline(never)]
+                #[target_feature(enable = $features)]
+                unsafe fn last_batch<const ENCRYPT: bool>(
+                    keys: &RoundKeys,
+                    powers: &Powers,
+                    message: &Message<'_>,
+                    state: &State<Self>,
+                    at: usize,
+                ) -> u128 {
+                    // SAFETY: passed on to the caller.
+                    unsafe { run_last_batch::<Self, ENCRYPT>(keys, powers, message, state, at) }
+                }
+                #[inline(never)]
+                #[target_feature(enable = $features)]
+                unsafe fn tail<const ENCRYPT: bool>(
+                    keys: &RoundKeys,
+                    powers: &Powers,
+                    message: &Message<'_>,
+                    state: &State<Self>,
+                    at: usize,
+                ) -> u128 {
+                    // SAFETY: passed on to the caller.
+                    unsafe { run_tail::<Self, ENCRYPT>(keys, powers, message, state, at) }
                 }
                 #[inline]
                 #[target_feature(enable = $features)]
                 unsafe fn sum(self) -> Self::Single {
                     $sum(self)
+                }
+                #[inline]
+                #[target_feature(enable = $features)]
+                unsafe fn first_block(self) -> Self::Single {
+                    $first_block(self)
                 }
                 #[inline]
                 #[target_feature(enable = $features)]

@@ -7,9 +7,10 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ptr;
 
-use super::run::{run_batches, run_groups};
+use super::message::{run_parts, run_tail};
+use super::run::{run_batches, run_groups, run_last_batch};
 use super::vector::{
-    HashVector, KEEP, Run, keep_mask, load_part_in_memory, store_part_in_memory, width,
+    HashVector, KEEP, State, keep_mask, load_part_in_memory, store_part_in_memory, width,
 };
 use super::{Message, Powers, hash, message};
 use crate::cipher::ctr::Width;
@@ -30,23 +31,24 @@ pub(super) fn is_available(width: Width) -> bool {
         }
 }
 
-width!(xmm: __m128i in xmm_reg, "aes,avx,pclmulqdq", single: __m128i, splat_first: |blocks| blocks, with_last_two: |_, other| other,
+width!(xmm: __m128i in xmm_reg, "aes,avx,pclmulqdq", single: __m128i, low_halves: _mm_unpacklo_epi64, high_halves: _mm_unpackhi_epi64, with_last_two: |_, other| other,
     low: _mm_clmulepi64_si128::<0x00>, high: _mm_clmulepi64_si128::<0x11>,
-    swap: _mm_shuffle_epi32::<0x4e>, sum: |blocks| blocks, first: |block| block,
+    swap: _mm_shuffle_epi32::<0x4e>, sum: |blocks| blocks,
+    first_block: |block| block, first: |block| block,
     load_part: load_part_in_memory!(),
     keep: |part, len| _mm_and_si128(part, keep_mask!(len)), store_part: store_part_in_memory!());
 
-width!(ymm: __m256i in ymm_reg, "aes,avx2,vaes,pclmulqdq,vpclmulqdq", single: __m128i, splat_first: |blocks| _mm256_permute2x128_si256::<0>(blocks, blocks),
+width!(ymm: __m256i in ymm_reg, "aes,avx2,vaes,pclmulqdq,vpclmulqdq", single: __m128i, low_halves: _mm256_unpacklo_epi64, high_halves: _mm256_unpackhi_epi64,
     with_last_two: |_, other| other,
     low: _mm256_clmulepi64_epi128::<0x00>, high: _mm256_clmulepi64_epi128::<0x11>,
     swap: _mm256_shuffle_epi32::<0x4e>,
     sum: |blocks| _mm_xor_si128(_mm256_castsi256_si128(blocks), _mm256_extracti128_si256::<1>(blocks)),
-    first: _mm256_zextsi128_si256,
+    first_block: _mm256_castsi256_si128, first: _mm256_zextsi128_si256,
     load_part: load_part_in_memory!(),
     keep: |part, len| _mm256_and_si256(part, keep_mask!(len)), store_part: store_part_in_memory!());
 
 width!(zmm: __m512i in zmm_reg, "aes,avx2,vaes,avx512f,avx512bw,pclmulqdq,vpclmulqdq", single: __m128i,
-splat_first: |blocks| _mm512_shuffle_i64x2::<0>(blocks, blocks),
+low_halves: _mm512_unpacklo_epi64, high_halves: _mm512_unpackhi_epi64,
 with_last_two: |blocks, other| _mm512_shuffle_i64x2::<0xe4>(blocks, other),
 low: _mm512_clmulepi64_epi128::<0x00>, high: _mm512_clmulepi64_epi128::<0x11>,
 swap: _mm512_shuffle_epi32::<0x4e>,
@@ -55,7 +57,7 @@ sum: |blocks| {
     let half = _mm256_xor_si256(_mm512_castsi512_si256(blocks), half);
     _mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
 },
-first: _mm512_zextsi128_si512,
+first_block: _mm512_castsi512_si128, first: _mm512_zextsi128_si512,
 load_part: |src: *const u8, len: usize| {
     let mask = if len == 0 { 0 } else { part_mask(0, len) };
     // SAFETY: the caller's pointer; bytes outside of the mask are not touched.

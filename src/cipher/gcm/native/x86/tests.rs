@@ -21,13 +21,21 @@ impl HashVector for Emulated {
         // SAFETY: as above.
         unsafe { a.xor(b).xor(c.xor(d)) }
     }
+    unsafe fn first_block(self) -> __m128i {
+        self.0[0]
+    }
     unsafe fn first(block: __m128i) -> Self {
         // SAFETY: as above.
         let zero = unsafe { __m128i::splat(&0) };
         Self([block, zero, zero, zero])
     }
-    unsafe fn splat_first(self) -> Self {
-        Self([self.0[0]; 4])
+    unsafe fn low_halves(self, other: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { self.zip(other, __m128i::low_halves) }
+    }
+    unsafe fn high_halves(self, other: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { self.zip(other, __m128i::high_halves) }
     }
     unsafe fn with_last_two(self, other: Self) -> Self {
         Self([self.0[0], self.0[1], other.0[2], other.0[3]])
@@ -64,20 +72,55 @@ impl HashVector for Emulated {
     unsafe fn batches<const ENCRYPT: bool>(
         keys: &RoundKeys,
         powers: &Powers,
-        run: &mut Run<Self>,
+        message: &Message<'_>,
+        state: &mut State<Self>,
+        at: usize,
         batches: usize,
     ) {
         // SAFETY: passed on to the caller.
-        unsafe { run_batches::<Self, ENCRYPT>(keys, powers, run, batches) }
+        unsafe { run_batches::<Self, ENCRYPT>(keys, powers, message, state, at, batches) }
     }
     unsafe fn groups<const ENCRYPT: bool>(
         keys: &RoundKeys,
         powers: &Powers,
-        run: &mut Run<Self>,
+        message: &Message<'_>,
+        state: &mut State<Self>,
+        at: usize,
         batches: usize,
     ) {
         // SAFETY: passed on to the caller.
-        unsafe { run_groups::<Self, ENCRYPT, 64>(keys, powers, run, batches) }
+        unsafe { run_groups::<Self, ENCRYPT, 64>(keys, powers, message, state, at, batches) }
+    }
+    unsafe fn parts(
+        keys: &RoundKeys,
+        powers: &Powers,
+        message: &Message<'_>,
+        state: &mut State<Self>,
+        at: usize,
+        batches: usize,
+    ) {
+        // SAFETY: passed on to the caller.
+        unsafe { run_parts::<Self>(keys, powers, message, state, at, batches) }
+    }
+    unsafe fn last_batch<const ENCRYPT: bool>(
+        keys: &RoundKeys,
+        powers: &Powers,
+        message: &Message<'_>,
+        state: &State<Self>,
+        at: usize,
+    ) -> u128 {
+        // SAFETY: passed on to the caller.
+        unsafe { run_last_batch::<Self, ENCRYPT>(keys, powers, message, state, at) }
+    }
+    unsafe fn tail<const ENCRYPT: bool>(
+        keys: &RoundKeys,
+        powers: &Powers,
+        message: &Message<'_>,
+        state: &State<Self>,
+        at: usize,
+    ) -> u128 {
+        // SAFETY: passed on to the caller.
+        unsafe { run_tail::<Self, ENCRYPT>(keys, powers, message, state, at) }
     }
 }
 
