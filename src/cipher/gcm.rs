@@ -198,6 +198,15 @@ pub fn limit(width: Width, blocks: u64) -> Option<u64> {
     }
 }
 
+/// Tells the processor that these bytes will be read soon. A hint: nothing is read here.
+#[inline]
+pub(crate) fn will_read<T: ?Sized>(bytes: &T) {
+    #[cfg(target_arch = "x86_64")]
+    native::prefetch(std::ptr::from_ref(bytes).cast(), size_of_val(bytes));
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
 /// Whether the tag that was found is the right one; if not, the plaintext is wiped.
 fn is_tag(found: [u8; TAG_LEN], tag: &[u8], plaintext: &mut [u8]) -> bool {
     // As one number, not byte by byte.

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::limits::authentication;
+use crate::cipher::gcm::will_read;
 use crate::error::Result;
 
 /// The body of one file: what stands behind its header.
@@ -29,6 +30,16 @@ pub(crate) trait Source {
 pub(super) fn mapped_part(source: &impl Source, range: Range<u64>) -> Option<&[u8]> {
     let mapped = source.mapped();
     mapped.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+}
+
+/// How much of a mapped body the processor is asked for before it is wanted. What follows it fetches
+/// by itself, faster than if it were asked for more.
+const AHEAD_LEN: usize = 2 << 10;
+
+/// Has the beginning of a mapped part on its way from memory while its key is looked up.
+#[inline]
+pub(super) fn will_read_mapped(mapped: &[u8]) {
+    will_read(&mapped[..mapped.len().min(AHEAD_LEN)]);
 }
 
 /// Fills `buf` from a body that was seen to be long enough.

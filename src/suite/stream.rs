@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::limits::{BODY_LEN_MAX, too_large};
 use super::output::Output;
-use super::source::{Scratch, Source, mapped_part};
+use super::source::{Scratch, Source, mapped_part, will_read_mapped};
 use crate::cipher::KeySlot;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -95,6 +95,7 @@ impl Stream {
     ) -> Result<usize> {
         let end = offset_bytes.saturating_add(buf.len() as u64);
         if let Some(mapped) = mapped_part(source, offset_bytes..end).filter(|it| !it.is_empty()) {
+            will_read_mapped(mapped);
             apply(&self.slot, offset_bytes, mapped, buf)?;
             return Ok(buf.len());
         }

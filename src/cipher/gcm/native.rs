@@ -29,6 +29,8 @@ use crate::cipher::ctr::native::{RoundKeys, dispatch};
 use crate::secret::Secret;
 use arch::is_available;
 use message::Message;
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::prefetch;
 
 /// Blocks in the table of powers: those of a batch of the widest registers, one for the block
 /// of lengths, and as many as an unaligned load of the last ones reads beyond them.

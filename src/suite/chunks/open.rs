@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::geometry::{PAGE_LEN, PAGE_TAGS};
 use super::tags::{PageId, Tag, TagCache};
-use super::{ChunkLen, ChunkMap, END_LEN, open_in_place, open_part, verify_end};
+use super::{ChunkLen, ChunkMap, ChunkRun, END_LEN, open_in_place, open_part, verify_end};
 use crate::cipher::KeySlot;
-use crate::cipher::gcm::TAG_LEN;
+use crate::cipher::gcm::{TAG_LEN, will_read};
 use crate::error::{ErrorKind, Result};
-use crate::suite::source::{Scratch, Source, mapped_part, read_exact};
+use crate::suite::source::{Scratch, Source, mapped_part, read_exact, will_read_mapped};
 
 /// Ciphertext bytes that one call to the file system reads: they stay in the second-level cache
 /// until they are decrypted.
@@ -84,30 +84,15 @@ impl Chunks {
         let mut at = offset_bytes;
         while !left.is_empty() {
             let chunks = self.map.chunks_of(at..at + left.len() as u64);
-            if let Some(len) = self.read_mapped(source, &chunks, left, at)? {
-                (left, at) = (&mut left[len..], at + len as u64);
-                continue;
-            }
-            let batch = BATCH_LEN >> self.chunk.log2();
-            let run = self.map.run(chunks.start..chunks.end.min(chunks.start + batch));
-            let skip = (at - (chunks.start << self.chunk.log2())) as usize;
-            let bytes_len = run.bytes.end - run.bytes.start;
-            let len = (bytes_len as usize - skip).min(left.len());
-            let (now, later) = left.split_at_mut(len);
-            let mut tags = [[0; TAG_LEN]; BATCH_TAGS];
-            let tags = &mut tags[..(run.chunks.end - run.chunks.start) as usize];
-            let kept = self.tags(source, run.chunks.clone(), tags)?;
-            let opened = self.read_run(source, &run.chunks, &run.bytes, tags, skip, now);
-            match opened {
-                Err(error) if kept && error.kind() == ErrorKind::Authentication => {
-                    // Was it the tags that were wrong when they were read?
-                    self.forget(&run.chunks);
-                    self.tags(source, run.chunks.clone(), tags)?;
-                    self.read_run(source, &run.chunks, &run.bytes, tags, skip, now)?;
+            let len = match self.read_mapped(source, &chunks, left, at)? {
+                Some(len) => len,
+                // Room for many tags takes time to make.
+                None if chunks.end - chunks.start == 1 => {
+                    self.read_batch::<1>(source, chunks, left, at)?
                 }
-                other => other?,
-            }
-            (left, at) = (later, at + len as u64);
+                None => self.read_batch::<BATCH_TAGS>(source, chunks, left, at)?,
+            };
+            (left, at) = (&mut left[len..], at + len as u64);
         }
         Ok(wanted)
     }
@@ -130,36 +115,70 @@ impl Chunks {
         let skip = (offset_bytes - (first << chunk.log2())) as usize;
         let len = (ciphertext.len() - skip).min(buf.len());
         let (buf, tags) = (&mut buf[..len], tags.as_chunks().0);
+        will_read(&tags[0]);
+        will_read_mapped(ciphertext);
         self.slot.with_gcm(|key| open_part(key, chunk, first, ciphertext, tags, skip, buf))?;
         Ok(Some(len))
     }
 
+    /// Reads and decrypts as many of `chunks` as are in one section and one batch, and have at most
+    /// `TAGS` tags.
+    fn read_batch<const TAGS: usize>(
+        &self,
+        source: &impl Source,
+        chunks: Range<u64>,
+        buf: &mut [u8],
+        offset_bytes: u64,
+    ) -> Result<usize> {
+        let batch = (BATCH_LEN >> self.chunk.log2()).min(TAGS as u64);
+        let run = self.map.run(chunks.start..chunks.end.min(chunks.start + batch));
+        let skip = (offset_bytes - (chunks.start << self.chunk.log2())) as usize;
+        let len = ((run.bytes.end - run.bytes.start) as usize - skip).min(buf.len());
+        let buf = &mut buf[..len];
+        let mut tags = [[0; TAG_LEN]; TAGS];
+        let tags = &mut tags[..(run.chunks.end - run.chunks.start) as usize];
+        let mut kept = false;
+        match self.read_run(source, &run, tags, skip, buf, &mut kept) {
+            Err(error) if kept && error.kind() == ErrorKind::Authentication => {
+                // Was it the tags that were wrong when they were read?
+                self.forget(&run.chunks);
+                self.read_run(source, &run, tags, skip, buf, &mut kept)?;
+            }
+            other => other?,
+        }
+        Ok(len)
+    }
+
     /// Whole chunks are read into the caller's buffer and decrypted there, others by way of the
-    /// thread's.
+    /// thread's. The tags come last: they are on their way from memory while the system reads.
     fn read_run(
         &self,
         source: &impl Source,
-        chunks: &Range<u64>,
-        bytes: &Range<u64>,
-        tags: &[Tag],
+        run: &ChunkRun,
+        tags: &mut [Tag],
         skip: usize,
         buf: &mut [u8],
+        kept: &mut bool,
     ) -> Result<()> {
-        let len = (bytes.end - bytes.start) as usize;
+        let (chunk, first) = (self.chunk, run.chunks.start);
+        let len = (run.bytes.end - run.bytes.start) as usize;
+        let (page, number) = (first / PAGE_TAGS, first % PAGE_TAGS);
+        let in_page = tags.len().min((PAGE_TAGS - number) as usize);
+        TagCache::shared().will_get(self.page(page), number, in_page);
         if buf.len() == len {
-            read_exact(source, buf, bytes.start)?;
-            let (chunk, first) = (self.chunk, chunks.start);
+            read_exact(source, buf, run.bytes.start)?;
+            *kept = self.tags(source, &run.chunks, tags)?;
             return self.slot.with_gcm(|key| open_in_place(key, chunk, first, buf, tags));
         }
         let mut scratch = Scratch::take();
         let ciphertext = scratch.bytes(len);
-        read_exact(source, ciphertext, bytes.start)?;
-        self.slot
-            .with_gcm(|key| open_part(key, self.chunk, chunks.start, ciphertext, tags, skip, buf))
+        read_exact(source, ciphertext, run.bytes.start)?;
+        *kept = self.tags(source, &run.chunks, tags)?;
+        self.slot.with_gcm(|key| open_part(key, chunk, first, ciphertext, tags, skip, buf))
     }
 
     /// Fills `tags` for adjacent chunks; says whether some were kept from an earlier read.
-    fn tags(&self, source: &impl Source, chunks: Range<u64>, tags: &mut [Tag]) -> Result<bool> {
+    fn tags(&self, source: &impl Source, chunks: &Range<u64>, tags: &mut [Tag]) -> Result<bool> {
         let (mut next, mut left, mut kept) = (chunks.start, tags, false);
         while next < chunks.end {
             let page = next / PAGE_TAGS;
@@ -170,17 +189,33 @@ impl Chunks {
             if TagCache::shared().get(self.page(page), first, now) {
                 kept = true;
             } else {
-                let place = self.map.run(page * PAGE_TAGS..page_end).tags;
-                let mut bytes = [0; PAGE_LEN];
-                let bytes = &mut bytes[..(place.end - place.start) as usize];
-                read_exact(source, bytes, place.start)?;
-                TagCache::shared().put(self.page(page), bytes);
-                let read = bytes[first as usize * TAG_LEN..].chunks_exact(TAG_LEN);
-                now.iter_mut().zip(read).for_each(|(tag, read)| tag.copy_from_slice(read));
+                self.read_tags(source, page, page_end, first as usize, now)?;
             }
             (left, next) = (later, next + count as u64);
         }
         Ok(kept)
+    }
+
+    /// Reads and keeps the tags of a page up to that of chunk `page_end`, and fills `tags` from its
+    /// number `first` on.
+    #[cold]
+    #[inline(never)]
+    fn read_tags(
+        &self,
+        source: &impl Source,
+        page: u64,
+        page_end: u64,
+        first: usize,
+        tags: &mut [Tag],
+    ) -> Result<()> {
+        let place = self.map.run(page * PAGE_TAGS..page_end).tags;
+        let mut bytes = [0; PAGE_LEN];
+        let bytes = &mut bytes[..(place.end - place.start) as usize];
+        read_exact(source, bytes, place.start)?;
+        TagCache::shared().put(self.page(page), bytes);
+        let read = bytes[first * TAG_LEN..].chunks_exact(TAG_LEN);
+        tags.iter_mut().zip(read).for_each(|(tag, read)| tag.copy_from_slice(read));
+        Ok(())
     }
 
     fn forget(&self, chunks: &Range<u64>) {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::geometry::{PAGE_LEN, PAGE_TAGS};
-use crate::cipher::gcm::TAG_LEN;
+use crate::cipher::gcm::{TAG_LEN, will_read};
 
 pub(super) type Tag = [u8; TAG_LEN];
 
@@ -111,6 +111,14 @@ impl TagCache {
     pub(super) fn get(&self, id: PageId, first: u64, tags: &mut [Tag]) -> bool {
         debug_assert!(first + tags.len() as u64 <= PAGE_TAGS);
         self.set(id).iter().any(|place| place.get(id, first as usize, tags))
+    }
+
+    /// Has the processor fetch what [`get`](Self::get) will look for.
+    pub(super) fn will_get(&self, id: PageId, first: u64, count: usize) {
+        let place = self.set(id).iter().find(|place| place.holds(id));
+        if let Some(words) = place.and_then(|place| place.words.get()) {
+            will_read(&words[first as usize * TAG_WORDS..][..count * TAG_WORDS]);
+        }
     }
 
     /// Keeps a page, or its beginning.

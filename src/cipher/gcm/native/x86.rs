@@ -31,6 +31,17 @@ pub(super) fn is_available(width: Width) -> bool {
         }
 }
 
+const LINE_BYTES: usize = 64;
+
+/// See [`super::super::will_read`].
+#[inline]
+pub(in crate::cipher::gcm) fn prefetch(start: *const u8, len: usize) {
+    for at in (0..len).step_by(LINE_BYTES) {
+        // SAFETY: a hint that changes nothing and cannot fail, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast()) };
+    }
+}
+
 width!(xmm: __m128i in xmm_reg, "aes,avx,pclmulqdq", single: __m128i, low_halves: _mm_unpacklo_epi64, high_halves: _mm_unpackhi_epi64, with_last_two: |_, other| other,
     low: _mm_clmulepi64_si128::<0x00>, high: _mm_clmulepi64_si128::<0x11>,
     swap: _mm_shuffle_epi32::<0x4e>, sum: |blocks| blocks,
