@@ -106,6 +106,7 @@ pub fn files(rows: &[Row], machine: &str, path: &Path) -> Result<(), Box<dyn std
     chart
         .configure_mesh()
         .disable_y_mesh()
+        .y_labels(bars.len().max(1))
         .y_label_formatter(&|segment| match segment {
             SegmentValue::CenterOf(index) => {
                 bars.get(*index).map_or(String::new(), |(name, _)| name.clone())
