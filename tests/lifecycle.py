@@ -264,7 +264,9 @@ def revoke_and_restore(engine, bao, program, data, scratch, core):
         for kind in ("the store key", "data key 0", "a file key", "a file key, a round key"):
             assert found.get(kind), f"{kind} is not found even before: {found}"
         say(f"  before: {sum(found.values()):,} places in {size:,} bytes of core, keys of {files} files")
-        no_key_left(engine, program, keys, scratch, everything=False)
+        # What the TLS client holds at the moment is in a dump: the slot key as the service sent it.
+        ours = {piece: name for piece, name in keys.items() if not name.startswith("the slot key")}
+        no_key_left(engine, program, ours, scratch, everything=False)
     bao.allow(False)
     revoked_ns = time.time_ns()
     report = engine.wait_for({"revoked"}, "revoked by policy")
