@@ -327,7 +327,8 @@ Atrest1 atrest1_reader_len(const struct Atrest1Reader *reader, uint64_t *len);
 // The length up to the first place that was allocated and never written, as a power cut leaves
 // it; that of the plaintext where there is none. In suite 1 what is behind reads as noise: a
 // recovery reads no further. Up to 15 bytes in front of it may be unwritten too. Reads the file.
-Atrest1 atrest1_reader_written_len(const struct Atrest1Reader *reader, uint64_t *len);
+Atrest1 atrest1_reader_written_len(const struct Atrest1Reader *reader,
+                                   uint64_t *len);
 
 // Why the log ends where it does, as of opening or of the last look behind its end. An engine
 // that reads to the end MUST ask: damage looks like the end of a shorter log.
