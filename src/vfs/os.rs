@@ -126,7 +126,7 @@ impl Vfs for OsVfs {
         options.custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
         let file = regular(patiently(|| options.open(path))?)?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
+            Ok(()) => Ok(Box::new(Locked { file, process: Process::current() })),
             Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
@@ -287,6 +287,22 @@ struct OsWriter {
     file: File,
     straight: bool,
     process: Process,
+}
+
+/// A file that is locked until this is dropped.
+struct Locked {
+    file: File,
+    process: Process,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing alone leaves the lock to a process that is just being started, which has a copy
+        // of the descriptor until it runs its program. A forked child must not end its parent's.
+        if self.process.is_current() {
+            let _ = self.file.unlock();
+        }
+    }
 }
 
 /// What a file's writer says in a forked child.
