@@ -38,7 +38,18 @@ pub(crate) fn config(dir: &Path) -> Config {
 impl Raft {
     pub(crate) fn with(store: &Store, config: Config) -> Answer<Self> {
         let files = Arc::new(EncryptedFileSystem::new(store));
-        Ok(Self(Engine::open_with_file_system(config, files)?))
+        // raft-engine's own lock: what another test is just starting as a process has a copy of its
+        // descriptor until it runs its program.
+        let mut refusals = 0;
+        loop {
+            match Engine::open_with_file_system(config.clone(), files.clone()) {
+                Err(error) if refusals < 1000 && error.to_string().contains("Failed to lock") => {
+                    refusals += 1;
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                opened => return Ok(Self(opened?)),
+            }
+        }
     }
 
     pub(crate) fn strict(store: &Store, dir: &Path) -> Answer<Self> {
