@@ -11,8 +11,9 @@ namespace atrest_rocksdb {
 namespace {
 
 constexpr uint32_t kChunks = 2, kFrames = 3;
-// Of any append RocksDB's own logs make; a copied file may come in one.
-constexpr size_t kFrameMax = 1 << 20;
+// Who reads a byte of a frame decrypts all of it, and RocksDB reads logs 32 KiB at a time. What is
+// flushed or copied may come in a MiB.
+constexpr size_t kFrameMax = 64 << 10;
 
 using StorePointer = std::shared_ptr<Atrest1Store>;
 
