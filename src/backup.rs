@@ -36,6 +36,8 @@ use crate::suite::Integrity;
 mod backups;
 mod check;
 mod copy;
+#[cfg(any(test, feature = "danger-internals"))]
+pub(crate) mod fuzz;
 mod lack;
 mod manifest;
 mod object;

@@ -49,6 +49,25 @@ pub fn keyring_image(data: &[u8]) {
     }
 }
 
+/// A real keyring with changed numbers, opened and used.
+pub fn keyring_changed(data: &[u8]) {
+    drop(crate::keyring::fuzz::changed(data));
+}
+
+/// A manifest of a backup: as it is, and with the magic and version before it.
+pub fn manifest(data: &[u8]) {
+    drop(crate::backup::fuzz::manifest(data));
+    drop(crate::backup::fuzz::manifest(&[&b"ATRBACK\x02"[..], data].concat()));
+}
+
+/// An archive of the audit trail: as it is, and with the magic and store before it.
+pub fn audit(data: &[u8]) {
+    drop(crate::keyring::fuzz::audit(data));
+    let store_id = crate::keyring::fuzz::fixed().store_id;
+    let archive = [&b"\x89ATRA\r\n\x1a"[..], store_id.as_bytes(), data].concat();
+    drop(crate::keyring::fuzz::audit(&archive));
+}
+
 /// A whole file: as it is, and with its checksum and commitment made right.
 pub fn file(data: &[u8]) {
     read_file(data);

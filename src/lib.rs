@@ -110,6 +110,9 @@ pub mod internals {
 
     /// What the fuzz targets call.
     pub mod fuzz {
-        pub use crate::fuzz::{ctr, file, header, keyring_image, keyring_slots, ranges};
+        pub use crate::fuzz::{
+            audit, ctr, file, header, keyring_changed, keyring_image, keyring_slots, manifest,
+            ranges,
+        };
     }
 }

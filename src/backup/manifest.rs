@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use wincode::config::Configuration;
-use wincode::{SchemaRead, SchemaWrite};
+use wincode::{ReadResult, SchemaRead, SchemaWrite};
 
 use super::lack::LackEntry;
 use super::object::{Object, broken, relative};
@@ -25,6 +25,10 @@ const MAGIC: [u8; 7] = *b"ATRBACK";
 const MANIFEST_VERSION: u8 = 2;
 /// Longest manifest, 2 GiB: some ten million files.
 pub(super) const MANIFEST_LEN_MAX: usize = 2 << 30;
+
+/// Manifests up to that length cannot make the decoder take more memory at once than four times
+/// as much, whatever lengths stand in them.
+const SMALL_LEN_MAX: usize = 16 << 20;
 
 /// What a file was, and so how it is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,8 +160,16 @@ impl Manifest {
             let what = format!("expected manifest version {MANIFEST_VERSION}, found {version}");
             return Err(Error::new(ErrorKind::UnsupportedVersion, what));
         }
-        let config = Configuration::default().with_preallocation_size_limit::<MANIFEST_LEN_MAX>();
-        let manifest: Self = wincode::config::deserialize_exact(body, config)
+        let config = Configuration::default();
+        // No list is in memory over three times as long as in bytes.
+        let manifest: ReadResult<Self> = if body.len() <= SMALL_LEN_MAX {
+            let config = config.with_preallocation_size_limit::<{ 4 * SMALL_LEN_MAX }>();
+            wincode::config::deserialize_exact(body, config)
+        } else {
+            let config = config.with_preallocation_size_limit::<MANIFEST_LEN_MAX>();
+            wincode::config::deserialize_exact(body, config)
+        };
+        let manifest = manifest
             .map_err(|error| broken("the manifest cannot be decoded").with_source(error))?;
         manifest.check(ErrorKind::BrokenBackup)?;
         Ok(manifest)

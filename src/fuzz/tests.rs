@@ -4,15 +4,20 @@
 
 use std::path::Path;
 
-use super::{ctr, file, header, keyring_image, keyring_slots, ranges};
+use super::{
+    audit, ctr, file, header, keyring_changed, keyring_image, keyring_slots, manifest, ranges,
+};
 
 #[test]
 fn every_seed_passes() {
     type Target = fn(&[u8]);
-    let targets: [(&str, Target); 6] = [
+    let targets: [(&str, Target); 9] = [
         ("header", header),
         ("keyring_slots", keyring_slots),
         ("keyring_image", keyring_image),
+        ("keyring_changed", keyring_changed),
+        ("audit", audit),
+        ("manifest", manifest),
         ("file", file),
         ("ranges", ranges),
         ("ctr", ctr),

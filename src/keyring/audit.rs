@@ -336,5 +336,17 @@ fn decode(bytes: &[u8], store_id: StoreId) -> Option<Archive> {
     Some(Archive { first: u64::from_le_bytes(*first), before: *before, events })
 }
 
+/// Bytes as an archive: a good one is encoded to the same bytes again.
+#[cfg(any(test, feature = "danger-internals"))]
+pub(super) fn fuzz(bytes: &[u8], store_id: StoreId) -> Result<()> {
+    if let Some(archive) = decode(bytes, store_id) {
+        let again = encode(store_id, archive.first, archive.before, &archive.events)?;
+        assert_eq!(again, bytes);
+        let last = chain_all(archive.before, archive.first, &archive.events)?;
+        assert!(archive.events.is_empty() || last != archive.before);
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests;

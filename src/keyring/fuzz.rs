@@ -1,14 +1,16 @@
 //! Keyrings under a fixed store key, for fuzzing, and large ones, for benchmarks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::body::KeyRecord;
+use super::body::{Body, KeyRecord, Settings};
 use super::format::{Fixed, Image, assemble, decode_slots, encode};
-use super::storage::{MemoryStorage, StoredImage};
+use super::storage::{KeyringStorage, MemoryStorage, StoredImage};
 use super::{KeyState, Keyring, Options};
 use crate::error::Result;
+use crate::header::FileKind;
 use crate::ids::{StoreId, StoreKeyId};
-use crate::kms::Kms;
+use crate::kms::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use crate::secret::{DataKey, StoreKey};
 
 /// The store key of the known answers.
@@ -45,6 +47,119 @@ pub(crate) fn open(bytes: &[u8]) -> Result<()> {
         drop(record.unwrap(image.fixed.store_id, &store_key())?);
     }
     Ok(())
+}
+
+/// Decodes an archive of the audit trail of the store of [`fixed`].
+pub(crate) fn audit(bytes: &[u8]) -> Result<()> {
+    super::audit::fuzz(bytes, fixed().store_id)
+}
+
+/// Opens a real keyring whose body was changed: each change is 10 bytes, what, which, and a
+/// number. Whoever holds the keys can write such a keyring, and so can a fault of ours.
+pub(crate) fn changed(changes: &[u8]) -> Result<()> {
+    let kms: Arc<dyn Kms> = Arc::new(Bare("fuzz:k".parse()?));
+    let options = || Options { background: false, ..Options::default() };
+    let first = MemoryStorage::new();
+    let keyring = Keyring::create(first, kms.clone(), options())?;
+    keyring.keyspaces().create("other")?;
+    keyring.keys().rotate()?;
+    keyring.holds().register("hold", &[keyring.keys().active_id()?])?;
+    let (bytes, generation) = {
+        let snapshot = keyring.inner.vault.load();
+        let (image, mut body) = (&snapshot.image, snapshot.body.clone());
+        for change in changes.chunks_exact(10).take(32) {
+            let (which, number) = change[1..].split_at(1);
+            change_body(
+                &mut body,
+                change[0],
+                which[0],
+                u64::from_le_bytes(number.try_into().expect("8")),
+            );
+        }
+        let mut fixed = image.fixed.clone();
+        if let [.., low, high] = changes[..changes.len() % 10] {
+            fixed.written_ns = u64::from_le_bytes([low, high, 0, 0, 0, 0, high, low]);
+        }
+        let key = &snapshot.unlocked()?.store_key;
+        (encode(&fixed, &image.slots, &body, key)?, fixed.generation)
+    };
+    let storage = MemoryStorage::new();
+    storage.commit(&bytes, generation, None)?;
+    let keyring = Keyring::open(storage, kms, options())?;
+    drop(keyring.status());
+    drop(keyring.keyspaces().list());
+    drop(keyring.holds().list());
+    drop(keyring.maintain());
+    drop(keyring.encryptor(FileKind::Table));
+    drop(keyring.keys().rotate());
+    drop(keyring.keys().rotate_store_key());
+    drop(keyring.maintain());
+    drop(keyring.audit().events());
+    keyring.reload()
+}
+
+fn change_body(body: &mut Body, what: u8, which: u8, number: u64) {
+    let which = usize::from(which);
+    let count = body.keys.len();
+    let key = &mut body.keys[which % count];
+    match what % 16 {
+        0 => key.created_ns = number,
+        1 => key.retired_ns = number,
+        2 => key.retire_after_ns = number,
+        3 => key.destroyed_ns = number,
+        4 => key.encrypted_bytes = number,
+        5 => key.exposed = number & 1 == 1,
+        6 => key.keyspace = number as u32 % 4,
+        7 => {
+            key.state =
+                [KeyState::Active, KeyState::DecryptOnly, KeyState::Retiring, KeyState::Destroyed]
+                    [number as usize % 4];
+        }
+        8 => key.destroy(number),
+        9 => body.keyspaces[which % 2].clock_rebased_ns = number,
+        10 => body.keyspaces[which % 2].active = body.keys[number as usize % count].id,
+        11 => body.revoked_ns = number,
+        12 => {
+            let settings = Settings {
+                rotation_period: Duration::from_nanos(number),
+                rotation_bytes: Some(number.rotate_left(7)),
+                ..Settings::default()
+            };
+            body.settings.set(&settings);
+        }
+        13 => body.holds.iter_mut().for_each(|hold| hold.created_ns = number),
+        14 => body.location[which % 16] = number as u8,
+        _ => key.id[which % 16] ^= number as u8,
+    }
+}
+
+/// A key that hides nothing: fuzzing needs no cipher for it.
+#[derive(Debug)]
+struct Bare(KeyUri);
+
+impl Kms for Bare {
+    fn key_uri(&self) -> &KeyUri {
+        &self.0
+    }
+
+    fn wrap(
+        &self,
+        key: &SlotKey,
+        _: &WrapContext,
+        _: Deadline,
+    ) -> std::result::Result<WrappedKey, KmsError> {
+        Ok(WrappedKey { key_version: String::new(), blob: key.expose().to_vec() })
+    }
+
+    fn unwrap(
+        &self,
+        wrapped: &WrappedKey,
+        _: &WrapContext,
+        _: Deadline,
+    ) -> std::result::Result<SlotKey, KmsError> {
+        let refuse = || KmsError::new(KmsErrorKind::Integrity, "fuzzed");
+        SlotKey::from_slice(&wrapped.blob).ok_or_else(refuse)
+    }
 }
 
 /// An image of arbitrary slots and body, under a right MAC: what a mutation cannot reach.

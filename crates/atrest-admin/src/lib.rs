@@ -30,6 +30,8 @@ mod api;
 mod cluster;
 mod connections;
 mod events;
+#[cfg(feature = "danger-internals")]
+mod fuzz;
 mod health;
 mod info;
 mod keys;
@@ -56,3 +58,10 @@ pub use server::{PlainHttp, Server, tls_config};
 pub use state::AdminState;
 pub use store::Store;
 pub use token::Token;
+
+/// What the fuzz target calls.
+#[cfg(feature = "danger-internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::fuzz::requests;
+}

@@ -20,6 +20,8 @@ mod redact;
 mod rest;
 #[cfg_attr(not(feature = "all"), allow(dead_code))]
 mod retry;
+#[cfg(feature = "danger-internals")]
+mod script;
 #[cfg_attr(not(feature = "all"), allow(dead_code))]
 mod secret;
 #[cfg_attr(not(feature = "all"), allow(dead_code))]
@@ -31,3 +33,10 @@ pub use environment::Environment;
 pub use from_uri::{from_uri, from_uri_with, schemes};
 pub use providers::Scheme;
 pub use public::wraps_for_anybody;
+
+/// What the fuzz targets call.
+#[cfg(feature = "danger-internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::providers::fuzz::{aws, azure, gcp, key_uri, kmip, vault};
+}

@@ -13,6 +13,8 @@ use crate::provider::Opening;
 mod aws;
 #[cfg(feature = "azure")]
 mod azure;
+#[cfg(feature = "danger-internals")]
+pub(crate) mod fuzz;
 #[cfg(feature = "gcp")]
 mod gcp;
 #[cfg(feature = "kmip")]

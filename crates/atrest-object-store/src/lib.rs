@@ -8,6 +8,8 @@ mod ciphertext;
 #[cfg(feature = "slatedb-compaction")]
 mod compaction;
 mod error;
+#[cfg(feature = "danger-internals")]
+mod fuzz;
 mod headers;
 mod keyring_storage;
 mod kinds;
@@ -30,3 +32,10 @@ pub use kinds::slatedb_file_kind;
 pub use reserved::KEYRING_PREFIX;
 pub use store::EncryptedStore;
 pub use usage::{ObjectCount, ObjectUsage, starts};
+
+/// What the fuzz target calls.
+#[cfg(feature = "danger-internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::fuzz::answers;
+}

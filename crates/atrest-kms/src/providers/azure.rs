@@ -233,6 +233,17 @@ struct Operation<'a> {
     opens: bool,
 }
 
+/// A wrapped key of the right form, for a key of that kind.
+#[cfg(feature = "danger-internals")]
+pub(super) fn fuzzed_blob(kind: u8) -> Vec<u8> {
+    let sealed = match kind {
+        b'0' => Sealed::RsaOaep256(vec![4; 256]),
+        b'1' => Sealed::A256Gcm { iv: [1; 12], tag: [2; 16], ciphertext: [3; 32] },
+        _ => Sealed::Proven { value: vec![4; 256], proof: vec![5; 256] },
+    };
+    Blob::new("1", sealed).map(|blob| blob.to_bytes("k")).unwrap_or_default()
+}
+
 impl Provider for AzureKms {
     fn open(opening: &Opening<'_>) -> Result<Self, KmsError> {
         let (key, ca) = key_name::parse(opening)?;

@@ -62,6 +62,29 @@ impl Kmip {
     }
 }
 
+#[cfg(feature = "danger-internals")]
+impl Kmip {
+    /// For a script, which needs no certificates.
+    pub(super) fn fuzzed() -> Self {
+        let file = || "/nonexistent".to_owned();
+        let files = Files { ca: file(), cert: file(), key: file() };
+        let address = HostPort { host: "kmip.example".into(), port: 1 };
+        Self { connector: Connector::new(address, files), unique_id: "1".into() }
+    }
+}
+
+/// Bytes as what a server and a certificate authority give: an answer's payload, a blob, a
+/// certificate.
+#[cfg(feature = "danger-internals")]
+pub(super) fn fuzz(data: &[u8]) {
+    if let Ok(blob) = Blob::parse(data) {
+        assert_eq!(blob.to_bytes(), data);
+    }
+    let _ = certificate::validity(data);
+    let _ = message::state(data);
+    let _ = message::encrypted(data, [0; IV_LEN]);
+}
+
 impl Provider for Kmip {
     fn open(opening: &Opening<'_>) -> Result<Self, KmsError> {
         let expected = || opening.malformed();

@@ -85,6 +85,14 @@ impl Pkcs11 {
     }
 }
 
+/// Bytes as a wrapped key.
+#[cfg(feature = "danger-internals")]
+pub(super) fn fuzz(data: &[u8]) {
+    if let Ok(blob) = Blob::parse(data) {
+        assert_eq!(blob.to_bytes(), data);
+    }
+}
+
 impl Provider for Pkcs11 {
     fn open(opening: &Opening<'_>) -> Result<Self, KmsError> {
         let key = key_name::parse(opening)?;

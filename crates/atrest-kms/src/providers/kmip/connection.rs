@@ -89,6 +89,11 @@ impl Connector {
         request: &[u8],
         deadline: Deadline,
     ) -> Result<Zeroizing<Vec<u8>>, KmsError> {
+        #[cfg(feature = "danger-internals")]
+        if let Some(answer) = crate::script::next() {
+            let none = || fail(KmsErrorKind::Unreachable, "no more answers");
+            return answer.map(Zeroizing::new).ok_or_else(none);
+        }
         let name = ServerName::try_from(self.address.host.clone())
             .map_err(|_| misconfigured("the host is neither a name nor an address"))?;
         let session = ClientConnection::new(Arc::new(self.tls()?), name)
