@@ -161,7 +161,8 @@ pub fn is_keyring_name(name: &[u8]) -> bool {
 /// Whether any part of a path is reserved, so that no engine may have a file there:
 /// everything below a directory of the library's is the library's.
 pub fn is_reserved_path(path: impl AsRef<Path>) -> bool {
-    path.as_ref().iter().any(|part| kind_of(part.as_encoded_bytes()).is_some())
+    let path = path.as_ref().as_os_str().as_encoded_bytes();
+    path.split(|byte| *byte == b'/').any(|part| kind_of(part).is_some())
 }
 
 /// Whether a name is given to what is being written: no file of the store yet, and a leftover

@@ -26,10 +26,6 @@ pub(crate) use left::Left;
 pub(crate) use registers::contents as register_contents;
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) use scrub::FRAMES_BYTES;
-#[cfg(all(test, target_arch = "x86_64"))]
-pub(crate) use scrub::MESSAGE_BYTES;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use scrub::scrubbed_message;
 pub(crate) use scrub::{scrubbed, scrubbed_deeply, scrubbed_lightly, scrubbed_shortly};
 pub use wiping::WipingAllocator;
 

@@ -277,6 +277,14 @@ pub trait ReadFile: Send + Sync + Debug {
     /// Whatever the system says.
     fn len(&self) -> io::Result<u64>;
 
+    /// What [`len`](Self::len) was when the file was opened, or is now: whichever costs less.
+    ///
+    /// # Errors
+    /// Those of [`len`](Self::len).
+    fn opened_len(&self) -> io::Result<u64> {
+        self.len()
+    }
+
     /// Tells the system which bytes will be read soon. A hint: failures are ignored.
     fn will_need(&self, _offset: u64, _len: u64) {}
 

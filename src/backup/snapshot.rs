@@ -387,6 +387,10 @@ impl ReadFile for Capped {
         Ok(self.len.min(self.file.len()?))
     }
 
+    fn opened_len(&self) -> io::Result<u64> {
+        Ok(self.len.min(self.file.opened_len()?))
+    }
+
     fn will_need(&self, offset: u64, len: u64) {
         self.file.will_need(offset, len);
     }

@@ -31,7 +31,7 @@ use super::ctr::{CtrKey, Width};
 use super::oracle::Watched;
 use crate::derive::Derived;
 #[cfg(target_arch = "x86_64")]
-use crate::secret::scrubbed_message;
+use crate::secret::scrubbed_shortly;
 use crate::secret::{Secret, scrubbed};
 
 /// Length of an authentication tag in bytes.
@@ -93,7 +93,7 @@ impl GcmKey {
     pub(super) fn scrubbed<T>(&self, work: impl FnOnce() -> T) -> T {
         match self.hash {
             #[cfg(target_arch = "x86_64")]
-            Hash::Native(_) => scrubbed_message(work),
+            Hash::Native(_) => scrubbed_shortly(work),
             _ => scrubbed(work),
         }
     }

@@ -1,5 +1,7 @@
 //! A file's body, as the suites read it.
 
+use std::io;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::HEADER_LEN;
 use crate::suite::source::Source;
@@ -44,10 +46,19 @@ impl<'a> FileBody<'a> {
     }
 }
 
+/// Of so many bytes of a file, how many are its body's.
+fn body_len(file_len: io::Result<u64>) -> Result<u64> {
+    let len = file_len.map_err(|e| Error::io("the file's length is unknown", e))?;
+    Ok(len.saturating_sub(HEADER_LEN as u64))
+}
+
 impl Source for FileBody<'_> {
     fn body_len(&self) -> Result<u64> {
-        let len = self.file.len().map_err(|e| Error::io("the file's length is unknown", e))?;
-        Ok(len.saturating_sub(HEADER_LEN as u64))
+        body_len(self.file.len())
+    }
+
+    fn opened_len(&self) -> Result<u64> {
+        body_len(self.file.opened_len())
     }
 
     #[inline]

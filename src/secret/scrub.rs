@@ -26,10 +26,10 @@ use super::below::{BYTES_MAX, Stretch};
 use super::registers::clear_registers;
 
 /// What is overwritten below a call whose frames have holes, as buffers are that only some calls
-/// write to, so that how deep a short one went is not to be found out: twice what the tests see,
-/// since a signal takes as much. Runs with tables go deeper, and are found out.
+/// write to, so that how deep a short one went is not to be found out: the tests see none go
+/// deeper. Runs with tables do, and are found out, as signals are.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-pub(crate) const FRAMES_BYTES: usize = 8 << 10;
+pub(crate) const FRAMES_BYTES: usize = 4 << 10;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const FRAMES_BYTES: usize = 0;
 
@@ -59,23 +59,11 @@ pub(crate) fn scrubbed_shortly<T>(work: impl FnOnce() -> T) -> T {
 /// The same for work whose frames have no large holes.
 ///
 /// Costs about 35 ns on a Zen 4, where 4 KiB are decrypted in 255 ns without it: painting,
-/// looking, two kilobytes of zeros. `cargo bench --bench suites -- --short` measures it as a
+/// looking, 1.5 KiB of zeros. `cargo bench --bench suites -- --short` measures it as a
 /// part of the calls.
 #[inline(always)]
 pub(crate) fn scrubbed_lightly<T>(work: impl FnOnce() -> T) -> T {
     scrub(work, Depth::Touched(0))
-}
-
-/// What is overwritten at least below a message of GCM: frames of short ones have holes, and the
-/// tests see none go deeper.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const MESSAGE_BYTES: usize = 4 << 10;
-
-/// The same for messages of GCM: beyond [`MESSAGE_BYTES`] it finds out how deep they went.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub(crate) fn scrubbed_message<T>(work: impl FnOnce() -> T) -> T {
-    scrub(work, Depth::Touched(MESSAGE_BYTES))
 }
 
 /// The same for a call of a key service's client, which may speak TLS.

@@ -6,7 +6,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher, RandomState};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -68,6 +68,26 @@ pub(crate) struct FileRecord {
 /// names need no memory. Two names share a place with a chance below 2^-88.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Place(u64, u64);
+
+/// A directory whose path is hashed.
+#[derive(Clone)]
+pub(crate) struct PlacesIn(DefaultHasher, DefaultHasher);
+
+impl PlacesIn {
+    /// The place of a name in it.
+    pub(crate) fn place(&self, name: &[u8]) -> Place {
+        let Self(mut one, mut other) = self.clone();
+        name.hash(&mut one);
+        name.hash(&mut other);
+        Place(one.finish(), other.finish())
+    }
+}
+
+impl std::fmt::Debug for PlacesIn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PlacesIn").finish_non_exhaustive()
+    }
+}
 
 /// The hash is keyed and good already.
 #[derive(Default)]
@@ -165,10 +185,13 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// The place of `name` in a directory under its one canonical path.
-    pub(crate) fn place(&self, dir: &Path, name: &[u8]) -> Place {
+    /// What the places in a directory have in common, under its one canonical path.
+    pub(crate) fn directory(&self, dir: &Path) -> PlacesIn {
         let dir = dir.as_os_str().as_encoded_bytes();
-        Place(self.hashers.0.hash_one((dir, name)), self.hashers.1.hash_one((dir, name)))
+        let mut begun = PlacesIn(self.hashers.0.build_hasher(), self.hashers.1.build_hasher());
+        dir.hash(&mut begun.0);
+        dir.hash(&mut begun.1);
+        begun
     }
 
     /// There is now this file at a place.

@@ -1,11 +1,12 @@
 //! What a store knows of its files, and is told when they come, go and move.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::directories::Directories;
-use super::ledger::{FileRecord, Ledger, Owner, Place, Token};
+use super::ledger::{FileRecord, Ledger, Owner, Place, PlacesIn, Token};
 use super::left::{Leaving, Left};
 use super::moves::Moves;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,8 +26,9 @@ pub(crate) struct Places {
     left: Left,
     /// Held by the one re-encryption under way.
     reencrypting: Mutex<()>,
-    /// Directories that scans of the store come by, under their canonical paths.
-    covered: RwLock<HashMap<PathBuf, Covered>>,
+    /// Directories that scans of the store come by, under their canonical paths: as strings,
+    /// which are compared and hashed at once, and not part by part.
+    covered: RwLock<HashMap<OsString, (Covered, PlacesIn)>>,
 }
 
 /// Of which directory it was found that scans come by, and when.
@@ -124,7 +126,7 @@ impl Places {
     /// `None` where there is no such directory: then no file can be there.
     pub(crate) fn place(&self, path: &Path) -> Option<Place> {
         let dir = self.directory(path)?;
-        Some(self.ledger.place(&dir, path.file_name()?.as_encoded_bytes()))
+        Some(self.ledger.directory(&dir).place(path.file_name()?.as_encoded_bytes()))
     }
 
     /// Makes sure that scans of the store come by `path`, before a file gets that name:
@@ -135,18 +137,22 @@ impl Places {
     pub(crate) fn cover(&self, path: &Path) -> Result<Target> {
         // A path without a directory: what follows fails for a better reason.
         let Some(dir) = self.directory(path) else { return Ok(Target::default()) };
-        let place = path.file_name().map(|name| self.ledger.place(&dir, name.as_encoded_bytes()));
+        let names = self.ledger.directory(&dir);
+        let place = path.file_name().map(|name| names.place(name.as_encoded_bytes()));
         let target = Target { place, linked: path.parent() != Some(&*dir), device: None };
         let Ok(stat) = self.vfs.stat(&dir) else { return Ok(target) };
         let serial = self.directories.serial();
         let now = Covered { device: stat.device, inode: stat.inode, serial };
         let covered = self.covered.read().unwrap_or_else(PoisonError::into_inner);
-        if covered.get(&dir) == Some(&now) {
+        if covered.get(dir.as_os_str()).is_some_and(|(known, _)| *known == now) {
             return Ok(target);
         }
         drop(covered);
         self.directories.cover(&dir, now.device)?;
-        self.covered.write().unwrap_or_else(PoisonError::into_inner).insert(dir, now);
+        self.covered
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(dir.into(), (now, names));
         Ok(target)
     }
 
@@ -159,9 +165,10 @@ impl Places {
         }
         let (dir, name) = (path.parent()?, path.file_name()?);
         let covered = self.covered.read().unwrap_or_else(PoisonError::into_inner);
-        let known = covered.get(dir).filter(|known| known.serial == self.directories.serial())?;
-        let place = Some(self.ledger.place(dir, name.as_encoded_bytes()));
-        Some(Target { place, linked: false, device: Some(known.device) })
+        let (known, names) = covered.get(dir.as_os_str())?;
+        let place = Some(names.place(name.as_encoded_bytes()));
+        let target = Target { place, linked: false, device: Some(known.device) };
+        (known.serial == self.directories.serial()).then_some(target)
     }
 
     /// The canonical path of the directory that holds `path`, asked each time: a symbolic

@@ -95,7 +95,7 @@ impl Visitor for Rebuild<'_> {
     fn file(&mut self, found: &Found<'_>) {
         let stat = &found.stat;
         self.seen.push(Seen {
-            place: self.ledger.place(found.dir, found.name),
+            place: self.ledger.directory(found.dir).place(found.name),
             record: record_of(stat, &found.what, self.store_id),
             linked: stat.shared_inode(),
         });

@@ -15,6 +15,9 @@ pub(crate) trait Source {
     /// Bytes of the body now.
     fn body_len(&self) -> Result<u64>;
 
+    /// The same when the body was opened, or now.
+    fn opened_len(&self) -> Result<u64>;
+
     /// Fills `buf` as far as the body goes; returns how many bytes.
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize>;
 

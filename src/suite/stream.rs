@@ -80,7 +80,7 @@ pub(crate) struct Stream {
 impl Stream {
     /// Refuses a body that is longer than any.
     pub(super) fn open(slot: Arc<KeySlot>, source: &impl Source) -> Result<Self> {
-        check(source.body_len()?, 0)?;
+        check(source.opened_len()?, 0)?;
         Ok(Self { slot })
     }
 

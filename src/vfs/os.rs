@@ -24,7 +24,9 @@ impl Vfs for OsVfs {
     }
 
     fn open(&self, path: &Path, links: Links) -> io::Result<Box<dyn ReadFile>> {
-        Ok(Box::new(OsFile(regular(open(path, links, OFlags::NONBLOCK)?)?)))
+        let file = open(path, links, OFlags::NONBLOCK)?;
+        let opened_len = regular_len(&file)?;
+        Ok(Box::new(OsFile { file, opened_len }))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
@@ -156,9 +158,14 @@ fn open_straight(path: &Path, flags: OFlags, mode: Mode) -> Option<File> {
         use std::os::unix::ffi::OsStrExt;
 
         use rustix::fs::{CWD, ResolveFlags, openat2};
-        let mut parts = path.as_os_str().as_bytes().split(|byte| *byte == b'/');
-        let plain = |part: &[u8]| !matches!(part, b"" | b"." | b"..");
-        if parts.next() != Some(b"") || !parts.all(plain) {
+        let bytes = path.as_os_str().as_bytes();
+        // What follows a slash: no name.
+        let is_odd = |rest: &[u8]| {
+            matches!(rest, [] | [b'/', ..] | [b'.'] | [b'.', b'/', ..])
+                || matches!(rest, [b'.', b'.'] | [b'.', b'.', b'/', ..])
+        };
+        let mut slashes = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        if bytes.first() != Some(&b'/') || slashes.any(|(at, _)| is_odd(&bytes[at + 1..])) {
             return None;
         }
         openat2(CWD, path, flags, mode, ResolveFlags::NO_SYMLINKS).ok().map(File::from)
@@ -227,8 +234,16 @@ fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
 
 /// Refuses what is no regular file. Opened without waiting, so as not to hang on a pipe.
 pub(crate) fn regular(file: File) -> io::Result<File> {
-    let kind = match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
-        FileType::RegularFile => return Ok(file),
+    regular_len(&file)?;
+    Ok(file)
+}
+
+/// Bytes of a regular file; refuses all else.
+fn regular_len(file: &File) -> io::Result<u64> {
+    let stat = rustix::fs::fstat(file)?;
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        // The kernel's word for it is signed.
+        FileType::RegularFile => return Ok(stat.st_size.cast_unsigned()),
         FileType::Directory => io::ErrorKind::IsADirectory,
         _ => io::ErrorKind::InvalidInput,
     };
@@ -242,7 +257,10 @@ pub(super) fn len(file: &File) -> io::Result<u64> {
 }
 
 #[derive(Debug)]
-struct OsFile(File);
+struct OsFile {
+    file: File,
+    opened_len: u64,
+}
 
 impl ReadFile for OsFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -250,7 +268,7 @@ impl ReadFile for OsFile {
         while done < buf.len() {
             // The system call itself: the C library's would also make it a cancellation
             // point, which no Rust thread needs and a short read feels.
-            match rustix::io::pread(&self.0, &mut buf[done..], offset + done as u64) {
+            match rustix::io::pread(&self.file, &mut buf[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(rustix::io::Errno::INTR) => {}
@@ -261,7 +279,11 @@ impl ReadFile for OsFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        len(&self.0)
+        len(&self.file)
+    }
+
+    fn opened_len(&self) -> io::Result<u64> {
+        Ok(self.opened_len)
     }
 
     fn will_need(&self, offset: u64, len: u64) {
@@ -270,7 +292,7 @@ impl ReadFile for OsFile {
             let len = std::num::NonZeroU64::new(len);
             let advice = rustix::fs::Advice::WillNeed;
             // A hint: the read that follows reports whatever is wrong.
-            let _ = rustix::fs::fadvise(&self.0, offset, len, advice);
+            let _ = rustix::fs::fadvise(&self.file, offset, len, advice);
         }
         #[cfg(not(target_os = "linux"))]
         let _ = (offset, len);
@@ -278,7 +300,7 @@ impl ReadFile for OsFile {
 
     fn map(&self) -> Option<Map> {
         // Whatever is in the way, it can still be read.
-        Map::of(&self.0).ok().flatten()
+        Map::of(&self.file).ok().flatten()
     }
 }
 

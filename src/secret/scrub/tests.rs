@@ -81,3 +81,44 @@ fn a_panic_goes_on_above_an_empty_stack() {
     });
     assert!(!left.contains(&[0x77; 16]));
 }
+
+/// What a signal writes below the red zone of the frame that it interrupts, as where it begins and
+/// how long it is, from the top: processors without AVX-512, with it, and those whose keys of
+/// protection stand where AVX-512 would have pushed them.
+#[cfg(target_arch = "x86_64")]
+const SIGNALS: [&[(usize, usize)]; 3] =
+    [&[(0, 1440)], &[(0, 1608), (1864, 1432)], &[(0, 8), (1864, 1432)]];
+
+/// Leaves what a frame of `depth` bytes would, and a signal below it.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+fn interrupted_at(depth: usize, signal: &[(usize, usize)]) {
+    let parts = signal.iter().map(|(start, len)| (depth + 128 + start, *len));
+    for (start, len) in std::iter::once((0, depth)).chain(parts) {
+        // SAFETY: below the stack pointer nothing is kept, and there is enough stack.
+        unsafe {
+            asm!(
+                "mov rdi, rsp", "sub rdi, {end}", "rep stosb",
+                end = in(reg) start + len, inout("rcx") len => _, in("al") 0x77_u8, out("rdi") _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+#[cfg_attr(debug_assertions, ignore = "code that is not optimised needs more stack")]
+fn no_gap_in_the_frame_of_a_signal_hides_its_registers() {
+    for signal in SIGNALS {
+        for depth in (0..5600).step_by(32) {
+            let left = Left::after(|| scrubbed_lightly(|| interrupted_at(depth, signal)));
+            assert_eq!(left.residue(), None, "{depth} bytes deep, {signal:?}");
+        }
+        // The deepest call that is scrubbed so, as far as tests see.
+        for depth in (0..4096).step_by(32) {
+            let left = Left::after(|| scrubbed_shortly(|| interrupted_at(depth, signal)));
+            assert_eq!(left.residue(), None, "{depth} bytes deep, {signal:?}");
+        }
+    }
+}

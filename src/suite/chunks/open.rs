@@ -43,7 +43,7 @@ impl Chunks {
         slot: Arc<KeySlot>,
         source: &impl Source,
     ) -> Result<Self> {
-        let map = ChunkMap::claimed(chunk, source.body_len()?)?;
+        let map = ChunkMap::claimed(chunk, source.opened_len()?)?;
         static OPENED: AtomicU64 = AtomicU64::new(0);
         let file = OPENED.fetch_add(1, Ordering::Relaxed);
         let chunks = Self { slot, chunk, map, file };
