@@ -100,6 +100,22 @@ fn known_keystream_at_huge_offsets() {
 }
 
 #[test]
+fn nothing_is_not_the_beginning_of_a_header() {
+    assert!(!begins_encrypted(&[]) && !begins_encrypted(b"\x88"));
+    assert!(begins_encrypted(&MAGIC[..1]) && begins_encrypted(&header()));
+}
+
+#[test]
+fn a_header_says_whether_the_file_is_temporary() {
+    for (kind, expected) in [(FileKind::Table, false), (FileKind::Temporary, true)] {
+        let new = new_header(Suite::Aes256Ctr, 0, kind);
+        let (bytes, _) = new.seal(&data_key(), [1; 32]).expect("no fork");
+        assert_eq!(is_temporary(&bytes), expected);
+        assert_eq!(Header::parse(&bytes[..]).expect("ours").is_temporary(), expected);
+    }
+}
+
+#[test]
 fn every_bit_flip_is_refused() {
     let good = header();
     for bit in 0..8 * HEADER_LEN {

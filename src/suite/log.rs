@@ -140,3 +140,21 @@ impl FrameSealer {
 pub(super) const fn body_len(len: u64, frames: u64) -> u64 {
     len + frames * FRAME_EXTRA as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Several appends at once are counted with each other, their bytes and their frames.
+    #[test]
+    fn of_several_appends_all_have_to_fit() {
+        let log = FrameSealer::default();
+        let most = BODY_LEN_MAX - 3 * FRAME_EXTRA as u64 - 30;
+        assert!(log.check_lens(most, [10, 10, 10]).is_ok());
+        assert!(log.check_lens(most, [10, 10, 11]).is_err());
+        assert!(log.check_lens(most + 1, [10, 10, 10]).is_err());
+        let nearly_full = FrameSealer { index: u32::MAX.into() };
+        assert!(nearly_full.check_lens(0, [1]).is_ok());
+        assert!(nearly_full.check_lens(0, [1, 1]).is_err());
+    }
+}

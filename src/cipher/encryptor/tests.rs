@@ -74,6 +74,14 @@ fn suite_1_has_the_known_answer() {
     check_vector("ctr", &seal(Suite::Aes256Ctr, 0, &[&data[..17], &[], &data[17..]]));
 }
 
+/// Longer than what is encrypted at once.
+#[test]
+fn a_long_append_is_as_its_pieces() {
+    let plain = plaintext(40_000);
+    let pieces: Vec<&[u8]> = plain.chunks(9_999).collect();
+    assert!(seal(Suite::Aes256Ctr, 0, &[&plain]) == seal(Suite::Aes256Ctr, 0, &pieces));
+}
+
 #[test]
 fn suite_2_has_the_known_answer() {
     let data = plaintext(10_000);
