@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use atrest::{EncryptedFs, ErrorKind, FileKind, Reader, Store, Writer};
+use atrest::{EncryptedFs, ErrorKind, FileKind, Reader, Store, Suite, Writer};
 use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
 
 /// Most bytes of one write that are taken at once, and of a copy.
@@ -110,6 +110,8 @@ struct State {
     writer: Option<Writer>,
     /// `None` before the first look, and of a file without a header.
     reader: Option<Arc<Reader>>,
+    /// Bytes that are known to be there: nothing of a file goes away.
+    good: u64,
     /// Something could not be read: what the engine then takes for the end may be none.
     unread: bool,
 }
@@ -133,6 +135,7 @@ impl Log {
         }
         let Some(reader) = self.reader(state)? else { return Ok((0, 0)) };
         let good = reader.len()?;
+        state.good = good;
         let torn = reader.torn().map_or(0, |torn| torn.len_bytes);
         Ok((good, good.saturating_add(torn)))
     }
@@ -140,7 +143,11 @@ impl Log {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let (reader, good, all) = {
             let mut state = self.state();
-            let (good, all) = self.lens(&mut state)?;
+            let (good, all) = match state.good {
+                // Without asking the system for the file's length at each read.
+                good if offset.saturating_add(buf.len() as u64) <= good => (good, good),
+                _ => self.lens(&mut state)?,
+            };
             (self.reader(&mut state)?, good, all)
         };
         let len = buf.len().min(usize::try_from(all.saturating_sub(offset)).unwrap_or(usize::MAX));
@@ -180,19 +187,15 @@ impl Log {
     /// old one and has its name. Where a byte was encrypted no other one is.
     fn renewed(&self, state: &mut State, keep: u64) -> io::Result<Writer> {
         state.writer = None;
+        state.good = 0;
         let old = self.reader(state)?;
         if keep == 0 && old.is_none() {
             return Ok(self.files.reuse_for_write(&self.path, FileKind::Log)?);
         }
         let beside = beside(&self.path);
         let mut writer = self.files.reuse_for_write(&beside, FileKind::Log)?;
-        let mut piece = vec![0; PIECE_LEN.min(usize::try_from(keep).unwrap_or(usize::MAX))];
-        while writer.position() < keep {
-            let old = old.as_ref().ok_or(io::ErrorKind::UnexpectedEof)?;
-            let rest = usize::try_from(keep - writer.position()).unwrap_or(usize::MAX);
-            let piece = &mut piece[..rest.min(PIECE_LEN)];
-            old.read_exact_at(piece, writer.position())?;
-            writer.append(piece)?;
+        if keep > 0 {
+            copy(&*old.ok_or(io::ErrorKind::UnexpectedEof)?, keep, &mut writer)?;
         }
         writer.sync()?;
         self.files.rename(&beside, &self.path)?;
@@ -200,6 +203,27 @@ impl Log {
         state.reader = None;
         Ok(writer)
     }
+}
+
+/// The first `keep` bytes. In frames as long as they were: who reads a byte of one decrypts all of
+/// it, and the engine reads as it wrote.
+fn copy(old: &Reader, keep: u64, writer: &mut Writer) -> io::Result<()> {
+    let has_frames = old.suite() == Some(Suite::Aes256GcmLog);
+    let mut piece = Vec::new();
+    for frame in 0.. {
+        let rest = usize::try_from(keep - writer.position()).unwrap_or(usize::MAX);
+        if rest == 0 {
+            break;
+        }
+        if !has_frames {
+            piece.resize(rest.min(PIECE_LEN), 0);
+            old.read_exact_at(&mut piece, writer.position())?;
+        } else if !old.read_frame(frame, &mut piece)? {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        writer.append(&piece[..rest.min(piece.len())])?;
+    }
+    Ok(())
 }
 
 /// Where a log is copied to before it takes the name. No log of the engine's is called so.
