@@ -195,7 +195,8 @@ impl Log {
         let beside = beside(&self.path);
         let mut writer = self.files.reuse_for_write(&beside, FileKind::Log)?;
         if keep > 0 {
-            copy(&*old.ok_or(io::ErrorKind::UnexpectedEof)?, keep, &mut writer)?;
+            let old = old.ok_or(io::ErrorKind::UnexpectedEof)?;
+            copy(&old, keep, &mut writer)?;
         }
         writer.sync()?;
         self.files.rename(&beside, &self.path)?;
