@@ -55,6 +55,7 @@ pub mod progress;
 mod random;
 mod scan;
 mod secret;
+mod shown;
 #[cfg(feature = "danger-simulation")]
 #[doc(hidden)]
 pub mod simulation;

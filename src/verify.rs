@@ -39,6 +39,7 @@ pub struct VerifyReport {
     pub empty_files: u64,
     /// These files. A crash between creation and first write leaves such a file, and so does
     /// whoever cuts one: nothing in it tells which, and no data key is kept for it.
+    #[serde(serialize_with = "crate::shown::paths")]
     pub empty: Vec<PathBuf>,
     /// How many logs end before their file does.
     pub torn_logs: u64,
@@ -51,6 +52,7 @@ pub struct VerifyReport {
     pub passed_by: PassedBy,
     /// Where not the store's own directory was verified: directories of its files that are
     /// not below this one. Nothing in them was verified.
+    #[serde(serialize_with = "crate::shown::paths")]
     pub elsewhere: Vec<PathBuf>,
 }
 
@@ -59,6 +61,7 @@ pub struct VerifyReport {
 #[non_exhaustive]
 pub struct FileProblem {
     /// The file.
+    #[serde(serialize_with = "crate::shown::path")]
     pub path: PathBuf,
     /// What is wrong, in words.
     pub message: String,

@@ -39,10 +39,12 @@ pub enum Met {
 #[non_exhaustive]
 pub struct PassedBy {
     /// Those with a keyring of their own: other stores.
+    #[serde(serialize_with = "crate::shown::paths")]
     pub nested_stores: Vec<PathBuf>,
     /// `lost+found` at the root of a file system that is mounted in the store, of root's and
     /// closed to all others: where a repair of the file system puts files without a name.
     /// Only such a one that this process may not list; it can have put nothing there.
+    #[serde(serialize_with = "crate::shown::paths")]
     pub lost_found: Vec<PathBuf>,
 }
 

@@ -42,6 +42,7 @@ pub struct CheckReport {
 #[non_exhaustive]
 pub struct BackupProblem {
     /// A file that needs it.
+    #[serde(serialize_with = "crate::shown::path")]
     pub path: PathBuf,
     /// The backup that wrote it: this one and all after it are concerned.
     pub backup: u64,

@@ -44,6 +44,7 @@ pub struct BackupReport {
     pub others: u64,
     /// A file system's [`lost+found`](crate::walk::PassedBy::lost_found), relative to the
     /// store, in which nobody looked.
+    #[serde(serialize_with = "crate::shown::paths")]
     pub lost_found: Vec<PathBuf>,
     /// Logs that are in the backup up to their first frame that is not good, and no further.
     /// One that is being written through this keyring, and whose last append was under way, is

@@ -12,6 +12,7 @@ use wincode::{SchemaRead, SchemaWrite};
 #[non_exhaustive]
 pub struct Lack {
     /// Relative to the store; absolute for a directory elsewhere.
+    #[serde(serialize_with = "crate::shown::path")]
     pub path: PathBuf,
     /// Why it is not in the backup.
     pub why: LackReason,

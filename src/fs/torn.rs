@@ -12,6 +12,7 @@ use crate::suite::log::{Torn, TornReason};
 #[non_exhaustive]
 pub struct TornFile {
     /// The file.
+    #[serde(serialize_with = "crate::shown::path")]
     pub path: PathBuf,
     /// What ended it; `None` if that was found out by an earlier run, which said so.
     pub reason: Option<TornReason>,

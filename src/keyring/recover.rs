@@ -67,6 +67,7 @@ pub struct Recovery {
     /// Its generation; the store's is one more.
     pub generation: u64,
     /// Files that were in the way, under their new names.
+    #[serde(serialize_with = "crate::shown::paths")]
     pub kept_aside: Vec<PathBuf>,
     /// The new data key.
     pub data_key_id: DataKeyId,

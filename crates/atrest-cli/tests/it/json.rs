@@ -1,5 +1,8 @@
 //! The shapes of what machines read: every field of the README, and no other.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use serde_json::Value;
 
 use crate::support::Bench;
@@ -224,4 +227,43 @@ fn a_store_is_not_made_where_another_ones_files_lie() {
         assert!(run.stderr.contains("1 encrypted file and no keyring"), "{}", run.stderr);
         assert_eq!(bench.names("data"), ["f"]);
     }
+}
+
+/// A name need not be UTF-8: no report fails for it.
+#[test]
+fn names_that_are_not_utf8_stand_in_reports() {
+    let bench = Bench::new();
+    bench.write("src", b"words");
+    bench.good(&["encrypt", "data", "src", "log", "--suite", "aes256-gcm-log"]);
+    bench.good(&["encrypt", "data", "src", "f"]);
+    let name = |name: &[u8]| bench.path("data").join(OsStr::from_bytes(name));
+    let cut = std::fs::read(bench.path("data/log")).unwrap();
+    std::fs::write(name(b"torn\xff"), &cut[..cut.len() - 1]).unwrap();
+    std::fs::write(name(b"plain\xff"), b"words").unwrap();
+    std::fs::write(name(b"empty\xff"), b"").unwrap();
+    std::os::unix::fs::symlink("f", name(b"link\xff")).unwrap();
+    std::fs::create_dir(name(b"other\xff")).unwrap();
+    std::fs::copy(bench.path("data/KEYRING"), name(b"other\xff").join("KEYRING")).unwrap();
+    let report = |args: &[&str]| -> Value {
+        let run = bench.run(&[args, &["--json"]].concat());
+        serde_json::from_slice(&run.stdout).unwrap_or_else(|_| panic!("{args:?}: {}", run.stderr))
+    };
+    let nested =
+        |report: &Value| assert!(report.to_string().contains("/other\u{fffd}"), "{report}");
+    let verify = report(&["verify", "data"]);
+    for (list, name) in [("problems", "plain"), ("torn", "torn")] {
+        let shown = verify[list][0]["path"].as_str().unwrap();
+        assert!(shown.ends_with(&format!("/{name}\u{fffd}")), "{verify}");
+    }
+    assert!(verify["empty"][0].as_str().unwrap().ends_with("/empty\u{fffd}"), "{verify}");
+    nested(&verify);
+    std::fs::remove_file(name(b"plain\xff")).unwrap();
+    nested(&report(&["status", "data"]));
+    nested(&report(&["keys", "list", "data"]));
+    nested(&report(&["reencrypt", "data", "--all"]));
+    bench.good(&["rotate", "data-key", "data"]);
+    nested(&report(&["keys", "retire", "data"]));
+    std::fs::create_dir(bench.path("dest")).unwrap();
+    let backup = report(&["backup", "create", "data", "dest"]).to_string();
+    assert!(backup.contains("torn\u{fffd}") && backup.contains("link\u{fffd}"), "{backup}");
 }
