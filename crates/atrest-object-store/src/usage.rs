@@ -20,8 +20,9 @@ use crate::store::EncryptedStore;
 
 /// Headers read at the same time.
 const READ_TOGETHER: usize = 64;
-/// Longest time for one look at all objects, far above what a million takes.
-const LOOK_MAX: Duration = Duration::from_secs(6 * 3600);
+/// Longest time in which a look meets no object: longer than a store below tries again. The
+/// whole look may take days.
+const STALLED: Duration = Duration::from_secs(15 * 60);
 
 /// A number of objects and their bytes in the store below.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,20 @@ pub struct ObjectUsage {
     pub unreadable: ObjectCount,
 }
 
+impl ObjectUsage {
+    fn add(&mut self, store_id: StoreId, meta: &ObjectMeta, start: &[u8]) {
+        let count = match Contents::of(start) {
+            Contents::Encrypted(header) if header.store_id == store_id => {
+                self.keys.entry(header.data_key_id).or_default()
+            }
+            Contents::Encrypted(_) => &mut self.foreign,
+            Contents::Empty | Contents::Plaintext | Contents::Keyring => &mut self.plaintext,
+            _ => &mut self.unreadable,
+        };
+        count.add(meta.size);
+    }
+}
+
 impl EncryptedStore {
     /// Reads the header of every object below `prefix`, one request each, 64 at a time.
     ///
@@ -68,6 +83,9 @@ impl EncryptedStore {
     /// reads the header of every one. Headers remembered here are forgotten first, since a
     /// key that something can open is not destroyed.
     ///
+    /// It takes as long as reading all headers does, 64 at a time, and begins anew where it
+    /// was cut short; it gives up where the store below shows no further object for 15 minutes.
+    ///
     /// Objects **MUST NOT** be copied or renamed meanwhile, since a listing may miss them;
     /// what is said there about other writing processes holds here: `grace` has to outlast
     /// every one that has not reloaded the keyring.
@@ -79,8 +97,7 @@ impl EncryptedStore {
         self.forget_headers();
         let (keyring, inner) = (self.keyring().clone(), self.inner().clone());
         let retired = blocking(move || {
-            let bridge = Bridge::new(LOOK_MAX)?;
-            let live = Objects { bridge, inner, store_id: keyring.store_id() };
+            let live = Objects { inner, store_id: keyring.store_id(), stalled: STALLED };
             // A keyring in a directory may have files there, which a store looks at: the one
             // that is open, or one for now.
             let _files = match Store::over(keyring.clone()) {
@@ -95,15 +112,22 @@ impl EncryptedStore {
 
 /// The data keys of all objects, for a thread that waits.
 struct Objects {
-    bridge: Bridge,
     inner: Arc<dyn ObjectStore>,
     store_id: StoreId,
+    stalled: Duration,
 }
 
 impl LiveKeys for Objects {
     fn keys_in_use(&self) -> atrest::Result<Vec<DataKeyId>> {
-        let looked = self.bridge.run(look(self.inner.clone(), self.store_id, None));
-        let usage = looked.map_err(|no_answer| no_answer.0)?.map_err(|source| {
+        let (inner, store_id, stalled) = (self.inner.clone(), self.store_id, self.stalled);
+        // Which is bound by what it meets, and not by its length.
+        let bridge = Bridge::new(Duration::MAX)?;
+        let looked = bridge.run(look_within(inner, store_id, stalled));
+        let looked = looked.map_err(|no_answer| no_answer.0)?.ok_or_else(|| {
+            let what = format!("the object store named and showed no object for {stalled:?}");
+            atrest::Error::new(ErrorKind::Io(std::io::ErrorKind::TimedOut), what)
+        })?;
+        let usage = looked.map_err(|source| {
             let kind = ErrorKind::Io(std::io::ErrorKind::Other);
             atrest::Error::new(kind, "the objects cannot be listed").with_source(source)
         })?;
@@ -140,20 +164,29 @@ async fn look(
     store_id: StoreId,
     prefix: Option<Path>,
 ) -> Result<ObjectUsage> {
-    starts(inner, prefix.as_ref())
-        .try_fold(ObjectUsage::default(), |mut usage, (meta, start)| {
-            let count = match Contents::of(&start) {
-                Contents::Encrypted(header) if header.store_id == store_id => {
-                    usage.keys.entry(header.data_key_id).or_default()
-                }
-                Contents::Encrypted(_) => &mut usage.foreign,
-                Contents::Empty | Contents::Plaintext | Contents::Keyring => &mut usage.plaintext,
-                _ => &mut usage.unreadable,
-            };
-            count.add(meta.size);
-            std::future::ready(Ok(usage))
-        })
-        .await
+    let mut starts = starts(inner, prefix.as_ref());
+    let mut usage = ObjectUsage::default();
+    while let Some((meta, start)) = starts.try_next().await? {
+        usage.add(store_id, &meta, &start);
+    }
+    Ok(usage)
+}
+
+/// The same for all objects; `None` if it meets none for too long.
+async fn look_within(
+    inner: Arc<dyn ObjectStore>,
+    store_id: StoreId,
+    stalled: Duration,
+) -> Option<Result<ObjectUsage>> {
+    let mut starts = starts(inner, None);
+    let mut usage = ObjectUsage::default();
+    loop {
+        match tokio::time::timeout(stalled, starts.try_next()).await.ok()? {
+            Ok(Some((meta, start))) => usage.add(store_id, &meta, &start),
+            Ok(None) => return Some(Ok(usage)),
+            Err(error) => return Some(Err(error)),
+        }
+    }
 }
 
 /// `None` if the object is gone.
@@ -174,5 +207,35 @@ async fn read_start(
         Ok(start) => Ok(Some((meta, start))),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::ObjectStoreExt;
+    use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+
+    use super::*;
+
+    /// 500 objects in a store that takes a second to show each of them.
+    async fn slow() -> Arc<dyn ObjectStore> {
+        let objects = InMemory::new();
+        for number in 0..500 {
+            objects.put(&format!("{number}").into(), "words".into()).await.unwrap();
+        }
+        let wait_get_per_call = Duration::from_secs(1);
+        let how = ThrottleConfig { wait_get_per_call, ..ThrottleConfig::default() };
+        Arc::new(ThrottledStore::new(objects, how))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_ends_where_nothing_is_shown_and_not_because_it_is_long() {
+        let id = StoreId::from_bytes([1; 16]);
+        let began = tokio::time::Instant::now();
+        let usage = look_within(slow().await, id, Duration::from_secs(2)).await.unwrap().unwrap();
+        assert_eq!(usage.plaintext.objects, 500);
+        assert!(began.elapsed() > Duration::from_secs(7), "{:?}", began.elapsed());
+        assert!(look_within(slow().await, id, Duration::from_millis(900)).await.is_none());
     }
 }
