@@ -30,7 +30,7 @@ impl Store {
         let path = dir.path().join("cmek.key");
         generate_key_file(&path).expect("a key file");
         let kms: Arc<dyn Kms> = Arc::new(KeyFile::new(&path).expect("a key file"));
-        let image = many_keys(kms.clone(), count).expect("a keyring");
+        let image = many_keys(kms.clone(), count, 1).expect("a keyring");
         Self { _dir: dir, kms, image }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::body::{Body, KeyRecord, Settings};
+use super::body::{Body, KeyRecord, Keyspace, Settings};
 use super::format::{Fixed, Image, assemble, decode_slots, encode};
 use super::storage::{KeyringStorage, MemoryStorage, StoredImage};
 use super::{KeyState, Keyring, Options};
@@ -167,21 +167,32 @@ pub(crate) fn seal(slots: &[u8], body: &[u8]) -> Result<Vec<u8>> {
     assemble(&fixed(), slots, body, &store_key())
 }
 
-/// The image of a keyring with `count` data keys, all but one of them decrypt-only.
+/// The image of a keyring with `count` data keys: an active one for each of `keyspaces`, which
+/// are no more, the others decrypt-only.
 ///
 /// # Errors
 /// Those of [`Keyring::create`].
 #[cfg_attr(not(feature = "danger-internals"), allow(dead_code, unreachable_pub))]
-pub fn many_keys(kms: Arc<dyn Kms>, count: usize) -> Result<Vec<u8>> {
+pub fn many_keys(kms: Arc<dyn Kms>, count: usize, keyspaces: usize) -> Result<Vec<u8>> {
     let keyring = Keyring::create(MemoryStorage::new(), kms, Options::default())?;
     let snapshot = keyring.inner.vault.load();
     let (image, mut body) = (&snapshot.image, snapshot.body.clone());
     let store_key = &snapshot.unlocked()?.store_key;
     let (store_id, store_key_id) = (image.fixed.store_id, image.fixed.store_key_id);
-    for created_ns in 1..count as u64 {
-        let key = DataKey::random()?;
-        let mut record = KeyRecord::new(&key, 0, created_ns, store_id, (store_key_id, store_key))?;
-        (record.state, record.retired_ns) = (KeyState::DecryptOnly, created_ns + 1);
+    let new = |keyspace: usize, created_ns: u64| {
+        let top = (store_key_id, &**store_key);
+        KeyRecord::new(&DataKey::random()?, keyspace as u32, created_ns, store_id, top)
+    };
+    let created_ns = body.keys[0].created_ns;
+    for number in 1..keyspaces {
+        let record = new(number, created_ns)?;
+        let (name, active) = (format!("tenant-{number}"), record.id);
+        body.keyspaces.push(Keyspace { name, active, ..Keyspace::default() });
+        body.keys.push(record);
+    }
+    for number in keyspaces..count {
+        let mut record = new(number % keyspaces, number as u64)?;
+        (record.state, record.retired_ns) = (KeyState::DecryptOnly, number as u64 + 1);
         body.keys.push(record);
     }
     encode(&image.fixed, &image.slots, &body, store_key)

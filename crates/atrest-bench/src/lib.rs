@@ -11,6 +11,7 @@ pub mod gcm;
 pub mod measure;
 pub mod plot;
 pub mod raft;
+pub mod scale;
 pub mod search;
 pub mod soak;
 pub mod surreal;

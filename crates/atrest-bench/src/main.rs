@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use atrest::internals::Width;
 use atrest_bench::measure::Effort;
+use atrest_bench::scale::Scale;
 use atrest_bench::soak::{Soak, SoakEngine};
 use atrest_bench::{Row, ctr, engine, file, gcm, plot, raft, search, surreal};
 use clap::{Parser, Subcommand};
@@ -44,6 +45,8 @@ enum Command {
     ///
     /// The exit code is 1 if a record was lost or an engine did not go on.
     Soak(Soak),
+    /// Measure what large stores cost: a million files, 262,144 data keys, 65,536 keyspaces.
+    Scale(Scale),
     /// The engine of a soak.
     #[command(hide = true)]
     SoakEngine(SoakEngine),
@@ -56,6 +59,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error + Send + Sync>> {
         }
         Command::Soak(soak) if !soak.run()? => return Ok(ExitCode::FAILURE),
         Command::Soak(_) => {}
+        Command::Scale(scale) => scale.run()?,
         Command::SoakEngine(engine) => engine.run()?,
     }
     Ok(ExitCode::SUCCESS)

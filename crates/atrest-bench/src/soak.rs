@@ -24,7 +24,8 @@ mod slate;
 
 type Any<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// What each engine has to be back at work within, whatever happened.
+/// Longest time in which an engine reads and writes nothing at all, whatever happened. Reading
+/// all records after a start is work, and takes minutes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Looks at a process younger than this do not count: it is still warming up.
 const WARM: Duration = Duration::from_secs(20);
@@ -166,6 +167,12 @@ impl Subject {
         heard.ready.then_some((heard.done.written, heard.done.read))
     }
 
+    /// Changes whenever it reads or writes a record.
+    fn worked(&self) -> (u64, u64) {
+        let done = self.all();
+        (done.written, done.read)
+    }
+
     /// In all lives so far, the present one too.
     fn all(&self) -> Done {
         let mut all = self.done;
@@ -188,6 +195,19 @@ impl Subject {
         [median(&figures[..quarter]), median(&figures[figures.len() - quarter..])]
     }
 
+    /// Medians of resident KiB by the age of the process: growth that goes on would show here.
+    fn resident_by_age(&self) -> BTreeMap<u64, u64> {
+        let mut of: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        for (_, look) in &self.looks {
+            of.entry(look.age.as_secs() / 60).or_default().push(look.resident_kib);
+        }
+        let median = |figures: &mut Vec<u64>| {
+            figures.sort_unstable();
+            figures[figures.len() / 2]
+        };
+        of.iter_mut().map(|(minute, figures)| (*minute, median(figures))).collect()
+    }
+
     fn figures(&self) -> Value {
         let most = |of: fn(&Look) -> u64| self.looks.iter().map(|(_, look)| of(look)).max();
         let longest = self.looks.iter().map(|(_, look)| look.age.as_secs()).max();
@@ -196,6 +216,7 @@ impl Subject {
             "done": self.done,
             "kills": self.kills,
             "resident_kib_first_and_last_quarter": self.drift(|look| look.resident_kib),
+            "resident_kib_by_minutes_of_age": self.resident_by_age(),
             "resident_kib_most": most(|look| look.resident_kib),
             "descriptors_first_and_last_quarter": self.drift(|look| look.descriptors),
             "descriptors_most": most(|look| look.descriptors),
@@ -243,6 +264,8 @@ struct Soaking {
     subjects: Vec<Subject>,
     episodes: BTreeMap<String, u64>,
     problems: Vec<String>,
+    /// Longest time until all engines were back at work.
+    slowest: Duration,
 }
 
 impl Soaking {
@@ -285,6 +308,13 @@ impl Soaking {
         }
     }
 
+    /// Ends what an episode that failed left.
+    fn calm(&self) {
+        drop(self.bao.hang(false));
+        drop(self.bao.allow(true));
+        drop(self.disk.empty());
+    }
+
     /// Waits, and looks at the processes meanwhile.
     fn watch(&mut self, time: Duration) {
         let until = Instant::now() + time;
@@ -310,17 +340,24 @@ impl Soaking {
     fn recover(&mut self) {
         let before: Vec<_> = self.subjects.iter().map(Subject::progress).collect();
         let begun = Instant::now();
+        let mut moved: Vec<_> = self.subjects.iter().map(|one| (begun, one.worked())).collect();
         loop {
+            for (subject, moved) in self.subjects.iter().zip(&mut moved) {
+                if subject.worked() != moved.1 {
+                    *moved = (Instant::now(), subject.worked());
+                }
+            }
             let back = self.subjects.iter().zip(&before).all(|(subject, before)| {
                 let (Some(now), before) = (subject.progress(), before.unwrap_or_default()) else {
                     return false;
                 };
                 now.0 > before.0 + 5 && now.1 > before.1 + 5 || now.0 < before.0
             });
+            self.slowest = self.slowest.max(begun.elapsed());
             if back {
                 return;
             }
-            if begun.elapsed() > PATIENCE {
+            if moved.iter().any(|(at, _)| at.elapsed() > PATIENCE) {
                 let states: Vec<_> = self.subjects.iter().map(Subject::progress).collect();
                 self.problems.push(format!("no progress for {PATIENCE:?}: {before:?} {states:?}"));
                 return;
@@ -344,8 +381,10 @@ impl Soak {
         std::fs::create_dir(&self.dir)?;
         let dir = self.dir.canonicalize()?;
         let soaked = self.soak(&dir, &bao, kinds);
-        std::fs::remove_dir_all(&dir)?;
-        soaked
+        let removed = std::fs::remove_dir_all(&dir);
+        let good = soaked?;
+        removed?;
+        Ok(good)
     }
 
     fn soak(&self, dir: &Path, bao: &Path, kinds: &[Kind]) -> Any<bool> {
@@ -377,8 +416,15 @@ impl Soak {
         let subjects = kinds.iter().copied().map(subject).collect::<Any<_>>()?;
         let (episodes, problems) = Default::default();
         let bao = Bao::start(bao, &service)?;
-        let mut soaking =
-            Soaking { begun: Instant::now(), bao, disk, subjects, episodes, problems };
+        let mut soaking = Soaking {
+            begun: Instant::now(),
+            bao,
+            disk,
+            subjects,
+            episodes,
+            problems,
+            slowest: Duration::ZERO,
+        };
         for subject in &mut soaking.subjects {
             subject.start(&soaking.bao)?;
         }
@@ -401,7 +447,10 @@ impl Soak {
                 episode = Episode::draw(&mut rng, soaking.disk.can_be_filled());
             }
             soaking.watch(Duration::from_millis(2000 + rng.below(6000)));
-            soaking.live_through(episode, &mut rng)?;
+            if let Err(error) = soaking.live_through(episode, &mut rng) {
+                soaking.problems.push(format!("{episode:?}: {error}"));
+                soaking.calm();
+            }
             soaking.recover();
             soaking.tell(episode);
         }
@@ -444,12 +493,14 @@ impl Soaking {
             let engines: Vec<_> = self.subjects.iter().map(Subject::figures).collect();
             let said = json!({
                 "minutes": minutes, "episodes": self.episodes, "problems": self.problems,
+                "back_at_work_within_s": self.slowest.as_secs(),
                 "records_lost": wrong, "engines": engines,
             });
             println!("{}", serde_json::to_string_pretty(&said)?);
             return Ok(good);
         }
-        println!("{minutes:.1} minutes, {:?}", self.episodes);
+        let (episodes, slowest) = (&self.episodes, self.slowest.as_secs());
+        println!("{minutes:.1} minutes, {episodes:?}, back at work within {slowest} s");
         for subject in &self.subjects {
             let done = &subject.done;
             let [memory, descriptors]: [fn(&Look) -> u64; 2] =
@@ -472,6 +523,7 @@ impl Soaking {
                 subject.drift(memory),
                 subject.drift(descriptors)
             );
+            println!("  KiB in memory by minutes of age: {:?}", subject.resident_by_age());
             subject.wrong.iter().for_each(|what| println!("  {what}"));
         }
         self.problems.iter().for_each(|problem| println!("problem: {problem}"));

@@ -50,7 +50,7 @@ fn child() {
     generate_key_file(&key).unwrap();
     let kms: Arc<KeyFile> = Arc::new(KeyFile::new(&key).unwrap());
     let storage = MemoryStorage::new();
-    let image = crate::keyring::fuzz::many_keys(kms.clone(), KEYS).unwrap();
+    let image = crate::keyring::fuzz::many_keys(kms.clone(), KEYS, 1).unwrap();
     storage.commit(&image, 1, None).unwrap();
     let options = Options { background: false, ..Options::default() };
     let keyring = Keyring::open(storage, kms, options).unwrap();

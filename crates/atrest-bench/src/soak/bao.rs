@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::Any;
 
 const ROOT: &str = "root-token-of-the-soak";
+const TRIES: u32 = 5;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) struct Bao {
@@ -39,7 +40,7 @@ impl Bao {
         let mut bao =
             Self { program: program.into(), process, address, ca, token: String::new(), uri };
         let begun = Instant::now();
-        while let Err(error) = bao.call(&["status"], "") {
+        while let Err(error) = bao.call_once(&["status"], "") {
             if begun.elapsed() > PATIENCE {
                 return Err(error);
             }
@@ -53,7 +54,20 @@ impl Bao {
         Ok(bao)
     }
 
+    /// Several times, since a busy machine lets its connections time out.
     fn call(&self, arguments: &[&str], input: &str) -> Any<String> {
+        let mut called = self.call_once(arguments, input);
+        for _ in 0..TRIES {
+            if called.is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+            called = self.call_once(arguments, input);
+        }
+        called
+    }
+
+    fn call_once(&self, arguments: &[&str], input: &str) -> Any<String> {
         let mut command = Command::new(&self.program);
         command.args(arguments).env("BAO_ADDR", &self.address).env("BAO_TOKEN", ROOT);
         command.env("BAO_CACERT", &self.ca).env("HOME", "/nonexistent");
