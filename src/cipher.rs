@@ -18,4 +18,4 @@ pub(crate) mod slot;
 pub use decryptor::Decryptor;
 pub(crate) use encryptor::ByteCount;
 pub use encryptor::Encryptor;
-pub(crate) use slot::{KeySlot, revoked};
+pub(crate) use slot::{KeySlot, SlotKey, revoked};

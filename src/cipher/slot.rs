@@ -24,6 +24,9 @@ enum FileKey {
     Gcm(Secret<GcmKey>),
 }
 
+/// A key that is on its way to its file.
+pub(crate) struct SlotKey(Secret<FileKey>);
+
 // A decryptor at rest costs at most 512 bytes in suite 1: two counters for each `Arc`.
 const _: () =
     assert!(size_of::<Decryptor>() + size_of::<KeySlot>() + size_of::<FileKey>() + 32 <= 512);
@@ -91,9 +94,14 @@ impl KeySlot {
         self.key.store(None);
     }
 
-    /// Puts the same key back.
-    pub(crate) fn give_back(&self, derived: &Derived) {
-        self.key.store(Some(FileKey::new(&self.prefix, derived, self.watched())));
+    /// The same key once more, to be [put back](Self::put_back).
+    pub(crate) fn again(&self, derived: &Derived) -> SlotKey {
+        SlotKey(FileKey::new(&self.prefix, derived, self.watched()))
+    }
+
+    /// Lets the file go on.
+    pub(crate) fn put_back(&self, key: SlotKey) {
+        self.key.store(Some(key.0));
     }
 
     /// # Errors

@@ -3,7 +3,7 @@
 //! `access/machine.rs` decides, `access/checker.rs` asks the key service,
 //! `access/follow.rs` looks what other processes did, `access/withdrawal.rs` takes the keys
 //! away and gives them back, `access/monitor.rs` and `access/view.rs` remember,
-//! `access/watch.rs` tells.
+//! `access/watch.rs` tells, `access/patience.rs` waits for an opening.
 //!
 //! Two threads, so that neither waits for the other: the watch gives keys up and asks the
 //! key service, and touches neither the storage nor the writer's lock; the rest follows the
@@ -20,6 +20,7 @@ mod checker;
 mod follow;
 mod machine;
 mod monitor;
+mod patience;
 mod policy;
 #[cfg(all(test, target_os = "linux"))]
 #[allow(clippy::unwrap_used)]
@@ -30,8 +31,9 @@ mod watch;
 mod withdrawal;
 
 pub use machine::AccessState;
-pub(super) use monitor::Monitor;
 pub use monitor::Transition;
+pub(super) use monitor::{Monitor, jitter};
+pub(super) use patience::Pauses;
 pub use policy::{AccessPolicy, Grace};
 pub use status::{AccessStatus, CredentialStatus};
 pub(super) use watch::Watch;

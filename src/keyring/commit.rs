@@ -31,6 +31,9 @@ pub(super) struct Draft {
     /// Whether the draft has byte counts that the present generation does not.
     pub(super) counted: bool,
     keys: HashMap<DataKeyId, Arc<KeyEntry>>,
+    /// Where in `body.keys` each record is, once somebody asked: a change of all keyspaces
+    /// asks once for each.
+    places: HashMap<[u8; 16], usize>,
     store_id: super::StoreId,
 }
 
@@ -45,6 +48,7 @@ impl Draft {
             store_key: unlocked.store_key.clone(),
             counted: false,
             keys: unlocked.keys.clone(),
+            places: HashMap::new(),
             store_id: snapshot.image.fixed.store_id,
         };
         for record in &mut draft.body.keys {
@@ -89,11 +93,11 @@ impl Draft {
 
     /// Whether a data key that was replaced by a move may become active once more: nothing but
     /// the move took it out of use.
-    fn may_take_again(&self, key: [u8; 16], keyspace: usize) -> bool {
+    fn may_take_again(&mut self, key: [u8; 16], keyspace: usize) -> bool {
         let settings = self.body.settings();
-        self.body.keys.iter().any(|record| {
-            record.id == key
-                && record.keyspace as usize == keyspace
+        self.place(&key).is_some_and(|place| {
+            let record = &self.body.keys[place];
+            record.keyspace as usize == keyspace
                 && record.state == KeyState::DecryptOnly
                 && !record.exposed
                 && self
@@ -113,6 +117,7 @@ impl Draft {
         let entry = KeyEntry { key, count: crate::cipher::ByteCount::new(0) };
         let id = DataKeyId::from_bytes(record.id);
         self.keys.insert(id, Arc::new(entry));
+        self.places.insert(record.id, self.body.keys.len());
         self.body.keys.push(record);
         self.activate(keyspace, *id.as_bytes());
         let name = &self.body.keyspaces[keyspace].name;
@@ -120,13 +125,27 @@ impl Draft {
         Ok(())
     }
 
+    /// Where the record of a data key is: edits leave each in its place.
+    fn place(&mut self, id: &[u8; 16]) -> Option<usize> {
+        if self.places.len() != self.body.keys.len() {
+            let ids = self.body.keys.iter().enumerate().map(|(place, key)| (key.id, place));
+            self.places = ids.collect();
+        }
+        self.places.get(id).copied()
+    }
+
     /// Makes one of its data keys a keyspace's active one.
     fn activate(&mut self, keyspace: usize, key: [u8; 16]) {
-        for record in self.body.keys.iter_mut().filter(|key| key.keyspace as usize == keyspace) {
-            if record.id == key {
-                (record.state, record.retired_ns) = (KeyState::Active, 0);
-            } else if record.state == KeyState::Active {
-                (record.state, record.retired_ns) = (KeyState::DecryptOnly, self.now_ns);
+        let before = self.body.keyspaces[keyspace].active;
+        let states = [
+            (before, KeyState::DecryptOnly, self.now_ns),
+            // Last: it may be the same.
+            (key, KeyState::Active, 0),
+        ];
+        for (id, state, retired_ns) in states {
+            if let Some(place) = self.place(&id) {
+                let record = &mut self.body.keys[place];
+                (record.state, record.retired_ns) = (state, retired_ns);
             }
         }
         self.body.keyspaces[keyspace].active = key;

@@ -4,11 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 
-use crate::cipher::{KeySlot, revoked};
+use crate::cipher::{KeySlot, SlotKey, revoked};
 use crate::error::Result;
 use crate::header::PREFIX_LEN;
 use crate::ids::DataKeyId;
 use crate::sync::{AtomicBool, Mutex};
+
+/// Keys that are made before they are put back together.
+const AT_ONCE: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Handles {
@@ -50,6 +53,14 @@ struct Table {
     reading: ByKey,
     /// Apart, since of these one is looked for, and there are few.
     writing: ByKey,
+    /// How often all keys were withdrawn.
+    withdrawals: u64,
+}
+
+/// Open files that wait for their keys, as of one return of access.
+pub(super) struct Waiting {
+    files: Vec<Weak<KeySlot>>,
+    withdrawals: u64,
 }
 
 type ByKey = HashMap<DataKeyId, Vec<Weak<KeySlot>>>;
@@ -73,9 +84,13 @@ impl Table {
         slots.into_iter().flatten().flatten().filter_map(Weak::upgrade)
     }
 
-    fn all(&self) -> impl Iterator<Item = Arc<KeySlot>> + '_ {
-        let slots = self.reading.values().chain(self.writing.values());
-        slots.flatten().filter_map(Weak::upgrade)
+    fn all(&self) -> impl Iterator<Item = &Weak<KeySlot>> + '_ {
+        self.reading.values().chain(self.writing.values()).flatten()
+    }
+
+    /// Whether there may be files under the key: not once it was withdrawn for good.
+    fn holds(&self, id: DataKeyId) -> bool {
+        self.reading.contains_key(&id) || self.writing.contains_key(&id)
     }
 
     /// Takes what is open under one key out, where it needs to be found no more.
@@ -102,19 +117,36 @@ impl Handles {
 
     /// Takes the keys of all open files away.
     pub(super) fn withdraw(&self) {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         self.withdrawn.0.store(true, Ordering::Release);
-        for slot in table.all() {
+        table.withdrawals += 1;
+        for slot in table.all().filter_map(Weak::upgrade) {
             slot.withdraw();
         }
     }
 
-    /// Lets `give_back` put the keys of all open files back.
-    pub(super) fn give_back(&self, give_back: impl Fn(&KeySlot)) {
+    /// Lets files be opened again. Those that are open wait for [`give_back`](Self::give_back).
+    pub(super) fn let_in(&self) -> Waiting {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         self.withdrawn.0.store(false, Ordering::Release);
-        for slot in table.all() {
-            give_back(&slot);
+        Waiting { files: table.all().cloned().collect(), withdrawals: table.withdrawals }
+    }
+
+    /// Puts the keys back that `key` makes, unless they were withdrawn meanwhile. Neither an
+    /// opening nor a withdrawal waits while they are made.
+    pub(super) fn give_back(&self, waiting: &Waiting, key: impl Fn(&KeySlot) -> Option<SlotKey>) {
+        for some in waiting.files.chunks(AT_ONCE) {
+            let slots = some.iter().filter_map(Weak::upgrade);
+            let keys: Vec<_> = slots.filter_map(|slot| key(&slot).map(|key| (slot, key))).collect();
+            let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+            if table.withdrawals != waiting.withdrawals {
+                return;
+            }
+            for (slot, key) in keys {
+                if table.holds(slot.data_key_id()) {
+                    slot.put_back(key);
+                }
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! Holds: data keys that something outside of the store's directories needs.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use super::key_state::KeyState;
@@ -48,14 +50,11 @@ impl Holds<'_> {
         check_name(name)?;
         let mut writer = self.0.inner.writer();
         self.0.inner.commit(&mut writer, |draft| {
-            for id in keys {
-                let usable = |key: &body::KeyRecord| {
-                    key.id == *id.as_bytes() && key.state != KeyState::Destroyed
-                };
-                if !draft.body.keys.iter().any(usable) {
-                    let what = format!("data key {id} is destroyed or not in the keyring");
-                    return Err(Error::new(ErrorKind::UnknownKey, what));
-                }
+            let usable = draft.body.keys.iter().filter(|key| key.state != KeyState::Destroyed);
+            let usable: HashSet<_> = usable.map(|key| key.id).collect();
+            if let Some(id) = keys.iter().find(|id| !usable.contains(id.as_bytes())) {
+                let what = format!("data key {id} is destroyed or not in the keyring");
+                return Err(Error::new(ErrorKind::UnknownKey, what));
             }
             let holds = &mut draft.body.holds;
             let index = holds.iter().position(|hold| hold.name == name).unwrap_or_else(|| {
@@ -63,9 +62,9 @@ impl Holds<'_> {
                 holds.push(body::HoldRecord { name, created_ns, keys: Vec::new() });
                 holds.len() - 1
             });
-            let mut new: Vec<_> = keys.iter().map(|id| *id.as_bytes()).collect();
-            new.retain(|id| !holds[index].keys.contains(id));
-            holds[index].keys.extend(new);
+            let held = &mut holds[index].keys;
+            let mut known: HashSet<_> = held.iter().copied().collect();
+            held.extend(keys.iter().map(|id| *id.as_bytes()).filter(|id| known.insert(*id)));
             Ok(true)
         })
     }

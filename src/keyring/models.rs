@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::snapshot::{Snapshot, Unlocked};
-use super::vault::Vault;
+use super::vault::{GivingBack, Vault};
 use super::{Keyring, MemoryStorage, Options};
 use crate::cipher::KeySlot;
 use crate::derive::Derived;
@@ -84,7 +84,8 @@ fn no_order_brings_keys_back_that_were_unwrapped_before_a_withdrawal() {
             let (vault, store) = (vault.clone(), store.clone());
             shuttle::thread::spawn(move || {
                 let epoch = vault.epoch();
-                (epoch, vault.let_in(epoch, store.snapshot()).is_ok())
+                let let_in = vault.let_in(epoch, store.snapshot()).map(GivingBack::run);
+                (epoch, let_in.is_ok())
             })
         };
         vault.withdraw();
@@ -120,10 +121,42 @@ fn no_order_leaves_an_open_file_its_key_after_a_withdrawal() {
         withdrawn.store(true, Ordering::SeqCst);
         let slots: Vec<_> = openings.into_iter().filter_map(|one| one.join().unwrap()).collect();
         assert!(vault.handles.flag().check().is_err() && !slots.iter().any(|slot| works(slot)));
-        vault.let_in(1, store.snapshot()).unwrap();
+        vault.let_in(1, store.snapshot()).unwrap().run();
         assert!(slots.iter().all(|slot| works(slot)));
         assert!(open_again(&vault, &store));
     });
+}
+
+/// Keys that come back to open files while they are withdrawn again, and while one is destroyed.
+#[test]
+fn no_order_gives_a_file_its_key_back_after_another_withdrawal() {
+    let store = Store::new();
+    for shredded in [false, true] {
+        let store = store.clone();
+        in_many_orders(ORDERS, move || {
+            let vault = Arc::new(Vault::new(store.snapshot()));
+            let slots = [(); 2].map(|()| {
+                let slot = KeySlot::new(&store.prefix, &store.derived);
+                assert!(vault.handles.register(&slot));
+                slot
+            });
+            vault.withdraw();
+            let returning = {
+                let (vault, store) = (vault.clone(), store.clone());
+                shuttle::thread::spawn(move || {
+                    vault.let_in(1, store.snapshot()).map(GivingBack::run).is_ok()
+                })
+            };
+            if shredded {
+                vault.handles.withdraw_keys(&[store.id()].into());
+            } else {
+                vault.withdraw();
+            }
+            let let_in = returning.join().unwrap();
+            assert!(!slots.iter().any(|slot| works(slot)), "a key came back");
+            assert!(let_in || !shredded);
+        });
+    }
 }
 
 fn open_again(vault: &Vault, store: &Store) -> bool {

@@ -1,9 +1,8 @@
 //! Creating a keyring, and opening one.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use super::access::{Monitor, Watch};
+use super::access::{Monitor, Pauses, Watch, jitter};
 use super::audit::{Event, Trail};
 use super::body::{Body, DEFAULT_KEYSPACE, KeyRecord, Keyspace, PlaintextPolicy, RawSettings};
 use super::client::Client;
@@ -24,11 +23,6 @@ use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::{Deadline, Kms, KmsErrorKind};
 use crate::process::Process;
 use crate::secret::{DataKey, StoreKey};
-
-/// Wait before the second try to reach a key service; doubled before each further one.
-const WAIT_FIRST: Duration = Duration::from_millis(250);
-/// Longest of these waits.
-const WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl Keyring {
     /// Creates the keyring of a new store: a random store key wrapped by `kms`, and a
@@ -292,7 +286,7 @@ fn unlock_patiently(
     options: &Options,
 ) -> Result<(Arc<StoreKey>, Body)> {
     let end = Deadline::after(options.kms_wait);
-    let mut pause = WAIT_FIRST;
+    let mut pauses = Pauses::default();
     loop {
         let error: Error = match Search::opening(options, true).unlock(image, kms) {
             Ok(unlocked) => return Ok(unlocked),
@@ -309,7 +303,6 @@ fn unlock_patiently(
         if !silent || end.remaining().is_zero() {
             return Err(error);
         }
-        std::thread::sleep(pause.min(end.remaining()));
-        pause = (pause * 2).min(WAIT_MAX);
+        std::thread::sleep(pauses.next(jitter()).min(end.remaining()));
     }
 }

@@ -23,7 +23,8 @@ pub struct Options {
     pub kms_deadline: Duration,
     /// Longest time for which opening asks again and again while key services give no answer
     /// about the key: a process that starts beside its key service, or before its own
-    /// credentials, then waits instead of ending. Default: zero.
+    /// credentials, then waits instead of ending. Its waits are random, so that many processes do
+    /// not ask together when an outage ends, and grow to half a minute at most. Default: zero.
     pub kms_wait: Duration,
     /// When access to the customer's key is checked.
     pub access: AccessPolicy,

@@ -6,7 +6,7 @@
 //! no file can be created under the keys in question, and none of them may be held by an
 //! open file, neither before nor at the commit.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::audit::AuditKind;
 use super::claim::StoreFiles;
 use super::commit::Draft;
 use super::keys::Keys;
-use super::{DataKeyId, Inner, KeyState};
+use super::{DataKeyId, Inner, KeyRecord, KeyState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::walk::PassedBy;
 
@@ -135,7 +135,7 @@ impl Keys<'_> {
             let snapshot = inner.vault.load();
             snapshot.unlocked()?;
             let replaced = snapshot.body.keys.iter().filter(|key| key.state.is_replaced());
-            replaced.map(|key| DataKeyId::from_bytes(key.id)).collect()
+            replaced.map(id_of).collect()
         };
         if candidates.is_empty() {
             return Ok(Retirement::default());
@@ -144,12 +144,14 @@ impl Keys<'_> {
         // Closed first, so that no file comes after the look.
         let open = inner.vault.handles.close(&candidates, false);
         let in_use = live.keys_in_use()?.into_iter().collect();
-        self.destroy(&candidates, &mut Evidence { open, in_use }, grace)
+        let candidates = candidates.into_iter().collect();
+        let mut evidence = Evidence { open, in_use, held: HashMap::new() };
+        self.destroy(&candidates, &mut evidence, grace)
     }
 
     fn destroy(
         &self,
-        candidates: &[DataKeyId],
+        candidates: &HashSet<DataKeyId>,
         evidence: &mut Evidence,
         grace: Duration,
     ) -> Result<Retirement> {
@@ -160,13 +162,15 @@ impl Keys<'_> {
             // From here to the commit no file under the keys that are about to go can be
             // opened either: one outside of the store's directories, say. Files under the
             // others have to open at any time.
+            evidence.held = held_by(draft);
+            let records = draft.body.keys.iter().filter(|key| candidates.contains(&id_of(key)));
             let doomed: Vec<_> =
-                candidates.iter().copied().filter(|id| is_doomed(draft, *id, evidence)).collect();
+                records.filter(|key| is_doomed(draft, key, evidence)).map(id_of).collect();
             evidence.open.extend(inner.vault.handles.close(&doomed, true));
             report.keys.clear();
             let mut changed = false;
             for index in 0..draft.body.keys.len() {
-                let id = DataKeyId::from_bytes(draft.body.keys[index].id);
+                let id = id_of(&draft.body.keys[index]);
                 let state = draft.body.keys[index].state;
                 if candidates.contains(&id) && state.is_replaced() {
                     let (outcome, edited) = judge(draft, index, evidence, grace);
@@ -204,6 +208,8 @@ impl LiveKeys for Both<'_> {
 /// What speaks against destroying keys.
 struct Evidence {
     in_use: HashSet<DataKeyId>,
+    /// By the names of holds, as of the draft.
+    held: HashMap<DataKeyId, Vec<String>>,
     open: HashSet<DataKeyId>,
 }
 
@@ -216,15 +222,26 @@ impl Drop for Reopen<'_> {
 }
 
 /// Whether only an open file could still save a key.
-fn is_doomed(draft: &Draft, id: DataKeyId, evidence: &Evidence) -> bool {
-    let raw_id = *id.as_bytes();
-    !evidence.in_use.contains(&id)
-        && !draft.body.holds.iter().any(|hold| hold.keys.contains(&raw_id))
-        && draft.body.keys.iter().any(|key| {
-            key.id == raw_id
-                && key.state == KeyState::Retiring
-                && draft.now_ns >= key.retire_after_ns
-        })
+fn is_doomed(draft: &Draft, key: &KeyRecord, evidence: &Evidence) -> bool {
+    key.state == KeyState::Retiring
+        && draft.now_ns >= key.retire_after_ns
+        && !evidence.in_use.contains(&id_of(key))
+        && !evidence.held.contains_key(&id_of(key))
+}
+
+fn id_of(key: &KeyRecord) -> DataKeyId {
+    DataKeyId::from_bytes(key.id)
+}
+
+/// Who holds which keys.
+fn held_by(draft: &Draft) -> HashMap<DataKeyId, Vec<String>> {
+    let mut held: HashMap<_, Vec<_>> = HashMap::new();
+    for hold in &draft.body.holds {
+        for id in &hold.keys {
+            held.entry(DataKeyId::from_bytes(*id)).or_default().push(hold.name.clone());
+        }
+    }
+    held
 }
 
 /// Decides about one key. Returns whether its record changed.
@@ -235,18 +252,12 @@ fn judge(
     grace: Duration,
 ) -> (RetireOutcome, bool) {
     let now_ns = draft.now_ns;
-    let holds = draft.body.holds.iter();
-    let raw_id = draft.body.keys[index].id;
-    let by: Vec<_> =
-        holds.filter(|hold| hold.keys.contains(&raw_id)).map(|hold| hold.name.clone()).collect();
     let record = &mut draft.body.keys[index];
-    let id = DataKeyId::from_bytes(raw_id);
+    let id = id_of(record);
     let kept = if evidence.in_use.contains(&id) {
         Some(RetireOutcome::InUse)
-    } else if !by.is_empty() {
-        Some(RetireOutcome::Held { by })
     } else {
-        None
+        evidence.held.get(&id).map(|by| RetireOutcome::Held { by: by.clone() })
     };
     if let Some(outcome) = kept {
         // Its time of grace starts anew.

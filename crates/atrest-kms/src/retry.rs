@@ -35,13 +35,23 @@ pub(crate) fn retry<T>(
         if !error.kind().is_transient() || tries == TRIES_MAX {
             return Err(error);
         }
-        let wait = error.retry_after().unwrap_or_else(|| jitter(wait_max));
-        if wait >= deadline.remaining() {
+        let Some(wait) = wait(error.retry_after(), wait_max, deadline.remaining()) else {
             return Err(error);
-        }
+        };
         std::thread::sleep(wait);
         wait_max = wait_max.saturating_mul(2);
     }
+}
+
+/// How long to wait, unless too little time is `left`; `after` is what the service asked for.
+fn wait(after: Option<Duration>, wait_max: Duration, left: Duration) -> Option<Duration> {
+    let least = after.unwrap_or_default();
+    if least >= left {
+        return None;
+    }
+    // Many clients may have been told the same.
+    let spread = wait_max.max(least).min((left - least) / 2);
+    Some(least + jitter(spread))
 }
 
 /// A random time up to `most`, so that many clients do not return at once.
@@ -94,6 +104,18 @@ mod tests {
         let (tries, took) = tries(KmsErrorKind::Throttled, Duration::from_secs(30), hour);
         assert_eq!(tries, 1);
         assert!(took < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn clients_that_are_told_the_same_time_do_not_return_together() {
+        let [s, left] = [1, 15].map(Duration::from_secs);
+        let mut waits: Vec<_> = (0..1000).filter_map(|_| wait(Some(s), WAIT_FIRST, left)).collect();
+        waits.sort_unstable();
+        assert!(waits[0] >= s && waits[999] <= 2 * s);
+        assert!(waits[900] - waits[100] > s / 2, "{:?}", waits[900] - waits[100]);
+        // What is left is enough for another try.
+        assert!((0..1000).all(|_| wait(Some(14 * s), WAIT_FIRST, left).unwrap() <= left - s / 2));
+        assert_eq!(wait(Some(left), WAIT_FIRST, left), None);
     }
 
     #[test]

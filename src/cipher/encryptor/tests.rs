@@ -317,11 +317,11 @@ fn a_key_comes_back_from_the_prefix_alone() {
         *key.bytes_mut() = array("/inputs/dek");
         let slot = encryptor.slot.clone();
         let info = [&slot.prefix[..]];
-        slot.give_back(&crate::derive::derive(
+        slot.put_back(slot.again(&crate::derive::derive(
             key.bytes().expect("no fork"),
             crate::derive::Purpose::File,
             &info,
-        ));
+        )));
         encryptor.append(&data[5_000..], &mut out).expect("access");
         encryptor.finish(&mut out).expect("access");
         assert!(out == expected, "{suite:?}");

@@ -9,7 +9,7 @@ use super::super::body::Body;
 use super::super::format::Image;
 use super::super::unlock::Refusal;
 use super::machine::Answer;
-use super::monitor::RevokedBy;
+use super::monitor::{RevokedBy, jitter};
 use super::withdrawal::{REVOKE_REQUEST, revocation_requested};
 use crate::error::{ErrorKind, Result};
 use crate::secret::StoreKey;
@@ -44,7 +44,7 @@ impl Inner {
                 problem = format!("{problem}: {cause}");
             }
             let now = self.clock.since_boot();
-            self.watch.monitor().view.failed(now, problem);
+            self.watch.monitor().view.failed(now, problem, jitter());
         }
         self.commit_notes();
     }

@@ -89,8 +89,8 @@ pub(crate) struct Change {
     pub(crate) to: AccessState,
 }
 
-/// A random number that spreads the checks of many processes; 0 is a tenth early, the
-/// greatest a tenth late.
+/// A random number that spreads the checks of many processes: 0 is the earliest moment, the
+/// greatest the latest one.
 pub(crate) type Jitter = u16;
 
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +120,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// A keyring that was unlocked at `now`.
     pub(crate) fn new(policy: AccessPolicy, now: Duration, jitter: Jitter) -> Self {
-        let next_check = now + jittered(policy.check_interval, jitter);
+        let next_check = now + spread(policy.check_interval, jitter);
         Self {
             policy,
             state: AccessState::Active,
@@ -214,6 +214,10 @@ impl Machine {
         };
         let policy = &self.policy;
         let wait = match self.state {
+            // What ends here may have ended for many at once.
+            AccessState::Active | AccessState::Restored if change.is_some() => {
+                spread(policy.check_interval, jitter)
+            }
             AccessState::Active | AccessState::Restored => jittered(policy.check_interval, jitter),
             AccessState::Suspect => policy.confirm_spacing(),
             // Whatever the service said: it may have been wrong.
@@ -233,7 +237,7 @@ impl Machine {
     pub(crate) fn restored(&mut self, now: Duration, jitter: Jitter) -> Option<Change> {
         self.held = false;
         self.forgive(now);
-        self.next_check = now + jittered(self.policy.check_interval, jitter);
+        self.next_check = now + spread(self.policy.check_interval, jitter);
         self.enter(AccessState::Restored, now)
     }
 
@@ -321,12 +325,24 @@ fn earliest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
     [a, b].into_iter().flatten().min()
 }
 
-fn jittered(interval: Duration, jitter: Jitter) -> Duration {
+/// A tenth early to a tenth late.
+pub(super) fn jittered(interval: Duration, jitter: Jitter) -> Duration {
     let tenth = interval / 10;
-    let early = interval - tenth;
-    // At most the interval and a tenth, which the stated worst case relies on.
-    early + (tenth * 2).mul_f64(f64::from(jitter) / f64::from(u16::MAX)).min(tenth * 2)
+    between(interval - tenth, tenth * 2, jitter)
 }
 
+/// Anywhere in an interval, for what many processes begin in one moment: they would ask
+/// together for hours otherwise. No later than [`jittered`], which the stated worst case
+/// relies on, and not at once, since a process may be about to end.
+pub(super) fn spread(interval: Duration, jitter: Jitter) -> Duration {
+    between(interval / 10, interval, jitter)
+}
+
+pub(super) fn between(earliest: Duration, width: Duration, jitter: Jitter) -> Duration {
+    earliest + width.mul_f64(f64::from(jitter) / f64::from(Jitter::MAX)).min(width)
+}
+
+#[cfg(test)]
+mod fleet;
 #[cfg(test)]
 mod tests;

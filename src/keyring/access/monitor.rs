@@ -67,13 +67,15 @@ pub(in super::super) struct Monitor {
     notes: VecDeque<Note>,
     pub(super) untold: VecDeque<Transition>,
     pub(super) telling: bool,
+    /// Threads that are giving open files their keys back.
+    pub(super) giving_back: u32,
 }
 
 impl Monitor {
     /// For a keyring that was unlocked at `now`.
     pub(in super::super) fn new(policy: AccessPolicy, now: Duration) -> Self {
         Self {
-            view: View::new(&policy, now),
+            view: View::new(&policy, now, jitter()),
             upkeep_problem: None,
             machine: Machine::new(policy, now, jitter()),
             revoked_by: RevokedBy::None,
@@ -85,6 +87,7 @@ impl Monitor {
             notes: VecDeque::new(),
             untold: VecDeque::new(),
             telling: false,
+            giving_back: 0,
         }
     }
 
@@ -117,6 +120,11 @@ impl Monitor {
         [self.machine.deadline(), view].into_iter().flatten().min()
     }
 
+    /// The next change to tell the hooks of.
+    pub(super) fn next_untold(&mut self) -> Option<Transition> {
+        if self.giving_back == 0 { self.untold.pop_front() } else { None }
+    }
+
     /// Gives the keys up if it is time.
     pub(super) fn tick(&mut self, now: Duration) -> Option<Change> {
         let over = self.view.deadline().is_some_and(|deadline| now >= deadline);
@@ -126,7 +134,7 @@ impl Monitor {
 
     /// The image in memory is the one in the storage.
     pub(in super::super) fn seen(&mut self, now: Duration) {
-        self.view.good(now);
+        self.view.good(now, jitter());
     }
 
     /// Takes note of a change, if there is one: for the audit, and for the hooks.
@@ -165,7 +173,7 @@ impl Monitor {
 
 /// Spreads the checks of many processes. Not a secret: without randomness it is the
 /// middle.
-pub(super) fn jitter() -> Jitter {
+pub(in super::super) fn jitter() -> Jitter {
     let mut bytes = [0; 2];
     match crate::random::fill(&mut bytes) {
         Ok(()) => Jitter::from_le_bytes(bytes),

@@ -35,7 +35,9 @@ impl Grace {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct AccessPolicy {
-    /// Between two checks, give or take a tenth. Default: 5 minutes.
+    /// Between two checks, give or take a tenth. The first one after an opening, and after an
+    /// outage or a loss of access, comes at any moment between a tenth of it and that end, so
+    /// that many processes which begin together do not ask together. Default: 5 minutes.
     pub check_interval: Duration,
     /// Longest time for one check, all slots and retries together. Default: 15 s.
     pub check_deadline: Duration,

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::AccessPolicy;
+use super::machine::{Jitter, jittered, spread};
 
 /// What one open keyring knows of its own image.
 pub(super) struct View {
@@ -23,20 +24,22 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(policy: &AccessPolicy, now: Duration) -> Self {
+    pub(super) fn new(policy: &AccessPolicy, now: Duration, jitter: Jitter) -> Self {
         let interval = policy.check_interval;
         let retry = policy.recovery_interval.min(interval);
-        let (lease, next) = (policy.view_lease(), now + interval);
+        let (lease, next) = (policy.view_lease(), now + spread(interval, jitter));
         Self { seen: now, next, lease, interval, retry, problem: None }
     }
 
     /// The image in memory is the present one.
-    pub(super) fn good(&mut self, now: Duration) {
-        (self.seen, self.next, self.problem) = (now, now + self.interval, None);
+    pub(super) fn good(&mut self, now: Duration, jitter: Jitter) {
+        // What was mended may have been mended for many at once.
+        let spread = if self.problem.take().is_some() { spread } else { jittered };
+        (self.seen, self.next) = (now, now + spread(self.interval, jitter));
     }
 
-    pub(super) fn failed(&mut self, now: Duration, problem: String) {
-        (self.next, self.problem) = (now + self.retry, Some(problem));
+    pub(super) fn failed(&mut self, now: Duration, problem: String, jitter: Jitter) {
+        (self.next, self.problem) = (now + jittered(self.retry, jitter), Some(problem));
     }
 
     pub(super) fn age(&self, now: Duration) -> Duration {

@@ -34,7 +34,7 @@ impl Watch {
     /// Whether there is something to tell, and nobody who does.
     pub(in super::super) fn is_untold(&self) -> bool {
         let monitor = self.monitor();
-        !monitor.telling && !monitor.untold.is_empty()
+        !monitor.telling && monitor.giving_back == 0 && !monitor.untold.is_empty()
     }
 
     /// Tells the hooks what they do not know yet. Every entry point calls it at its end,
@@ -47,7 +47,7 @@ impl Watch {
         loop {
             let (transition, hooks) = {
                 let mut monitor = self.monitor();
-                let Some(transition) = monitor.untold.pop_front() else {
+                let Some(transition) = monitor.next_untold() else {
                     monitor.telling = false;
                     return;
                 };

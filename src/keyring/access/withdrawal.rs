@@ -1,5 +1,6 @@
 //! Withdrawing all keys on request, the store's mark of it, and bringing them back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::audit::AuditKind;
@@ -126,23 +127,31 @@ impl Inner {
     ) -> Result<()> {
         let mut writer = self.writer();
         self.settle(&mut writer)?;
-        let counted = &self.vault.load_full().body;
+        let old = self.vault.load_full();
+        let counted = old.body.keys.iter().map(|record| (record.id, record.encrypted_bytes));
+        let counted: HashMap<_, _> = counted.collect();
         for record in &mut body.keys {
-            if let Some(counted) = counted.keys.iter().find(|counted| counted.id == record.id) {
-                record.encrypted_bytes = record.encrypted_bytes.max(counted.encrypted_bytes);
-            }
+            let counted = counted.get(&record.id).copied().unwrap_or_default();
+            record.encrypted_bytes = record.encrypted_bytes.max(counted);
         }
+        drop(old);
         let unlocked = Unlocked::new(store_key, &image, &body, None, &self.vault.counts())?;
         let jitter = jitter();
         let mut monitor = self.watch.monitor();
-        self.vault.let_in(epoch, Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) })?;
+        let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
+        let giving_back = self.vault.let_in(epoch, snapshot)?;
         let now = self.clock.since_boot();
         let change = monitor.machine.restored(now, jitter);
         monitor.seen(now);
         monitor.revoked_by = RevokedBy::None;
         monitor.barrier = None;
         monitor.changed(change, self.clock.now_ns());
+        // Hooks are told when open files work, too.
+        monitor.giving_back += 1;
         drop(monitor);
+        drop(writer);
+        giving_back.run();
+        self.watch.monitor().giving_back -= 1;
         self.watch.watcher.ring();
         Ok(())
     }

@@ -1,7 +1,8 @@
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::derive::{Purpose, derive};
+use crate::derive::{Derived, Purpose, derive};
 
 const KEYS: usize = 2000;
 const FILES: usize = 200_000;
@@ -33,6 +34,42 @@ fn longest(mut call: impl FnMut(usize)) -> Duration {
     rounds[2]
 }
 
+/// All keys withdrawn and given back, with openings one after the other beside it.
+fn longest_opening_beside_give_back(handles: &Handles, derived: &Derived) -> String {
+    let mut rounds: Vec<_> = (0..5)
+        .map(|_| {
+            handles.withdraw();
+            let began = Instant::now();
+            let waiting = handles.let_in();
+            let (done, listed) = (AtomicBool::new(false), began.elapsed());
+            let (took, longest) = std::thread::scope(|scope| {
+                let openings = scope.spawn(|| {
+                    let mut longest = Duration::ZERO;
+                    while !done.load(Ordering::SeqCst) {
+                        let slot = KeySlot::new(&prefix(0, FILES), derived);
+                        let began = Instant::now();
+                        assert!(handles.register(&slot));
+                        longest = longest.max(began.elapsed());
+                        std::thread::sleep(Duration::from_micros(20));
+                    }
+                    longest
+                });
+                handles.give_back(&waiting, |slot| {
+                    let derived = derive(&[7; 32], Purpose::File, &[&slot.prefix]);
+                    Some(slot.again(&derived))
+                });
+                let took = began.elapsed();
+                done.store(true, Ordering::SeqCst);
+                (took, openings.join().unwrap_or_default())
+            });
+            (longest.max(listed), listed, took)
+        })
+        .collect();
+    rounds.sort_unstable();
+    let (longest, listed, took) = rounds[2];
+    format!("{took:?}, an opening waits at most {longest:?} (listing them {listed:?})")
+}
+
 /// `cargo test --release -p atrest --lib -- --ignored --nocapture openings_wait`
 #[test]
 #[ignore = "a measurement"]
@@ -58,12 +95,13 @@ fn how_long_openings_wait() {
         let written = longest(|round| {
             assert!(!handles.is_being_written(&open[FILES / 2 + round].prefix));
         });
+        let give_back = longest_opening_beside_give_back(&handles, &derived);
         let few = keys.iter().copied().take(1).collect();
         let withdraw = longest(|_| handles.withdraw_keys(&few));
         let keys = if one_key { 1 } else { KEYS };
         println!(
             "{FILES} open files under {keys} keys: closing 4000 keys {close:?}, asking of one file \
-             {written:?}, withdrawing one key {withdraw:?}"
+             {written:?}, withdrawing one key {withdraw:?}, giving all back {give_back}"
         );
     }
 }

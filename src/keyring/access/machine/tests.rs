@@ -233,11 +233,12 @@ proptest! {
         policy in policies(),
         revoked in 0..20_000_u64,
         reachable in any::<bool>(),
+        opened in any::<u16>(),
         draws in prop::collection::vec((any::<u16>(), 0.0..=1.0_f64, answers()), 1..200),
     ) {
         let revoked = Duration::from_millis(revoked);
         let worst = if reachable { Some(policy.worst_case()) } else { policy.worst_case_unreachable() };
-        let mut m = Machine::new(policy.clone(), Duration::ZERO, 0);
+        let mut m = Machine::new(policy.clone(), Duration::ZERO, opened);
         // A millisecond for each round, since no wait is shorter.
         let slack = Duration::from_millis(u64::from(policy.confirmations) + 2);
         let mut now = Duration::ZERO;
