@@ -19,7 +19,7 @@ use slatedb::compactor::{
 };
 use slatedb::config::CompactorOptions;
 
-use crate::store::EncryptedStore;
+use crate::EncryptedStore;
 use plan::{Busy, Plan, Tree};
 use tables::Tables;
 

@@ -1,37 +1,27 @@
 #![doc = include_str!("../README.md")]
 
-mod backup_target;
-mod body;
 mod bridge;
 mod chunked;
-mod ciphertext;
 #[cfg(feature = "slatedb-compaction")]
 mod compaction;
-mod error;
+mod find_error;
 #[cfg(feature = "danger-internals")]
 mod fuzz;
-mod headers;
-mod keyring_storage;
-mod kinds;
-mod open;
-mod opening;
 mod policy;
-mod read;
-mod reserved;
-mod store;
 mod tags;
-mod upload;
-mod usage;
+#[cfg(feature = "object_store_0_13")]
+pub mod v0_13;
+#[cfg(feature = "object_store_0_14")]
+pub mod v0_14;
 
-pub use backup_target::ObjectStoreTarget;
 #[cfg(feature = "slatedb-compaction")]
 pub use compaction::SteeredCompaction;
-pub use error::find_error;
-pub use keyring_storage::ObjectStoreKeyringStorage;
-pub use kinds::slatedb_file_kind;
-pub use reserved::KEYRING_PREFIX;
-pub use store::EncryptedStore;
-pub use usage::{ObjectCount, ObjectUsage, starts};
+pub use find_error::find_error;
+#[cfg(feature = "object_store_0_14")]
+pub use v0_14::{
+    EncryptedStore, KEYRING_PREFIX, ObjectCount, ObjectStoreKeyringStorage, ObjectStoreTarget,
+    ObjectUsage, slatedb_file_kind, starts,
+};
 
 /// What the fuzz target calls.
 #[cfg(feature = "danger-internals")]
@@ -39,3 +29,6 @@ pub use usage::{ObjectCount, ObjectUsage, starts};
 pub mod internals {
     pub use crate::fuzz::answers;
 }
+
+#[cfg(not(any(feature = "object_store_0_13", feature = "object_store_0_14")))]
+compile_error!("turn on `object_store_0_14`, `object_store_0_13` or both");

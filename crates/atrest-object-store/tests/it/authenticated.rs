@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use atrest::{ErrorKind, FileKind, Integrity, IntegrityPolicy, Suite};
-use atrest_object_store::{EncryptedStore, find_error, slatedb_file_kind};
+use atrest_object_store::find_error;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
+use crate::served::{EncryptedStore, slatedb_file_kind};
 use crate::spy::Spy;
 use crate::support::{Keys, cold, header, over_memory, pattern, read, read_range};
 

@@ -7,13 +7,13 @@ use atrest::backup::{BackupTarget, Chain, RestoreSpec, Snapshot};
 use atrest::kms::{self, Kms, generate_key_file};
 use atrest::progress::WorkProgress;
 use atrest::{ErrorKind, FileKind, Options, Store};
-use atrest_object_store::ObjectStoreTarget;
 use atrest_testkit::backup_target_conformance;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::meddle::{Fate, Meddle};
+use crate::served::ObjectStoreTarget;
 use crate::spy::Spy;
 
 fn go_on(_: WorkProgress) -> ControlFlow<()> {

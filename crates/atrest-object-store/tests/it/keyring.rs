@@ -6,7 +6,6 @@ use std::time::Duration;
 use atrest::keyring::{KeyringStorage, MemoryStorage, Options};
 use atrest::kms::{Kms, generate_key_file};
 use atrest::{ErrorKind, Expect, FileKind, Header, Keyring};
-use atrest_object_store::{EncryptedStore, ObjectStoreKeyringStorage};
 use atrest_testkit::keyring_storage_conformance;
 use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
@@ -16,6 +15,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use proptest::prelude::*;
 
 use crate::meddle::{Fate, Meddle};
+use crate::served::{EncryptedStore, ObjectStoreKeyringStorage};
 use crate::support::{key_file, pattern, read};
 
 pub fn storage(store: impl ObjectStore) -> ObjectStoreKeyringStorage {

@@ -1,6 +1,8 @@
 //! The encrypting store through its public API.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+use atrest_object_store::v0_14 as served;
+
 mod authenticated;
 mod backup;
 mod caches;
@@ -16,7 +18,9 @@ mod multipart;
 mod policy;
 mod published;
 mod reads;
+mod retries;
 mod spy;
 mod steering;
 mod support;
 mod tamper;
+mod versions;

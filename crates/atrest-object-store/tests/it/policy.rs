@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use atrest::keyring::Options;
 use atrest::{ErrorKind, FileKind, Keyring, PlaintextPolicy};
-use atrest_object_store::{EncryptedStore, find_error, slatedb_file_kind};
+use atrest_object_store::find_error;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{Error, GetRange, ObjectStore, ObjectStoreExt};
 
+use crate::served::{EncryptedStore, slatedb_file_kind};
 use crate::spy::Spy;
 use crate::support::{Keys, cold, header, in_memory, pattern, read, read_range};
 
@@ -188,25 +189,6 @@ async fn withdrawn_keys_end_every_operation_and_come_back() {
     keys.keyring.access().restore().unwrap();
     assert_eq!(read(&store, &path).await.unwrap(), pattern(200_000, 1));
     assert_eq!(read(&store, &plain).await.unwrap(), pattern(200_000, 2));
-}
-
-/// What SlateDB asks of an error before it tries again.
-#[tokio::test]
-async fn only_errors_that_may_pass_are_retried_by_slatedb() {
-    use slatedb_common::retry::should_retry;
-    let (keys, store, raw) = in_memory();
-    let path = Path::from("a");
-    raw.put(&path, "plaintext".into()).await.unwrap();
-    assert!(!should_retry(&store.get(&path).await.unwrap_err()));
-    assert!(!should_retry(&store.get(&Path::from("_atrest/x")).await.unwrap_err()));
-    store.put(&path, "x".into()).await.unwrap();
-    assert!(!should_retry(&read_range(&store, &path, 5..6).await.unwrap_err()));
-    keys.keyring.access().revoke().unwrap();
-    assert!(!should_retry(&read(&store, &path).await.unwrap_err()));
-    // A fault of the store below is its own.
-    keys.keyring.access().restore().unwrap();
-    let faulty = Error::Generic { store: "test", source: "timeout".into() };
-    assert!(should_retry(&faulty));
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 //! The tests that the crate `object_store` publishes for its own stores.
 
-use atrest_object_store::EncryptedStore;
 use object_store::integration::*;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 
+use crate::served::EncryptedStore;
 use crate::support::Keys;
 
 /// All that apply. Left out: those of the traits that an encrypting store does not have

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use atrest::{ErrorKind, HEADER_LEN, Integrity};
-use atrest_object_store::{EncryptedStore, find_error};
+use atrest_object_store::find_error;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::chunked::ChunkedStore;
 use object_store::local::LocalFileSystem;
@@ -11,6 +11,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt};
 
+use crate::served::EncryptedStore;
 use crate::spy::Spy;
 use crate::support::{Keys, cold, header, in_memory, over_memory, pattern, read, read_range};
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use atrest::keyring::{MemoryStorage, Options, PlaintextPolicy};
 use atrest::kms::{self, Kms, generate_key_file};
 use atrest::{HEADER_LEN, Integrity, Keyring};
-use atrest_object_store::EncryptedStore;
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, Result};
+
+use crate::served::EncryptedStore;
 
 /// A keyring in memory, and the directory with its key file.
 pub struct Keys {

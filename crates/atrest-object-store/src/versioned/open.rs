@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::thread;
 
+use super::object_store::Result;
+use super::object_store::path::Path;
 use atrest::classify::Contents;
 use atrest::{Decryptor, ErrorKind, Expect, HEADER_LEN, Header, Keyring, PlaintextPolicy};
-use object_store::Result;
-use object_store::path::Path;
 use tokio::sync::{Mutex, oneshot};
 
+use super::error::refused;
+use super::headers::Body;
 use crate::chunked::Chunked;
-use crate::error::refused;
-use crate::headers::Body;
 use crate::policy::ObjectPolicy;
 
 /// Opens headers with the keyring.

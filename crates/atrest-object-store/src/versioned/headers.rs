@@ -3,10 +3,10 @@
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::object_store::path::Path;
 use atrest::keyring::AccessFlag;
 use atrest::{Decryptor, HEADER_LEN};
 use lru::LruCache;
-use object_store::path::Path;
 
 use crate::chunked::Chunked;
 

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
+use super::object_store::path::Path;
+use super::object_store::{Error, GetResult, GetResultPayload, Result};
 use atrest::Decryptor;
 use atrest::keyring::AccessFlag;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use object_store::path::Path;
-use object_store::{Error, GetResult, GetResultPayload, Result};
 
-use crate::error::{fault, refused};
+use super::error::{fault, refused};
 
 /// Responses that are not a stream (a local file) up to this length are read at once, not
 /// in the 8 KiB pieces of their stream: one task for each would cost more than the read.

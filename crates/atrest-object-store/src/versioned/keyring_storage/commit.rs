@@ -4,10 +4,10 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
+use super::super::object_store::path::Path;
+use super::super::object_store::{Error as StoreError, PutMode, UpdateVersion};
 use atrest::keyring::{KeyringImage, KeyringStorage, MemoryStorage};
 use atrest::{Error, ErrorKind, Result};
-use object_store::path::Path;
-use object_store::{Error as StoreError, PutMode, UpdateVersion};
 
 use super::{ObjectStoreKeyringStorage, failed, no_version};
 use crate::bridge::NoAnswer;

@@ -1,15 +1,15 @@
 //! Writing an object in parts.
 
+use super::object_store::path::Path;
+use super::object_store::{Error, MultipartUpload, PutPayload, PutResult, Result, UploadPart};
 use async_trait::async_trait;
 use atrest::Encryptor;
 use futures_util::FutureExt;
 use futures_util::future::{ready, try_join_all};
-use object_store::path::Path;
-use object_store::{Error, MultipartUpload, PutPayload, PutResult, Result, UploadPart};
 
-use crate::ciphertext::{Buffers, Ciphertext};
-use crate::error::{fault, refused};
-use crate::read::Reads;
+use super::ciphertext::{Buffers, Ciphertext};
+use super::error::{fault, refused};
+use super::read::Reads;
 
 /// Smallest part sent on, but for the last: what S3 and its like demand.
 const PART_LEN_MIN: usize = 5 << 20;

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::object_store::path::Path;
+use super::object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, Result};
 use atrest::classify::Contents;
 use atrest::keyring::{LiveKeys, Retirement};
 use atrest::{DataKeyId, ErrorKind, HEADER_LEN, Store, StoreId};
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
-use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, Result};
 
+use super::error::refused;
+use super::open::blocking;
+use super::reserved::is_reserved;
+use super::store::EncryptedStore;
 use crate::bridge::Bridge;
-use crate::error::refused;
-use crate::open::blocking;
-use crate::reserved::is_reserved;
-use crate::store::EncryptedStore;
 
 /// Headers read at the same time.
 const READ_TOGETHER: usize = 64;
@@ -205,16 +205,16 @@ async fn read_start(
     };
     match start {
         Ok(start) => Ok(Some((meta, start))),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use object_store::ObjectStoreExt;
-    use object_store::memory::InMemory;
-    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+    use super::super::object_store::ObjectStoreExt;
+    use super::super::object_store::memory::InMemory;
+    use super::super::object_store::throttle::{ThrottleConfig, ThrottledStore};
 
     use super::*;
 

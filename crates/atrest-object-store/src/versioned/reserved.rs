@@ -1,11 +1,11 @@
 //! The paths that belong to the keyring: hidden from listings, refused everywhere else.
 
-use object_store::path::Path;
+use super::object_store::path::Path;
 
 use atrest::names::kind_of;
 
 /// The path segment under which a keyring is kept in an object store. An
-/// [`EncryptedStore`](crate::EncryptedStore) hides every path that has it.
+/// [`EncryptedStore`](super::EncryptedStore) hides every path that has it.
 pub const KEYRING_PREFIX: &str = atrest::names::OBJECT_DIR;
 
 pub(crate) use atrest::keyring::KEYRING_FILE;

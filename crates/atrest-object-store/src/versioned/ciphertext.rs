@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::object_store::PutPayload;
 use atrest::{Encryptor, HEADER_LEN};
 use bytes::Bytes;
-use object_store::PutPayload;
 
 use crate::chunked::Chunked;
 

@@ -4,20 +4,21 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::object_store::path::Path;
+use super::object_store::{
+    Error as StoreError, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
+    PutOptions,
+};
 use atrest::backup::{BackupTarget, PutFile};
 use atrest::keyring::KeyringStorage;
 use atrest::vfs::ReadFile;
 use atrest::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use object_store::path::Path;
-use object_store::{
-    Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-};
 
-use crate::ObjectStoreKeyringStorage;
+use super::ObjectStoreKeyringStorage;
+use super::keyring_storage::failed;
 use crate::bridge::{Bridge, NoAnswer};
-use crate::keyring_storage::failed;
 
 /// Default time for one request, the store's own retries included.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -109,9 +110,7 @@ impl BackupTarget for ObjectStoreTarget {
         let (store, at) = (self.store.clone(), path.clone());
         let listed = self.bridge.run(async move { store.list_with_delimiter(Some(&at)).await });
         let listed = settled("the objects cannot be listed", &path, listed)?;
-        let named = |meta: object_store::ObjectMeta| {
-            Some((meta.location.filename()?.to_owned(), meta.size))
-        };
+        let named = |meta: ObjectMeta| Some((meta.location.filename()?.to_owned(), meta.size));
         Ok(listed.objects.into_iter().filter_map(named).collect())
     }
 

@@ -4,16 +4,16 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::object_store::Result;
+use super::object_store::path::Path;
 use atrest::{ChunkRun, ErrorKind};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use object_store::Result;
-use object_store::path::Path;
 
-use crate::body::{Chunks, cut_short};
+use super::body::{Chunks, cut_short};
+use super::error::{fault, refused};
+use super::headers::Headers;
 use crate::chunked::Chunked;
-use crate::error::{fault, refused};
-use crate::headers::Headers;
 use crate::tags::{TAG_LEN, Tags};
 
 /// A read of adjacent chunks that is under way.

@@ -9,23 +9,24 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::object_store::path::Path;
+use super::object_store::{
+    Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, PutResult,
+    Result,
+};
 use atrest::{HEADER_LEN, Header};
 use bytes::Bytes;
 use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use object_store::path::Path;
-use object_store::{
-    Attributes, Error, Extensions, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta,
-    ObjectStore, PutResult, Result,
-};
 
-use crate::body::{By, Plaintext, chunks, cut_short, peek};
+use super::body::{By, Plaintext, chunks, cut_short, peek};
+use super::ciphertext::Written;
+use super::error::{bad_range, fault, refused};
+use super::headers::{Body, Headers, Known};
+use super::open::Opener;
+use super::opening::Opening;
+use super::{emptied, nothing};
 use crate::chunked::Chunked;
-use crate::ciphertext::Written;
-use crate::error::{bad_range, fault, refused};
-use crate::headers::{Body, Headers, Known};
-use crate::open::Opener;
-use crate::opening::Opening;
 use crate::policy::claimed_len_of;
 use crate::tags::{TagPieces, Tags};
 
@@ -58,9 +59,7 @@ enum Again {
 
 /// What the first bytes of an object told.
 struct Begun {
-    meta: ObjectMeta,
-    attributes: Attributes,
-    extensions: Extensions,
+    answer: GetResult,
     start: Bytes,
     body: Body,
 }
@@ -125,23 +124,23 @@ impl Reads {
         let range = Some((0..HEADER_LEN as u64 + more).into());
         let result = self.get_start(location, GetOptions { range, ..options.clone() }).await?;
         let begun = self.begin(location, options, result).await?;
-        let len = begun.body.len(begun.meta.size);
+        let len = begun.body.len(begun.answer.meta.size);
         let range = resolve(options.range.as_ref(), len)?;
-        if begun.start.len() as u64 == begun.meta.size {
+        if begun.start.len() as u64 == begun.answer.meta.size {
             return self.open_whole(location, begun, range).map(Ok);
         }
         let pinned_version = options.version.clone();
-        if begun.meta.e_tag.is_none() && pinned_version.is_none() {
+        if begun.answer.meta.e_tag.is_none() && pinned_version.is_none() {
             return Ok(Err(Again::Unpinned));
         }
         // The conditions were the first request's: they held for this ETag.
         let pinned = GetOptions {
-            if_match: begun.meta.e_tag.clone(),
+            if_match: begun.answer.meta.e_tag.clone(),
             version: pinned_version,
             extensions: options.extensions.clone(),
             ..GetOptions::default()
         };
-        let e_tag = begun.meta.e_tag.as_deref();
+        let e_tag = begun.answer.meta.e_tag.as_deref();
         self.get_data(location, pinned, begun.body, e_tag, range).await
     }
 
@@ -151,7 +150,7 @@ impl Reads {
             let whole = GetOptions { range: None, ..options.clone() };
             let result = self.get_start(location, whole).await?;
             let begun = self.begin(location, options, result).await?;
-            let len = begun.body.len(begun.meta.size);
+            let len = begun.body.len(begun.answer.meta.size);
             let range = resolve(options.range.as_ref(), len)?;
             return self.open_whole(location, begun, range);
         }
@@ -162,19 +161,18 @@ impl Reads {
             _ => None,
         };
         let result = self.get_start(location, GetOptions { range, ..options.clone() }).await?;
-        let (meta, attributes) = (result.meta.clone(), result.attributes.clone());
-        let extensions = result.extensions.clone();
+        let answer = emptied(&result);
         let (start, chunks) = peek(chunks(result).await?, HEADER_LEN).await?;
-        let body = self.opener.open(location, &start, meta.size).await?;
-        self.keep(location, options, &meta, &body);
-        let meta = logical(meta, &body);
+        let body = self.opener.open(location, &start, answer.meta.size).await?;
+        self.keep(location, options, &answer.meta, &body);
+        let meta = logical(answer.meta.clone(), &body);
         let range = resolve(options.range.as_ref(), meta.size)?;
         let skip = body.header_len() + range.start;
         let Some(plaintext) = in_stream(location, &body, &range, skip) else {
             return Err(fault(format!("{location}: an object with tags was met too late")));
         };
         let payload = GetResultPayload::Stream(plaintext.stream(chunks));
-        Ok(GetResult { payload, meta, range, attributes, extensions })
+        Ok(GetResult { payload, meta, range, ..answer })
     }
 
     /// Takes in an answer that begins with the object's header.
@@ -184,18 +182,17 @@ impl Reads {
         options: &GetOptions,
         result: GetResult,
     ) -> Result<Begun> {
-        let (meta, attributes) = (result.meta.clone(), result.attributes.clone());
-        let extensions = result.extensions.clone();
+        let answer = emptied(&result);
         let start = result.bytes().await?;
-        let body = self.opener.open(location, &start, meta.size).await?;
-        self.keep(location, options, &meta, &body);
-        Ok(Begun { meta, attributes, extensions, start, body })
+        let body = self.opener.open(location, &start, answer.meta.size).await?;
+        self.keep(location, options, &answer.meta, &body);
+        Ok(Begun { answer, start, body })
     }
 
     /// A range of an object all of which is here.
     fn open_whole(&self, location: &Path, begun: Begun, range: Range<u64>) -> Result<GetResult> {
-        let Begun { meta, attributes, extensions, start, body } = begun;
-        let meta = logical(meta, &body);
+        let Begun { answer, start, body } = begun;
+        let meta = logical(answer.meta.clone(), &body);
         let one = |bytes| stream::once(async { Ok(bytes) }).boxed();
         let payload = match (in_stream(location, &body, &range, 0), body) {
             (None, Body::Chunks(object)) => {
@@ -216,7 +213,7 @@ impl Reads {
             (None, _) => unreachable!("only chunks have tags"),
         };
         let payload = GetResultPayload::Stream(payload);
-        Ok(GetResult { payload, meta, range, attributes, extensions })
+        Ok(GetResult { payload, meta, range, ..answer })
     }
 
     /// A request that begins at the first byte. An object of 0 bytes has no valid range
@@ -267,8 +264,8 @@ impl Reads {
             Ok(result) => result,
             Err(again) => return Ok(Err(again)),
         };
-        let (attributes, extensions) = (result.attributes.clone(), result.extensions.clone());
-        let meta = logical(result.meta.clone(), &body);
+        let answer = emptied(&result);
+        let meta = logical(answer.meta.clone(), &body);
         // The answer to a request for nothing is a head's.
         let chunks =
             if range.is_empty() { stream::empty().boxed() } else { chunks(result).await? };
@@ -281,7 +278,7 @@ impl Reads {
             (None, ..) => unreachable!("only chunks have tags"),
         };
         let payload = GetResultPayload::Stream(payload);
-        Ok(Ok(GetResult { payload, meta, range, attributes, extensions }))
+        Ok(Ok(GetResult { payload, meta, range, ..answer }))
     }
 
     /// A request for bytes of the object that has this ETag.
@@ -486,6 +483,5 @@ fn logical(mut meta: ObjectMeta, body: &Body) -> ObjectMeta {
 }
 
 fn without_body(result: GetResult) -> GetResult {
-    let payload = GetResultPayload::Stream(stream::once(async { Ok(Bytes::new()) }).boxed());
-    GetResult { payload, range: 0..result.meta.size, ..result }
+    GetResult { payload: nothing(), range: 0..result.meta.size, ..result }
 }

@@ -5,26 +5,26 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::object_store::path::Path;
+use super::object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, RenameOptions, Result, coalesce_ranges,
+};
 use async_trait::async_trait;
 use atrest::{Encryptor, FileKind, HEADER_LEN, Integrity, Keyring};
 use bytes::Bytes;
 use futures_util::future::ready;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT,
-    ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult, RenameOptions, Result, coalesce_ranges,
-};
 
-use crate::ciphertext::{Buffers, Ciphertext};
-use crate::error::{bad_range, refused, reserved};
-use crate::headers::{HEADERS_LEN, Headers};
-use crate::open::Opener;
+use super::ciphertext::{Buffers, Ciphertext};
+use super::error::{bad_range, refused, reserved};
+use super::headers::{HEADERS_LEN, Headers};
+use super::open::Opener;
+use super::read::Reads;
+use super::reserved::is_reserved;
+use super::upload::Upload;
 use crate::policy::ObjectPolicy;
-use crate::read::Reads;
-use crate::reserved::is_reserved;
-use crate::upload::Upload;
 
 /// Objects whose first bytes are looked at together while listing, where the policy
 /// allows plaintext.
@@ -109,8 +109,7 @@ impl EncryptedStore {
     }
 
     /// What is promised of new objects.
-    #[cfg(feature = "slatedb-compaction")]
-    pub(crate) fn integrity(&self) -> Integrity {
+    pub fn integrity(&self) -> Integrity {
         self.reads.opener.policy.integrity
     }
 

@@ -8,14 +8,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::object_store::path::Path;
+use super::object_store::{Error as StoreError, ObjectStore, ObjectStoreExt};
 use atrest::keyring::{FilesBeside, KeyringImage, KeyringStorage, Location};
 use atrest::names::{NameKind, kind_of};
 use atrest::{Error, ErrorKind, Result};
-use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt};
 
+use super::reserved::{KEYRING_FILE, KEYRING_PREFIX};
 use crate::bridge::{Bridge, NoAnswer};
-use crate::reserved::{KEYRING_FILE, KEYRING_PREFIX};
 use commit::Put;
 
 mod commit;
