@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const SHIPPED: [&str; 9] = [
+const SHIPPED: [&str; 10] = [
     ".",
     "crates/atrest-admin",
     "crates/atrest-capi",
     "crates/atrest-cli",
+    "crates/atrest-datafusion",
     "crates/atrest-kms",
     "crates/atrest-object-store",
     "crates/atrest-raft-engine",

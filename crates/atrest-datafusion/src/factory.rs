@@ -1,0 +1,234 @@
+//! The keys of Parquet files, as DataFusion asks for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use atrest::{DataKeyId, Error, ErrorKind, Keyring, KeyspaceId, Result};
+use datafusion_common::DataFusionError;
+use datafusion_common::config::EncryptionFactoryOptions;
+use datafusion_execution::parquet_encryption::EncryptionFactory;
+use object_store::path::Path;
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
+use parquet::encryption::encrypt::FileEncryptionProperties;
+use parquet::errors::ParquetError;
+use tokio::task::spawn_blocking;
+
+use crate::sealed::{self, Sealer};
+
+/// Keys from a keyring for DataFusion's Parquet files. A clone shares everything.
+///
+/// Each file gets a random key for its footer and one for each column, sealed under the active
+/// data key and named in the file. `name` names the set of files in the keyring: the data keys
+/// that they were ever written under have a [hold](atrest::keyring::Holds) of the name
+/// `parquet/<name>/<number>`, so that nobody destroys them who does not look at these files;
+/// [`retire`](Self::retire) does.
+#[derive(Clone)]
+pub struct ParquetKeys {
+    inner: Arc<Inner>,
+    columns: Arc<BTreeMap<String, KeyspaceId>>,
+}
+
+struct Inner {
+    keyring: Keyring,
+    name: String,
+    /// Data keys that are held, as far as this process knows.
+    held: Mutex<BTreeSet<DataKeyId>>,
+    /// Files that are being written: the writer has the properties for as long as it writes.
+    writing: Mutex<Vec<InWork>>,
+}
+
+type InWork = (BTreeSet<DataKeyId>, Weak<FileEncryptionProperties>);
+
+impl ParquetKeys {
+    /// Keys from `keyring` for the set of files that `name` names. No two sets of one keyring
+    /// **MUST** have one name: retiring what one does not need would forget the other.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a name that is empty, longer than 200
+    /// bytes or has a `/`.
+    pub fn new(keyring: &Keyring, name: &str) -> Result<Self> {
+        if name.is_empty() || name.len() > 200 || name.contains('/') {
+            let what = format!("expected a name of 1 to 200 bytes without '/', found {name:?}");
+            return Err(Error::new(ErrorKind::InvalidArgument, what));
+        }
+        let inner = Inner {
+            keyring: keyring.clone(),
+            name: name.to_owned(),
+            held: Mutex::default(),
+            writing: Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner), columns: Arc::default() })
+    }
+
+    /// Puts a column, and all that is below it, under the data keys of a keyspace, in new files of
+    /// every table that has such a column: shredding the keyspace destroys the column in all of
+    /// them, and leaves the others. By default every key is under the default keyspace.
+    #[must_use]
+    pub fn with_column(mut self, column: &str, keyspace: KeyspaceId) -> Self {
+        Arc::make_mut(&mut self.columns).insert(column.to_owned(), keyspace);
+        self
+    }
+
+    /// The keyring.
+    pub fn keyring(&self) -> &Keyring {
+        &self.inner.keyring
+    }
+
+    /// How the name of every hold of these files begins.
+    pub(crate) fn hold_prefix(&self) -> String {
+        format!("parquet/{}/", self.inner.name)
+    }
+
+    /// The number of the newest hold; 0 before there is one.
+    pub(crate) fn hold_number(&self) -> u64 {
+        let (holds, prefix) = (self.keyring().holds().list(), self.hold_prefix());
+        let numbers = holds.iter().filter_map(|hold| hold.name.strip_prefix(&prefix)?.parse().ok());
+        numbers.max().unwrap_or(0)
+    }
+
+    pub(crate) fn held(&self) -> MutexGuard<'_, BTreeSet<DataKeyId>> {
+        self.inner.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The data keys of files that this process is writing.
+    pub(crate) fn writing(&self) -> BTreeSet<DataKeyId> {
+        self.files_in_work().iter().flat_map(|(keys, _)| keys.iter().copied()).collect()
+    }
+
+    fn files_in_work(&self) -> MutexGuard<'_, Vec<InWork>> {
+        let mut files = self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        files.retain(|(_, properties)| properties.strong_count() > 0);
+        files
+    }
+
+    /// The keyspace of a leaf, which is that of the longest path configured above it.
+    fn keyspace_of(&self, leaf: &str) -> KeyspaceId {
+        let mut above = std::iter::successors(Some(leaf), |path| Some(path.rsplit_once('.')?.0));
+        above.find_map(|path| self.columns.get(path)).copied().unwrap_or_default()
+    }
+
+    async fn encryption(&self, schema: &Schema) -> Result<Arc<FileEncryptionProperties>> {
+        let keyring = self.keyring();
+        let mut sealers = BTreeMap::new();
+        let mut seal = |keyspace| {
+            let sealer = match sealers.entry(keyspace) {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(Sealer::new(keyring, keyspace)?)
+                }
+            };
+            sealer.seal()
+        };
+        let footer = seal(KeyspaceId::default())?;
+        let mut properties =
+            FileEncryptionProperties::builder(footer.key).with_footer_key_metadata(footer.metadata);
+        // All of them: beside columns with keys Parquet leaves the others in plaintext. Each by
+        // itself: one that shares the footer's key would be read on after a revocation.
+        for leaf in leaves(schema)? {
+            let column = seal(self.keyspace_of(&leaf))?;
+            properties =
+                properties.with_column_key_and_metadata(&leaf, column.key, column.metadata);
+        }
+        let properties = properties.build().map_err(refused_by_parquet)?;
+        let keys: BTreeSet<_> = sealers.values().map(|sealer| sealer.data_key).collect();
+        self.files_in_work().push((keys.clone(), Arc::downgrade(&properties)));
+        // Before anything is written. Until then the sealers keep the data keys.
+        self.hold(&keys).await?;
+        Ok(properties)
+    }
+
+    /// Registers a hold for data keys that have none: one commit of the keyring after a rotation.
+    async fn hold(&self, keys: &BTreeSet<DataKeyId>) -> Result<()> {
+        // Never waits here: a retirement has it for long, and may need this thread.
+        if self.inner.held.try_lock().is_ok_and(|held| keys.is_subset(&held)) {
+            return Ok(());
+        }
+        let (this, keys) = (self.clone(), keys.clone());
+        blocking(move || {
+            let mut held = this.held();
+            let missing: Vec<_> = keys.difference(&held).copied().collect();
+            let name = format!("{}{}", this.hold_prefix(), this.hold_number());
+            this.keyring().holds().register(&name, &missing)?;
+            held.extend(missing);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// The paths of all columns that hold values.
+fn leaves(schema: &Schema) -> Result<Vec<String>> {
+    let parquet = ArrowSchemaConverter::new().convert(schema).map_err(refused_by_parquet)?;
+    Ok(parquet.columns().iter().map(|column| column.path().string()).collect())
+}
+
+fn refused_by_parquet(error: ParquetError) -> Error {
+    Error::new(ErrorKind::InvalidArgument, "Parquet has no such file").with_source(error)
+}
+
+/// Runs what commits to the keyring in a thread that may wait.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = spawn_blocking(work).await;
+    done.map_err(|e| Error::io("the work on the keyring ended", std::io::Error::other(e)))?
+}
+
+#[async_trait]
+impl EncryptionFactory for ParquetKeys {
+    async fn get_file_encryption_properties(
+        &self,
+        config: &EncryptionFactoryOptions,
+        schema: &SchemaRef,
+        _file_path: &Path,
+    ) -> Result<Option<Arc<FileEncryptionProperties>>, DataFusionError> {
+        check(config)?;
+        let properties = self.encryption(schema).await;
+        properties.map(Some).map_err(|error| DataFusionError::External(Box::new(error)))
+    }
+
+    async fn get_file_decryption_properties(
+        &self,
+        config: &EncryptionFactoryOptions,
+        _file_path: &Path,
+    ) -> Result<Option<Arc<FileDecryptionProperties>>, DataFusionError> {
+        check(config)?;
+        let retriever = Arc::new(Retriever(self.keyring().clone()));
+        Ok(Some(FileDecryptionProperties::with_key_retriever(retriever).build()?))
+    }
+}
+
+/// There is none; one that nobody reads would be relied on.
+fn check(config: &EncryptionFactoryOptions) -> Result<(), DataFusionError> {
+    match config.options.keys().next() {
+        Some(option) => {
+            let what = format!("expected no option of the encryption factory, found {option:?}");
+            Err(DataFusionError::Configuration(what))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Asked for the footer of each file, and again for each column of each row group: so a
+/// revocation is noticed at the next of them.
+struct Retriever(Keyring);
+
+impl KeyRetriever for Retriever {
+    fn retrieve_key(&self, metadata: &[u8]) -> Result<Vec<u8>, ParquetError> {
+        sealed::open(&self.0, metadata).map_err(|error| ParquetError::External(Box::new(error)))
+    }
+}
+
+impl fmt::Debug for ParquetKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParquetKeys")
+            .field("name", &self.inner.name)
+            .field("keyring", &self.inner.keyring)
+            .field("columns", &self.columns)
+            .finish()
+    }
+}
