@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use atrest::fs::ReadPath;
 use atrest::{ErrorKind, FileKind, Reader, Store, Writer};
 use tantivy::Directory;
 use tantivy::HasLen;
@@ -45,7 +46,9 @@ impl EncryptedDirectory {
     }
 
     fn open(&self, name: &Path) -> Result<Reader, OpenReadError> {
-        self.store.files().open(self.path(name)).map_err(|error| match error.kind() {
+        // As tantivy maps plain files: they are written once and read often.
+        let files = self.store.files().clone().read_path(ReadPath::Mapped);
+        files.open(self.path(name)).map_err(|error| match error.kind() {
             ErrorKind::Io(io::ErrorKind::NotFound) => OpenReadError::FileDoesNotExist(name.into()),
             _ => OpenReadError::wrap_io_error(error.into(), name.into()),
         })
