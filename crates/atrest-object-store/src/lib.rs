@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![allow(clippy::duplicate_mod, reason = "one source serves two versions of `object_store`")]
 
 mod bridge;
 mod chunked;
