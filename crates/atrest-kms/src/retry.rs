@@ -114,7 +114,10 @@ mod tests {
         assert!(waits[0] >= s && waits[999] <= 2 * s);
         assert!(waits[900] - waits[100] > s / 2, "{:?}", waits[900] - waits[100]);
         // What is left is enough for another try.
-        assert!((0..1000).all(|_| wait(Some(14 * s), WAIT_FIRST, left).unwrap() <= left - s / 2));
+        assert!(
+            (0..1000)
+                .all(|_| wait(Some(14 * s), WAIT_FIRST, left).expect("a wait") <= left - s / 2)
+        );
         assert_eq!(wait(Some(left), WAIT_FIRST, left), None);
     }
 

@@ -222,7 +222,10 @@ mod tests {
     async fn slow() -> Arc<dyn ObjectStore> {
         let objects = InMemory::new();
         for number in 0..500 {
-            objects.put(&format!("{number}").into(), "words".into()).await.unwrap();
+            objects
+                .put(&format!("{number}").into(), "words".into())
+                .await
+                .expect("memory takes it");
         }
         let wait_get_per_call = Duration::from_secs(1);
         let how = ThrottleConfig { wait_get_per_call, ..ThrottleConfig::default() };
@@ -233,7 +236,10 @@ mod tests {
     async fn a_look_ends_where_nothing_is_shown_and_not_because_it_is_long() {
         let id = StoreId::from_bytes([1; 16]);
         let began = tokio::time::Instant::now();
-        let usage = look_within(slow().await, id, Duration::from_secs(2)).await.unwrap().unwrap();
+        let usage = look_within(slow().await, id, Duration::from_secs(2))
+            .await
+            .expect("in time")
+            .expect("a look");
         assert_eq!(usage.plaintext.objects, 500);
         assert!(began.elapsed() > Duration::from_secs(7), "{:?}", began.elapsed());
         assert!(look_within(slow().await, id, Duration::from_millis(900)).await.is_none());
