@@ -69,16 +69,16 @@ impl Scale {
     }
 }
 
-/// Runs `work` and prints its time and the most memory that it added.
+/// Runs `work` and prints its time, that of processors, and the most memory that it added.
 fn measured<T>(what: &str, work: impl FnOnce() -> Any<T>) -> Any<T> {
     let before = resident_kib("VmRSS:");
     // Forgets the peak so far.
     drop(std::fs::write("/proc/self/clear_refs", "5"));
-    let begun = Instant::now();
+    let (begun, used) = (Instant::now(), processor_s());
     let done = work()?;
-    let took = begun.elapsed();
+    let (took, used) = (begun.elapsed(), processor_s() - used);
     let mib = resident_kib("VmHWM:").saturating_sub(before) as f64 / 1024.0;
-    println!("{what:44} {:9.3} s  {mib:8.1} MiB more", took.as_secs_f64());
+    println!("{what:44} {:9.2} s {used:9.2} s {mib:8.1} MiB more", took.as_secs_f64());
     Ok(done)
 }
 
@@ -91,6 +91,14 @@ fn resident_kib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
+}
+
+/// Of all threads, in the kernel too, in steps of 10 ms.
+fn processor_s() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // What is in front of the last bracket may hold blanks.
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 fn options() -> Options {
@@ -136,6 +144,7 @@ fn keyring(dir: &Path, kms: &Arc<dyn Kms>, keys: usize, keyspaces: usize) -> Any
 
 /// A store with many small files, ten thousand in a directory.
 fn files(dir: &Path, kms: &Arc<dyn Kms>, count: u64) -> Any<()> {
+    std::fs::create_dir(dir)?;
     let store = Store::create(dir, kms.clone(), options())?;
     measured("files made", || make(&store, dir, count))?;
     // Two more than files are under, so that there is something to retire.
