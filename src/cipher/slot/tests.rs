@@ -100,14 +100,16 @@ fn no_use_of_a_key_leaves_anything_below_it() {
 #[test]
 #[cfg_attr(debug_assertions, ignore = "code that is not optimised needs more stack")]
 fn a_derivation_leaves_nothing_below_it() {
-    let mut kept = None;
+    // The first one also asks what the processor can do, and goes deeper for it.
+    let mut kept = Some(derived());
     // Giving the memory back knows no key.
     let left = Left::after(|| kept = Some(black_box(derived())));
     assert_eq!(left.residue(), None);
     println!("a derivation: {} bytes", left.depth());
     // On aarch64 as much as a signal's frame may hide comes on top.
     let most = FRAMES_BYTES + if cfg!(target_arch = "aarch64") { 5 << 10 } else { 0 };
-    assert!(left.depth() <= most + 512, "{} bytes", left.depth());
+    // And how far the next two lines are below the deepest that was touched.
+    assert!(left.depth() <= most + (2 << 10), "{} bytes", left.depth());
 }
 
 #[test]
