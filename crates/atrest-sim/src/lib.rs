@@ -64,9 +64,12 @@ const BUCKET_IN: u64 = 64;
 
 /// Lives through the history of a seed; through these of its steps alone, if some are given.
 ///
+/// After each step at most `looks` disks that crashes may have left are opened, picked at random:
+/// `usize::MAX` for all. Randomness goes on from there, so other `looks` is another history.
+///
 /// # Errors
 /// What is wrong, with the step it was found in.
-pub fn run(seed: u64, only: Option<&[usize]>) -> Result<Figures, Problem> {
+pub fn run(seed: u64, only: Option<&[usize]>, looks: usize) -> Result<Figures, Problem> {
     // Randomness is the process's.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -74,7 +77,11 @@ pub fn run(seed: u64, only: Option<&[usize]>) -> Result<Figures, Problem> {
     atrest::forget_keystream();
     atrest::simulation::seed_randomness(Some(&seed.to_le_bytes()));
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        if seed.is_multiple_of(BUCKET_IN) { bucket::run(seed, only) } else { disk(seed, only) }
+        if seed.is_multiple_of(BUCKET_IN) {
+            bucket::run(seed, only)
+        } else {
+            disk(seed, only, looks)
+        }
     }));
     atrest::simulation::seed_randomness(None);
     outcome.unwrap_or_else(|panic| {
@@ -99,9 +106,9 @@ pub fn len(seed: u64) -> usize {
     if seed.is_multiple_of(BUCKET_IN) { bucket::len(seed) } else { steps::history(seed).1.len() }
 }
 
-fn disk(seed: u64, only: Option<&[usize]>) -> Result<Figures, Problem> {
+fn disk(seed: u64, only: Option<&[usize]>, looks: usize) -> Result<Figures, Problem> {
     let (setup, items) = steps::history(seed);
-    let mut world = world::World::new(seed, setup);
+    let mut world = world::World::new(seed, setup, looks);
     for item in &items {
         if only.is_none_or(|only| only.contains(&item.number)) {
             world

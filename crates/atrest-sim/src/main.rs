@@ -35,6 +35,10 @@ struct Arguments {
     /// Only these steps of the history, by number from 0.
     #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "seed")]
     steps: Option<Vec<usize>>,
+    /// How many disks after crashes are opened after each step, at most, picked at random. Default: all.
+    /// Fewer makes many more histories in the same time.
+    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
+    looks: usize,
     /// Prints the steps of the history and does nothing.
     #[arg(long, requires = "seed")]
     show: bool,
@@ -63,7 +67,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // One history before, for what a process does once: so all others are alike.
-    drop(run(1, Some(&[])));
+    drop(run(1, Some(&[]), 0));
     let minutes = arguments.minutes.filter(|minutes| *minutes > 0.0);
     let until = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
     let endless = arguments.minutes.is_some();
@@ -73,11 +77,11 @@ fn main() -> ExitCode {
     let mut seed = first;
     let mut lived = 0;
     while lived < most && until.is_none_or(|until| Instant::now() < until) {
-        match run(seed, arguments.steps.as_deref()) {
+        match run(seed, arguments.steps.as_deref(), arguments.looks) {
             Ok(figures) => all.add(&figures),
             Err(problem) => {
                 problems += 1;
-                report(seed, arguments.steps.as_deref(), &problem);
+                report(&arguments, seed, &problem);
                 if !arguments.keep_going {
                     break;
                 }
@@ -119,16 +123,18 @@ fn main() -> ExitCode {
     if said.is_err() || problems > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn report(seed: u64, steps: Option<&[usize]>, problem: &str) {
+fn report(arguments: &Arguments, seed: u64, problem: &str) {
+    let looks = arguments.looks;
     eprintln!("seed {seed}: {problem}");
-    let fewest = steps.map_or_else(|| shrink(seed), <[usize]>::to_vec);
+    let fewest = arguments.steps.clone().unwrap_or_else(|| shrink(seed, looks));
     let list: Vec<_> = fewest.iter().map(usize::to_string).collect();
-    if let Err(problem) = run(seed, Some(&fewest)) {
+    if let Err(problem) = run(seed, Some(&fewest), looks) {
         eprintln!("with fewer steps: {problem}");
     }
     let all = describe(seed);
     for number in fewest {
         eprintln!("  {number:3} {}", all[number + 1]);
     }
-    eprintln!("cargo run -p atrest-sim -- --seed {seed} --steps {}", list.join(","));
+    let looks = if looks == usize::MAX { String::new() } else { format!(" --looks {looks}") };
+    eprintln!("cargo run -p atrest-sim -- --seed {seed} --steps {}{looks}", list.join(","));
 }

@@ -1,9 +1,9 @@
 //! Fewer steps that show the same.
 
 /// The steps of a failing history without which it does not fail.
-pub fn shrink(seed: u64) -> Vec<usize> {
+pub fn shrink(seed: u64, looks: usize) -> Vec<usize> {
     let mut steps: Vec<usize> = (0..crate::len(seed)).collect();
-    let fails = |steps: &[usize]| crate::run(seed, Some(steps)).is_err();
+    let fails = |steps: &[usize]| crate::run(seed, Some(steps), looks).is_err();
     if !fails(&steps) {
         return steps;
     }

@@ -39,13 +39,15 @@ pub(crate) struct World {
     /// For names that were never used.
     pub(crate) names: u64,
     pub(crate) figures: Figures,
+    /// Disks after crashes that are opened after one step, at most.
+    looks: usize,
     /// Something failed since the store was opened.
     is_dirty: bool,
 }
 
 impl World {
     /// An empty disk.
-    pub(crate) fn new(seed: u64, setup: Setup) -> Self {
+    pub(crate) fn new(seed: u64, setup: Setup, looks: usize) -> Self {
         let fs = MemFs::new(DIR);
         fs.put_dir(Path::new(MIRROR));
         fs.put_dir(Path::new(BACKUP));
@@ -70,6 +72,7 @@ impl World {
             rng: Rng::new(seed, 2),
             names: 0,
             figures: Figures::default(),
+            looks,
             is_dirty: false,
         }
     }
@@ -147,13 +150,14 @@ impl World {
     ) -> Result<Option<(MemFs, bool)>, Problem> {
         let rng = &mut self.rng;
         let images = self.fs.crash_images(OUTCOMES_MAX, &mut |end| rng.below(end));
-        let chosen = self.rng.below(images.len() as u64) as usize;
-        let mut kept = None;
-        for (at, image) in images.into_iter().enumerate() {
+        let chosen = images.get(self.rng.below(images.len() as u64) as usize);
+        let kept = chosen.map(|image| (image.fs.fork(), image.is_now));
+        let mut looked: Vec<_> = images.into_iter().enumerate().collect();
+        while looked.len() > self.looks {
+            looked.swap_remove(self.rng.below(looked.len() as u64) as usize);
+        }
+        for (at, image) in looked {
             let (fs, is_over) = (image.fs, image.is_now);
-            if at == chosen {
-                kept = Some((fs.fork(), is_over));
-            }
             self.figures.images += 1;
             let model = if is_over { after } else { either };
             let deep = self.rng.once_in(40);
@@ -175,7 +179,7 @@ impl World {
         // What ended and began anew is no step of its own.
         let (model, rng) = (self.model.clone(), &mut self.rng);
         let images = self.fs.crash_images(2, &mut |end| rng.below(end));
-        for image in images {
+        for image in images.into_iter().take(self.looks) {
             self.figures.images += 1;
             check::image(&image.fs, &self.site, &model, &[], false)
                 .map_err(|problem| format!("after a crash of the next process: {problem}"))?;
@@ -280,7 +284,7 @@ impl World {
         }
         self.restart()?;
         let images = self.fs.crash_images(2, &mut |_| 0);
-        for image in images {
+        for image in images.into_iter().take(self.looks) {
             self.figures.images += 1;
             check::image(&image.fs, &self.site, &self.model, &[], true)?;
         }
