@@ -115,5 +115,6 @@ pub mod internals {
             audit, ctr, file, header, keyring_changed, keyring_image, keyring_slots, manifest,
             ranges,
         };
+        pub use crate::keyring::fuzz::Bare;
     }
 }

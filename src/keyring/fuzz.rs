@@ -57,7 +57,7 @@ pub(crate) fn audit(bytes: &[u8]) -> Result<()> {
 /// Opens a real keyring whose body was changed: each change is 10 bytes, what, which, and a
 /// number. Whoever holds the keys can write such a keyring, and so can a fault of ours.
 pub(crate) fn changed(changes: &[u8]) -> Result<()> {
-    let kms: Arc<dyn Kms> = Arc::new(Bare("fuzz:k".parse()?));
+    let kms: Arc<dyn Kms> = Bare::from_uri("fuzz:k")?;
     let options = || Options { background: false, ..Options::default() };
     let first = MemoryStorage::new();
     let keyring = Keyring::create(first, kms.clone(), options())?;
@@ -133,9 +133,22 @@ fn change_body(body: &mut Body, what: u8, which: u8, number: u64) {
     }
 }
 
-/// A key that hides nothing: fuzzing needs no cipher for it.
+/// A key that hides nothing: fuzzing needs no cipher for it. One whose name ends with a `!` wraps
+/// nothing.
+#[cfg_attr(not(feature = "danger-internals"), allow(unreachable_pub))]
 #[derive(Debug)]
-struct Bare(KeyUri);
+pub struct Bare(KeyUri);
+
+impl Bare {
+    /// That of this name.
+    ///
+    /// # Errors
+    /// Those of [`KeyUri`]'s parser.
+    #[cfg_attr(not(feature = "danger-internals"), allow(unreachable_pub))]
+    pub fn from_uri(uri: &str) -> std::result::Result<Arc<dyn Kms>, KmsError> {
+        Ok(Arc::new(Self(uri.parse()?)))
+    }
+}
 
 impl Kms for Bare {
     fn key_uri(&self) -> &KeyUri {
@@ -148,6 +161,9 @@ impl Kms for Bare {
         _: &WrapContext,
         _: Deadline,
     ) -> std::result::Result<WrappedKey, KmsError> {
+        if self.0.as_str().ends_with('!') {
+            return Err(KmsError::new(KmsErrorKind::AccessDenied, "fuzzed"));
+        }
         Ok(WrappedKey { key_version: String::new(), blob: key.expose().to_vec() })
     }
 

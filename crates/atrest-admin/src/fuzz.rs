@@ -4,12 +4,8 @@
 //! Requests are from each other by a line `--`. Each is a line with method and path, one with
 //! the `Authorization`, one with the content type, and the body.
 
-use std::sync::Arc;
-
+use atrest::internals::fuzz::Bare;
 use atrest::keyring::MemoryStorage;
-use atrest::kms::{
-    Deadline, KeyUri, Kms, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey,
-};
 use atrest::{Keyring, Options};
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -28,37 +24,6 @@ const BETWEEN: &[u8] = b"\n--\n";
 /// Requests of one input.
 const REQUESTS_MAX: usize = 4;
 
-/// A key that hides nothing: fuzzing needs no cipher. One whose name ends with a `!` refuses.
-#[derive(Debug)]
-struct Bare(KeyUri);
-
-impl Kms for Bare {
-    fn key_uri(&self) -> &KeyUri {
-        &self.0
-    }
-
-    fn wrap(&self, key: &SlotKey, _: &WrapContext, _: Deadline) -> Result<WrappedKey, KmsError> {
-        if self.0.as_str().ends_with('!') {
-            return Err(KmsError::new(KmsErrorKind::AccessDenied, "fuzzed"));
-        }
-        Ok(WrappedKey { key_version: String::new(), blob: key.expose().to_vec() })
-    }
-
-    fn unwrap(
-        &self,
-        wrapped: &WrappedKey,
-        _: &WrapContext,
-        _: Deadline,
-    ) -> Result<SlotKey, KmsError> {
-        let refuse = || KmsError::new(KmsErrorKind::Integrity, "fuzzed");
-        SlotKey::from_slice(&wrapped.blob).ok_or_else(refuse)
-    }
-}
-
-fn bare(uri: &str) -> Result<Arc<dyn Kms>, KmsError> {
-    Ok(Arc::new(Bare(uri.parse()?)))
-}
-
 /// Any requests, one after the other.
 ///
 /// # Panics
@@ -70,13 +35,13 @@ pub fn requests(data: &[u8]) {
 }
 
 async fn answer_all(data: &[u8]) {
-    let (customer, local) = (bare("fuzz:customer"), bare("fuzz:local"));
+    let (customer, local) = (Bare::from_uri("fuzz:customer"), Bare::from_uri("fuzz:local"));
     let (customer, local) = (customer.expect("a URI"), local.expect("a URI"));
     let mut options = Options::default();
     options.background = false;
     let keyring = Keyring::create(MemoryStorage::new(), customer.clone(), options);
     let keyring = keyring.expect("a new keyring");
-    let keys = Keys::new(bare).allow("fuzz:keys/").expect("a prefix").with_key(customer);
+    let keys = Keys::new(Bare::from_uri).allow("fuzz:keys/").expect("a prefix").with_key(customer);
     let state = AdminState::new(Token::new(TOKEN).expect("a token"), keys)
         .with_cluster("orders", vec![Store::of_keyring("eu", keyring.clone())])
         .expect("a cluster")

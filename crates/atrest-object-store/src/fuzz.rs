@@ -10,10 +10,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use atrest::internals::fuzz::Bare;
 use atrest::keyring::MemoryStorage;
-use atrest::kms::{
-    Deadline, KeyUri, Kms, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey,
-};
 use atrest::{Integrity, Keyring, Options};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -34,35 +32,6 @@ mod tests;
 const READS_MAX: usize = 16;
 /// Longest object: a few sections of tags would take hours to fuzz.
 const LEN_MAX: usize = 70_000;
-
-/// A key that hides nothing: fuzzing needs no cipher for it.
-#[derive(Debug)]
-struct Bare(KeyUri);
-
-impl Kms for Bare {
-    fn key_uri(&self) -> &KeyUri {
-        &self.0
-    }
-
-    fn wrap(
-        &self,
-        key: &SlotKey,
-        _: &WrapContext,
-        _: Deadline,
-    ) -> std::result::Result<WrappedKey, KmsError> {
-        Ok(WrappedKey { key_version: String::new(), blob: key.expose().to_vec() })
-    }
-
-    fn unwrap(
-        &self,
-        wrapped: &WrappedKey,
-        _: &WrapContext,
-        _: Deadline,
-    ) -> std::result::Result<SlotKey, KmsError> {
-        let refuse = || KmsError::new(KmsErrorKind::Integrity, "fuzzed");
-        SlotKey::from_slice(&wrapped.blob).ok_or_else(refuse)
-    }
-}
 
 /// A store that answers wrongly, as told.
 #[derive(Debug, Default)]
@@ -195,7 +164,7 @@ async fn read_all(data: &[u8]) {
     let Some((&[promise, a, b, high], mut rest)) = data.split_first_chunk() else { return };
     let mut options = Options::default();
     options.background = false;
-    let kms = Arc::new(Bare("fuzz:k".parse().expect("a URI")));
+    let kms = Bare::from_uri("fuzz:k").expect("a URI");
     let keyring = Keyring::create(MemoryStorage::new(), kms, options).expect("a new keyring");
     let liar = Arc::new(Liar::default());
     let authenticated = promise % 3 != 1;
