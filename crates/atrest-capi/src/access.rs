@@ -19,7 +19,7 @@ pub unsafe extern "C" fn atrest1_access_on_change(
 ) -> Atrest1 {
     // SAFETY: the header's rules.
     guard(|| unsafe {
-        borrow(store)?.hook.replace(callback, user);
+        borrow(store)?.hook().replace(callback, user);
         Ok(())
     })
 }

@@ -1,7 +1,7 @@
 //! Opening a store, its keys, its status.
 
 use std::ffi::{CStr, CString, c_char};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use atrest::Store;
 use atrest::kms::Kms;
@@ -21,13 +21,33 @@ pub const ATREST1_ABI: u32 = 1;
 /// An open store.
 pub struct Atrest1Store {
     pub(crate) store: Store,
-    pub(crate) hook: Arc<Hook>,
+    hook: Arc<Hook>,
+    hooked: Once,
 }
 
 const _: fn() = || {
     fn any_thread<T: Send + Sync>() {}
     any_thread::<Atrest1Store>();
 };
+
+/// For Rust that hands a store of its own to C or C++, which frees it. Several handles may be of one
+/// store.
+impl From<Store> for Atrest1Store {
+    fn from(store: Store) -> Self {
+        Self { store, hook: Arc::default(), hooked: Once::new() }
+    }
+}
+
+impl Atrest1Store {
+    /// Whom to call at changes. The store never forgets it, so it is told of the first one alone.
+    pub(crate) fn hook(&self) -> &Hook {
+        self.hooked.call_once(|| {
+            let hook = self.hook.clone();
+            self.store.access().on_transition(move |change| hook.call(change));
+        });
+        &self.hook
+    }
+}
 
 impl Drop for Atrest1Store {
     fn drop(&mut self) {
@@ -98,10 +118,7 @@ pub unsafe extern "C" fn atrest1_store_open(
                 Mode::Create => Store::create(directory, one(keys)?, options),
                 Mode::OpenOrCreate => Store::open_or_create(directory, one(keys)?, options),
             }?;
-            let hook = Arc::new(Hook::default());
-            let told = hook.clone();
-            opened.access().on_transition(move |change| told.call(change));
-            Ok(Atrest1Store { store: opened, hook })
+            Ok(opened.into())
         })
     })
 }

@@ -2,10 +2,9 @@
 // registry. Tables and blobs are in chunks, written once and readable when they are closed. All
 // else is in frames, one for each append, for RocksDB leaves small files without closing them.
 
-#include <rocksdb/file_system.h>
-#include <rocksdb/utilities/object_registry.h>
+#include "file_system.h"
 
-#include "store.h"
+#include <rocksdb/utilities/object_registry.h>
 
 namespace atrest_rocksdb {
 namespace {
@@ -161,13 +160,16 @@ class Writable : public FSWritableFile {
 
 class Files : public FileSystemWrapper {
  public:
-  Files() : FileSystemWrapper(FileSystem::Default()) { RegisterOptions(&options_, &TypeInfo()); }
+  explicit Files(StorePointer store)
+      : FileSystemWrapper(FileSystem::Default()), store_(std::move(store)) {
+    RegisterOptions(&options_, &TypeInfo());
+  }
 
   static const char* kClassName() { return "atrest"; }
   const char* Name() const override { return kClassName(); }
 
   Status PrepareOptions(const ConfigOptions& config) override {
-    const Status status = OpenStore(options_, &store_);
+    const Status status = store_ == nullptr ? OpenStore(options_, &store_) : Status::OK();
     return status.ok() ? FileSystemWrapper::PrepareOptions(config) : status;
   }
 
@@ -269,9 +271,14 @@ class Files : public FileSystemWrapper {
 const auto& registration = ObjectLibrary::Default()->AddFactory<FileSystem>(
     Files::kClassName(),
     [](const std::string&, std::unique_ptr<FileSystem>* guard, std::string*) {
-      guard->reset(new Files);
+      guard->reset(new Files(nullptr));
       return guard->get();
     });
 
 }  // namespace
+
+std::shared_ptr<FileSystem> NewFileSystem(StorePointer store) {
+  return std::make_shared<Files>(std::move(store));
+}
+
 }  // namespace atrest_rocksdb
