@@ -16,7 +16,7 @@ use slatedb::{Db, WriteBatch};
 use crate::support::Keys;
 
 /// In every record.
-const MARK: &[u8] = b"Lovelace";
+pub(crate) const MARK: &[u8] = b"Lovelace";
 const RECORDS: u32 = 2_000;
 
 fn record(number: u32) -> (String, String) {
@@ -49,7 +49,7 @@ async fn open(store: Arc<dyn ObjectStore>, settings: Settings) -> Db {
 }
 
 /// Bytes below `dir`, and how often the mark stands there.
-fn search(dir: &FilePath) -> (usize, usize) {
+pub(crate) fn search(dir: &FilePath) -> (usize, usize) {
     let (mut bytes, mut marks) = (0, 0);
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

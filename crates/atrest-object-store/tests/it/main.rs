@@ -9,6 +9,7 @@ mod caches;
 mod churn;
 mod costs;
 mod engine;
+mod foyer;
 mod keyring;
 mod liar;
 mod lies;
