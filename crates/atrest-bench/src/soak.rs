@@ -3,26 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use atrest_soak::{Any, Done, Engine, Life, Rng};
 use bao::Bao;
-use child::Done;
 use disk::Disk;
 use process::{Heard, Look, Process};
 
 mod bao;
-mod child;
 mod disk;
-mod engine;
 mod files;
-mod journal;
 mod process;
 mod slate;
-
-type Any<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Longest time in which an engine reads and writes nothing at all, whatever happened. Reading
 /// all records after a start is work, and takes minutes on a busy machine.
@@ -37,9 +33,13 @@ pub struct Soak {
     /// How long.
     #[arg(long, value_name = "N", default_value_t = 120.0)]
     minutes: f64,
-    /// Which engines. Default: all.
+    /// Which engines. Default: all, RocksDB if its program is given.
     #[arg(long, value_name = "ENGINE")]
     engine: Vec<Kind>,
+    /// The program that is RocksDB's engine, which is not built with this one:
+    /// `cargo build -p atrest-rocksdb-soak` in crates/atrest-rocksdb-env.
+    #[arg(long, value_name = "PROGRAM")]
+    rocksdb: Option<PathBuf>,
     /// Where to work. The directory is made and removed again.
     #[arg(long, value_name = "DIR", default_value = "/tmp/atrest-soak")]
     dir: PathBuf,
@@ -61,6 +61,8 @@ pub enum Kind {
     Files,
     /// SlateDB on encrypted objects.
     Slatedb,
+    /// RocksDB on encrypted files, in the program that `--rocksdb` names.
+    Rocksdb,
 }
 
 impl Kind {
@@ -68,13 +70,7 @@ impl Kind {
         match self {
             Self::Files => "files",
             Self::Slatedb => "slatedb",
-        }
-    }
-
-    fn keys(self) -> u32 {
-        match self {
-            Self::Files => 200,
-            Self::Slatedb => 4000,
+            Self::Rocksdb => "rocksdb",
         }
     }
 }
@@ -95,33 +91,25 @@ impl SoakEngine {
     /// # Errors
     /// When the engine cannot be set up.
     pub fn run(&self) -> Any<()> {
-        child::live(self.kind, &self.dir, &self.scratch, &self.uri, self.seed)
-    }
-}
-
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+        let (dir, scratch, uri) = (self.dir.clone(), self.scratch.clone(), self.uri.clone());
+        let life = Life { dir, scratch, uri, seed: self.seed };
+        match self.kind {
+            Kind::Files => atrest_soak::live(&life, 200, |dir, kms| {
+                Ok(Box::new(files::Files::open(dir, kms)?) as Box<dyn Engine>)
+            }),
+            Kind::Slatedb => atrest_soak::live(&life, 4000, |dir, kms| {
+                Ok(Box::new(slate::Slate::open(dir, kms)?) as Box<dyn Engine>)
+            }),
+            Kind::Rocksdb => Err("RocksDB is a program of its own: --rocksdb".into()),
+        }
     }
 }
 
 /// An engine and all of its lives.
 struct Subject {
     kind: Kind,
+    /// Another program than this one.
+    program: Option<PathBuf>,
     dir: PathBuf,
     scratch: PathBuf,
     process: Option<Process>,
@@ -137,9 +125,17 @@ struct Subject {
 impl Subject {
     fn start(&mut self, bao: &Bao) -> Any<()> {
         self.lives += 1;
-        let started =
-            Process::start(self.kind, &self.dir, &self.scratch, &bao.uri, &bao.token, self.lives)?;
-        self.process = Some(started);
+        let command = match &self.program {
+            Some(program) => Command::new(program),
+            None => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("soak-engine").arg(self.kind.as_str());
+                command
+            }
+        };
+        let (dir, scratch, uri) = (self.dir.clone(), self.scratch.clone(), bao.uri.clone());
+        let life = Life { dir, scratch, uri, seed: self.lives };
+        self.process = Some(Process::start(command, &life, &bao.token)?);
         Ok(())
     }
 
@@ -373,14 +369,22 @@ impl Soak {
     /// # Errors
     /// When the key service or an engine cannot be set up.
     pub fn run(&self) -> Any<bool> {
-        let kinds = if self.engine.is_empty() { Kind::value_variants() } else { &self.engine };
+        let kinds: Vec<_> = if self.engine.is_empty() {
+            let all = Kind::value_variants().iter().copied();
+            all.filter(|kind| *kind != Kind::Rocksdb || self.rocksdb.is_some()).collect()
+        } else {
+            self.engine.clone()
+        };
+        if kinds.contains(&Kind::Rocksdb) && self.rocksdb.is_none() {
+            return Err("RocksDB is a program of its own: give --rocksdb".into());
+        }
         let bao = self.bao.canonicalize().map_err(|error| {
             let path = self.bao.display();
             format!("{path}: {error}; run crates/atrest-kms/tests/servers/install or give --bao")
         })?;
         std::fs::create_dir(&self.dir)?;
         let dir = self.dir.canonicalize()?;
-        let soaked = self.soak(&dir, &bao, kinds);
+        let soaked = self.soak(&dir, &bao, &kinds);
         let removed = std::fs::remove_dir_all(&dir);
         let good = soaked?;
         removed?;
@@ -399,9 +403,11 @@ impl Soak {
             std::fs::create_dir(&store)?;
             std::fs::create_dir(&scratch)?;
             let (lives, kills, done, process) = (0, 0, Done::default(), None);
+            let program = self.rocksdb.clone().filter(|_| kind == Kind::Rocksdb);
             let (wrong, refused, looks) = Default::default();
             Ok(Subject {
                 kind,
+                program,
                 dir: store,
                 scratch,
                 process,

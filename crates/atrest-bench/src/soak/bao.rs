@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use atrest_soak::Any;
 use rustix::process::{Pid, Signal, kill_process};
-
-use super::Any;
 
 const ROOT: &str = "root-token-of-the-soak";
 const TRIES: u32 = 5;

@@ -4,9 +4,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use atrest_soak::Any;
 use rustix::fs::{FallocateFlags, fallocate};
-
-use super::Any;
 
 pub(super) struct Disk {
     pub(super) dir: PathBuf,

@@ -9,10 +9,7 @@ use atrest::backup::{Chain, DirectoryTarget, RestoreSpec};
 use atrest::kms::Kms;
 use atrest::store::{Reencrypt, StalePolicy};
 use atrest::{ErrorKind, FileKind, FileSpec, Options, Store, Suite};
-
-use super::Any;
-use super::engine::{Engine, options};
-use super::journal::Journal;
+use atrest_soak::{Any, Engine, Journal, Wrong, options};
 
 pub(super) struct Files {
     store: Store,
@@ -110,7 +107,7 @@ impl Engine for Files {
         for (key, least) in (0..).zip(&least) {
             let found = read(&store, &restored, key)?;
             let judged = journal.judge(key, *least, found.as_deref(), self.len_max());
-            judged.map_err(|error| super::child::Wrong(format!("restored {error}")))?;
+            judged.map_err(|error| Wrong(format!("restored {error}")))?;
         }
         drop(store);
         std::fs::remove_dir_all(&restored)?;

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::child::{Done, Said};
-use super::{Any, Kind};
+use atrest_soak::{Any, Done, Life, Said};
 
 /// What was heard of a life.
 #[derive(Default)]
@@ -37,17 +36,10 @@ pub(super) struct Look {
 }
 
 impl Process {
-    pub(super) fn start(
-        kind: Kind,
-        dir: &Path,
-        scratch: &Path,
-        uri: &str,
-        token: &str,
-        seed: u64,
-    ) -> Any<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("soak-engine").arg(kind.as_str()).arg(dir).arg(scratch).arg(uri);
-        command.arg(seed.to_string()).env("VAULT_TOKEN", token).env("RUST_BACKTRACE", "1");
+    /// Starts a program that knows its engine already.
+    pub(super) fn start(mut command: Command, life: &Life, token: &str) -> Any<Self> {
+        command.arg(&life.dir).arg(&life.scratch).arg(&life.uri).arg(life.seed.to_string());
+        command.env("VAULT_TOKEN", token).env("RUST_BACKTRACE", "1");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let heard = Arc::new(Mutex::new(Heard::default()));
         let (out, to) = (child.stdout.take().ok_or("no output")?, heard.clone());

@@ -8,14 +8,11 @@ use atrest::Store;
 use atrest::keyring::{DirectoryStorage, Keyring};
 use atrest::kms::Kms;
 use atrest_object_store::{EncryptedStore, slatedb_file_kind};
+use atrest_soak::{Any, Engine, Journal, options};
 use object_store::local::LocalFileSystem;
 use slatedb::Db;
 use slatedb::config::{GarbageCollectorDirectoryOptions, GarbageCollectorOptions, Settings};
 use tokio::runtime::Runtime;
-
-use super::Any;
-use super::engine::{Engine, options};
-use super::journal::Journal;
 
 /// For anything that SlateDB does; it retries by itself meanwhile.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -198,3 +198,22 @@ fn a_plain_database_and_mapped_files_are_refused() {
     mapped.set_allow_mmap_reads(true);
     assert!(DB::open(&mapped, dir.path().join("data/mapped")).is_err());
 }
+
+#[test]
+fn a_backup_that_failed_is_followed_by_another() {
+    let (dir, store) = place();
+    let path = |name: &str| dir.path().join("data").join(name);
+    let env = atrest_rocksdb_env::env(&store);
+    let db = DB::open(&options(&env), path("db")).unwrap();
+    put(&db, 0..10);
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let open =
+        || BackupEngine::open(&BackupEngineOptions::new(outside.clone()).unwrap(), &env).unwrap();
+    let mut backups = open();
+    store.access().revoke().unwrap();
+    backups.create_new_backup(&db).unwrap_err();
+    store.access().restore().unwrap();
+    drop(backups);
+    open().create_new_backup(&db).unwrap();
+}

@@ -1,15 +1,16 @@
 //! The process that is killed: an engine, writers, readers, rotations, backups.
 
 use std::io::{BufRead, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use atrest::kms::Kms;
 use serde::{Deserialize, Serialize};
 
-use super::engine::Engine;
-use super::journal::{Journal, content};
-use super::{Any, Kind, Rng, files, slate};
+use crate::journal::content;
+use crate::{Any, Engine, Journal, Rng};
 
 const WRITERS: u32 = 2;
 const READERS: u32 = 2;
@@ -22,22 +23,30 @@ const BACKUP: Duration = Duration::from_secs(20);
 
 /// What a life did so far.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Done {
-    pub(super) written: u64,
-    pub(super) read: u64,
+pub struct Done {
+    /// Records.
+    pub written: u64,
+    /// Records, each held to the model.
+    pub read: u64,
     /// Operations that an outage, a revocation or a full disk refused.
-    pub(super) refused: u64,
+    pub refused: u64,
     /// Records that are not what the model says: lost, old, or of bytes that nobody wrote.
-    pub(super) wrong: u64,
-    pub(super) rotations: u64,
-    pub(super) store_key_rotations: u64,
-    pub(super) destroyed: u64,
-    pub(super) backups: u64,
-    pub(super) restored: u64,
+    pub wrong: u64,
+    /// Of data keys.
+    pub rotations: u64,
+    /// Of the store key.
+    pub store_key_rotations: u64,
+    /// Data keys.
+    pub destroyed: u64,
+    /// Made and restored.
+    pub backups: u64,
+    /// Records that were restored and held to the model.
+    pub restored: u64,
 }
 
 impl Done {
-    pub(super) fn add(&mut self, other: &Self) {
+    /// Adds what another life did.
+    pub fn add(&mut self, other: &Self) {
         let mut other = *other;
         self.fields().into_iter().zip(other.fields()).for_each(|(to, from)| *to += *from);
     }
@@ -59,9 +68,10 @@ impl Done {
 
 /// A line of the child's output.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Said {
+pub enum Said {
     /// Everything was read once.
     Ready,
+    /// So far.
     Done(Done),
     /// Not what the model says.
     Wrong(String),
@@ -71,7 +81,7 @@ pub(super) enum Said {
 
 /// An error that is no refusal.
 #[derive(Debug)]
-pub(super) struct Wrong(pub(super) String);
+pub struct Wrong(pub String);
 
 impl std::fmt::Display for Wrong {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -88,7 +98,7 @@ fn say(said: &Said) {
     drop(writeln!(out, "{line}").and_then(|()| out.flush()));
 }
 
-struct Life<'a> {
+struct Work<'a> {
     engine: &'a dyn Engine,
     journal: &'a Journal,
     ending: AtomicBool,
@@ -108,7 +118,7 @@ enum Count {
     Restored,
 }
 
-impl Life<'_> {
+impl Work<'_> {
     fn count(&self, what: Count, by: u64) {
         self.counts[what as usize].fetch_add(by, Ordering::Relaxed);
     }
@@ -228,21 +238,35 @@ impl Life<'_> {
     }
 }
 
-/// Lives until its input ends, or until it is killed.
-pub(super) fn live(kind: Kind, dir: &Path, scratch: &Path, uri: &str, seed: u64) -> Any<()> {
-    let journal = Journal::open(&scratch.join("journal"), kind.keys())?;
+/// Where an engine lives, and with which key.
+#[derive(Debug)]
+pub struct Life {
+    /// Where its store is.
+    pub dir: PathBuf,
+    /// Where the model and backups are, on another disk.
+    pub scratch: PathBuf,
+    /// The customer's key.
+    pub uri: String,
+    /// What follows from it: which record is written and read when.
+    pub seed: u64,
+}
+
+/// Lives until its input ends, or until it is killed, with that many records in the engine that
+/// `open` opens. Tells of it in lines on the output.
+///
+/// # Errors
+/// When the model or the key service's client cannot be set up.
+pub fn live(
+    life: &Life,
+    keys: u32,
+    open: impl Fn(&Path, Arc<dyn Kms>) -> Any<Box<dyn Engine>>,
+) -> Any<()> {
+    let Life { dir, scratch, uri, seed } = life;
+    let journal = Journal::open(&scratch.join("journal"), keys)?;
     let kms = atrest_kms::from_uri(uri)?;
-    let engine: Box<dyn Engine> = loop {
+    let engine = loop {
         // An outage, a revocation or a full disk may be in the way.
-        let opened: Any<Box<dyn Engine>> = match kind {
-            Kind::Files => files::Files::open(dir, kms.clone())
-                .map(|files| Box::new(files) as Box<dyn Engine>)
-                .map_err(Into::into),
-            Kind::Slatedb => {
-                slate::Slate::open(dir, kms.clone()).map(|slate| Box::new(slate) as Box<dyn Engine>)
-            }
-        };
-        match opened {
+        match open(dir, kms.clone()) {
             Ok(engine) => break engine,
             Err(error) => {
                 say(&Said::Refused(format!("opening: {error}")));
@@ -252,7 +276,7 @@ pub(super) fn live(kind: Kind, dir: &Path, scratch: &Path, uri: &str, seed: u64)
     };
     let ending = AtomicBool::new(false);
     let counts = Default::default();
-    let life = Life { engine: &*engine, journal: &journal, ending, counts };
+    let life = Work { engine: &*engine, journal: &journal, ending, counts };
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // Ends with the parent, too.
@@ -272,11 +296,11 @@ pub(super) fn live(kind: Kind, dir: &Path, scratch: &Path, uri: &str, seed: u64)
         say(&Said::Ready);
         for number in 0..WRITERS {
             let life = &life;
-            scope.spawn(move || life.writer(number, seed));
+            scope.spawn(move || life.writer(number, *seed));
         }
         for number in 0..READERS {
             let life = &life;
-            scope.spawn(move || life.reader(number, seed));
+            scope.spawn(move || life.reader(number, *seed));
         }
         scope.spawn(|| life.every(ROTATION, || life.rotate()));
         scope.spawn(|| {

@@ -10,21 +10,22 @@ const ENTRY: usize = 13;
 const ATTEMPT: u8 = 1;
 const ACKNOWLEDGED: u8 = 2;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Known {
     attempted: AtomicU64,
     acknowledged: AtomicU64,
 }
 
-/// One writer for each key; any number of readers.
-pub(super) struct Journal {
+/// What every record was and may be. One writer for each key; any number of readers.
+#[derive(Debug)]
+pub struct Journal {
     file: File,
     keys: Vec<Known>,
 }
 
 impl Journal {
     /// Goes on with what is there, written anew without what is no longer of interest.
-    pub(super) fn open(path: &Path, keys: u32) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, keys: u32) -> io::Result<Self> {
         let keys: Vec<_> = (0..keys).map(|_| Known::default()).collect();
         let before = if path.exists() { std::fs::read(path)? } else { Vec::new() };
         for entry in before.chunks_exact(ENTRY) {
@@ -44,12 +45,12 @@ impl Journal {
         Ok(Self { file: OpenOptions::new().append(true).open(path)?, keys })
     }
 
-    pub(super) fn keys(&self) -> u32 {
+    pub(crate) fn keys(&self) -> u32 {
         self.keys.len() as u32
     }
 
     /// The next version of a record, which may be there from now on.
-    pub(super) fn attempt(&self, key: u32) -> io::Result<u64> {
+    pub(crate) fn attempt(&self, key: u32) -> io::Result<u64> {
         let version = self.attempted(key) + 1;
         (&self.file).write_all(&entry(ATTEMPT, key, version))?;
         self.keys[key as usize].attempted.store(version, Ordering::SeqCst);
@@ -57,27 +58,31 @@ impl Journal {
     }
 
     /// That version, or a later one, has to be there from now on.
-    pub(super) fn acknowledge(&self, key: u32, version: u64) -> io::Result<()> {
+    pub(crate) fn acknowledge(&self, key: u32, version: u64) -> io::Result<()> {
         (&self.file).write_all(&entry(ACKNOWLEDGED, key, version))?;
         self.keys[key as usize].acknowledged.store(version, Ordering::SeqCst);
         Ok(())
     }
 
-    pub(super) fn attempted(&self, key: u32) -> u64 {
+    pub(crate) fn attempted(&self, key: u32) -> u64 {
         self.keys[key as usize].attempted.load(Ordering::SeqCst)
     }
 
-    pub(super) fn acknowledged(&self, key: u32) -> u64 {
+    /// The version that a record has to be of at least.
+    pub fn acknowledged(&self, key: u32) -> u64 {
         self.keys[key as usize].acknowledged.load(Ordering::SeqCst)
     }
 
     /// What every record was at least.
-    pub(super) fn all_acknowledged(&self) -> Vec<u64> {
+    pub fn all_acknowledged(&self) -> Vec<u64> {
         (0..self.keys()).map(|key| self.acknowledged(key)).collect()
     }
 
     /// Holds what was read to the model: `least` was acknowledged before the read began.
-    pub(super) fn judge(
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn judge(
         &self,
         key: u32,
         least: u64,
@@ -116,8 +121,8 @@ fn parse(entry: &[u8]) -> (u8, u32, u64) {
 }
 
 /// The content of a version: its key and number, and bytes that follow from them.
-pub(super) fn content(key: u32, version: u64, len_max: usize) -> Vec<u8> {
-    let mut rng = super::Rng::new(u64::from(key) << 32 ^ version);
+pub(crate) fn content(key: u32, version: u64, len_max: usize) -> Vec<u8> {
+    let mut rng = crate::Rng::new(u64::from(key) << 32 ^ version);
     let len = 12 + rng.below(len_max as u64 - 11) as usize;
     let mut bytes = Vec::with_capacity(len + 8);
     bytes.extend(key.to_le_bytes());
