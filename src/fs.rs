@@ -389,6 +389,22 @@ impl EncryptedFs {
         }
     }
 
+    /// Creates a directory for files of the store, whose parent exists; one that is there already
+    /// is fine. Where none above it is [registered](crate::store::Directories::register) it is,
+    /// by this and not by its first file: so no directory below it gets a marker, and an engine
+    /// that clears one of those can remove it.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io); those of
+    /// [`Directories::register`](crate::store::Directories::register).
+    pub fn create_dir(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
+        self.vfs
+            .create_dir(dir, 0o777)
+            .map_err(|e| Error::io("the directory cannot be created", e).with_path(dir))?;
+        self.cover(&dir.join("file")).map(drop)
+    }
+
     /// Makes creations, renames and removals in a directory durable.
     ///
     /// # Errors

@@ -354,6 +354,10 @@ Atrest1 atrest1_link(const struct Atrest1Store *store, const char *from, const c
 // Removes a file.
 Atrest1 atrest1_remove(const struct Atrest1Store *store, const char *file);
 
+// Creates a directory for files of the store, whose parent exists; one that is there already
+// is fine. Directories below it can be removed when they are empty.
+Atrest1 atrest1_create_directory(const struct Atrest1Store *store, const char *directory);
+
 // Makes creations, renames and removals in a directory durable.
 Atrest1 atrest1_sync_directory(const struct Atrest1Store *store, const char *directory);
 

@@ -40,6 +40,17 @@ pub unsafe extern "C" fn atrest1_remove(
     guard(|| unsafe { Ok(borrow(store)?.store.files().remove(path(file)?)?) })
 }
 
+/// Creates a directory for files of the store, whose parent exists; one that is there already
+/// is fine. Directories below it can be removed when they are empty.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atrest1_create_directory(
+    store: *const Atrest1Store,
+    directory: *const c_char,
+) -> Atrest1 {
+    // SAFETY: the header's rules.
+    guard(|| unsafe { Ok(borrow(store)?.store.files().create_dir(path(directory)?)?) })
+}
+
 /// Makes creations, renames and removals in a directory durable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn atrest1_sync_directory(

@@ -242,6 +242,16 @@ class Files : public FileSystemWrapper {
                                      IODebugContext* debug) override {
     return FileSystem::GetChildrenFileAttributes(directory, options, result, debug);
   }
+  // The store puts a marker into the first directory of its files below no known one. RocksDB
+  // makes that one first, and so can remove those below, of old backups say.
+  IOStatus CreateDir(const std::string& directory, const IOOptions& options,
+                     IODebugContext* debug) override {
+    return Known(target()->CreateDir(directory, options, debug), directory);
+  }
+  IOStatus CreateDirIfMissing(const std::string& directory, const IOOptions& options,
+                              IODebugContext* debug) override {
+    return Known(target()->CreateDirIfMissing(directory, options, debug), directory);
+  }
   IOStatus DeleteFile(const std::string& file, const IOOptions&, IODebugContext*) override {
     return Done(atrest1_remove(store_.get(), file.c_str()), file);
   }
@@ -262,6 +272,11 @@ class Files : public FileSystemWrapper {
     const IOStatus status = opened->reader_.Open(store_);
     if (status.ok()) *result = std::move(opened);
     return status;
+  }
+
+  IOStatus Known(const IOStatus& made, const std::string& directory) {
+    if (!made.ok()) return made;
+    return Done(atrest1_create_directory(store_.get(), directory.c_str()), directory);
   }
 
   StoreOptions options_;

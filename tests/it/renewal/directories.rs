@@ -39,6 +39,27 @@ fn list(fs: &EncryptedFs) -> Vec<PathBuf> {
 }
 
 #[test]
+fn a_directory_that_was_created_is_known_and_those_below_have_no_marker() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    let outside = store.dir.path().canonicalize().unwrap().join("outside");
+    fs.create_dir(&outside).unwrap();
+    let below = outside.join("below");
+    fs.create_dir(&below).unwrap();
+    assert_eq!(list(&fs).iter().filter(|dir| dir.starts_with(&outside)).count(), 1);
+    let key = write(&fs, &below.join("a"), b"1");
+    fs.keyring().keys().rotate().unwrap();
+    assert!(in_use(&fs, key));
+    fs.remove(below.join("a")).unwrap();
+    std::fs::remove_dir(&below).unwrap();
+    // The marker is in the one above: without it nothing is taken for proven.
+    retire(&fs).unwrap();
+    std::fs::remove_dir_all(&outside).unwrap();
+    fs.create_dir(&outside).unwrap();
+    assert_eq!(retire(&fs).unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
 fn a_link_to_a_directory_is_followed_anew_each_time() {
     let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);

@@ -217,3 +217,25 @@ fn a_backup_that_failed_is_followed_by_another() {
     drop(backups);
     open().create_new_backup(&db).unwrap();
 }
+
+/// Directories outside of the store's are the store's to look at, and RocksDB's to remove.
+#[test]
+fn old_backups_leave_no_directory() {
+    let (dir, store) = place();
+    let env = atrest_rocksdb_env::env(&store);
+    let db = DB::open(&options(&env), dir.path().join("data/db")).unwrap();
+    put(&db, 0..10);
+    let outside = dir.path().canonicalize().unwrap().join("outside");
+    let open =
+        || BackupEngine::open(&BackupEngineOptions::new(outside.clone()).unwrap(), &env).unwrap();
+    for _ in 0..2 {
+        let mut backups = open();
+        backups.create_new_backup_flush(&db, true).unwrap();
+        assert!(outside.join("private/1").exists());
+        backups.purge_old_backups(0).unwrap();
+        drop(backups);
+        assert!(!outside.join("private/1").exists());
+    }
+    let known = store.directories().list();
+    assert_eq!(known.iter().filter(|known| known.starts_with(&outside)).count(), 1, "{known:?}");
+}
