@@ -14,7 +14,8 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use serde_json::Value;
 
-use crate::s3::{self, Bucket, SECRET_KEY, Server};
+use crate::moto::{self, SECRET_KEY, Server};
+use crate::s3::{self, Bucket};
 use crate::support::{Bench, Run};
 
 /// A store, and the server that its backups go to.
@@ -31,7 +32,7 @@ impl Cloud {
     }
 
     fn filled(server: &Server) -> Self {
-        let cloud = Self::new(server.variables());
+        let cloud = Self::new(s3::variables(server.port));
         fs::create_dir(cloud.bench.path("data/sub")).unwrap();
         // The last is uploaded in parts.
         for (name, len) in [("a", 10), ("b", 100_000), ("sub/c", 20_000_000)] {
@@ -87,8 +88,8 @@ fn copies(bucket: &Bucket) -> Vec<String> {
 
 #[test]
 fn a_store_goes_to_a_bucket_and_back() {
-    let Some(server) = s3::server("backups in a bucket") else { return };
-    let bucket = server.bucket("back-and-forth");
+    let Some(server) = moto::server("backups in a bucket") else { return };
+    let bucket = Bucket::new(&server, "back-and-forth");
     let mut cloud = Cloud::filled(&server);
     let uri = "s3://back-and-forth/db";
     let made = cloud.json(&["backup", "create", "data", uri]);
@@ -133,8 +134,8 @@ fn a_store_goes_to_a_bucket_and_back() {
 
 #[test]
 fn a_chain_in_a_bucket_moves_to_another_key() {
-    let Some(server) = s3::server("keys of a chain in a bucket") else { return };
-    server.bucket("moved");
+    let Some(server) = moto::server("keys of a chain in a bucket") else { return };
+    Bucket::new(&server, "moved");
     let mut cloud = Cloud::filled(&server);
     let uri = "s3://moved/db";
     cloud.json(&["backup", "create", "data", uri]);
@@ -194,9 +195,9 @@ fn a_chain_in_a_bucket_moves_to_another_key() {
 
 #[test]
 fn a_store_in_a_bucket_is_shown_verified_and_rotated() {
-    let Some(server) = s3::server("a store in a bucket") else { return };
-    let bucket = server.bucket("stores");
-    let mut cloud = Cloud::new(server.variables());
+    let Some(server) = moto::server("a store in a bucket") else { return };
+    let bucket = Bucket::new(&server, "stores");
+    let mut cloud = Cloud::new(s3::variables(server.port));
     let uri = "s3://stores/app";
     let key: Arc<dyn Kms> = Arc::new(KeyFile::new(cloud.bench.path("cmek.key")).unwrap());
     let keyring = store_in(&bucket, "app", key);
@@ -258,9 +259,9 @@ fn a_store_in_a_bucket_is_shown_verified_and_rotated() {
 
 #[test]
 fn a_chain_is_copied_to_other_places_and_its_name_may_be_odd() {
-    let Some(server) = s3::server("odd and copied prefixes") else { return };
-    let bucket = server.bucket("odd");
-    let cloud = Cloud::new(server.variables());
+    let Some(server) = moto::server("odd and copied prefixes") else { return };
+    let bucket = Bucket::new(&server, "odd");
+    let cloud = Cloud::new(s3::variables(server.port));
     cloud.add("a", 10);
     cloud.add("b", 200_000);
     let restored = |from: &str, to: &str| {
@@ -326,8 +327,8 @@ fn walk(dir: &std::path::Path) -> Vec<String> {
 
 #[test]
 fn missing_swapped_and_changed_objects_are_refused() {
-    let Some(server) = s3::server("damage in a bucket") else { return };
-    let bucket = server.bucket("damage");
+    let Some(server) = moto::server("damage in a bucket") else { return };
+    let bucket = Bucket::new(&server, "damage");
     let cloud = Cloud::filled(&server);
     let uri = "s3://damage/db";
     cloud.json(&["backup", "create", "data", uri]);
@@ -370,8 +371,8 @@ fn missing_swapped_and_changed_objects_are_refused() {
 
 #[test]
 fn a_prefix_that_holds_something_else_is_left_alone() {
-    let Some(server) = s3::server("a prefix of somebody else") else { return };
-    let bucket = server.bucket("shared");
+    let Some(server) = moto::server("a prefix of somebody else") else { return };
+    let bucket = Bucket::new(&server, "shared");
     let cloud = Cloud::filled(&server);
     for (prefix, key) in [("top", "top/report.pdf"), ("deep", "deep/years/2025/report.pdf")] {
         bucket.put(key, b"somebody's");
@@ -391,8 +392,8 @@ fn a_prefix_that_holds_something_else_is_left_alone() {
 
 #[test]
 fn an_upload_goes_on_where_it_was_interrupted() {
-    let Some(server) = s3::server("an interrupted upload") else { return };
-    let bucket = server.bucket("interrupted");
+    let Some(server) = moto::server("an interrupted upload") else { return };
+    let bucket = Bucket::new(&server, "interrupted");
     let cloud = Cloud::filled(&server);
     for number in 0..60 {
         cloud.add(&format!("f{number}"), 50_000 + number);
@@ -436,15 +437,15 @@ fn an_upload_goes_on_where_it_was_interrupted() {
 
 #[test]
 fn an_object_store_that_cannot_be_used_is_told_soon() {
-    let Some(server) = s3::server("unusable buckets") else { return };
-    server.bucket("there");
-    let mut cloud = Cloud::new(server.variables());
+    let Some(server) = moto::server("unusable buckets") else { return };
+    Bucket::new(&server, "there");
+    let mut cloud = Cloud::new(s3::variables(server.port));
     let list = |uri| ["backup", "list", uri];
     cloud.bad(7, "io-not-found", "make the bucket", &list("s3://not-there/db"));
     cloud.bad(7, "io-not-found", "make the bucket", &["backup", "create", "data", "s3://no/db"]);
     cloud.bad(6, "broken-backup", "backup create", &list("s3://there/db"));
     // Nobody listens; somebody listens and never answers.
-    cloud.variables = s3::variables(s3::free_port());
+    cloud.variables = s3::variables(moto::free_port());
     cloud.bad(11, "io", "check the network", &list("s3://there/db"));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     cloud.variables = s3::variables(silent.local_addr().unwrap().port());
@@ -484,7 +485,7 @@ fn bad_uris_and_missing_settings_are_refused_without_a_server() {
     cloud.variables = vec![("GOOGLE_SERVICE_ACCOUNT_KEY".to_owned(), key)];
     cloud.bad(2, "invalid-argument", "GOOGLE_APPLICATION", &["backup", "list", "gs://bucket/db"]);
     // No credentials, and no cloud that gives any.
-    let metadata = format!("http://127.0.0.1:{}", s3::free_port());
+    let metadata = format!("http://127.0.0.1:{}", moto::free_port());
     cloud.variables = vec![("AWS_METADATA_ENDPOINT".to_owned(), metadata)];
     let advice = "set AWS_ACCESS_KEY_ID";
     cloud.bad(11, "io-permission-denied", advice, &["backup", "list", "s3://bucket/db"]);

@@ -15,6 +15,7 @@ mod interruption;
 mod json;
 mod keys;
 mod kill;
+mod moto;
 mod open_files;
 mod opening;
 mod passphrases;
