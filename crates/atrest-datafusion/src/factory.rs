@@ -111,7 +111,30 @@ impl ParquetKeys {
         above.find_map(|path| self.columns.get(path)).copied().unwrap_or_default()
     }
 
-    async fn encryption(&self, schema: &Schema) -> Result<Arc<FileEncryptionProperties>> {
+    /// The columns that get keys: all, or none in a table that is partitioned by columns. Of those
+    /// DataFusion does not tell whether the file has them or its path alone, and Parquet takes no key for
+    /// a column that is not there.
+    fn leaves_with_keys(&self, schema: &Schema, path: &Path) -> Result<Vec<String>> {
+        let leaves = leaves(schema)?;
+        let mut names =
+            path.parts().filter_map(|part| Some(part.as_ref().split_once('=')?.0.to_owned()));
+        let Some(by) = names.find(|name| schema.field_with_name(name).is_ok()) else {
+            return Ok(leaves);
+        };
+        match leaves.iter().find(|leaf| self.keyspace_of(leaf) != KeyspaceId::default()) {
+            Some(leaf) => {
+                let what = format!("a table partitioned by {by:?} has no keyspace for {leaf:?}");
+                Err(Error::new(ErrorKind::InvalidArgument, what).with_path(path.as_ref()))
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn encryption(
+        &self,
+        schema: &Schema,
+        path: &Path,
+    ) -> Result<Arc<FileEncryptionProperties>> {
         let keyring = self.keyring();
         let mut sealers = BTreeMap::new();
         let mut seal = |keyspace| {
@@ -127,8 +150,9 @@ impl ParquetKeys {
         let mut properties =
             FileEncryptionProperties::builder(footer.key).with_footer_key_metadata(footer.metadata);
         // All of them: beside columns with keys Parquet leaves the others in plaintext. Each by
-        // itself: one that shares the footer's key would be read on after a revocation.
-        for leaf in leaves(schema)? {
+        // itself: one that shares the footer's key would be read on after a revocation. Without
+        // any, the footer's key encrypts all.
+        for leaf in self.leaves_with_keys(schema, path)? {
             let column = seal(self.keyspace_of(&leaf))?;
             properties =
                 properties.with_column_key_and_metadata(&leaf, column.key, column.metadata);
@@ -184,10 +208,10 @@ impl EncryptionFactory for ParquetKeys {
         &self,
         config: &EncryptionFactoryOptions,
         schema: &SchemaRef,
-        _file_path: &Path,
+        file_path: &Path,
     ) -> Result<Option<Arc<FileEncryptionProperties>>, DataFusionError> {
         check(config)?;
-        let properties = self.encryption(schema).await;
+        let properties = self.encryption(schema, file_path).await;
         properties.map(Some).map_err(|error| DataFusionError::External(Box::new(error)))
     }
 

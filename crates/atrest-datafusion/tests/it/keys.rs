@@ -128,3 +128,23 @@ async fn a_shredded_column_is_gone_and_the_others_are_read() {
     assert!(error.to_string().contains("was destroyed"), "{error}");
     assert!(write(&keys, &raw, "a/2.parquet").await.is_err());
 }
+
+/// Parquet takes no key for a column that only the path has, and leaves columns without a key in
+/// plaintext beside others.
+#[tokio::test]
+async fn a_file_of_a_partitioned_table_has_one_key_or_none() {
+    let keyring = keyring();
+    let people = keyring.keyspaces().create("people").unwrap();
+    let keys = ParquetKeys::new(&keyring, "tables").unwrap();
+    let (schema, config) = (rows().schema(), EncryptionFactoryOptions::default());
+    let path = "a/number=3/1.parquet".into();
+    let made = keys.get_file_encryption_properties(&config, &schema, &path).await.unwrap().unwrap();
+    assert!(made.column_keys().0.is_empty());
+    let other = "a/text=3/1.parquet".into();
+    let made =
+        keys.get_file_encryption_properties(&config, &schema, &other).await.unwrap().unwrap();
+    assert_eq!(made.column_keys().0.len(), 2);
+    let keys = keys.with_column("secret_column", people);
+    let refused = keys.get_file_encryption_properties(&config, &schema, &path).await;
+    assert!(refused.unwrap_err().to_string().contains("no keyspace for \"secret_column\""));
+}
