@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const SHIPPED: [&str; 10] = [
+const SHIPPED: [&str; 11] = [
     ".",
     "crates/atrest-admin",
     "crates/atrest-capi",
@@ -12,6 +12,7 @@ const SHIPPED: [&str; 10] = [
     "crates/atrest-kms",
     "crates/atrest-object-store",
     "crates/atrest-raft-engine",
+    "crates/atrest-rocksdb-env",
     "crates/atrest-surrealkv",
     "crates/atrest-tantivy",
 ];
