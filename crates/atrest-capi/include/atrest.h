@@ -1,4 +1,4 @@
-/* atrest for C. Made by cbindgen from the sources: `crates/atrest-capi/header`. */
+/* atrest for C. Made by cbindgen from the sources. */
 
 /*
  * RULES, for every function:
