@@ -104,6 +104,8 @@ impl Engine for Rocks {
     }
 
     fn back_up(&self, scratch: &Path, journal: &Journal) -> Any<u64> {
+        // Known to the store before what is made and removed in it.
+        self.store.files().create_dir(scratch)?;
         let [backups, restored] = ["backups", "restored"].map(|name| scratch.join(name));
         if restored.exists() {
             std::fs::remove_dir_all(&restored)?;
