@@ -3,6 +3,10 @@
 
 use atrest_object_store::v0_14 as served;
 
+/// foyer fills its blocks up with whatever stood in memory, plaintext among it.
+#[global_allocator]
+static ALLOCATOR: atrest::WipingAllocator = atrest::WipingAllocator;
+
 mod authenticated;
 mod backup;
 mod caches;
