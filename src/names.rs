@@ -171,6 +171,13 @@ pub(crate) fn is_temporary(name: &[u8]) -> bool {
     matches!(kind_of(name), Some(NameKind::Reencrypt | NameKind::Partial))
 }
 
+/// Whether a name says that nothing depends on what has it: it is a file in the making, which
+/// never had another name. Files that change places have names of their own, and are whole.
+pub(crate) fn is_in_the_making(name: &[u8]) -> bool {
+    is_temporary(name)
+        && !name.strip_prefix(REENCRYPT_PREFIX.as_bytes()).unwrap_or(b"").contains(&b'-')
+}
+
 /// Whether a path may be given to a file although it is reserved: by whoever writes it, and
 /// renames it when it is whole.
 pub(crate) fn is_partial_path(path: &Path) -> bool {

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, Torn, TornFile};
 use crate::header::{HEADER_LEN, Header};
 use crate::keyring::{Expect, Keyring, PlaintextPolicy};
+use crate::names::is_in_the_making;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
 use crate::vfs::{EntryKind, Vfs};
@@ -35,6 +36,10 @@ pub struct VerifyReport {
     pub plaintext_files: u64,
     /// Temporary files of other processes, which those alone can read, if they still run.
     pub temporary_files: u64,
+    /// Files in the making, under the names that [`names`](crate::names) has for them: of a
+    /// re-encryption or a copy that works, or that was broken off. Nothing depends on them, so
+    /// nothing was verified in them; the next re-encryption removes what was left.
+    pub unfinished_files: u64,
     /// How many files have 0 bytes.
     pub empty_files: u64,
     /// These files. A crash between creation and first write leaves such a file, and so does
@@ -83,7 +88,8 @@ enum Verdict {
 /// directory, those in its registered directories too, and one that is not there is a
 /// problem. The keyring's own files are left
 /// out: whoever opened it has proven it. What an engine removes meanwhile is skipped; what
-/// it has not finished is a problem.
+/// it has not finished is a problem, but not what has the name of a file
+/// [in the making](VerifyReport::unfinished_files).
 ///
 /// # Errors
 /// [`Io`](ErrorKind::Io) if a directory cannot be read, and of `Interrupted` when
@@ -93,12 +99,14 @@ pub fn verify(
     root: impl AsRef<Path>,
     on: OnProgress<'_>,
 ) -> Result<VerifyReport> {
-    let (mut files, mut passed_by) = (Vec::new(), PassedBy::default());
+    let (mut files, mut unfinished_files) = (Vec::new(), 0);
+    let mut passed_by = PassedBy::default();
     let Extent { roots, elsewhere, absent } = Extent::of(fs, root.as_ref());
     let canonical: Vec<_> = roots.iter().filter_map(|dir| fs.vfs().canonical(dir).ok()).collect();
     for root in &roots {
         walk(&**fs.vfs(), root, &mut |met, entry| {
             match met {
+                Met::File if is_unfinished(&entry.path) => unfinished_files += 1,
                 Met::File => files.push((entry.path.clone(), entry.len)),
                 Met::NestedStore => passed_by.nested_stores.push(entry.path.clone()),
                 Met::LostFound => passed_by.lost_found.push(entry.path.clone()),
@@ -135,7 +143,8 @@ pub fn verify(
             }
         }
     })?;
-    let mut report = VerifyReport { passed_by, elsewhere, ..VerifyReport::default() };
+    let mut report =
+        VerifyReport { unfinished_files, passed_by, elsewhere, ..VerifyReport::default() };
     report.problems.extend(absent.into_iter().map(FileProblem::new));
     for ((path, _), (judged, torn)) in files.into_iter().zip(judged) {
         if let Some(torn) = torn {
@@ -195,6 +204,10 @@ impl VerifyReport {
             }
         }
     }
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| is_in_the_making(name.as_encoded_bytes()))
 }
 
 /// The file behind a symbolic link, which readers open under the link's name, unless it is

@@ -38,6 +38,40 @@ fn a_file_longer_than_any_is_refused_by_every_reader() {
 }
 
 #[test]
+fn what_a_reencryption_left_is_no_problem() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let spec = FileSpec::new(FileKind::Other).suite(Suite::Aes256GcmChunks);
+    let mut writer = fs.create_new(store.data().join("file"), spec).unwrap();
+    writer.append(&[1; 20_000]).unwrap();
+    writer.finish().unwrap();
+    // As a power cut leaves what was not synced.
+    let mut torn = std::fs::read(store.data().join("file")).unwrap();
+    torn[4096..].fill(0);
+    let hash = "0123456789abcdef0123456789abcdef";
+    let [successor, partial, moved] = [
+        ".atrest-reencrypt-H",
+        ".atrest-partial-H",
+        ".atrest-reencrypt-H-0123456789abcdef-0123456789abcdef",
+    ]
+    .map(|name| store.data().join(name.replace('H', hash)));
+    for path in [&successor, &partial] {
+        std::fs::write(path, &torn).unwrap();
+    }
+    let report = verify(&fs, store.data(), &go_on).unwrap();
+    assert_eq!((report.unfinished_files, report.authenticated_files), (2, 1));
+    assert_eq!(report.problems, []);
+    // What changes places with its successor is whole, and may be all that there is.
+    std::fs::write(&moved, &torn).unwrap();
+    let report = verify(&fs, store.data(), &go_on).unwrap();
+    assert_eq!((report.unfinished_files, report.problems.len()), (2, 1));
+    assert_eq!(
+        (&report.problems[0].path, report.problems[0].kind),
+        (&moved, ErrorKind::Authentication)
+    );
+}
+
+#[test]
 fn every_file_is_judged() {
     let store = TestStore::new();
     let fs = store.fs();

@@ -282,7 +282,10 @@ impl World {
             Step::RotateData => store.keys().rotate().map(drop),
             Step::RotateStore => store.keys().rotate_store_key().map(drop),
             Step::AddSlot { kms: at } if !has(at) => {
-                store.slots().add(&format!("slot{}", self.names + u64::from(at) * 1000), kms(at))
+                // One that was replaced keeps its name.
+                let kms = kms(at);
+                self.names += 1;
+                store.slots().add(&format!("slot{}", self.names), kms)
             }
             Step::RemoveSlot if store.slots().list().len() > 1 => {
                 let name = store.slots().list()[0].name.clone();

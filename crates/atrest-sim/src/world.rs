@@ -203,9 +203,13 @@ impl World {
             Err(error)
                 if error.kind() == ErrorKind::CmekRevoked && self.model.revoked.contains(&true) => {
             }
-            Err(error) if error.kind() == ErrorKind::KeyringMissing && !self.model.is_created => {}
+            Err(error) if error.kind() == ErrorKind::KeyringMissing && !self.model.is_created => {
+                return Ok(());
+            }
             Err(error) => return Err(error),
         }
+        // Whether the step that was to create it came to that is known now.
+        self.model.is_created = true;
         Ok(())
     }
 

@@ -39,8 +39,8 @@ Of a store in an object store each object is read in the same way; backups there
 as by `atrest backup verify`, with its report.
 
 JSON fields: directory, good, authenticated_files, authenticated_bytes,
-unauthenticated_files, unauthenticated_bytes, plaintext_files, temporary_files, empty_files,
-torn_logs, torn [path, reason, kept_bytes, lost_bytes], problems [path, message],
+unauthenticated_files, unauthenticated_bytes, plaintext_files, temporary_files, unfinished_files,
+empty_files, torn_logs, torn [path, reason, kept_bytes, lost_bytes], problems [path, message],
 nested_stores, lost_found, seconds
 ")]
 pub(crate) struct Args {
@@ -128,6 +128,7 @@ impl Report {
             ),
             ("plaintext, allowed", found.plaintext_files, None),
             ("temporary, of other processes", found.temporary_files, None),
+            ("in the making, or left by what was broken off", found.unfinished_files, None),
             ("empty", found.empty_files, None),
             ("logs that end early", found.torn_logs, None),
             ("with problems", problems, None),

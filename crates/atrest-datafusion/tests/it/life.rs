@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use atrest::{DataKeyId, FileKind, HEADER_LEN, Header, Integrity, Store};
-use atrest_testkit::{Answer, Engine, engine_conformance};
+use atrest_testkit::{Answer, Engine, engine_conformance, engine_survives_kills};
 use datafusion::arrow::array::AsArray;
 use object_store::local::LocalFileSystem;
 use tokio::runtime::Runtime;
@@ -108,4 +108,14 @@ fn objects_live_with_rotation_revocation_and_compaction() {
 #[test]
 fn parquet_lives_with_rotation_revocation_and_compaction() {
     engine_conformance::<Records<true>>();
+}
+
+#[test]
+fn kill_9_loses_no_object() {
+    engine_survives_kills::<Records<false>>("life::kill_9_loses_no_object");
+}
+
+#[test]
+fn kill_9_loses_no_parquet_file() {
+    engine_survives_kills::<Records<true>>("life::kill_9_loses_no_parquet_file");
 }
