@@ -53,9 +53,11 @@ pub struct BackupReport {
 }
 
 /// How a file gets into the backup.
-enum Plan {
+enum Plan<'a> {
+    /// Nothing is in it.
+    Empty,
     /// Its copy is there.
-    Have(Object),
+    Have(&'a Object),
     /// The copy of this number will be.
     Copy(usize),
 }
@@ -97,7 +99,7 @@ impl Chain {
         let last = self.last()?;
         self.check_source(snapshot, &last)?;
         let number = last.manifest.as_ref().map_or(0, |manifest| manifest.number) + 1;
-        let mut leftovers = self.leftovers(&last, number)?;
+        let leftovers = self.leftovers(&last, number)?;
         let (plans, copies, mut lacks) = plan(snapshot, &last, &leftovers);
         let bytes_total = copies.iter().map(|file| file.stat.len).sum();
         let meter = Meter::new(on, copies.len() as u64, bytes_total);
@@ -106,12 +108,13 @@ impl Chain {
             self.copy(fs, file, number, &meter).map_err(|error| error.with_path(&file.path))
         })?;
         let mut spaces = Spaces::of(fs);
-        let mut resumed_files = 0;
+        let mut resumed = HashSet::new();
         let mut files = Vec::with_capacity(plans.len());
         let mut torn = Vec::new();
         for (file, plan) in plans {
             let (object, end) = match plan {
-                Plan::Have(object) => (object, None),
+                Plan::Empty => (Object::default(), None),
+                Plan::Have(object) => (*object, None),
                 Plan::Copy(index) => match copied[index] {
                     Some(copied) => copied,
                     None => {
@@ -120,8 +123,8 @@ impl Chain {
                     }
                 },
             };
-            if object.held_by == number && leftovers.remove(&object.identity).is_some() {
-                resumed_files += 1;
+            if object.held_by == number && leftovers.contains_key(&object.identity) {
+                resumed.insert(object.identity);
             }
             if let Some(file) = torn_file(fs, file, &object, end) {
                 let lack = LackEntry::new(&file.path, LackReason::Torn);
@@ -130,6 +133,9 @@ impl Chain {
             }
             files.push(entry(file, object, &mut spaces));
         }
+        let previous = last.hash;
+        drop((copied, copies));
+        drop(last);
         let directories = snapshot.directories.iter().map(|(path, mode)| DirectoryEntry {
             path: path.as_os_str().as_bytes().to_vec(),
             mode: *mode & DIRECTORY_MODES,
@@ -138,7 +144,7 @@ impl Chain {
         let mut manifest = Manifest {
             chain_id: *self.id().as_bytes(),
             number,
-            previous: last.hash,
+            previous,
             created_ns: snapshot.taken_ns,
             source_store_id: *snapshot.store_id.as_bytes(),
             source_generation: snapshot.generation,
@@ -155,11 +161,12 @@ impl Chain {
         self.target.settle()?;
         let (hash, physical_len) = self.write_manifest(&manifest)?;
         self.target.settle()?;
-        for left in leftovers.into_values() {
+        for left in leftovers.values().filter(|left| !resumed.contains(&left.identity)) {
             // The backup is made; the next one tries again.
             drop(self.discard(&objects::name(&left.id)));
         }
         let info = BackupInfo::new(&manifest, hash, physical_len);
+        let resumed_files = resumed.len() as u64;
         let (others, lost_found) = (snapshot.others(), snapshot.lost_found().to_vec());
         Ok(BackupReport { chain_id: self.id(), info, resumed_files, others, lost_found, torn })
     }
@@ -287,7 +294,7 @@ fn torn_file(
 /// Whether a file that has an end was longer later: then it was not finished.
 fn has_grown(fs: &EncryptedFs, file: &SnapFile) -> bool {
     file.header.as_ref().is_some_and(|header| header.suite.has_end())
-        && fs.vfs().stat(&file.link).is_ok_and(|stat| stat.len > file.stat.len)
+        && fs.vfs().stat(&file.link.path()).is_ok_and(|stat| stat.len > file.stat.len)
 }
 
 /// Errors that say what is wrong with a file, not with the way to it.
@@ -297,12 +304,12 @@ fn is_damage(kind: ErrorKind) -> bool {
         && !matches!(kind, ErrorKind::CmekRevoked | ErrorKind::Kms(_) | ErrorKind::UnknownKey)
 }
 
-type Planned<'a> = (Vec<(&'a SnapFile, Plan)>, Vec<&'a SnapFile>, Vec<LackEntry>);
+type Planned<'a> = (Vec<(&'a SnapFile, Plan<'a>)>, Vec<&'a SnapFile>, Vec<LackEntry>);
 
 fn plan<'a>(
     snapshot: &'a Snapshot,
-    last: &Last,
-    leftovers: &HashMap<[u8; 32], Object>,
+    last: &'a Last,
+    leftovers: &'a HashMap<[u8; 32], Object>,
 ) -> Planned<'a> {
     let before = last.manifest.as_ref();
     let files = before.map_or(&[][..], |manifest| &manifest.files);
@@ -310,13 +317,14 @@ fn plan<'a>(
         files.iter().map(|file| (file.object.identity, file)).collect();
     let by_path: HashMap<&[u8], &Entry> =
         files.iter().map(|file| (file.path.as_slice(), file)).collect();
-    let (mut plans, mut copies, mut lacks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut plans = Vec::with_capacity(snapshot.files.len());
+    let (mut copies, mut lacks) = (Vec::new(), Vec::new());
     let mut copied: HashMap<[u8; 32], usize> = HashMap::new();
     for file in &snapshot.files {
         if file.empty {
             let same = by_path.get(file.path.as_os_str().as_bytes());
             lacks.extend(same.and_then(|same| emptied(file, same)));
-            plans.push((file, Plan::Have(Object::default())));
+            plans.push((file, Plan::Empty));
             continue;
         }
         if is_unfinished(file) {
@@ -328,16 +336,16 @@ fn plan<'a>(
             let same = by_path.get(file.path.as_os_str().as_bytes());
             let created_ns = before.map_or(0, |manifest| manifest.created_ns);
             match same.filter(|same| is_unchanged(file, same, created_ns)) {
-                Some(same) => Plan::Have(same.object),
+                Some(same) => Plan::Have(&same.object),
                 None => {
                     copies.push(file);
                     Plan::Copy(copies.len() - 1)
                 }
             }
         } else if let Some(known) = known.get(&identity) {
-            Plan::Have(known.object)
+            Plan::Have(&known.object)
         } else if let Some(left) = leftovers.get(&identity) {
-            Plan::Have(*left)
+            Plan::Have(left)
         } else {
             // Two names of one file have one copy.
             Plan::Copy(*copied.entry(identity).or_insert_with(|| {

@@ -144,11 +144,16 @@ impl Manifest {
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
         self.check(ErrorKind::InvalidArgument)?;
         let config = Configuration::default().with_preallocation_size_limit::<MANIFEST_LEN_MAX>();
-        let body = wincode::config::serialize(self, config).map_err(|error| {
+        let fail = |error| {
             let what = "the manifest cannot be encoded";
             Error::new(ErrorKind::InvalidArgument, what).with_source(error)
-        })?;
-        Ok([&MAGIC[..], &[MANIFEST_VERSION], &body].concat())
+        };
+        let body_len = wincode::config::serialized_size(self, config).map_err(fail)?;
+        let mut bytes = Vec::with_capacity(MAGIC.len() + 1 + body_len as usize);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.push(MANIFEST_VERSION);
+        wincode::config::serialize_into(&mut bytes, self, config).map_err(fail)?;
+        Ok(bytes)
     }
 
     /// Decodes authenticated bytes.

@@ -7,13 +7,13 @@
 //! for the others it begins anew. A file that grows later is copied up to the length it
 //! had.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::lack::{LackEntry, LackReason};
-use super::staging::{self, Staging};
+use super::staging::{self, StagedLink, Staging};
 use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{FileKind, Header};
@@ -56,21 +56,39 @@ pub struct Snapshot {
 pub(super) struct SnapFile {
     /// Relative to the store.
     pub(super) path: PathBuf,
-    /// The link that keeps it.
-    pub(super) link: PathBuf,
-    pub(super) stat: FileStat,
+    /// What keeps it.
+    pub(super) link: StagedLink,
+    pub(super) stat: SnapStat,
     /// `None` for plaintext.
     pub(super) header: Option<Box<Header>>,
     /// Nothing was readable in it.
     pub(super) empty: bool,
 }
 
+/// What a backup keeps of a file's attributes. There may be millions of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SnapStat {
+    pub(super) len: u64,
+    pub(super) inode: u64,
+    pub(super) modified_ns: i64,
+    pub(super) mode: u32,
+}
+
+impl From<FileStat> for SnapStat {
+    fn from(stat: FileStat) -> Self {
+        let FileStat { len, inode, modified_ns, mode, .. } = stat;
+        Self { len, inode, modified_ns, mode }
+    }
+}
+
 struct Linked {
-    link: PathBuf,
+    link: StagedLink,
     inode: u64,
     /// When its header was read.
     len: u64,
     what: Contents,
+    /// As it is to be in the snapshot.
+    stat: Option<SnapStat>,
 }
 
 impl Snapshot {
@@ -92,8 +110,9 @@ impl Snapshot {
             staging::sweep(vfs, left)?;
         }
         let staging = Staging::create(vfs.clone(), root)?;
-        let mut taking = Taking { vfs: &**vfs, root, staging, linked: HashMap::new() };
+        let mut taking = Taking { vfs: &**vfs, root, staging, linked: BTreeMap::new() };
         taking.link(&first)?;
+        drop(first);
         for attempt in 0..ATTEMPTS_MAX {
             let busy = attempt >= ATTEMPTS_BESIDE;
             if busy {
@@ -103,20 +122,23 @@ impl Snapshot {
             let taken_ns = fs.keyring().now_ns();
             let settled = taking.settle()?;
             drop(alone);
-            let Some((listing, stats)) = settled else { continue };
-            let Taking { staging, mut linked, .. } = taking;
-            let files =
-                stats.into_iter().map(|(path, stat)| SnapFile::new(path, stat, &mut linked));
-            let links = listing.links.iter().map(|link| LackEntry::new(link, LackReason::Link));
+            let Some(listing) = settled else { continue };
+            let Listing { directories, links, others, lost_found, .. } = listing;
+            let links = links.iter().map(|link| LackEntry::new(link, LackReason::Link));
+            let Taking { staging, linked, .. } = taking;
+            let mut files = Vec::with_capacity(linked.len());
+            files.extend(linked.into_iter().filter_map(|(path, linked)| {
+                SnapFile::new(path, linked).filter(|file| !file.is_temporary())
+            }));
             return Ok(Self {
                 store_id: fs.keyring().store_id(),
                 generation: fs.keyring().anchor().generation,
                 taken_ns,
-                files: files.filter(|file| !file.is_temporary()).collect(),
-                directories: listing.directories.into_iter().collect(),
+                files,
+                directories: directories.into_iter().collect(),
                 lacks: links.chain(elsewhere(store, root)?).collect(),
-                others: listing.others,
-                lost_found: listing.lost_found,
+                others,
+                lost_found,
                 _staging: staging,
             });
         }
@@ -151,20 +173,19 @@ impl SnapFile {
         self.header.as_ref().is_some_and(|header| header.is_temporary())
     }
 
-    fn new(path: PathBuf, stat: FileStat, linked: &mut HashMap<PathBuf, Linked>) -> Self {
-        // OK because every file of the listing was linked.
-        let Linked { link, what, .. } = linked.remove(&path).expect("a linked file");
+    fn new(path: PathBuf, linked: Linked) -> Option<Self> {
+        let Linked { link, what, stat, .. } = linked;
         let empty = is_unreadable(&what);
         let header = if let Contents::Encrypted(header) = what { Some(header) } else { None };
-        Self { path, link, stat, header, empty }
+        Some(Self { path, link, stat: stat?, header, empty })
     }
 }
 
-/// Contents lies below a directory.
+/// What lies below a directory.
 #[derive(Default)]
 pub(super) struct Listing {
-    /// Relative paths.
-    pub(super) files: BTreeMap<PathBuf, FileStat>,
+    /// Relative paths, with inodes.
+    pub(super) files: BTreeMap<PathBuf, u64>,
     /// With their modes.
     pub(super) directories: BTreeMap<PathBuf, u32>,
     /// Symbolic links.
@@ -180,6 +201,11 @@ impl Listing {
         let mut listing = Self::default();
         walk(vfs, root, &mut |met, entry| listing.add(vfs, root, met, entry))?;
         Ok(listing)
+    }
+
+    /// The rest, when the files, of which there may be millions, are known elsewhere.
+    fn without_files(self) -> Self {
+        Self { files: BTreeMap::new(), ..self }
     }
 
     fn add(&mut self, vfs: &dyn Vfs, root: &Path, met: Met, entry: &DirEntry) -> Result<()> {
@@ -221,21 +247,12 @@ impl Listing {
             return Ok(());
         }
         match stat.kind {
-            EntryKind::File => drop(self.files.insert(below(), stat)),
+            EntryKind::File => drop(self.files.insert(below(), stat.inode)),
             EntryKind::Directory => drop(self.directories.insert(below(), stat.mode)),
             EntryKind::Link => self.links.push(below()),
             EntryKind::Other => self.others += 1,
         }
         Ok(())
-    }
-
-    /// Whether all that `before` holds is still there: the same files in the same places.
-    fn holds(&self, before: &Self) -> bool {
-        let is_there = |(path, stat): (&PathBuf, &FileStat)| {
-            self.files.get(path).is_some_and(|now| now.inode == stat.inode)
-        };
-        before.files.iter().all(is_there)
-            && before.directories.keys().all(|dir| self.directories.contains_key(dir))
     }
 }
 
@@ -244,35 +261,32 @@ struct Taking<'a> {
     vfs: &'a dyn Vfs,
     root: &'a Path,
     staging: Staging,
-    linked: HashMap<PathBuf, Linked>,
+    linked: BTreeMap<PathBuf, Linked>,
 }
 
 impl Taking<'_> {
     /// All files and their lengths, as they were at one moment. `None` if something went
     /// away or moved meanwhile, or if what came may name what came after it: files that
     /// name no others are taken along instead.
-    fn settle(&mut self) -> Result<Option<(Listing, BTreeMap<PathBuf, FileStat>)>> {
+    fn settle(&mut self) -> Result<Option<Listing>> {
         let before = Listing::read(self.vfs, self.root)?;
-        if !self.link(&before)? {
+        self.linked.values_mut().for_each(|linked| linked.stat = None);
+        if !self.link(&before)? || !self.lengths()? {
             return Ok(None);
         }
-        let mut stats = BTreeMap::new();
-        if !self.lengths(before.files.keys(), &mut stats)? {
-            return Ok(None);
-        }
+        let before = before.without_files();
         // All that the files name, as long as they were just now, is in this one.
         let after = Listing::read(self.vfs, self.root)?;
-        if !after.holds(&before) || !self.link(&after)? {
+        let stayed = self.linked.iter().all(|(path, linked)| linked.is_at(path, &after))
+            && before.directories.keys().all(|dir| after.directories.contains_key(dir));
+        if !stayed || !self.link(&after)? {
             return Ok(None);
         }
-        let added: Vec<&PathBuf> =
-            after.files.keys().filter(|path| !before.files.contains_key(*path)).collect();
-        if added.iter().any(|path| self.may_name_others(path))
-            || !self.lengths(added.into_iter(), &mut stats)?
-        {
+        let mut added = self.linked.values().filter(|linked| linked.stat.is_none());
+        if added.any(Linked::may_name_others) || !self.lengths()? {
             return Ok(None);
         }
-        Ok(Some((after, stats)))
+        Ok(Some(after.without_files()))
     }
 
     /// Links all files that are not linked yet, and reads their headers. False if one is
@@ -280,59 +294,63 @@ impl Taking<'_> {
     fn link(&mut self, listing: &Listing) -> Result<bool> {
         let vfs = self.vfs;
         self.linked.retain(|path, link| {
-            let kept = listing.files.get(path).is_some_and(|stat| stat.inode == link.inode);
+            let kept = link.is_at(path, listing);
             if !kept {
-                // Contents stays goes with the whole.
-                drop(vfs.remove(&link.link));
+                // What stays goes with the whole.
+                drop(vfs.remove(&link.link.path()));
             }
             kept
         });
-        for (path, stat) in &listing.files {
+        for (path, inode) in &listing.files {
             if self.linked.contains_key(path) {
                 continue;
             }
             let from = self.root.join(path);
             let Some(link) = self.staging.link(&from)? else { return Ok(false) };
-            let (now, what) = look(vfs, &link, &from)?;
-            if now.inode != stat.inode {
+            let (now, what) = look(vfs, &link.path(), &from)?;
+            if now.inode != *inode {
                 // Another file took the name.
-                drop(vfs.remove(&link));
+                drop(vfs.remove(&link.path()));
                 return Ok(false);
             }
-            let linked = Linked { link, inode: now.inode, len: now.len, what };
+            let linked = Linked { link, inode: now.inode, len: now.len, what, stat: None };
             self.linked.insert(path.clone(), linked);
         }
         Ok(true)
     }
 
-    /// Adds the attributes that these files have now. False if one of which nothing was
-    /// readable has grown, and has to be looked at again.
-    fn lengths<'p>(
-        &mut self,
-        paths: impl Iterator<Item = &'p PathBuf>,
-        to: &mut BTreeMap<PathBuf, FileStat>,
-    ) -> Result<bool> {
-        let mut order: Vec<(u8, &PathBuf)> = paths.map(|path| (self.rank(path), path)).collect();
-        order.sort_unstable();
-        for (_, path) in order {
-            let Some(found) = self.linked.get(path.as_path()) else { return Ok(false) };
-            let stat = self.vfs.stat(&found.link).map_err(|e| {
-                Error::io("the file's attributes are unknown", e).with_path(&found.link)
-            })?;
-            if is_unreadable(&found.what) && stat.len != found.len {
-                let gone = self.linked.remove(path.as_path());
-                drop(gone.map(|gone| self.vfs.remove(&gone.link)));
-                return Ok(false);
+    /// Gives the attributes that they have now to those files that have none yet. False if one
+    /// of which nothing was readable has grown, and has to be looked at again.
+    fn lengths(&mut self) -> Result<bool> {
+        for rank in Linked::RANKS {
+            for (path, linked) in &mut self.linked {
+                if linked.stat.is_some() || linked.rank() != rank {
+                    continue;
+                }
+                let link = linked.link.path();
+                let stat = self.vfs.stat(&link).map_err(|e| {
+                    Error::io("the file's attributes are unknown", e).with_path(&link)
+                })?;
+                if is_unreadable(&linked.what) && stat.len != linked.len {
+                    drop(self.vfs.remove(&link));
+                    let path = path.clone();
+                    self.linked.remove(&path);
+                    return Ok(false);
+                }
+                linked.stat = Some(stat.into());
             }
-            to.insert(path.clone(), stat);
         }
         Ok(true)
     }
+}
+
+impl Linked {
+    const RANKS: std::ops::Range<u8> = 0..3;
 
     /// In which order lengths are taken: first those of files that name others.
-    fn rank(&self, path: &Path) -> u8 {
-        match self.linked.get(path).map(|link| &link.what) {
-            Some(Contents::Encrypted(header)) => match header.kind {
+    fn rank(&self) -> u8 {
+        match &self.what {
+            Contents::Encrypted(header) => match header.kind {
                 FileKind::Manifest => 0,
                 FileKind::Log => 1,
                 _ => 2,
@@ -342,9 +360,12 @@ impl Taking<'_> {
         }
     }
 
-    fn may_name_others(&self, path: &Path) -> bool {
-        let readable = self.linked.get(path).is_some_and(|link| !is_unreadable(&link.what));
-        readable && self.rank(path) < 2
+    fn may_name_others(&self) -> bool {
+        !is_unreadable(&self.what) && self.rank() < 2
+    }
+
+    fn is_at(&self, path: &Path, listing: &Listing) -> bool {
+        listing.files.get(path) == Some(&self.inode)
     }
 }
 
@@ -402,7 +423,7 @@ impl ReadFile for Capped {
 
 /// Opens the file of a snapshot.
 pub(super) fn open_capped(vfs: &Arc<dyn Vfs>, file: &SnapFile) -> Result<Box<dyn ReadFile>> {
-    let opened = vfs.open(&file.link, Links::Refuse);
+    let opened = vfs.open(&file.link.path(), Links::Refuse);
     let opened = opened.map_err(|e| Error::io("the file cannot be opened", e))?;
     Ok(Box::new(Capped { file: opened, len: file.stat.len }))
 }

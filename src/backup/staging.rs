@@ -10,6 +10,19 @@ use crate::error::{Error, Result};
 use crate::names::{LOCK_FILE, STAGING_PREFIX};
 use crate::vfs::{EntryKind, Vfs};
 
+/// A hard link that keeps a file. A million of them share few directories.
+#[derive(Clone, Debug)]
+pub(super) struct StagedLink {
+    dir: Arc<Path>,
+    number: u64,
+}
+
+impl StagedLink {
+    pub(super) fn path(&self) -> PathBuf {
+        self.dir.join(self.number.to_string())
+    }
+}
+
 pub(super) struct Staging {
     vfs: Arc<dyn Vfs>,
     root: PathBuf,
@@ -30,21 +43,21 @@ impl Staging {
     }
 
     /// Links a file; `None` if it is gone.
-    pub(super) fn link(&mut self, from: &Path) -> Result<Option<PathBuf>> {
-        let name = self.next.to_string();
+    pub(super) fn link(&mut self, from: &Path) -> Result<Option<StagedLink>> {
+        let number = self.next;
         self.next += 1;
         for place in &self.places {
-            match place.link(&self.vfs, from, &name) {
+            match place.link(&self.vfs, from, number) {
                 Linking::OtherDevice(_) => {}
                 Linking::Done(linked) => return linked,
             }
         }
-        self.link_elsewhere(from, &name)
+        self.link_elsewhere(from, number)
     }
 
     /// Links a file of a device that was not met before, in its uppermost directory below
     /// the root.
-    fn link_elsewhere(&mut self, from: &Path, name: &str) -> Result<Option<PathBuf>> {
+    fn link_elsewhere(&mut self, from: &Path, number: u64) -> Result<Option<StagedLink>> {
         let mut dirs: Vec<&Path> =
             from.ancestors().skip(1).take_while(|dir| *dir != self.root).collect();
         dirs.reverse();
@@ -56,7 +69,7 @@ impl Staging {
                 Err(_) if self.vfs.stat(from).is_err_and(|e| is_missing(&e)) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            match place.link(&self.vfs, from, name) {
+            match place.link(&self.vfs, from, number) {
                 Linking::OtherDevice(error) => last = error,
                 Linking::Done(linked) => {
                     self.places.push(place);
@@ -79,12 +92,13 @@ fn is_missing(error: &io::Error) -> bool {
 /// What became of a link.
 enum Linking {
     OtherDevice(io::Error),
-    Done(Result<Option<PathBuf>>),
+    Done(Result<Option<StagedLink>>),
 }
 
 /// One directory of links, locked for as long as it is in use.
 struct Place {
     dir: OwnDir,
+    path: Arc<Path>,
     vfs: Arc<dyn Vfs>,
     lock: Option<Box<dyn Send + Sync>>,
 }
@@ -98,12 +112,12 @@ impl Place {
         let lock = vfs.lock(&dir.path().join(LOCK_FILE)).map_err(|e| {
             Error::io("the directory of links cannot be locked", e).with_path(dir.path())
         })?;
-        Ok(Self { dir, vfs: vfs.clone(), lock: Some(lock) })
+        Ok(Self { path: dir.path().into(), dir, vfs: vfs.clone(), lock: Some(lock) })
     }
 
-    fn link(&self, vfs: &Arc<dyn Vfs>, from: &Path, name: &str) -> Linking {
-        let link = self.dir.path().join(name);
-        Linking::Done(match vfs.hard_link(from, &link) {
+    fn link(&self, vfs: &Arc<dyn Vfs>, from: &Path, number: u64) -> Linking {
+        let link = StagedLink { dir: self.path.clone(), number };
+        Linking::Done(match vfs.hard_link(from, &link.path()) {
             Ok(()) => Ok(Some(link)),
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 return Linking::OtherDevice(error);

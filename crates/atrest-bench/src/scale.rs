@@ -34,6 +34,10 @@ pub struct Scale {
     /// Keyspaces of the second one of them.
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     keyspaces: usize,
+    /// Also makes a full and an incremental backup of all files, to their ends. Each copy is synced:
+    /// hours for a million on a disk, minutes where that costs nothing (`--dir /dev/shm/scale`).
+    #[arg(long)]
+    whole_backups: bool,
     /// Where to work. The directory is made and removed again.
     #[arg(long, value_name = "DIR", default_value = "/tmp/atrest-scale")]
     dir: PathBuf,
@@ -63,9 +67,68 @@ impl Scale {
         }
         if self.files > 0 {
             println!("\n{} files under {KEYS} data keys", self.files);
-            files(&self.dir.join("files"), &kms, self.files)?;
+            self.files(&self.dir.join("files"), &kms)?;
         }
         Ok(())
+    }
+
+    /// A store with many small files, ten thousand in a directory.
+    fn files(&self, dir: &Path, kms: &Arc<dyn Kms>) -> Any<()> {
+        std::fs::create_dir(dir)?;
+        let store = Store::create(dir, kms.clone(), options())?;
+        measured("files made", || make(&store, dir, self.files))?;
+        // Two more than files are under, so that there is something to retire.
+        store.keys().rotate()?;
+        store.keys().rotate()?;
+        store.close()?;
+        let reading = Store::open_read_only(dir, kms.clone(), options())?;
+        let renewal = reading.renewal();
+        for turn in ["status, keys list: a look", "the same once more"] {
+            timed(turn, || Ok(renewal.scan_usage(&|_| {})?))?;
+        }
+        let policy = StalePolicy::older_than(Duration::ZERO);
+        let stale =
+            measured("all stale files, listed", || Ok(renewal.stale_files(&policy, &|_| {})?))?;
+        println!("{:44} {:9}", "of which stale", stale.as_slice().len());
+        drop(stale);
+        drop(reading);
+        let store = Store::open(dir, kms.clone(), options())?;
+        let renewal = store.renewal();
+        timed("usage of an open store, first time", || Ok(renewal.usage()?))?;
+        timed("usage of an open store, later", || Ok(renewal.usage()?))?;
+        for turn in ["retire: the first of two", "retire: the second"] {
+            timed(turn, || Ok(renewal.retire(None, Duration::ZERO, &|_| {})?))?;
+        }
+        // Stopped before the first file is rewritten.
+        let stop = AtomicBool::new(true);
+        let mut how = Reencrypt::default();
+        how.policy = policy;
+        how.cancel = Some(&stop);
+        timed("re-encryption until its first file", || Ok(renewal.reencrypt(&how)?))?;
+        let until_first = |work: &dyn Fn(atrest::progress::OnProgress<'_>)| {
+            work(&|_| ControlFlow::Break(()));
+            Ok(())
+        };
+        measured("verification until its first file", || {
+            until_first(&|on| drop(atrest::verify::verify(store.files(), dir, on)))
+        })?;
+        let go_on = |_| ControlFlow::Continue(());
+        timed("verification of all files", || {
+            Ok(atrest::verify::verify(store.files(), dir, &go_on)?)
+        })?;
+        let backups = dir.with_extension("backups");
+        std::fs::create_dir(&backups)?;
+        let chain = Chain::open_or_create(DirectoryTarget::new(&backups), kms.clone())?;
+        measured("backup until its first copy", || {
+            until_first(&|on| drop(store.backups().add(&chain, dir, on)))
+        })?;
+        if self.whole_backups {
+            for turn in ["a full backup", "an incremental backup of nothing new"] {
+                timed(turn, || Ok(store.backups().add(&chain, dir, &go_on)?))?;
+            }
+        }
+        drop(chain);
+        Ok(std::fs::remove_dir_all(&backups)?)
     }
 }
 
@@ -140,57 +203,6 @@ fn keyring(dir: &Path, kms: &Arc<dyn Kms>, keys: usize, keyspaces: usize) -> Any
     })?;
     println!("{:44} {:9}", "keys destroyed", retired.destroyed().count());
     Ok(())
-}
-
-/// A store with many small files, ten thousand in a directory.
-fn files(dir: &Path, kms: &Arc<dyn Kms>, count: u64) -> Any<()> {
-    std::fs::create_dir(dir)?;
-    let store = Store::create(dir, kms.clone(), options())?;
-    measured("files made", || make(&store, dir, count))?;
-    // Two more than files are under, so that there is something to retire.
-    store.keys().rotate()?;
-    store.keys().rotate()?;
-    store.close()?;
-    let reading = Store::open_read_only(dir, kms.clone(), options())?;
-    let renewal = reading.renewal();
-    for turn in ["status, keys list: a look", "the same once more"] {
-        timed(turn, || Ok(renewal.scan_usage(&|_| {})?))?;
-    }
-    let policy = StalePolicy::older_than(Duration::ZERO);
-    let stale = measured("all stale files, listed", || Ok(renewal.stale_files(&policy, &|_| {})?))?;
-    println!("{:44} {:9}", "of which stale", stale.as_slice().len());
-    drop(stale);
-    drop(reading);
-    let store = Store::open(dir, kms.clone(), options())?;
-    let renewal = store.renewal();
-    timed("usage of an open store, first time", || Ok(renewal.usage()?))?;
-    timed("usage of an open store, later", || Ok(renewal.usage()?))?;
-    for turn in ["retire: the first of two", "retire: the second"] {
-        timed(turn, || Ok(renewal.retire(None, Duration::ZERO, &|_| {})?))?;
-    }
-    // Stopped before the first file is rewritten.
-    let stop = AtomicBool::new(true);
-    let mut how = Reencrypt::default();
-    how.policy = policy;
-    how.cancel = Some(&stop);
-    timed("re-encryption until its first file", || Ok(renewal.reencrypt(&how)?))?;
-    let until_first = |work: &dyn Fn(atrest::progress::OnProgress<'_>)| {
-        work(&|_| ControlFlow::Break(()));
-        Ok(())
-    };
-    measured("verification until its first file", || {
-        until_first(&|on| drop(atrest::verify::verify(store.files(), dir, on)))
-    })?;
-    let go_on = |_| ControlFlow::Continue(());
-    timed("verification of all files", || Ok(atrest::verify::verify(store.files(), dir, &go_on)?))?;
-    let backups = dir.with_extension("backups");
-    std::fs::create_dir(&backups)?;
-    let chain = Chain::open_or_create(DirectoryTarget::new(&backups), kms.clone())?;
-    measured("backup until its first copy", || {
-        until_first(&|on| drop(store.backups().add(&chain, dir, on)))
-    })?;
-    drop(chain);
-    Ok(std::fs::remove_dir_all(&backups)?)
 }
 
 /// Ten files made by the library, one under each key, and as many copies of each as are asked
