@@ -23,6 +23,7 @@ use crate::support::{TestStore, key_file, kind, manual, store_of};
 mod counting;
 mod damage;
 mod lacks;
+mod moving;
 mod places;
 mod random;
 mod resume;

@@ -12,7 +12,7 @@ use crate::support::{ManualClock, TestStore, options};
 
 mod crash;
 mod directories;
-mod exchange;
+pub mod exchange;
 mod killed;
 mod links;
 mod nested;
