@@ -13,16 +13,17 @@ use super::error::{fault, refused};
 
 /// Responses that are not a stream (a local file) up to this length are read at once, not
 /// in the 8 KiB pieces of their stream: one task for each would cost more than the read.
-const COLLECTED_LEN_MAX: u64 = 4 << 20;
+/// Longer ones are not, but where the caller wants all of it in memory.
+pub(crate) const COLLECTED_LEN_MAX: u64 = 4 << 20;
 
 pub(crate) type Chunks = BoxStream<'static, Result<Bytes>>;
 
 /// The bytes of a response, whatever it is. A local file is read here and never handed
 /// on: it holds ciphertext.
-pub(crate) async fn chunks(result: GetResult) -> Result<Chunks> {
+pub(crate) async fn chunks(result: GetResult, collected_len_max: u64) -> Result<Chunks> {
     let len = result.range.end.saturating_sub(result.range.start);
     let streamed = matches!(&result.payload, GetResultPayload::Stream(_));
-    if streamed || len > COLLECTED_LEN_MAX {
+    if streamed || len > collected_len_max {
         return Ok(result.into_stream());
     }
     let bytes = result.bytes().await?;
@@ -129,3 +130,7 @@ impl Plaintext {
 pub(crate) fn cut_short(location: &Path, missing: u64) -> Error {
     fault(format!("{location}: the response ended {missing} bytes too early"))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

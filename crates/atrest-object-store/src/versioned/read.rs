@@ -21,10 +21,11 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::body::{By, Plaintext, chunks, cut_short, peek};
 use super::ciphertext::Written;
-use super::error::{bad_range, fault, refused};
+use super::error::{bad_range, fault, refused, reserved};
 use super::headers::{Body, Headers, Known};
 use super::open::Opener;
 use super::opening::Opening;
+use super::reserved::is_reserved;
 use super::{emptied, nothing};
 use crate::chunked::Chunked;
 use crate::policy::claimed_len_of;
@@ -46,6 +47,8 @@ pub(crate) struct Reads {
     pub(crate) opener: Opener,
     pub(crate) headers: Arc<Headers>,
     pub(crate) tags: Arc<TagPieces>,
+    /// Longest response of a local file that is read at once.
+    pub(crate) collected_len_max: u64,
 }
 
 /// Why a read has to start anew.
@@ -68,6 +71,9 @@ type Attempt = Result<Result<GetResult, Again>>;
 
 impl Reads {
     pub(crate) async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if is_reserved(location) {
+            return Err(reserved(location));
+        }
         if let Some(range) = &options.range {
             range.is_valid().map_err(bad_range)?;
         }
@@ -162,7 +168,8 @@ impl Reads {
         };
         let result = self.get_start(location, GetOptions { range, ..options.clone() }).await?;
         let answer = emptied(&result);
-        let (start, chunks) = peek(chunks(result).await?, HEADER_LEN).await?;
+        let (start, chunks) =
+            peek(chunks(result, self.collected_len_max).await?, HEADER_LEN).await?;
         let body = self.opener.open(location, &start, answer.meta.size).await?;
         self.keep(location, options, &answer.meta, &body);
         let meta = logical(answer.meta.clone(), &body);
@@ -267,8 +274,10 @@ impl Reads {
         let answer = emptied(&result);
         let meta = logical(answer.meta.clone(), &body);
         // The answer to a request for nothing is a head's.
-        let chunks =
-            if range.is_empty() { stream::empty().boxed() } else { chunks(result).await? };
+        let chunks = match range.is_empty() {
+            true => stream::empty().boxed(),
+            false => chunks(result, self.collected_len_max).await?,
+        };
         let payload = match (in_stream(location, &body, &range, 0), body, tags) {
             (Some(plaintext), ..) => plaintext.stream(chunks),
             (None, Body::Chunks(object), Some(tags)) => {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::object_store::path::Path;
 use super::object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT,
-    ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult, RenameOptions, Result, coalesce_ranges,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    Result, coalesce_ranges,
 };
 use async_trait::async_trait;
 use atrest::{Encryptor, FileKind, HEADER_LEN, Integrity, Keyring};
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::future::ready;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
+use super::body::COLLECTED_LEN_MAX;
 use super::ciphertext::{Buffers, Ciphertext};
 use super::error::{bad_range, refused, reserved};
 use super::headers::{HEADERS_LEN, Headers};
@@ -50,7 +51,8 @@ impl EncryptedStore {
         let headers = Arc::new(Headers::new(len));
         let policy = ObjectPolicy { integrity: Integrity::Authenticated, both: false };
         let opener = Opener::new(keyring, policy);
-        let reads = Reads { inner, opener, headers, tags: Arc::default() };
+        let (tags, collected_len_max) = (Arc::default(), COLLECTED_LEN_MAX);
+        let reads = Reads { inner, opener, headers, tags, collected_len_max };
         let file_kind = Arc::new(|_: &Path| FileKind::Other);
         Self { reads, buffers: Buffers::default(), file_kind }
     }
@@ -184,17 +186,16 @@ impl ObjectStore for EncryptedStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if is_reserved(location) {
-            return Err(reserved(location));
-        }
         self.reads.get(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         // Not the store's own: it takes no condition, so nothing would tie its bytes to
         // the header.
+        let reads = &Reads { collected_len_max: u64::MAX, ..self.reads.clone() };
         let read = |wanted: Range<u64>| async move {
-            let bytes = self.get_range(location, wanted.clone()).await?;
+            let options = GetOptions::new().with_range(Some(wanted.clone()));
+            let bytes = reads.get(location, options).await?.bytes().await?;
             let end = wanted.start + bytes.len() as u64;
             // Ranges read as one: the first may fit and a later one not.
             match ranges.iter().find(|range| wanted.contains(&range.start) && range.start >= end) {
