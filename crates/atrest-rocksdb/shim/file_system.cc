@@ -117,6 +117,7 @@ class Writable : public FSWritableFile {
       if (code != ATREST1_OK) return Done(code, file_);
       bytes += now;
       left -= now;
+      size_ += now;
     }
     return IOStatus::OK();
   }
@@ -135,26 +136,20 @@ class Writable : public FSWritableFile {
   IOStatus Close(const IOOptions&, IODebugContext*) override {
     if (closed_) return IOStatus::OK();
     closed_ = true;
-    size_ = Position();
     return Done(atrest1_writer_finish(writer_, durable_), file_);
   }
   // To the length it has; RocksDB asks for that before it closes a file.
   IOStatus Truncate(uint64_t size, const IOOptions&, IODebugContext*) override {
-    return size == Position() ? IOStatus::OK() : Refused(file_, "nothing is cut off");
+    return size == size_ ? IOStatus::OK() : Refused(file_, "nothing is cut off");
   }
-  uint64_t GetFileSize(const IOOptions&, IODebugContext*) override { return Position(); }
+  uint64_t GetFileSize(const IOOptions&, IODebugContext*) override { return size_; }
 
  private:
-  uint64_t Position() const {
-    uint64_t position = size_;
-    if (!closed_) atrest1_writer_position(writer_, &position);
-    return position;
-  }
-
   const std::string file_;
   Atrest1Writer* const writer_;
   const bool frames_;
   bool durable_ = false, closed_ = false;
+  // RocksDB asks for it at each append to its log.
   uint64_t size_ = 0;
 };
 
