@@ -200,6 +200,10 @@ def body_edits(rng):
         {"at": 0, "generation": 0, "what": 255, "store_key_id": ZEROS, "detail": ""})
     yield "an event that is no UTF-8", lambda draft: draft.body["events"].append(
         {"at": 0, "generation": 0, "what": 1, "store_key_id": ZEROS, "detail": b"\xc3"})
+    one = {"at": 0, "generation": 0, "what": 1, "store_key_id": ZEROS, "detail": ""}
+    for short in (0, 1):
+        yield f"2^64 events but {short}", lambda draft, short=short: draft.body.update(
+            events=[one, one], archived=(1 << 64) - 2 - short)
     yield "a hold of keys that are not there", lambda draft: draft.body["holds"].append(
         {"name": "h", "created": 0, "keys": [rng.randbytes(16)] * 2})
     for field, values in {

@@ -248,6 +248,7 @@ def check_body(body, slots):
         refuse(all(1 <= len(name.encode()) <= 256 for name in names), fault, "length of a name")
         refuse(len(set(names)) == len(names), fault, "two names are one")
     refuse(all(path[:1] == b"/" for path in body["directories"]), fault, "directory")
+    refuse(body["archived"] + len(body["events"]) < 1 << 64, fault, "number of events")
     refuse(len({key["id"] for key in keys}) == len(keys), fault, "two ids are one")
     active = [[] for _ in spaces]
     for key in keys:

@@ -8,6 +8,8 @@
 //! at its end and names the one before, so no two histories can share one, and an archive
 //! that is cut, changed or replaced does not fit its name.
 
+use std::ops::Range;
+
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use wincode::config::Configuration;
@@ -207,7 +209,16 @@ impl Trail {
 
     /// The events that the keyring holds, oldest first.
     pub(crate) fn recent(&self) -> Vec<AuditEvent> {
-        (self.archived..).zip(&self.tail).map(|(number, event)| event.numbered(number)).collect()
+        self.tail
+            .iter()
+            .zip(self.archived..)
+            .map(|(event, number)| event.numbered(number))
+            .collect()
+    }
+
+    /// Whether each event has a number.
+    pub(super) fn has_numbers(&self) -> bool {
+        self.archived.checked_add(self.tail.len() as u64).is_some()
     }
 
     /// The events that the keyring holds.
@@ -266,14 +277,13 @@ impl Trail {
             };
             let bytes = storage.load_beside(&name)?.ok_or_else(|| broken("is missing"))?;
             let archive = decode(&bytes, store_id).ok_or_else(|| broken("is damaged"))?;
-            let ends = archive.first.checked_add(archive.events.len() as u64);
-            let is_ours = archive.first < number
-                && ends == Some(number)
-                && chain_all(archive.before, archive.first, &archive.events)? == hash;
+            let is_ours = archive.numbers.start < number
+                && archive.numbers.end == number
+                && chain_all(archive.before, archive.numbers.start, &archive.events)? == hash;
             if !is_ours {
                 return Err(broken("is not the one that the keyring vouches for"));
             }
-            (number, hash) = (archive.first, archive.before);
+            (number, hash) = (archive.numbers.start, archive.before);
             archives.push(archive);
         }
         if hash != [0; 32] {
@@ -281,7 +291,7 @@ impl Trail {
             return Err(Error::new(ErrorKind::Authentication, what));
         }
         let archived = archives.into_iter().rev();
-        let archived = archived.flat_map(|archive| (archive.first..).zip(archive.events));
+        let archived = archived.flat_map(|archive| archive.numbers.zip(archive.events));
         let mut events: Vec<_> = archived.map(|(number, event)| event.numbered(number)).collect();
         events.extend(self.recent());
         Ok(events)
@@ -293,7 +303,7 @@ fn archive_name(hash: &[u8; 32]) -> String {
 }
 
 fn chain_all(mut hash: [u8; 32], first: u64, events: &[Event]) -> Result<[u8; 32]> {
-    for (number, event) in (first..).zip(events) {
+    for (event, number) in events.iter().zip(first..) {
         hash = chain(&hash, number, event)?;
     }
     Ok(hash)
@@ -310,9 +320,9 @@ fn chain(hash: &[u8; 32], number: u64, event: &Event) -> Result<[u8; 32]> {
 }
 
 struct Archive {
-    /// Number of the first event.
-    first: u64,
-    /// The chain before it.
+    /// Numbers of the events.
+    numbers: Range<u64>,
+    /// The chain before them.
     before: [u8; 32],
     events: Vec<Event>,
 }
@@ -332,17 +342,21 @@ fn decode(bytes: &[u8], store_id: StoreId) -> Option<Archive> {
     let (first, rest) = rest.split_first_chunk()?;
     let (before, events) = rest.split_first_chunk()?;
     let config = Configuration::default().with_preallocation_size_limit::<KEYRING_LEN_MAX>();
-    let events = wincode::config::deserialize_exact(events, config).map_err(decode_error).ok()?;
-    Some(Archive { first: u64::from_le_bytes(*first), before: *before, events })
+    let events: Vec<Event> =
+        wincode::config::deserialize_exact(events, config).map_err(decode_error).ok()?;
+    let first = u64::from_le_bytes(*first);
+    let numbers = first..first.checked_add(events.len() as u64)?;
+    Some(Archive { numbers, before: *before, events })
 }
 
 /// Bytes as an archive: a good one is encoded to the same bytes again.
 #[cfg(any(test, feature = "danger-internals"))]
 pub(super) fn fuzz(bytes: &[u8], store_id: StoreId) -> Result<()> {
     if let Some(archive) = decode(bytes, store_id) {
-        let again = encode(store_id, archive.first, archive.before, &archive.events)?;
+        let first = archive.numbers.start;
+        let again = encode(store_id, first, archive.before, &archive.events)?;
         assert_eq!(again, bytes);
-        let last = chain_all(archive.before, archive.first, &archive.events)?;
+        let last = chain_all(archive.before, first, &archive.events)?;
         assert!(archive.events.is_empty() || last != archive.before);
     }
     Ok(())

@@ -98,6 +98,9 @@ impl Body {
         if self.directories.iter().any(|path| path.first() != Some(&b'/')) {
             return Err("a directory's path is not absolute".into());
         }
+        if !self.audit.has_numbers() {
+            return Err("more than 2^64 audit events".into());
+        }
         Ok(())
     }
 

@@ -175,13 +175,15 @@ impl World {
     /// The process ends and begins again; nothing is lost.
     pub(crate) fn restart(&mut self) -> Result<(), Problem> {
         self.forget_process();
+        let before = self.model.clone();
         self.reopen().map_err(|error| format!("the next process: {}", told(&error)))?;
         // What ended and began anew is no step of its own.
-        let (model, rng) = (self.model.clone(), &mut self.rng);
+        let (after, rng) = (self.model.clone(), &mut self.rng);
         let images = self.fs.crash_images(2, &mut |end| rng.below(end));
         for image in images.into_iter().take(self.looks) {
             self.figures.images += 1;
-            check::image(&image.fs, &self.site, &model, &[], false)
+            let model = if image.is_now { &after } else { &before };
+            check::image(&image.fs, &self.site, model, &[], false)
                 .map_err(|problem| format!("after a crash of the next process: {problem}"))?;
         }
         Ok(())

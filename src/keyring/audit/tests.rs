@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::keyring::body::Body;
 use crate::keyring::{FilesBeside, Keyring, MemoryStorage, Options};
 use crate::kms::{KeyFile, Kms, generate_key_file};
 
@@ -70,6 +71,34 @@ fn a_changed_missing_or_foreign_archive_is_refused() {
     assert_eq!(trail.all(&storage, id).unwrap().len(), 600);
     let other = StoreId::from_bytes([2; 16]);
     assert_eq!(trail.all(&storage, other).unwrap_err().kind(), ErrorKind::Authentication);
+}
+
+#[test]
+fn events_that_numbers_do_not_suffice_for_are_refused() {
+    let (key, id) = (tempfile::tempdir().unwrap(), StoreId::from_bytes([1; 16]));
+    let events = [event(1), event(2)];
+    for (first, good) in [(u64::MAX - 1, false), (u64::MAX - 2, true)] {
+        let bytes = encode(id, first, [0; 32], &events).unwrap();
+        assert_eq!(decode(&bytes, id).is_some(), good);
+        fuzz(&bytes, id).unwrap();
+    }
+    let path = key.path().join("key");
+    generate_key_file(&path).unwrap();
+    let kms: Arc<dyn Kms> = Arc::new(KeyFile::new(&path).unwrap());
+    let keyring = Keyring::create(MemoryStorage::new(), kms, Options::default()).unwrap();
+    let mut body = keyring.inner.vault.load().body.clone();
+    let events = body.audit.tail_len() as u64;
+    for (archived, good) in [(u64::MAX - events, true), (u64::MAX - events + 1, false)] {
+        body.audit.archived = archived;
+        let decoded = Body::decode(&body.encode().unwrap());
+        assert_eq!(
+            decoded.as_ref().err().map(Error::kind),
+            (!good).then_some(ErrorKind::KeyringCorrupt)
+        );
+        if let Ok(body) = decoded {
+            assert_eq!(body.audit.recent().last().unwrap().number, u64::MAX - 1);
+        }
+    }
 }
 
 #[test]
