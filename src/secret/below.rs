@@ -19,13 +19,14 @@ pub(super) const PAINT: u64 = 0x5ca1_ab1e_b01d_face;
 /// a page, so that painting meets a guard page and does not jump over it. The first is below
 /// what the counter-mode kernels take but for their longest runs.
 ///
-/// As deep as short calls go and a signal below them, they stand closer than a signal's frame is
-/// long: on x86-64 its 832 bytes of registers and what follows are written without a gap of a line,
-/// but where protection keys are and AVX-512 is not there are up to 1856 bytes in front of them
-/// that nobody writes (`CPUID` leaf 0xd tells the offsets).
+/// As deep as short calls go and a signal below them, no line is further below the one before than
+/// the kernel writes without a gap for a signal on x86-64: 832 bytes of registers. In front of
+/// them, behind them and between others are gaps, of up to 1856 bytes, in which a line may stand
+/// and tell nothing: where `CPUID` leaf 0xd has no registers, and what only some handlers
+/// are told.
 macro_rules! depths {
     ($macro:ident) => {
-        $macro!(1024 1536 2560 3584 4608 5632 6656 7680 8704 12288 16320)
+        $macro!(1024 1536 2368 3200 4032 4864 5696 6528 7360 8192 9024 12288 16320)
     };
 }
 
@@ -33,7 +34,7 @@ macro_rules! array {
     ($($depth:literal)*) => { [$($depth),*] };
 }
 
-const DEPTHS: [usize; 11] = depths!(array);
+const DEPTHS: [usize; 13] = depths!(array);
 
 const _: () = {
     let (mut i, mut above) = (0, 0);
@@ -78,8 +79,7 @@ impl Stretch {
     }
 
     /// Bytes that may hold something: to the second line below the deepest one that was touched,
-    /// or below the top. One may be missed: a frame may have a gap as long as a line, and where
-    /// the kernel keeps all registers for a signal, there is one.
+    /// or below the top: behind the 832 bytes that touch a line are some 600 more of a signal's.
     #[inline(always)]
     fn reach(&self) -> usize {
         if arch::all_kept(self.line(0)) {

@@ -59,7 +59,7 @@ pub(crate) fn scrubbed_shortly<T>(work: impl FnOnce() -> T) -> T {
 /// The same for work whose frames have no large holes.
 ///
 /// Cost about 35 ns on a Zen 4, where 4 KiB are decrypted in 255 ns without it, with six painted
-/// lines and two kilobytes of zeros; it is eleven lines and 1.5 KiB now. `cargo bench --bench suites -- --short` measures it as a
+/// lines and two kilobytes of zeros; it is thirteen lines and 1.5 KiB now. `cargo bench --bench suites -- --short` measures it as a
 /// part of the calls.
 #[inline(always)]
 pub(crate) fn scrubbed_lightly<T>(work: impl FnOnce() -> T) -> T {

@@ -83,11 +83,18 @@ fn a_panic_goes_on_above_an_empty_stack() {
 }
 
 /// What a signal writes below the red zone of the frame that it interrupts, as where it begins and
-/// how long it is, from the top: processors without AVX-512, with it, and those whose keys of
-/// protection stand where AVX-512 would have pushed them.
+/// how long it is, from the top, for a handler that is told nothing but the signal: processors
+/// without AVX-512; with it; those whose keys of protection stand where AVX-512 would have
+/// pushed them; with both; with AVX-512 and AMX; with all three.
 #[cfg(target_arch = "x86_64")]
-const SIGNALS: [&[(usize, usize)]; 3] =
-    [&[(0, 1440)], &[(0, 1608), (1864, 1432)], &[(0, 8), (1864, 1432)]];
+const SIGNALS: [&[(usize, usize)]; 6] = [
+    &[(0, 836), (1024, 360)],
+    &[(0, 1604), (1860, 832), (2880, 360)],
+    &[(0, 12), (1868, 832), (2888, 360)],
+    &[(0, 1612), (1868, 832), (2888, 360)],
+    &[(0, 68), (132, 1600), (1988, 832), (3008, 360)],
+    &[(0, 68), (124, 1608), (1988, 832), (3008, 360)],
+];
 
 /// Leaves what a frame of `depth` bytes would, and a signal below it.
 #[cfg(target_arch = "x86_64")]
