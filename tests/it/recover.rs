@@ -356,6 +356,26 @@ fn a_keyring_put_back_over_a_rotated_store_key_destroys_nothing() {
 }
 
 #[test]
+fn nothing_is_committed_beside_images_of_another_line() {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
+    let fs = mem_create(&mem, &kms).unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    let current = mem.read(&in_dir(KEYRING_FILE)).unwrap();
+    let generation = fs.keyring().anchor().generation;
+    // Of a copy of the directory that went on, say. The keyring itself is the one in memory.
+    for later in [generation + 1, generation + 7] {
+        let stranger = in_dir(&format!("{KEYRING_FILE}.{later}"));
+        mem.put(&stranger, b"of another line");
+        assert_eq!(kind(fs.keyring().keys().rotate()), ErrorKind::KeyringRolledBack);
+        assert_eq!(mem.read(&in_dir(KEYRING_FILE)).unwrap(), current);
+        assert_eq!(mem.read(&stranger).unwrap(), b"of another line");
+        mem.delete(&stranger);
+    }
+    fs.keyring().keys().rotate().unwrap();
+    assert_eq!(fs.keyring().anchor().generation, generation + 1);
+}
+
+#[test]
 fn a_keyring_put_back_is_refused_at_each_rotation() {
     let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
     let fs = mem_create(&mem, &kms).unwrap();

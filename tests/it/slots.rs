@@ -48,6 +48,31 @@ fn each_slot_opens_the_store_alone_and_by_preference() {
 }
 
 #[test]
+fn a_rotation_of_the_customers_key_takes_the_default_slot_or_the_only_one() {
+    let (storage, eu, us) = store();
+    let keyring = Keyring::open(storage, both(&eu, &us), Options::default()).unwrap();
+    let (next, last) = (ScriptedKms::new("next"), ScriptedKms::new("last"));
+    let uris = || -> Vec<_> {
+        let slots = keyring.slots().list().into_iter();
+        slots.map(|slot| format!("{} {}", slot.name, slot.key_uri)).collect()
+    };
+    keyring.slots().rotate(next.clone()).unwrap();
+    assert_eq!(uris(), ["default scripted:next", "us scripted:us"]);
+    let told = keyring.audit().events().unwrap().pop().unwrap();
+    assert_eq!(
+        (told.what, &*told.detail),
+        (AuditKind::CmekReplaced, "default scripted:next version 1")
+    );
+    keyring.slots().remove("default").unwrap();
+    keyring.slots().rotate(last).unwrap();
+    assert_eq!(uris(), ["us scripted:last"]);
+    // Neither of two is the default.
+    keyring.slots().add("another", next).unwrap();
+    let refused = keyring.slots().rotate(eu).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
 fn the_next_slot_stands_in_for_an_outage_and_never_for_a_denial() {
     let (storage, eu, us) = store();
     let open = |kind: KmsErrorKind| {

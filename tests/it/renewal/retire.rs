@@ -278,6 +278,31 @@ fn a_file_that_is_finished_during_the_scan_keeps_its_key() {
     assert!(fs.open(&path).unwrap().is_empty().unwrap());
 }
 
+#[test]
+fn a_file_that_is_opened_during_the_scan_keeps_its_key() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    // Where no scan comes.
+    let (path, elsewhere) = (store.data().join("old"), store.dir.path().join("old"));
+    write(&fs, &path, b"read on");
+    std::fs::rename(&path, &elsewhere).unwrap();
+    let old = fs.keyring().keys().active_id().unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    write(&fs, &path, b"something to scan");
+    retire(&fs);
+    clock.advance(8 * ManualClock::DAY);
+    let reader = Mutex::new(None);
+    let on_scan = |_: ScanProgress| {
+        reader.lock().unwrap().get_or_insert_with(|| fs.open(&elsewhere).unwrap());
+    };
+    let found = store_of(&fs).renewal().retire(None, GRACE, &on_scan).unwrap();
+    assert_eq!(outcome(&found, old), RetireOutcome::Open);
+    let mut bytes = [0; 7];
+    reader.lock().unwrap().take().unwrap().read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(&bytes, b"read on");
+    assert_eq!(outcome(&retire(&fs), old), RetireOutcome::Destroyed);
+}
+
 #[derive(Default)]
 struct Listed(Mutex<Vec<DataKeyId>>);
 
