@@ -127,9 +127,8 @@ impl Snapshot {
             let links = links.iter().map(|link| LackEntry::new(link, LackReason::Link));
             let Taking { staging, linked, .. } = taking;
             let mut files = Vec::with_capacity(linked.len());
-            files.extend(linked.into_iter().filter_map(|(path, linked)| {
-                SnapFile::new(path, linked).filter(|file| !file.is_temporary())
-            }));
+            let all = linked.into_iter().map(|(path, linked)| SnapFile::new(path, linked));
+            files.extend(all.filter(|file| !file.is_temporary()));
             return Ok(Self {
                 store_id: fs.keyring().store_id(),
                 generation: fs.keyring().anchor().generation,
@@ -173,11 +172,13 @@ impl SnapFile {
         self.header.as_ref().is_some_and(|header| header.is_temporary())
     }
 
-    fn new(path: PathBuf, linked: Linked) -> Option<Self> {
+    fn new(path: PathBuf, linked: Linked) -> Self {
         let Linked { link, what, stat, .. } = linked;
+        // OK because the files settle only when each has its attributes.
+        let stat = stat.expect("the attributes of a file that settled");
         let empty = is_unreadable(&what);
         let header = if let Contents::Encrypted(header) = what { Some(header) } else { None };
-        Some(Self { path, link, stat: stat?, header, empty })
+        Self { path, link, stat, header, empty }
     }
 }
 

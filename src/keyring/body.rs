@@ -99,7 +99,7 @@ impl Body {
             return Err("a directory's path is not absolute".into());
         }
         if !self.audit.has_numbers() {
-            return Err("more than 2^64 audit events".into());
+            return Err("2^64 audit events or more".into());
         }
         Ok(())
     }
