@@ -96,7 +96,7 @@ def check_lacks(manifest, files):
     for lack in manifest["lacks"]:
         path, file = lack["path"], files.get(lack["path"])
         absolute = lack["why"] == 3
-        broken(1 <= lack["why"] <= 5, "M10")
+        broken(1 <= lack["why"] <= 6, "M10")
         broken(path[:1] == b"/" if absolute else True, "M10")
         broken(path == b"/" if absolute and path == b"/" else good_path(path[1:] if absolute else path), "M10")
         if lack["why"] == 2:
@@ -352,7 +352,7 @@ def manifest_edits(rng):
             manifest["files"].append(twin)
 
     yield "one copy of two kinds of file", other_name
-    for why in range(7):
+    for why in range(8):
         for path in (b"/elsewhere/x", b"z", b"a/../z", b"/", b"/a/../b"):
             yield f"a lack of {path} for {why}", lambda manifest, w=why, p=path: manifest.update(
                 lacks=[{"path": p, "why": w, "here": 1, "missing": 2}])

@@ -20,7 +20,8 @@ use super::{BackupInfo, Chain, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, Torn, TornFile, TornReason};
 use crate::header::HEADER_LEN;
-use crate::keyring::Expect;
+use crate::ids::DataKeyId;
+use crate::keyring::{Expect, KeyState};
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
 use crate::store::Store;
@@ -74,7 +75,8 @@ struct Last {
 impl Chain {
     /// Makes the next backup of the chain: a full one if it is the first, otherwise an
     /// incremental one, which copies what is new since the last and reads only the headers
-    /// of the rest. It exists, and is listed, only when all of it is durable. A backup that
+    /// of the rest. Files whose data key was destroyed are named as what it
+    /// [lacks](BackupInfo::lacks). It exists, and is listed, only when all of it is durable. A backup that
     /// was cancelled or killed is continued by the next call: whole copies are not made
     /// twice.
     ///
@@ -100,12 +102,22 @@ impl Chain {
         self.check_source(snapshot, &last)?;
         let number = last.manifest.as_ref().map_or(0, |manifest| manifest.number) + 1;
         let leftovers = self.leftovers(&last, number)?;
-        let (plans, copies, mut lacks) = plan(snapshot, &last, &leftovers);
+        let destroyed = destroyed_keys(fs);
+        let (plans, copies, mut lacks) = plan(snapshot, &destroyed, &last, &leftovers);
         let bytes_total = copies.iter().map(|file| file.stat.len).sum();
         let meter = Meter::new(on, copies.len() as u64, bytes_total);
         meter.add(0, 0)?;
         let copied = parallel::each(&copies, |file| {
-            self.copy(fs, file, number, &meter).map_err(|error| error.with_path(&file.path))
+            match self.copy(fs, file, number, &meter) {
+                // Its keyspace was shredded meanwhile.
+                Err(error)
+                    if error.kind() == ErrorKind::UnknownKey
+                        && is_under(file, &destroyed_keys(fs)) =>
+                {
+                    Ok(Err(LackReason::KeyDestroyed))
+                }
+                other => other.map_err(|error| error.with_path(&file.path)),
+            }
         })?;
         let mut spaces = Spaces::of(fs);
         let mut resumed = HashSet::new();
@@ -116,9 +128,9 @@ impl Chain {
                 Plan::Empty => (Object::default(), None),
                 Plan::Have(object) => (*object, None),
                 Plan::Copy(index) => match copied[index] {
-                    Some(copied) => copied,
-                    None => {
-                        lacks.push(unfinished(file));
+                    Ok(copied) => copied,
+                    Err(why) => {
+                        lacks.push(left_out(file, why));
                         continue;
                     }
                 },
@@ -244,7 +256,7 @@ impl Chain {
         file: &SnapFile,
         number: u64,
         meter: &Meter<'_>,
-    ) -> Result<Option<(Object, Option<Torn>)>> {
+    ) -> Result<Result<(Object, Option<Torn>), LackReason>> {
         let opened = snapshot::open_capped(fs.vfs(), file)?;
         let reader = match fs.open_file(&file.path, opened, &Expect::default()) {
             // It was caught in the middle of a write, or left by a writer that was stopped.
@@ -252,7 +264,7 @@ impl Chain {
                 if error.kind() == ErrorKind::Authentication
                     && (has_grown(fs, file) || may_be_stopped(file)) =>
             {
-                return Ok(None);
+                return Ok(Err(LackReason::Unfinished));
             }
             other => other?,
         };
@@ -267,7 +279,7 @@ impl Chain {
         })?;
         let object = writer.finish(copied.len, identity(file), number)?;
         meter.add(1, 0)?;
-        Ok(Some((object, copied.torn)))
+        Ok(Ok((object, copied.torn)))
     }
 }
 
@@ -308,6 +320,7 @@ type Planned<'a> = (Vec<(&'a SnapFile, Plan<'a>)>, Vec<&'a SnapFile>, Vec<LackEn
 
 fn plan<'a>(
     snapshot: &'a Snapshot,
+    destroyed: &HashSet<DataKeyId>,
     last: &'a Last,
     leftovers: &'a HashMap<[u8; 32], Object>,
 ) -> Planned<'a> {
@@ -327,8 +340,13 @@ fn plan<'a>(
             plans.push((file, Plan::Empty));
             continue;
         }
-        if is_unfinished(file) {
-            lacks.push(unfinished(file));
+        let why = if is_under(file, destroyed) {
+            Some(LackReason::KeyDestroyed)
+        } else {
+            is_unfinished(file).then_some(LackReason::Unfinished)
+        };
+        if let Some(why) = why {
+            lacks.push(left_out(file, why));
             continue;
         }
         let identity = identity(file);
@@ -358,8 +376,20 @@ fn plan<'a>(
     (plans, copies, lacks)
 }
 
-fn unfinished(file: &SnapFile) -> LackEntry {
-    LackEntry::new(&file.path, LackReason::Unfinished).bytes(0, file.stat.len)
+fn left_out(file: &SnapFile, why: LackReason) -> LackEntry {
+    LackEntry::new(&file.path, why).bytes(0, file.stat.len)
+}
+
+/// The keys that were destroyed, as far as this process knows.
+fn destroyed_keys(fs: &EncryptedFs) -> HashSet<DataKeyId> {
+    let keys = fs.keyring().status().data_keys.into_iter();
+    keys.filter(|key| key.state == KeyState::Destroyed).map(|key| key.id).collect()
+}
+
+/// Whether a file is under one of these keys, by its header, which nothing proves once the
+/// key is gone.
+fn is_under(file: &SnapFile, keys: &HashSet<DataKeyId>) -> bool {
+    file.header.as_ref().is_some_and(|header| keys.contains(&header.data_key_id))
 }
 
 /// What a file lost of which the backup before has something. An encrypted file never gets

@@ -37,11 +37,20 @@ pub enum LackReason {
     Link,
     /// The backup before holds bytes of this very file, of which none is left.
     Emptied,
+    /// A file whose data key was destroyed, as all are when their keyspace is shredded: nobody
+    /// reads it. No copy that an earlier backup has of it is in this one either.
+    KeyDestroyed,
 }
 
 impl LackReason {
-    const ALL: [Self; 5] =
-        [Self::Unfinished, Self::Torn, Self::Elsewhere, Self::Link, Self::Emptied];
+    const ALL: [Self; 6] = [
+        Self::Unfinished,
+        Self::Torn,
+        Self::Elsewhere,
+        Self::Link,
+        Self::Emptied,
+        Self::KeyDestroyed,
+    ];
 
     const fn number(self) -> u8 {
         self as u8 + 1

@@ -169,7 +169,7 @@ impl Manifest {
         match lack.why() {
             None => false,
             Some(LackReason::Elsewhere) => is_elsewhere(&lack.path),
-            Some(LackReason::Unfinished | LackReason::Link) => {
+            Some(LackReason::Unfinished | LackReason::Link | LackReason::KeyDestroyed) => {
                 is_inside(&lack.path) && what.is_none()
             }
             Some(LackReason::Emptied) => what == Some(What::Empty),

@@ -167,6 +167,9 @@ fn what_no_backup_has_is_refused_when_it_is_written_and_when_it_is_read() {
         ("a link that is a file", &|it| it.lacks = vec![lack(b"wal", LackReason::Link)]),
         ("a torn file that is not there", &|it| it.lacks = vec![lack(b"x", LackReason::Torn)]),
         ("an emptied file that is not", &|it| it.lacks = vec![lack(b"wal", LackReason::Emptied)]),
+        ("a key's file that is there", &|it| {
+            it.lacks = vec![lack(b"wal", LackReason::KeyDestroyed)];
+        }),
         ("a directory inside", &|it| it.lacks = vec![lack(b"x", LackReason::Elsewhere)]),
         ("a directory in two ways", &|it| it.lacks = vec![lack(b"/x/../y", LackReason::Elsewhere)]),
         ("lacks out of order", &|it| {

@@ -180,3 +180,58 @@ fn a_verification_covers_what_of_the_store_is_elsewhere() {
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert_eq!(problems[0].path, fast.canonicalize().unwrap());
 }
+
+#[test]
+fn what_was_shredded_hinders_no_backup_and_is_in_none() {
+    let bench = Bench::new();
+    let keyspaces = bench.fs.keyring().keyspaces();
+    let [gone, kept] = ["gone", "kept"].map(|name| keyspaces.create(name).unwrap());
+    let table = FileSpec::new(FileKind::Table);
+    bench.write("old.sst", table.keyspace(gone), &[b"in the first backup"]);
+    bench.write("kept.sst", table.keyspace(kept), &[b"kept"]);
+    assert_eq!(bench.back_up().info.lacks, []);
+    bench.write("new.sst", table.keyspace(gone), &[b"in none"]);
+    keyspaces.danger_shred("gone").unwrap();
+
+    let report = bench.back_up();
+    let expected = vec![
+        (Path::new("new.sst"), LackReason::KeyDestroyed),
+        (Path::new("old.sst"), LackReason::KeyDestroyed),
+    ];
+    assert_eq!((report.info.files, told(&report.info.lacks)), (1, expected));
+    assert_eq!(report.info.lacks[0].lost_bytes, 4096 + 7);
+    assert_eq!(told(&bench.restore(2, "restored").unwrap().lacks).len(), 2);
+    let files = bench.contents("restored", bench.store.kms());
+    assert_eq!(files.into_keys().collect::<Vec<_>>(), [Path::new("kept.sst")]);
+    assert!(bench.read_chain().unwrap().verify(&go_on).unwrap().problems.is_empty());
+    let json = serde_json::to_value(&report.info).unwrap();
+    assert_eq!(json["lacks"][0]["why"], "key-destroyed");
+}
+
+#[test]
+fn what_is_shredded_while_a_backup_is_made_is_named_too() {
+    let bench = Bench::new();
+    let keyspaces = bench.fs.keyring().keyspaces();
+    let table = FileSpec::new(FileKind::Table);
+    let gone = keyspaces.create("gone").unwrap();
+    bench.write("gone.sst", table.keyspace(gone), &[b"gone"]);
+    bench.write("kept.sst", table, &[b"kept"]);
+    let store = store_of(&bench.fs);
+    let snapshot = Snapshot::take(&store, bench.store.data()).unwrap();
+    let shredded = std::sync::Once::new();
+    // Told first when all is planned, and before anything is copied.
+    let on = |_: WorkProgress| {
+        shredded.call_once(|| keyspaces.danger_shred("gone").unwrap());
+        ControlFlow::Continue(())
+    };
+    let report = bench.chain().back_up(&store, &snapshot, &on).unwrap();
+    let expected = vec![(Path::new("gone.sst"), LackReason::KeyDestroyed)];
+    assert_eq!((report.info.files, told(&report.info.lacks)), (1, expected));
+    bench.restore(1, "restored").unwrap();
+    // Another store's file is still an error, and not something that is lacking.
+    let foreign = Bench::new();
+    foreign.write("foreign.sst", table, &[b"another store's"]);
+    std::fs::copy(foreign.store.data().join("foreign.sst"), bench.store.data().join("foreign.sst"))
+        .unwrap();
+    assert_eq!(kind(bench.try_back_up()), ErrorKind::IdentityMismatch);
+}

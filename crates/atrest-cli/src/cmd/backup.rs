@@ -109,6 +109,9 @@ fn lacking(lack: &Lack) -> String {
         LackReason::Emptied => {
             format!("{path} is in the backup without a byte: the one before has {lost}")
         }
+        LackReason::KeyDestroyed => {
+            format!("{path} is not in the backup: its data key was destroyed, nobody reads it")
+        }
         _ => format!("{path} is not in the backup as it should be"),
     }
 }
