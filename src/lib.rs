@@ -37,6 +37,7 @@ pub mod backup;
 mod cipher;
 pub mod classify;
 mod clock;
+mod decoding;
 mod derive;
 mod descriptors;
 pub mod error;

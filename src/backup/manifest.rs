@@ -11,6 +11,7 @@ use wincode::{ReadResult, SchemaRead, SchemaWrite};
 use super::lack::LackEntry;
 use super::object::{Object, broken, relative};
 use super::settings::ManifestSettings;
+use crate::decoding::decode_exact;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::FileKind;
 use crate::suite::Suite;
@@ -25,10 +26,6 @@ const MAGIC: [u8; 7] = *b"ATRBACK";
 const MANIFEST_VERSION: u8 = 2;
 /// Longest manifest, 2 GiB: some ten million files.
 pub(super) const MANIFEST_LEN_MAX: usize = 2 << 30;
-
-/// Manifests up to that length cannot make the decoder take more memory at once than four times
-/// as much, whatever lengths stand in them.
-const SMALL_LEN_MAX: usize = 16 << 20;
 
 /// What a file was, and so how it is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,15 +162,7 @@ impl Manifest {
             let what = format!("expected manifest version {MANIFEST_VERSION}, found {version}");
             return Err(Error::new(ErrorKind::UnsupportedVersion, what));
         }
-        let config = Configuration::default();
-        // No list is in memory over three times as long as in bytes.
-        let manifest: ReadResult<Self> = if body.len() <= SMALL_LEN_MAX {
-            let config = config.with_preallocation_size_limit::<{ 4 * SMALL_LEN_MAX }>();
-            wincode::config::deserialize_exact(body, config)
-        } else {
-            let config = config.with_preallocation_size_limit::<MANIFEST_LEN_MAX>();
-            wincode::config::deserialize_exact(body, config)
-        };
+        let manifest: ReadResult<Self> = decode_exact!(body, MANIFEST_LEN_MAX);
         let manifest = manifest
             .map_err(|error| broken("the manifest cannot be decoded").with_source(error))?;
         manifest.check(ErrorKind::BrokenBackup)?;

@@ -13,10 +13,11 @@ use std::ops::Range;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use wincode::config::Configuration;
-use wincode::{SchemaRead, SchemaWrite};
+use wincode::{ReadResult, SchemaRead, SchemaWrite};
 
-use super::codec::{KEYRING_LEN_MAX, decode_error, encode_error};
+use super::codec::{KEYRING_LEN_MAX, encode_error};
 use super::storage::KeyringStorage;
+use crate::decoding::decode_exact;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{StoreId, StoreKeyId};
 use crate::names::KEYRING_FILE;
@@ -341,9 +342,8 @@ fn decode(bytes: &[u8], store_id: StoreId) -> Option<Archive> {
     let rest = bytes.strip_prefix(&ARCHIVE_MAGIC)?.strip_prefix(store_id.as_bytes())?;
     let (first, rest) = rest.split_first_chunk()?;
     let (before, events) = rest.split_first_chunk()?;
-    let config = Configuration::default().with_preallocation_size_limit::<KEYRING_LEN_MAX>();
-    let events: Vec<Event> =
-        wincode::config::deserialize_exact(events, config).map_err(decode_error).ok()?;
+    let events: ReadResult<Vec<Event>> = decode_exact!(events, KEYRING_LEN_MAX);
+    let events = events.ok()?;
     let first = u64::from_le_bytes(*first);
     let numbers = first..first.checked_add(events.len() as u64)?;
     Some(Archive { numbers, before: *before, events })

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use wincode::config::Configuration;
-use wincode::{SchemaRead, SchemaWrite};
+use wincode::{ReadResult, SchemaRead, SchemaWrite};
 
 use super::audit::Trail;
 use super::codec::{KEYRING_LEN_MAX, NAME_LEN_MAX, decode_error, encode_error};
 use super::key_state::KeyState;
+use crate::decoding::decode_exact;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{StoreId, StoreKeyId};
 use crate::secret::{SlotKey, StoreKey};
@@ -81,8 +82,8 @@ impl Body {
 
     /// Decodes an authenticated body.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        let config = Configuration::default().with_preallocation_size_limit::<KEYRING_LEN_MAX>();
-        let body: Self = wincode::config::deserialize_exact(bytes, config).map_err(decode_error)?;
+        let body: ReadResult<Self> = decode_exact!(bytes, KEYRING_LEN_MAX);
+        let body = body.map_err(decode_error)?;
         body.check().map_err(|refused| refused.or(ErrorKind::KeyringCorrupt))?;
         Ok(body)
     }

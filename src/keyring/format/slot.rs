@@ -4,9 +4,10 @@
 //! key needs no customer's key: whoever has the store open knows the slot keys.
 
 use wincode::config::Configuration;
-use wincode::{SchemaRead, SchemaWrite};
+use wincode::{ReadResult, SchemaRead, SchemaWrite};
 
 use super::header::SLOTS_LEN_MAX;
+use crate::decoding::decode_exact;
 use crate::derive::Purpose;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{SlotKeyId, StoreId, StoreKeyId};
@@ -112,13 +113,10 @@ pub(super) fn encode_slots(slots: &[Slot]) -> Result<Vec<u8>> {
     wincode::config::serialize(slots, Configuration::default()).map_err(encode_error)
 }
 
-/// Bounded: `bytes` has at most [`SLOTS_LEN_MAX`], and no length inside may ask for more
-/// memory than four times that.
+/// `bytes` has at most [`SLOTS_LEN_MAX`].
 pub(crate) fn decode_slots(bytes: &[u8]) -> Result<Vec<Slot>> {
-    const CONFIG_LIMIT: usize = SLOTS_LEN_MAX * 4;
-    let config = Configuration::default().with_preallocation_size_limit::<CONFIG_LIMIT>();
-    let slots: Vec<Slot> =
-        wincode::config::deserialize_exact(bytes, config).map_err(decode_error)?;
+    let slots: ReadResult<Vec<Slot>> = decode_exact!(bytes, 4 * SLOTS_LEN_MAX);
+    let slots = slots.map_err(decode_error)?;
     check(&slots).map_err(|refused| refused.or(ErrorKind::KeyringCorrupt))?;
     Ok(slots)
 }
