@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::audit::AuditKind;
 use super::client::NEVER;
 use super::{AccessFlag, Keyring, KeyringStorage, KmsSet, Marks, Options};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 mod checker;
 mod follow;
@@ -95,7 +95,7 @@ impl Access<'_> {
     }
 
     /// Withdraws access at once: when this returns, every open file of this keyring
-    /// refuses with [`CmekRevoked`](ErrorKind::CmekRevoked), and store key, data keys and
+    /// refuses with [`CmekRevoked`](crate::ErrorKind::CmekRevoked), and store key, data keys and
     /// file keys are zeroized, or will be when the operations in flight end. The wrapped
     /// keys stay.
     ///
@@ -106,7 +106,7 @@ impl Access<'_> {
     /// keys alone.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io) and the other kinds of a failed commit: the keys are gone,
+    /// [`Io`](crate::ErrorKind::Io) and the other kinds of a failed commit: the keys are gone,
     /// and the store is not marked.
     pub fn revoke(&self) -> Result<()> {
         self.0.inner.revoke(AuditKind::Revoked, "on request")
@@ -116,8 +116,8 @@ impl Access<'_> {
     /// they were, and the mark of [`revoke`](Self::revoke) is removed.
     ///
     /// # Errors
-    /// As [`Keyring::open`], and [`Poisoned`](ErrorKind::Poisoned) after a commit with
-    /// an unknown outcome; [`CmekRevoked`](ErrorKind::CmekRevoked) if the store is marked
+    /// As [`Keyring::open`], and [`Poisoned`](crate::ErrorKind::Poisoned) after a commit with
+    /// an unknown outcome; [`CmekRevoked`](crate::ErrorKind::CmekRevoked) if the store is marked
     /// as revoked and the keyring is open for reading only, or if access was withdrawn
     /// meanwhile. Nothing changes then.
     pub fn restore(&self) -> Result<()> {
@@ -148,21 +148,16 @@ impl Access<'_> {
     /// only write to the disk.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io); [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) from a
-    /// storage that keeps nothing beside the keyring: open the store and revoke it.
+    /// [`Io`](crate::ErrorKind::Io).
     pub fn request_revocation(storage: &dyn KeyringStorage) -> Result<()> {
-        if storage.put_beside(REVOKE_REQUEST, b"")? {
-            return Ok(());
-        }
-        let what = "expected a storage that can hold a request beside the keyring";
-        Err(Error::new(ErrorKind::UnsupportedFeature, what))
+        storage.put_beside(REVOKE_REQUEST, b"")
     }
 
     /// Whether a [request](Self::request_revocation) is waiting beside the keyring. Needs
     /// no key.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io).
+    /// [`Io`](crate::ErrorKind::Io).
     pub fn is_revocation_requested(storage: &dyn KeyringStorage) -> Result<bool> {
         revocation_requested(storage)
     }

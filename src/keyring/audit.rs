@@ -27,8 +27,6 @@ const TAIL_MAX: usize = 256;
 /// Events that leave together: so many, whatever else a commit holds, that two writers make
 /// the same archive.
 const ARCHIVED_TOGETHER: usize = 128;
-/// Events in the keyring of a storage that keeps no archives; older ones are lost.
-const TAIL_MAX_ALONE: usize = 4096;
 /// Begins an archive; then the store id, the first event's number, the chain's hash before
 /// it, and the events.
 const ARCHIVE_MAGIC: [u8; 8] = *b"\x89ATRA\r\n\x1a";
@@ -240,23 +238,12 @@ impl Trail {
             let leaving = &self.tail[..ARCHIVED_TOGETHER];
             let after = chain_all(before, first, leaving)?;
             let bytes = encode(store_id, first, before, leaving)?;
-            if !storage.put_beside(&archive_name(&after), &bytes)? {
-                return self.lose_oldest();
-            }
+            storage.put_beside(&archive_name(&after), &bytes)?;
             self.tail.drain(..ARCHIVED_TOGETHER);
             self.archived += ARCHIVED_TOGETHER as u64;
             self.archived_hash = after;
             committed -= ARCHIVED_TOGETHER;
         }
-        Ok(())
-    }
-
-    /// For a storage that keeps no archives.
-    fn lose_oldest(&mut self) -> Result<()> {
-        let leaving = self.tail.len().saturating_sub(TAIL_MAX_ALONE);
-        self.archived_hash = chain_all(self.archived_hash, self.archived, &self.tail[..leaving])?;
-        self.archived += leaving as u64;
-        self.tail.drain(..leaving);
         Ok(())
     }
 

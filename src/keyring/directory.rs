@@ -348,16 +348,14 @@ impl KeyringStorage for DirectoryStorage {
 }
 
 impl FilesBeside for DirectoryStorage {
-    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path(&format!("{KEYRING_FILE}.{name}"));
         let new = self.path(&format!("{KEYRING_FILE}.{name}.new"));
         let written = self.write_new(&new, bytes).and_then(|()| {
             self.vfs.rename(&new, &path, Rename::Replace)?;
             self.vfs.sync_dir(&self.dir)
         });
-        written
-            .map(|()| true)
-            .map_err(|e| Error::io("the file cannot be written", e).with_path(&path))
+        written.map_err(|e| Error::io("the file cannot be written", e).with_path(&path))
     }
 
     fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>> {

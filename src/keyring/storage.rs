@@ -96,12 +96,11 @@ pub trait KeyringStorage: FilesBeside + Send + Sync + Debug {
 /// Small files beside a keyring: archived audit events, requests.
 pub trait FilesBeside {
     /// Durably keeps `bytes` beside the keyring as `KEYRING.<name>`, replacing what is
-    /// there as a whole. Returns false if this storage keeps nothing there: audit events
-    /// beyond the last few thousand are then lost.
+    /// there as a whole.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io); nothing changed then.
-    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool>;
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<()>;
 
     /// What [`put_beside`](Self::put_beside) keeps under this name.
     ///
@@ -223,10 +222,10 @@ impl KeyringStorage for MemoryStorage {
 }
 
 impl FilesBeside for MemoryStorage {
-    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let mut images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         images.beside.insert(name.into(), bytes.into());
-        Ok(true)
+        Ok(())
     }
 
     fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
@@ -285,7 +284,7 @@ impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
 
 #[deny(clippy::missing_trait_methods)]
 impl<T: FilesBeside + ?Sized> FilesBeside for std::sync::Arc<T> {
-    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<()> {
         (**self).put_beside(name, bytes)
     }
 

@@ -120,7 +120,7 @@ impl KeyringStorage for Faulty {
 
 #[deny(clippy::missing_trait_methods)]
 impl FilesBeside for Faulty {
-    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.reach()?.put_beside(name, bytes)
     }
 

@@ -55,12 +55,10 @@ impl Inner {
             });
         }
         drop(old);
-        if let Err(error) = marked {
+        if marked.is_err() {
             // No key to authenticate a mark with: the request stands for it.
             self.watch.monitor().note(self.clock.now_ns(), what, detail);
-            if !self.storage.put_beside(REVOKE_REQUEST, b"")? {
-                return Err(error);
-            }
+            self.storage.put_beside(REVOKE_REQUEST, b"")?;
         }
         self.watch.monitor().revoked_by = RevokedBy::Mark;
         Ok(())

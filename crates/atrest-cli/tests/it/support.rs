@@ -112,6 +112,8 @@ impl Bench {
             .args(args)
             .current_dir(self.dir.path())
             .env_clear()
+            // Where a process that is measured writes what it ran.
+            .envs(std::env::var_os("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)))
             .env("ATREST_CMEK", self.uri("cmek.key"))
             .stdin(Stdio::null());
         command

@@ -282,11 +282,11 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
 }
 
 impl FilesBeside for ObjectStoreKeyringStorage {
-    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.beside(name);
         let (store, at, payload) = (self.store.clone(), path.clone(), bytes.to_vec().into());
         match self.bridge.run(async move { store.put(&at, payload).await }) {
-            Ok(Ok(_)) => Ok(true),
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
                 Err(failed("what is beside the keyring cannot be written", &path, error))
             }

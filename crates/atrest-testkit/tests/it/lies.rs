@@ -257,9 +257,9 @@ impl KeyringStorage for Sloppy {
 
 #[deny(clippy::missing_trait_methods)]
 impl FilesBeside for Sloppy {
-    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+    fn put_beside(&self, name: &str, bytes: &[u8]) -> Result<()> {
         match self.slip {
-            Slip::LosesWhatIsBeside => Ok(true),
+            Slip::LosesWhatIsBeside => Ok(()),
             _ => self.inner.put_beside(name, bytes),
         }
     }
