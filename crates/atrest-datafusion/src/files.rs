@@ -167,7 +167,7 @@ async fn keys_of(
         return Ok(BTreeSet::new());
     }
     loop {
-        let range = meta.size - wanted..meta.size;
+        let range = meta.size.saturating_sub(wanted)..meta.size;
         let end = match store.get_range(&meta.location, range).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(BTreeSet::new()),
             end => end.map_err(unreadable)?,

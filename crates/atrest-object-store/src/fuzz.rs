@@ -87,6 +87,7 @@ impl ObjectStore for Liar {
         match lie % 16 {
             7 => result.meta.size = result.meta.size.wrapping_add(small).wrapping_sub(128),
             8 => result.meta.size = small << 56,
+            11 if place >= 128 => result.range = 0..small << 56,
             9 => result.meta.e_tag = None,
             10 => result.meta.e_tag = Some(format!("\"{place}\"")),
             11 => {

@@ -13,6 +13,8 @@ use slatedb::{PathResolver, VersionedManifest};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use crate::v0_14::first_of;
+
 /// Headers read at the same time.
 const LOOKS_MAX: usize = 64;
 /// Polls after which a compaction that fails again and again is tried, as a power of two.
@@ -142,7 +144,8 @@ impl Tables {
 async fn look(inner: &dyn ObjectStore, location: &Path) -> Option<Contents> {
     let range = GetRange::Bounded(0..HEADER_LEN as u64);
     let options = GetOptions::new().with_range(Some(range));
-    let start = inner.get_opts(location, options).await.ok()?.bytes().await.ok()?;
+    let result = inner.get_opts(location, options).await.ok()?;
+    let start = first_of(result, HEADER_LEN).await.ok()?;
     Some(Contents::of(&start))
 }
 

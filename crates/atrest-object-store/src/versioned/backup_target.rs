@@ -1,13 +1,14 @@
 //! Backups in an object store.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::object_store::path::Path;
 use super::object_store::{
-    Error as StoreError, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
-    PutOptions,
+    Error as StoreError, GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutOptions,
 };
 use atrest::backup::{BackupTarget, PutFile};
 use atrest::keyring::KeyringStorage;
@@ -16,8 +17,8 @@ use atrest::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::ObjectStoreKeyringStorage;
 use super::keyring_storage::failed;
+use super::{ObjectStoreKeyringStorage, first_of};
 use crate::bridge::{Bridge, NoAnswer};
 
 /// Default time for one request, the store's own retries included.
@@ -61,6 +62,17 @@ impl ObjectStoreTarget {
     fn path(&self, name: &str) -> Path {
         name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
     }
+}
+
+/// A short part of an object, or less.
+async fn part_of(
+    store: &Arc<dyn ObjectStore>,
+    at: &Path,
+    range: Range<u64>,
+) -> Result<Bytes, StoreError> {
+    let len = (range.end - range.start) as usize;
+    let options = GetOptions::new().with_range(Some(GetRange::Bounded(range)));
+    first_of(store.get_opts(at, options).await?, len).await
 }
 
 /// One outcome of a request.
@@ -209,7 +221,7 @@ impl Put {
             }
             for (offset, bytes) in expected.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
                 let range = offset..offset + bytes.len() as u64;
-                if store.get_range(&at, range).await? != bytes {
+                if part_of(&store, &at, range).await? != bytes {
                     return Ok(false);
                 }
             }
@@ -299,8 +311,8 @@ impl ReadFile for ObjectFile {
         if !has {
             let until = end.max(offset.saturating_add(AHEAD_LEN)).min(self.len);
             let (store, at) = (self.target.store.clone(), self.path.clone());
-            let read =
-                self.target.bridge.run(async move { store.get_range(&at, offset..until).await });
+            let range = offset..until;
+            let read = self.target.bridge.run(async move { part_of(&store, &at, range).await });
             let bytes =
                 settled("the object cannot be read", &self.path, read).map_err(io::Error::from)?;
             *ahead = (offset, bytes);

@@ -30,6 +30,13 @@ pub(crate) async fn chunks(result: GetResult, collected_len_max: u64) -> Result<
     Ok(stream::once(async { Ok(bytes) }).boxed())
 }
 
+/// The first `len` bytes of a response, fewer if it ends before. Takes no more memory than that
+/// and one piece of the stream, whatever range and size the store claims, and however much it
+/// sends.
+pub(crate) async fn first_of(result: GetResult, len: usize) -> Result<Bytes> {
+    Ok(peek(chunks(result, len as u64).await?, len).await?.0)
+}
+
 /// Takes the first `len` bytes off a stream, fewer if it ends before. Returns them, and a
 /// stream of all bytes, these first.
 pub(crate) async fn peek(mut chunks: Chunks, len: usize) -> Result<(Bytes, Chunks)> {

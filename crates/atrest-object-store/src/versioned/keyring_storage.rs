@@ -14,6 +14,7 @@ use atrest::keyring::{FilesBeside, KeyringImage, KeyringStorage, Location};
 use atrest::names::{NameKind, kind_of};
 use atrest::{Error, ErrorKind, Result};
 
+use super::first_of;
 use super::reserved::{KEYRING_FILE, KEYRING_PREFIX};
 use crate::bridge::{Bridge, NoAnswer};
 use commit::Put;
@@ -129,16 +130,20 @@ impl ObjectStoreKeyringStorage {
         let read = self.bridge.run(async move {
             let result = store.get(&at).await?;
             let meta = result.meta.clone();
-            let bytes =
-                if meta.size > KEYRING_LEN_MAX { None } else { Some(result.bytes().await?) };
-            Ok::<_, StoreError>((meta, bytes))
+            // One more than there may be tells of more.
+            let bytes = first_of(result, KEYRING_LEN_MAX as usize + 1).await?;
+            let fits = meta.size.max(bytes.len() as u64) <= KEYRING_LEN_MAX;
+            Ok::<_, StoreError>((meta, fits.then_some(bytes)))
         });
         match read {
             Ok(Ok((meta, Some(bytes)))) => {
                 Ok(Some((bytes.into(), commit::version(meta.e_tag, meta.version))))
             }
             Ok(Ok((meta, None))) => {
-                let what = format!("expected a keyring of at most 64 MiB, found {}", meta.size);
+                let what = format!(
+                    "expected a keyring of at most 64 MiB, found more: {} bytes",
+                    meta.size
+                );
                 Err(Error::new(ErrorKind::KeyringCorrupt, what).with_path(path.as_ref()))
             }
             Ok(Err(StoreError::NotFound { .. })) => Ok(None),

@@ -18,6 +18,8 @@ mod store;
 mod upload;
 mod usage;
 
+pub(crate) use body::first_of;
+
 pub use backup_target::ObjectStoreTarget;
 pub use keyring_storage::ObjectStoreKeyringStorage;
 pub use kinds::slatedb_file_kind;

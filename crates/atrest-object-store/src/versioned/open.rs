@@ -6,7 +6,9 @@ use std::thread;
 use super::object_store::Result;
 use super::object_store::path::Path;
 use atrest::classify::Contents;
-use atrest::{Decryptor, ErrorKind, Expect, HEADER_LEN, Header, Keyring, PlaintextPolicy};
+use atrest::{
+    BODY_LEN_MAX, Decryptor, ErrorKind, Expect, HEADER_LEN, Header, Keyring, PlaintextPolicy,
+};
 use tokio::sync::{Mutex, oneshot};
 
 use super::error::refused;
@@ -48,6 +50,12 @@ impl Opener {
         start: &[u8],
         physical_len: u64,
     ) -> Result<Body> {
+        let body_len = physical_len.saturating_sub(HEADER_LEN as u64);
+        // Nothing proves it yet: no caller is to make room for more than an object can have.
+        if body_len > BODY_LEN_MAX {
+            let what = format!("expected at most {BODY_LEN_MAX} bytes, found {body_len}");
+            return Err(refused(location, atrest::Error::new(ErrorKind::FileTooLarge, what)));
+        }
         if Self::is_plaintext(start) && self.allows_plaintext() {
             // Its bytes end with access all the same; sizes need none.
             return Ok(Body::Plain(self.keyring.access().flag()));
@@ -61,7 +69,6 @@ impl Opener {
             if decryptor.suite().keeps_lengths() {
                 return Ok(Body::Stream(decryptor));
             }
-            let body_len = physical_len.saturating_sub(HEADER_LEN as u64);
             Chunked::new(decryptor, body_len).map(Body::Chunks)
         });
         body.map_err(|error| refused(location, error))

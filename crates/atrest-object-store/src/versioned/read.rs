@@ -26,7 +26,7 @@ use super::headers::{Body, Headers, Known};
 use super::open::Opener;
 use super::opening::Opening;
 use super::reserved::is_reserved;
-use super::{emptied, nothing};
+use super::{emptied, first_of, nothing};
 use crate::chunked::Chunked;
 use crate::policy::claimed_len_of;
 use crate::tags::{TagPieces, Tags};
@@ -126,10 +126,10 @@ impl Reads {
     /// A request for the header, one for the data. The first may have it all.
     async fn get_split(&self, location: &Path, options: &GetOptions) -> Attempt {
         let joined = is_joined(options.range.as_ref());
-        let more = if joined { JOINED_OFFSET_MAX } else { 0 };
-        let range = Some((0..HEADER_LEN as u64 + more).into());
+        let len = HEADER_LEN + if joined { JOINED_OFFSET_MAX as usize } else { 0 };
+        let range = Some((0..len as u64).into());
         let result = self.get_start(location, GetOptions { range, ..options.clone() }).await?;
-        let begun = self.begin(location, options, result).await?;
+        let begun = self.begin(location, options, result, len).await?;
         let len = begun.body.len(begun.answer.meta.size);
         let range = resolve(options.range.as_ref(), len)?;
         if begun.start.len() as u64 == begun.answer.meta.size {
@@ -155,7 +155,7 @@ impl Reads {
         if self.opener.policy.expects_tags() {
             let whole = GetOptions { range: None, ..options.clone() };
             let result = self.get_start(location, whole).await?;
-            let begun = self.begin(location, options, result).await?;
+            let begun = self.begin(location, options, result, usize::MAX).await?;
             let len = begun.body.len(begun.answer.meta.size);
             let range = resolve(options.range.as_ref(), len)?;
             return self.open_whole(location, begun, range);
@@ -182,15 +182,17 @@ impl Reads {
         Ok(GetResult { payload, meta, range, ..answer })
     }
 
-    /// Takes in an answer that begins with the object's header.
+    /// Takes in the first bytes, up to `len_max`, of an answer that begins with the object's
+    /// header.
     async fn begin(
         &self,
         location: &Path,
         options: &GetOptions,
         result: GetResult,
+        len_max: usize,
     ) -> Result<Begun> {
         let answer = emptied(&result);
-        let start = result.bytes().await?;
+        let start = first_of(result, len_max).await?;
         let body = self.opener.open(location, &start, answer.meta.size).await?;
         self.keep(location, options, &answer.meta, &body);
         Ok(Begun { answer, start, body })
@@ -360,7 +362,10 @@ impl Reads {
         let hidden = HEADER_LEN as u64;
         let physical = range.start + hidden..range.end + hidden;
         Ok(match self.get_pinned(location, pinned, e_tag, physical).await? {
-            Ok(result) => Ok((range.start, result.bytes().await?)),
+            Ok(result) => {
+                let len = (range.end - range.start) as usize;
+                Ok((range.start, first_of(result, len).await?))
+            }
             Err(again) => Err(again),
         })
     }
@@ -393,7 +398,7 @@ impl Reads {
             ..GetOptions::default()
         };
         let start = match self.inner.get_opts(&meta.location, options).await {
-            Ok(result) => result.bytes().await,
+            Ok(result) => first_of(result, HEADER_LEN).await,
             Err(error) => Err(error),
         };
         // An object that changed or went since it was listed, or that cannot be read: the

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
 
 use super::error::refused;
+use super::first_of;
 use super::open::blocking;
 use super::reserved::is_reserved;
 use super::store::EncryptedStore;
@@ -200,7 +201,7 @@ async fn read_start(
     let range = GetRange::Bounded(0..meta.size.min(HEADER_LEN as u64));
     let options = GetOptions::new().with_range(Some(range));
     let start = match inner.get_opts(&meta.location, options).await {
-        Ok(result) => result.bytes().await,
+        Ok(result) => first_of(result, HEADER_LEN).await,
         Err(error) => Err(error),
     };
     match start {

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures_util::stream::BoxStream;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::*;
@@ -37,6 +39,8 @@ pub enum Lie {
     Forbidden(usize),
     /// Fails, the next so many times.
     Fails(usize),
+    /// Claims that any object is endless, and sends so much of it.
+    Endless,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -49,12 +53,18 @@ pub struct Liar {
 struct State {
     lie: Lie,
     reads: usize,
+    /// Sent of what is endless, of 1 MiB each.
+    pieces: usize,
     written: BTreeMap<Path, Instant>,
 }
 
 impl Liar {
     pub fn begin(&self, lie: Lie) {
         self.state.lock().unwrap().lie = lie;
+    }
+
+    pub fn pieces(&self) -> usize {
+        self.state.lock().unwrap().pieces
     }
 
     fn lie(&self) -> Lie {
@@ -150,6 +160,20 @@ impl ObjectStore for Liar {
         }
         let mut result = self.inner.get_opts(at, options).await?;
         self.tag(&mut result.meta.e_tag);
+        if self.lie() == Lie::Endless {
+            result.meta.size = 1 << 60;
+            result.range = 0..1 << 60;
+            let state = self.state.clone();
+            let more = stream::repeat_with(move || {
+                state.lock().unwrap().pieces += 1;
+                Ok(Bytes::from_static(&[0; 1 << 20]))
+            });
+            let sent = GetResult { range: result.range.clone(), ..result };
+            let (meta, attributes) = (sent.meta.clone(), sent.attributes.clone());
+            let (range, extensions) = (sent.range.clone(), sent.extensions.clone());
+            let payload = GetResultPayload::Stream(sent.into_stream().chain(more).boxed());
+            return Ok(GetResult { payload, meta, range, attributes, extensions });
+        }
         Ok(result)
     }
 

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use atrest::keyring::Access;
 use atrest::kms::Kms;
 use atrest::{ErrorKind, FileKind, Keyring};
+use futures_executor::block_on;
 use futures_util::TryStreamExt;
-use object_store::ObjectStore;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
 use crate::keyring::{customer_key, options, storage};
 use crate::liar::{Liar, Lie};
+use crate::support::{Keys, pattern};
 
 fn create(store: &Liar, kms: &Arc<dyn Kms>) -> Result<Keyring, ErrorKind> {
     Keyring::create(storage(store.clone()), kms.clone(), options()).map_err(|error| error.kind())
@@ -21,7 +24,7 @@ fn open(store: &Liar, kms: &Arc<dyn Kms>) -> Result<Keyring, ErrorKind> {
 
 fn names(store: &Liar) -> Vec<String> {
     let metas = store.inner.list(None).try_collect::<Vec<_>>();
-    let metas = futures_executor::block_on(metas).unwrap();
+    let metas = block_on(metas).unwrap();
     metas.into_iter().map(|meta| meta.location.to_string()).collect()
 }
 
@@ -154,4 +157,38 @@ fn what_is_not_found_once_takes_nothing_away() {
     assert!(Access::is_revocation_requested(&asked).unwrap());
     drop(keyring.access().check_now());
     assert_eq!(keyring.keys().active_id().unwrap_err().kind(), ErrorKind::CmekRevoked);
+}
+
+#[test]
+fn what_is_said_to_be_endless_takes_no_memory() {
+    for keys in Keys::both() {
+        let liar = Liar::default();
+        let at = Path::from("table");
+        let written = keys.store(liar.inner.as_ref().clone());
+        block_on(written.put(&at, pattern(10_000, 1).into())).unwrap();
+        liar.begin(Lie::Endless);
+        for range in
+            [None, Some(GetRange::Bounded(0..100)), Some(GetRange::Bounded(90_000..90_100))]
+        {
+            // One that knows nothing of the object, and one that wrote it.
+            let reader = keys.store(liar.clone());
+            let wrote = keys.store(liar.clone());
+            liar.begin(Lie::None);
+            block_on(wrote.put(&at, pattern(10_000, 1).into())).unwrap();
+            liar.begin(Lie::Endless);
+            for store in [reader, wrote] {
+                let before = liar.pieces();
+                let options = GetOptions { range: range.clone(), ..GetOptions::default() };
+                let read = block_on(store.get_opts(&at, options));
+                assert!(read.is_err(), "{range:?}");
+                assert!(liar.pieces() - before < 10, "{} pieces", liar.pieces() - before);
+            }
+        }
+    }
+    let (_dir, kms) = customer_key();
+    let liar = Liar::default();
+    create(&liar, &kms).unwrap();
+    liar.begin(Lie::Endless);
+    assert_eq!(open(&liar, &kms).map(drop), Err(ErrorKind::KeyringCorrupt));
+    assert!(liar.pieces() <= 65, "{} MiB of a keyring", liar.pieces());
 }
