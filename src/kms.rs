@@ -207,11 +207,18 @@ impl FromStr for KeyUri {
     type Err = KmsError;
 
     fn from_str(text: &str) -> Result<Self, KmsError> {
+        let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let scheme = scheme.filter(|scheme| is_scheme(scheme));
         let malformed = |why: &str| {
-            let shown: String = text.chars().take(32).collect();
+            // Not the rest: who gets this wrong may have given a passphrase, or the key itself.
+            let short = scheme.as_ref().filter(|name| name.len() <= 32);
+            let found = short.map_or("no scheme".into(), |name| format!("{name}:…"));
+            let len = text.len();
             KmsError::new(
                 KmsErrorKind::Misconfigured,
-                format!("malformed key URI: expected SCHEME:REST, {why}, found {shown:?}"),
+                format!(
+                    "malformed key URI: expected SCHEME:REST, {why}, found {found}, {len} bytes"
+                ),
             )
         };
         if text.len() > Self::LEN_MAX {
@@ -220,18 +227,17 @@ impl FromStr for KeyUri {
         if text.chars().any(|c| c.is_control() || c == ' ') {
             return Err(malformed("without spaces and control characters"));
         }
-        let Some((scheme, rest)) = text.split_once(':') else {
+        let Some(scheme) = &scheme else {
             return Err(malformed("with a scheme such as file: or env:"));
         };
-        let lower = scheme.to_ascii_lowercase();
-        let starts_well = lower.starts_with(|c: char| c.is_ascii_lowercase());
-        if !starts_well
-            || !lower.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
-        {
-            return Err(malformed("with a scheme such as file: or env:"));
-        }
-        Ok(Self(format!("{lower}:{rest}")))
+        Ok(Self(format!("{scheme}{}", &text[scheme.len()..])))
     }
+}
+
+/// RFC 3986 section 3.1, in lower case.
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
 }
 
 impl fmt::Display for KeyUri {
@@ -332,7 +338,6 @@ pub fn from_uri(uri: &str) -> Result<Arc<dyn Kms>, KmsError> {
         scheme => Err(KmsError::new(
             KmsErrorKind::Misconfigured,
             format!("expected the scheme file, env or passphrase, found {scheme:?}"),
-        )
-        .with_key_uri(&uri)),
+        )),
     }
 }

@@ -16,8 +16,8 @@ impl EnvKey {
     /// The key in the variable `name`, read at each use.
     ///
     /// # Errors
-    /// [`KmsErrorKind::Misconfigured`] if the name is empty or has other characters than
-    /// letters, digits and `_`.
+    /// [`KmsErrorKind::Misconfigured`] if the name is empty, has other characters than
+    /// letters, digits and `_`, or looks like the key itself.
     pub fn new(name: &str) -> Result<Self, KmsError> {
         Self::from_uri(format!("env:{name}").parse()?)
     }
@@ -25,9 +25,11 @@ impl EnvKey {
     pub(super) fn from_uri(uri: KeyUri) -> Result<Self, KmsError> {
         let name = uri.rest();
         let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if name.is_empty() || !name.chars().all(good) {
+        // The URI is not shown: what is in it may be the key.
+        let is_key = name.len() == 2 * KEY_LEN && name.chars().all(|c| c.is_ascii_hexdigit());
+        if name.is_empty() || !name.chars().all(good) || is_key {
             let what = "expected the name of an environment variable, as in env:CMEK";
-            return Err(KmsError::new(KmsErrorKind::Misconfigured, what).with_key_uri(&uri));
+            return Err(KmsError::new(KmsErrorKind::Misconfigured, what));
         }
         Ok(Self { uri })
     }

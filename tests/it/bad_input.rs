@@ -469,3 +469,34 @@ fn another_store_than_the_pinned_one_is_refused_before_its_key_service_is_asked(
         assert_eq!(kms.calls(), asked);
     }
 }
+
+/// What an engine that knows `std::io` alone sees.
+#[test]
+fn errors_are_told_as_those_of_the_system_with_all_that_they_say() {
+    use io::ErrorKind::*;
+    for (kind, told) in [
+        (ErrorKind::Io(StorageFull), StorageFull),
+        (ErrorKind::KeyringMissing, NotFound),
+        (ErrorKind::KeyringExists, AlreadyExists),
+        (ErrorKind::KeyringBusy, ResourceBusy),
+        (ErrorKind::Kms(KmsErrorKind::Unreachable), TimedOut),
+        (ErrorKind::Kms(KmsErrorKind::AccessDenied), PermissionDenied),
+        (ErrorKind::CmekRevoked, PermissionDenied),
+        (ErrorKind::ReadOnly, PermissionDenied),
+        (ErrorKind::InvalidArgument, InvalidInput),
+        (ErrorKind::FileTooLarge, FileTooLarge),
+        (ErrorKind::EmptyFile, UnexpectedEof),
+        (ErrorKind::TruncatedHeader, UnexpectedEof),
+        (ErrorKind::KeyringTruncated, UnexpectedEof),
+        (ErrorKind::Poisoned, Other),
+        (ErrorKind::KeyringConflict, Other),
+        (ErrorKind::Authentication, InvalidData),
+        (ErrorKind::UnknownKey, InvalidData),
+    ] {
+        let error = io::Error::from(atrest::Error::new(kind, "what it was").with_path("1.sst"));
+        assert_eq!(error.kind(), told, "{kind:?}");
+        let inside = error.get_ref().unwrap().downcast_ref::<atrest::Error>().unwrap();
+        assert_eq!(inside.kind(), kind);
+        assert!(error.to_string().contains("what it was") && error.to_string().contains("1.sst"));
+    }
+}

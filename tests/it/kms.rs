@@ -290,6 +290,33 @@ fn malformed_uris_are_refused() {
     assert_eq!(kms::from_uri("FILE:///a").unwrap().key_uri().as_str(), "file:///a");
 }
 
+/// Whoever mistakes the place of a key for that of its name does not find it in a log.
+#[test]
+fn what_may_be_the_key_itself_is_not_shown() {
+    let (key, key_of_letters) = ("0123456789abcdef".repeat(4), "abcdefab".repeat(8));
+    for (uri, scheme) in [
+        ("passphrase:correct horse".to_owned(), "passphrase:"),
+        ("passphrase:correcthorse".to_owned(), "passphrase:"),
+        ("correct horse".to_owned(), ""),
+        ("correcthorse".to_owned(), ""),
+        (key.clone(), ""),
+        (format!("env:{key}"), ""),
+        (format!("env:{key_of_letters}"), ""),
+        (format!("env:{key}+"), ""),
+        (format!("env:{key} "), "env:"),
+        (format!("password:{key}"), "password"),
+        (format!("{key_of_letters}: "), ""),
+    ] {
+        let error = kms::from_uri(&uri).map(drop).unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Misconfigured, "{uri}");
+        for said in [error.to_string(), format!("{error:?}")] {
+            let kept =
+                [&key[..8], &key_of_letters[..8], "horse"].iter().all(|it| !said.contains(it));
+            assert!(kept && said.contains(scheme), "{said}");
+        }
+    }
+}
+
 /// Environment variables are the process's: this test runs itself in another one.
 #[test]
 fn a_key_in_the_environment() {
@@ -329,6 +356,7 @@ fn a_passphrase() {
     let answer = other.unwrap(&wrapped, &context(), deadline());
     assert_eq!(refused(answer), KmsErrorKind::Integrity);
     assert_eq!(refused(Passphrase::new(String::new())), KmsErrorKind::Misconfigured);
+    assert!(!format!("{kms:?}").contains("horse"));
     // No text is made another: composed and decomposed, with and without what ends a line.
     let words = |words: &str| Passphrase::new(words.to_owned()).unwrap();
     let composed = words("caf\u{e9}").wrap(&slot_key(), &context(), deadline()).unwrap();

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use atrest::fs::TornReason;
 use atrest::progress::WorkProgress;
-use atrest::verify::verify;
-use atrest::{BODY_LEN_MAX, ErrorKind, FileKind, FileSpec, Suite};
+use atrest::verify::{VerifyReport, verify};
+use atrest::{BODY_LEN_MAX, ErrorKind, FileKind, FileSpec, PlaintextPolicy, Suite};
 
 use crate::support::{TestStore, kind};
 
@@ -160,4 +160,51 @@ fn every_file_is_judged() {
     assert_eq!(kinds, [ErrorKind::NotEncrypted, ErrorKind::IdentityMismatch]);
     let cancelled = verify(&fs, store.data(), &|_| ControlFlow::Break(()));
     assert_eq!(kind(cancelled), ErrorKind::Io(std::io::ErrorKind::Interrupted));
+}
+
+/// As of objects, whose first bytes somebody else read.
+#[test]
+fn files_are_judged_by_what_was_read_of_them() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let spec = FileSpec::new(FileKind::Table).suite(Suite::Aes256Ctr);
+    let mut writer = fs.create_new(store.data().join("t"), spec).unwrap();
+    writer.append(b"table").unwrap();
+    writer.finish().unwrap();
+    let bytes = std::fs::read(store.data().join("t")).unwrap();
+    let mut foreign = bytes.clone();
+    foreign[4095] ^= 1;
+    let mut report = VerifyReport::default();
+    let keyring = fs.keyring();
+    for (name, start) in [
+        ("good", &bytes[..]),
+        ("empty", b""),
+        ("changed", &foreign),
+        ("torn", &bytes[..4095]),
+        ("plain", b"SQLite format 3"),
+    ] {
+        report.add_start(keyring, name.into(), start.len() as u64, start);
+    }
+    report.add_read("read".into(), 9, Ok(()));
+    let failed = atrest::Error::new(ErrorKind::Authentication, "a chunk");
+    report.add_read("unread".into(), 9, Err(failed));
+    assert_eq!((report.unauthenticated_files, report.unauthenticated_bytes), (1, 4096 + 5));
+    assert_eq!((report.authenticated_files, report.authenticated_bytes), (1, 9));
+    assert_eq!((report.empty_files, report.plaintext_files), (1, 0));
+    let problems = report.problems.iter();
+    let problems: Vec<_> = problems.map(|it| (it.path.to_str().unwrap(), it.kind)).collect();
+    assert_eq!(
+        problems,
+        [
+            ("changed", ErrorKind::CorruptHeader),
+            ("torn", ErrorKind::TruncatedHeader),
+            ("plain", ErrorKind::NotEncrypted),
+            ("unread", ErrorKind::Authentication),
+        ]
+    );
+    let mut lenient = keyring.settings();
+    lenient.plaintext = PlaintextPolicy::Allow;
+    keyring.keys().configure(&lenient).unwrap();
+    report.add_start(keyring, "plain".into(), 15, b"SQLite format 3");
+    assert_eq!(report.plaintext_files, 1);
 }

@@ -75,6 +75,17 @@ fn open(
     good.then_some(plain)
 }
 
+/// Opens a whole message where it stands, with a guard on both sides.
+fn open_in_place(gcm: &GcmKey, aad: &[u8], sealed: &[u8], tag: &[u8]) -> Option<Vec<u8>> {
+    let mut guarded = [&[0xee], sealed, &[0xee]].concat();
+    let end = guarded.len() - 1;
+    let good = gcm.open_in_place(7, aad, &mut guarded[1..end], tag);
+    assert_eq!((guarded[0], guarded[end]), (0xee, 0xee), "{} bytes", sealed.len());
+    let plain = guarded[1..end].to_vec();
+    assert!(good || plain.iter().all(|byte| *byte == 0), "unverified plaintext is left");
+    good.then_some(plain)
+}
+
 /// Seals and opens `plain` with every key, against the expected ciphertext and tag.
 fn check(
     keys: &[(String, GcmKey)],
@@ -91,6 +102,8 @@ fn check(
         assert!(guarded[1..=len] == *sealed, "{name}: ciphertext of {len} bytes");
         assert_eq!((guarded[0], guarded[len + 1]), (0xee, 0xee), "{name}: {len} bytes");
         assert_eq!(found, tag, "{name}: tag of {len} bytes");
+        let opened = open_in_place(gcm, aad, sealed, tag);
+        assert!(opened.as_deref() == Some(plain), "{name}: {len} bytes in place");
         for range in ranges {
             let opened = open(gcm, aad, sealed, tag, range);
             assert!(opened.as_deref() == Some(&plain[range.clone()]), "{name}: {range:?} of {len}");
@@ -255,6 +268,8 @@ fn a_wrong_tag_leaves_zeros() {
                     let opened = open(&gcm, b"", &sealed, &tag, &range);
                     assert!(opened.is_none(), "{name}: byte {place} of {len}");
                 }
+                let opened = open_in_place(&gcm, b"", &sealed, &tag);
+                assert!(opened.is_none(), "{name}: byte {place} of {len} in place");
                 sealed[place] ^= 0x10;
             }
         }

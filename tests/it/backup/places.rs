@@ -1,7 +1,7 @@
 //! What stands in the way of the library's own directories: links to somewhere else, and
 //! what is left of a lost store.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::time::Duration;
 
 use atrest::store::{Reencrypt, StalePolicy};
@@ -49,6 +49,14 @@ fn a_snapshot_leaves_alone_what_a_link_leads_to() {
     }
     drop(Snapshot::take(&store_of(&bench.fs), bench.store.data()).unwrap());
     assert_eq!(names(&own), ["KEYRING", "a.sst"]);
+    // Nor anything from somebody else's.
+    let other = bench.store.data().join("KEYRING.staging.z");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("17"), b"").unwrap();
+    if chown(&other, Some(999), None).is_ok() {
+        drop(Snapshot::take(&store_of(&bench.fs), bench.store.data()).unwrap());
+        assert_eq!(names(&other), ["17"]);
+    }
 }
 
 #[test]

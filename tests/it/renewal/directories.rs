@@ -117,6 +117,8 @@ fn what_is_registered_is_where_a_link_leads() {
     let refused = retire(&fs).unwrap_err();
     assert_eq!((refused.kind(), refused.path()), (ErrorKind::InvalidArgument, Some(&*one)));
     assert_eq!(kind(store_of(&fs).directories().register("/no/such")), io_not_found());
+    let relative = store_of(&fs).directories().register("no/such");
+    assert_eq!(kind(relative), ErrorKind::InvalidArgument);
 }
 
 fn io_not_found() -> ErrorKind {

@@ -252,6 +252,29 @@ fn plaintext_in_and_out() {
     assert_eq!(kind(store_of(&fs).renewal().reencrypt(&how)), ErrorKind::InvalidArgument);
 }
 
+/// Nobody could tell such a plaintext from the file that it was.
+#[test]
+fn what_begins_like_an_encrypted_file_is_not_turned_to_plaintext() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let mut lenient = fs.keyring().settings();
+    lenient.plaintext = PlaintextPolicy::Allow;
+    fs.keyring().keys().configure(&lenient).unwrap();
+    let [inner, outer] = ["inner", "outer"].map(|name| store.data().join(name));
+    write(&fs, &inner, b"inside");
+    let bytes = std::fs::read(&inner).unwrap();
+    std::fs::remove_file(&inner).unwrap();
+    write(&fs, &outer, &bytes);
+    let how = Reencrypt::default().danger_to_plaintext();
+    let count = || std::fs::read_dir(store.data()).unwrap().count();
+    let before = count();
+    let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
+    let failed: Vec<_> = report.failed.iter().map(|(_, error)| error.kind()).collect();
+    assert_eq!((report.files, failed), (0, vec![ErrorKind::ForeignFile]));
+    assert_eq!(read(&fs, &outer), bytes);
+    assert_eq!(count(), before, "nothing is left beside it");
+}
+
 #[test]
 fn a_weak_suite_is_raised_to_the_minimum() {
     let store = TestStore::new();
