@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use atrest::keyring::{AccessState, AuditKind, MemoryStorage, Options};
-use atrest::kms::{Kms, KmsErrorKind, LapsedCredential};
+use atrest::kms::{
+    Credential, Deadline, KeyUri, Kms, KmsError, KmsErrorKind, LapsedCredential, SlotKey,
+    WrapContext, WrappedKey,
+};
 use atrest::{ErrorKind, FileKind, Keyring};
 
 use crate::support::options;
@@ -113,6 +116,54 @@ fn another_slot_stands_in_for_a_lapsed_credential_unless_it_denies() {
                 assert_eq!(error.kind(), ErrorKind::Kms(LAPSED));
             }
         }
+    }
+}
+
+/// A service whose credential ends.
+#[derive(Debug)]
+struct Ending(Arc<ScriptedKms>, Credential);
+
+impl Kms for Ending {
+    fn key_uri(&self) -> &KeyUri {
+        self.0.key_uri()
+    }
+
+    fn wrap(&self, key: &SlotKey, at: &WrapContext, by: Deadline) -> Result<WrappedKey, KmsError> {
+        self.0.wrap(key, at, by)
+    }
+
+    fn unwrap(
+        &self,
+        key: &WrappedKey,
+        at: &WrapContext,
+        by: Deadline,
+    ) -> Result<SlotKey, KmsError> {
+        self.0.unwrap(key, at, by)
+    }
+
+    fn credential(&self) -> Option<Credential> {
+        Some(self.1)
+    }
+}
+
+#[test]
+fn a_status_tells_when_a_credential_ends_and_whether_somebody_has_to_act() {
+    let hour = Duration::from_secs(3600);
+    for (left, renews, ending) in [(21, false, false), (19, false, true), (19, true, false)] {
+        let expires_in = Duration::from_secs(60) * left;
+        let credential = Credential { expires_in, lifetime: hour, renews };
+        let kms = Arc::new(Ending(ScriptedKms::new("ending"), credential));
+        let clock = ManualClock::new();
+        let keyring = Keyring::create(MemoryStorage::new(), kms, options(&clock)).unwrap();
+        drop(keyring.access().check_now());
+        let json = serde_json::to_value(keyring.access().status()).unwrap();
+        let expected = serde_json::json!([{
+            "key_uri": "scripted:ending",
+            "expires_in_s": expires_in.as_secs_f64(),
+            "renews": renews,
+            "ending": ending,
+        }]);
+        assert_eq!(json["credentials"], expected);
     }
 }
 
