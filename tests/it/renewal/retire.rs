@@ -99,6 +99,21 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
     assert_eq!((proof.key.encrypted_bytes, proof.files_read), (5000, 1));
     assert!(proof.key.destroyed_ns.is_some());
     assert_eq!(store_of(&fs).renewal().prove_all_destroyed(&quiet).unwrap(), [proof]);
+    // Files that no key of this store is needed for were read all the same.
+    let foreign = TestStore::new();
+    write(&foreign.fs(), &foreign.data().join("a"), b"another store's");
+    let foreign = std::fs::read(foreign.data().join("a")).unwrap();
+    let new_file = std::fs::read(path("new")).unwrap();
+    for (name, bytes) in [
+        ("plain", &b"in plain sight"[..]),
+        ("torn", &new_file[..100]),
+        ("foreign 1", &foreign),
+        ("foreign 2", &foreign),
+    ] {
+        std::fs::write(path(name), bytes).unwrap();
+    }
+    let proof = store_of(&fs).renewal().prove_destroyed(old, &quiet).unwrap();
+    assert_eq!(proof.files_read, 5);
     for entry in std::fs::read_dir(store.data()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let older = name.strip_prefix("KEYRING.").is_some_and(|g| g.parse::<u64>().is_ok());
