@@ -28,7 +28,7 @@ impl EnvKey {
         // The URI is not shown: what is in it may be the key.
         let is_key = name.len() == 2 * KEY_LEN && name.chars().all(|c| c.is_ascii_hexdigit());
         if name.is_empty() || !name.chars().all(good) || is_key {
-            let what = "expected the name of an environment variable, as in env:CMEK";
+            let what = "expected the name of an environment variable, as in env:CMEK, not the key";
             return Err(KmsError::new(KmsErrorKind::Misconfigured, what));
         }
         Ok(Self { uri })
