@@ -30,17 +30,17 @@ def build(tree, target):
     done = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, text=True)
     if done.returncode:
-        refused = weave.refused_by(done.stdout, tree)
-        print(f"the compiler refuses {len(refused)}", flush=True)
-        if not refused:
+        refused, needed = weave.refused_by(done.stdout, tree)
+        print(f"the compiler refuses {len(refused)}, and wants {', '.join(needed)} constant", flush=True)
+        if not refused and not needed:
             sys.exit("it does not build, and no mutant is to blame")
-        return refused, []
+        return (refused, needed), []
     binaries = []
     for line in done.stdout.splitlines():
         message = json.loads(line)
         if message.get("executable") and message["target"]["name"] in ("atrest", "it"):
             binaries.append(message["executable"])
-    return [], binaries
+    return ([], set()), binaries
 
 
 def run(binary, tests, tree, timeout, **environment):
@@ -103,9 +103,9 @@ def main(out, files):
     binaries = []
 
     def attempt():
-        refused, built = build(tree, target)
+        told, built = build(tree, target)
         binaries[:] = built
-        return refused
+        return told
 
     listed, left = weave.weave(tree, files, attempt)
     print(f"{len(listed)} mutants, {len(left)} left to cargo-mutants", flush=True)

@@ -2,8 +2,9 @@
 
 cargo-mutants builds the tests anew for each of its mutants, which for thousands of them takes
 weeks. Here its list is woven into a copy of the sources: where a mutant would be, the code asks
-`crate::mutant(N)`, and the variable ATREST_MUTANT says which N it is. What cannot be woven, as in
-constants, is left to cargo-mutants itself and listed.
+`crate::mutant(N)`, and the variable ATREST_MUTANT says which N it is. Functions lose their `const`
+for it, but where a constant needs one. What cannot be woven, as in constants, is left to
+cargo-mutants itself and listed.
 """
 
 import json
@@ -51,12 +52,19 @@ def is_constant(node):
         if node.type in CONSTANT:
             return True
         if node.type == "function_item":
-            modifiers = [child for child in node.children if child.type == "function_modifiers"]
-            return any(b"const" in child.text for child in modifiers)
+            return False
         if node.type == "array_expression" and node.child_by_field_name("length") is not None:
             return True
         node = node.parent
     return False
+
+
+def functions(node):
+    """All functions, those inside of functions too."""
+    if node.type == "function_item":
+        yield node
+    for child in node.children:
+        yield from functions(child)
 
 
 class File:
@@ -65,6 +73,13 @@ class File:
     def __init__(self, text):
         self.text = text
         self.tree = PARSER.parse(text)
+        self.constant = []  # Functions that were `const`: name, where that stands, and the whole.
+        for function in functions(self.tree.root_node):
+            for modifiers in function.children:
+                if modifiers.type == "function_modifiers" and b"const" in modifiers.text:
+                    start = modifiers.start_byte + modifiers.text.index(b"const")
+                    name = function.child_by_field_name("name").text.decode()
+                    self.constant.append((name, (start, start + len(b"const ")), function))
         self.lines = [0]
         for line in text.split(b"\n"):
             self.lines.append(self.lines[-1] + len(line) + 1)
@@ -115,6 +130,17 @@ class File:
         self.edits.setdefault((at.start_byte, at.end_byte), []).append((kind, number, mutant))
         return True
 
+    def keep_const(self, name):
+        """Gives functions of this name their `const` back. Returns their mutants, which go."""
+        kept = [function for it, _, function in self.constant if it == name]
+        self.constant = [it for it in self.constant if it[0] != name]
+        gone = []
+        for span, edits in self.edits.items():
+            if any(it.start_byte <= span[0] and span[1] <= it.end_byte for it in kept):
+                gone += [number for _, number, _ in edits]
+                edits.clear()
+        return gone
+
     def drop(self, number):
         for edits in self.edits.values():
             edits[:] = [edit for edit in edits if edit[1] != number]
@@ -123,15 +149,18 @@ class File:
         """The text between, with its edits; those of the node `skip` are made already."""
         end = len(self.text) if end is None else end
         out, at = [], start
-        nodes = [span for span, edits in self.edits.items()
-                 if edits and start <= span[0] and span[1] <= end and span != skip]
+        within = lambda span: start <= span[0] and span[1] <= end and span != skip
+        nodes = [span for span, edits in self.edits.items() if edits and within(span)]
+        dropped = {span for _, span, _ in self.constant if within(span)}
+        nodes += dropped
         # The outermost first.
         nodes.sort(key=lambda span: (span[0], -span[1]))
         for span in nodes:
             if span[0] < at:
                 continue
             out.append(self.text[at:span[0]])
-            out.append(self.edited(span))
+            if span not in dropped:
+                out.append(self.edited(span))
             at = span[1]
         out.append(self.text[at:end])
         return b"".join(out)
@@ -182,20 +211,26 @@ def weave(tree, files, build):
                 out.write(source.woven())
         with open(library, "w") as out:
             out.write(plain + SWITCH)
-        refused = build()
-        if not refused:
+        refused, needed = build()
+        if not refused and not needed:
             return listed, left
+        for name in needed:
+            refused += [number for source in sources.values() for number in source.keep_const(name)]
         left += refused
         for number in refused:
             sources[listed[number]["file"]].drop(number)
 
 
 def refused_by(messages, tree):
-    """The mutants at which compiler messages point."""
-    numbers = set()
+    """The mutants at which compiler messages point, and functions that constants need."""
+    numbers, needed = set(), set()
     for line in messages.splitlines():
         message = json.loads(line).get("message") or {}
         if message.get("level") != "error":
+            continue
+        called = re.match(r"cannot call non-const .*`([^`]+)`", message["message"])
+        if called:
+            needed.add(re.sub(r"::<.*|\(.*", "", called[1]).split("::")[-1])
             continue
         spans = [span for span in message["spans"] if span["is_primary"]]
         for span in spans:
@@ -207,7 +242,7 @@ def refused_by(messages, tree):
                 row -= 1
                 found = re.findall(r"mutant\((\d+)\)", lines[row])
             numbers.update(map(int, found))
-    return sorted(numbers)
+    return sorted(numbers), needed
 
 
 if __name__ == "__main__":
