@@ -274,10 +274,34 @@ fn another_process_can_ask_for_revocation() {
 }
 
 #[test]
+fn a_status_counts_checks_and_time() {
+    let store = store("counted");
+    let seconds = Duration::from_secs;
+    let shown = || {
+        let status = store.keyring.access().status();
+        (status.checks, status.checks_failed, status.in_state, status.since_good_check)
+    };
+    assert_eq!(shown(), (0, 0, seconds(0), seconds(0)));
+    store.clock.advance(seconds(100));
+    assert_eq!(shown(), (0, 0, seconds(100), seconds(100)));
+    assert_eq!(store.keyring.access().check_now().state, Active);
+    assert_eq!(shown(), (1, 0, seconds(100), seconds(0)));
+    store.kms.fail(KmsErrorKind::Unreachable);
+    assert_eq!(store.after(331), Unreachable);
+    assert_eq!(shown(), (2, 1, seconds(0), seconds(331)));
+    store.clock.advance(seconds(7));
+    assert_eq!(shown(), (2, 1, seconds(7), seconds(338)));
+    store.kms.fail(None);
+    assert_eq!(store.keyring.access().check_now().state, Active);
+    assert_eq!(shown(), (3, 1, seconds(0), seconds(0)));
+}
+
+#[test]
 fn a_request_that_cannot_be_read_counts() {
     let (dir, store) = (tempfile::tempdir().unwrap(), store("unreadable"));
     let storage = || atrest::keyring::DirectoryStorage::new(dir.path());
     let keyring = Keyring::create(storage(), store.kms.clone(), options(&store.clock)).unwrap();
+    assert!(!atrest::keyring::Access::is_revocation_requested(&storage()).unwrap());
     // Another user's file, mode 0600, is none to the superuser; this is none to anybody.
     std::fs::create_dir(dir.path().join("KEYRING.revoke")).unwrap();
     assert!(atrest::keyring::Access::is_revocation_requested(&storage()).unwrap());

@@ -202,8 +202,11 @@ macro_rules! width {
                         )
                     }
                 }
+                // Without features of its own: rustc 1.95 inlines a function that has some whatever
+                // it says, and its tables left a hole in the frame of every short call, below
+                // which nothing was overwritten for sure. Into this one nothing is inlined that
+                // has any.
                 #[inline(never)]
-                #[target_feature(enable = $features)]
                 unsafe fn bulk(
                     keys: &RoundKeys,
                     block: u64,
@@ -211,10 +214,15 @@ macro_rules! width {
                     dst: *mut u8,
                     batches: usize,
                 ) {
-                    let job = Job::new(block, 0, src, dst, 0);
                     // SAFETY: passed on to the caller.
-                    unsafe { run_bulk::<Self, { GROUP_BLOCKS / $lanes }>(keys, job, batches) }
+                    unsafe { tables(keys, Job::new(block, 0, src, dst, 0), batches) }
                 }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn tables(keys: &RoundKeys, job: Job, batches: usize) {
+                // SAFETY: passed on to the caller.
+                unsafe { run_bulk::<$type, { GROUP_BLOCKS / $lanes }>(keys, job, batches) }
             }
 
             #[target_feature(enable = $features)]

@@ -162,8 +162,8 @@ macro_rules! width {
                     // SAFETY: passed on to the caller.
                     unsafe { run_batches::<Self, ENCRYPT>(keys, powers, message, state, at, batches) }
                 }
+                // Without features, as in counter mode: the tables stay out of short calls' frames.
                 #[inline(never)]
-                #[target_feature(enable = $features)]
                 unsafe fn groups<const ENCRYPT: bool>(
                     keys: &RoundKeys,
                     powers: &Powers,
@@ -173,7 +173,7 @@ macro_rules! width {
                     batches: usize,
                 ) {
                     // SAFETY: passed on to the caller.
-                    unsafe { run_groups::<Self, ENCRYPT, { 256 / Self::LANES }>(keys, powers, message, state, at, batches) }
+                    unsafe { tables::<ENCRYPT>(keys, powers, message, state, at, batches) }
                 }
                 #[inline(never)]
                 #[target_feature(enable = $features)]
@@ -258,6 +258,19 @@ macro_rules! width {
                 unsafe fn store_part(self, dst: *mut u8, from: usize, to: usize) {
                     $store_part(self, dst, from, to)
                 }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn tables<const ENCRYPT: bool>(
+                keys: &RoundKeys,
+                powers: &Powers,
+                message: &Message<'_>,
+                state: &mut State<$type>,
+                at: usize,
+                batches: usize,
+            ) {
+                // SAFETY: passed on to the caller.
+                unsafe { run_groups::<$type, ENCRYPT, { 256 / $type::LANES }>(keys, powers, message, state, at, batches) }
             }
 
             #[target_feature(enable = $features)]
