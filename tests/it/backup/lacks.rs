@@ -235,3 +235,26 @@ fn what_is_shredded_while_a_backup_is_made_is_named_too() {
         .unwrap();
     assert_eq!(kind(bench.try_back_up()), ErrorKind::IdentityMismatch);
 }
+
+/// What only damage leaves behind fails a backup; what a stopped writer may have left is named.
+#[test]
+fn a_damaged_file_is_an_error_and_a_cut_one_is_named() {
+    let bench = Bench::new();
+    let table = FileSpec::new(FileKind::Table).suite(Suite::Aes256GcmChunks);
+    bench.write("t.sst", table, &[&pattern(5000, 1)]);
+    let path = bench.store.data().join("t.sst");
+    let good = std::fs::read(&path).unwrap();
+    // In the only chunk, in its tag, in the end.
+    for at in [4096, 4096 + 5001, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&path, bad).unwrap();
+        assert_eq!(kind(bench.try_back_up()), ErrorKind::Authentication, "byte {at}");
+    }
+    // No file ends or stops with less than an end behind its header.
+    std::fs::write(&path, &good[..4096 + 10]).unwrap();
+    let report = bench.back_up();
+    assert_eq!(told(&report.info.lacks), [(Path::new("t.sst"), LackReason::Unfinished)]);
+    std::fs::write(&path, &good).unwrap();
+    assert_eq!(bench.back_up().info.lacks, []);
+}
