@@ -14,7 +14,7 @@ use crate::suite::limits::{BODY_LEN_MAX, authentication, too_large};
 const LOG2_RANGE: std::ops::RangeInclusive<u8> = 12..=16;
 
 /// Chunks of a section that is full. Fewer in unit tests, so that they have several sections.
-const SECTION_CHUNKS: u64 = if cfg!(test) { 512 } else { 1 << 16 };
+pub(super) const SECTION_CHUNKS: u64 = if cfg!(test) { 512 } else { 1 << 16 };
 const SECTION_TAGS_LEN: u64 = SECTION_CHUNKS * TAG_LEN as u64;
 
 /// Tags that are read and kept together.

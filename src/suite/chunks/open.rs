@@ -228,3 +228,6 @@ impl Chunks {
         PageId { file: self.file, page }
     }
 }
+
+#[cfg(test)]
+mod tests;
