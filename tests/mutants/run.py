@@ -31,7 +31,7 @@ def build(tree, target):
                           stderr=subprocess.DEVNULL, text=True)
     if done.returncode:
         refused, needed = weave.refused_by(done.stdout, tree)
-        print(f"the compiler refuses {len(refused)}, and wants {', '.join(needed)} constant", flush=True)
+        print(f"the compiler refuses {len(refused)} and wants {len(needed)} constant", flush=True)
         if not refused and not needed:
             sys.exit("it does not build, and no mutant is to blame")
         return (refused, needed), []

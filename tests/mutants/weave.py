@@ -214,6 +214,9 @@ def weave(tree, files, build):
         refused, needed = build()
         if not refused and not needed:
             return listed, left
+        constant = {name for source in sources.values() for name, _, _ in source.constant}
+        if not refused and not needed & constant:
+            sys.exit(f"not to be woven: {', '.join(needed)}")
         for name in needed:
             refused += [number for source in sources.values() for number in source.keep_const(name)]
         left += refused

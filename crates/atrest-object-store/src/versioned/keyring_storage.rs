@@ -130,20 +130,22 @@ impl ObjectStoreKeyringStorage {
         let read = self.bridge.run(async move {
             let result = store.get(&at).await?;
             let meta = result.meta.clone();
-            // One more than there may be tells of more.
+            if meta.size > KEYRING_LEN_MAX {
+                return Ok::<_, StoreError>((meta, None));
+            }
+            // One more than there may be tells of more than the store claimed.
             let bytes = first_of(result, KEYRING_LEN_MAX as usize + 1).await?;
-            let fits = meta.size.max(bytes.len() as u64) <= KEYRING_LEN_MAX;
-            Ok::<_, StoreError>((meta, fits.then_some(bytes)))
+            let fits = bytes.len() as u64 <= KEYRING_LEN_MAX;
+            Ok((meta, fits.then_some(bytes)))
         });
         match read {
             Ok(Ok((meta, Some(bytes)))) => {
                 Ok(Some((bytes.into(), commit::version(meta.e_tag, meta.version))))
             }
             Ok(Ok((meta, None))) => {
-                let what = format!(
-                    "expected a keyring of at most 64 MiB, found more: {} bytes",
-                    meta.size
-                );
+                let size = meta.size;
+                let what =
+                    format!("expected a keyring of at most 64 MiB, found more; said: {size}");
                 Err(Error::new(ErrorKind::KeyringCorrupt, what).with_path(path.as_ref()))
             }
             Ok(Err(StoreError::NotFound { .. })) => Ok(None),

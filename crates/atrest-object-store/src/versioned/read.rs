@@ -359,13 +359,10 @@ impl Reads {
         e_tag: Option<&str>,
         range: Range<u64>,
     ) -> Result<Result<(u64, Bytes), Again>> {
-        let hidden = HEADER_LEN as u64;
+        let (hidden, len) = (HEADER_LEN as u64, (range.end - range.start) as usize);
         let physical = range.start + hidden..range.end + hidden;
         Ok(match self.get_pinned(location, pinned, e_tag, physical).await? {
-            Ok(result) => {
-                let len = (range.end - range.start) as usize;
-                Ok((range.start, first_of(result, len).await?))
-            }
+            Ok(result) => Ok((range.start, first_of(result, len).await?)),
             Err(again) => Err(again),
         })
     }

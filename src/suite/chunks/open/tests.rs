@@ -5,20 +5,20 @@ use std::sync::Arc;
 use crate::fs::ReadPath;
 use crate::keyring::Options;
 use crate::kms::{KeyFile, Kms, generate_key_file};
-use crate::{FileKind, FileSpec, Store, Suite};
+use crate::{ErrorKind, FileKind, FileSpec, Store, Suite};
 
 /// A section is shorter in unit tests than a file can be elsewhere.
 const SECTION_LEN: usize = super::super::geometry::SECTION_CHUNKS as usize * 4096;
 
-#[test]
-fn reads_across_sections_are_what_was_written() {
+/// A store with a file of several sections, where that is, and what is in it.
+fn file() -> (tempfile::TempDir, Store, std::path::PathBuf, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
-    let key = dir.path().join("cmek.key");
+    let (key, store) = (dir.path().join("cmek.key"), dir.path().join("data"));
     generate_key_file(&key).unwrap();
+    std::fs::create_dir(&store).unwrap();
     let kms: Arc<dyn Kms> = Arc::new(KeyFile::new(&key).unwrap());
     let options = Options { background: false, ..Options::default() };
-    std::fs::create_dir(dir.path().join("data")).unwrap();
-    let store = Store::create(dir.path().join("data"), kms, options).unwrap();
+    let store = Store::create(store, kms, options).unwrap();
     let data: Vec<u8> =
         (0..2 * SECTION_LEN + 3 * 4096 - 100).map(|at| (at * 131 + at / 251) as u8).collect();
     let path = dir.path().join("data/t.sst");
@@ -26,6 +26,36 @@ fn reads_across_sections_are_what_was_written() {
     let mut writer = store.files().create_new(&path, spec).unwrap();
     writer.append(&data).unwrap();
     writer.finish().unwrap();
+    (dir, store, path, data)
+}
+
+/// Tags that were wrong when they were read are read once more, those of a later page too.
+#[test]
+fn tags_that_were_kept_wrongly_are_read_again() {
+    let (_dir, store, path, data) = file();
+    let good = std::fs::read(&path).unwrap();
+    for wrong in [3, 255, 256, 300, 511] {
+        // Behind the header and the first section's chunks.
+        let mut bad = good.clone();
+        bad[4096 + SECTION_LEN + wrong * 16] ^= 1;
+        // Also where the read ends in the page behind.
+        for chunks in [wrong..wrong + 1, wrong..(wrong + 3).min(512)] {
+            let mut buf = vec![0; chunks.len() * 4096];
+            let at = chunks.start * 4096;
+            std::fs::write(&path, &bad).unwrap();
+            let reader = store.files().open(&path).unwrap();
+            let refused = reader.read_exact_at(&mut buf, at as u64).map_err(|error| error.kind());
+            assert_eq!(refused, Err(ErrorKind::Authentication), "{wrong}");
+            std::fs::write(&path, &good).unwrap();
+            reader.read_exact_at(&mut buf, at as u64).unwrap();
+            assert!(buf == data[at..at + buf.len()], "{wrong}");
+        }
+    }
+}
+
+#[test]
+fn reads_across_sections_are_what_was_written() {
+    let (_dir, store, path, data) = file();
     for read_path in [ReadPath::Pread, ReadPath::Mapped] {
         let reader = store.files().clone().read_path(read_path).open(&path).unwrap();
         assert_eq!(reader.is_mapped(), read_path == ReadPath::Mapped);
