@@ -40,6 +40,9 @@ pub enum ErrorKind {
     /// The keyring, freshly read, has no usable data key of that id. Restore the keyring,
     /// or find the store the file belongs to.
     UnknownKey,
+    /// The data key was destroyed on purpose, by a retirement or with its keyspace, and no
+    /// restored keyring is meant to bring it back. Delete the file.
+    KeyDestroyed,
     /// The key does not fit the header: a wrong key, or somebody changed the header.
     /// Alert; do not retry.
     WrongKey,

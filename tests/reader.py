@@ -394,7 +394,8 @@ class File:
         refuse(kind != TEMPORARY or head[32:48] != keyring.store_id, "temporary ended")
         if self.key_id not in keyring.keys:
             refuse(head[32:48] == keyring.store_id, "identity mismatch")
-            raise Refused("unknown key", self.key_id.hex())
+            known = any(key["id"] == self.key_id for key in keyring.body["keys"])
+            raise Refused("key destroyed" if known else "unknown key", self.key_id.hex())
         self.key, self.nonce, commitment = derive(keyring.keys[self.key_id], b"atrest.v1.file", head[:128])
         refuse(hmac.compare_digest(commitment, head[128:160]), "wrong key")
         refuse(head[32:48] == keyring.store_id, "identity mismatch")

@@ -110,12 +110,7 @@ impl Chain {
         let copied = parallel::each(&copies, |file| {
             match self.copy(fs, file, number, &meter) {
                 // Its keyspace was shredded meanwhile.
-                Err(error)
-                    if error.kind() == ErrorKind::UnknownKey
-                        && is_under(file, &destroyed_keys(fs)) =>
-                {
-                    Ok(Err(LackReason::KeyDestroyed))
-                }
+                Err(_) if is_under(file, &destroyed_keys(fs)) => Ok(Err(LackReason::KeyDestroyed)),
                 other => other.map_err(|error| error.with_path(&file.path)),
             }
         })?;
@@ -313,7 +308,13 @@ fn has_grown(fs: &EncryptedFs, file: &SnapFile) -> bool {
 fn is_damage(kind: ErrorKind) -> bool {
     use std::io::ErrorKind::UnexpectedEof;
     !matches!(kind, ErrorKind::Io(kind) if kind != UnexpectedEof)
-        && !matches!(kind, ErrorKind::CmekRevoked | ErrorKind::Kms(_) | ErrorKind::UnknownKey)
+        && !matches!(
+            kind,
+            ErrorKind::CmekRevoked
+                | ErrorKind::Kms(_)
+                | ErrorKind::UnknownKey
+                | ErrorKind::KeyDestroyed
+        )
 }
 
 type Planned<'a> = (Vec<(&'a SnapFile, Plan<'a>)>, Vec<&'a SnapFile>, Vec<LackEntry>);

@@ -110,7 +110,8 @@ impl Keyring {
     /// # Errors
     /// [`CmekRevoked`](ErrorKind::CmekRevoked), [`ReadOnly`](ErrorKind::ReadOnly),
     /// [`Poisoned`](ErrorKind::Poisoned) in a forked child,
-    /// [`UnknownKey`](ErrorKind::UnknownKey) for a keyspace that is unknown or shredded,
+    /// [`UnknownKey`](ErrorKind::UnknownKey) for a keyspace that is not in the keyring,
+    /// [`KeyDestroyed`](ErrorKind::KeyDestroyed) for one that was shredded,
     /// [`SuiteTooWeak`](ErrorKind::SuiteTooWeak) where the store requires a better suite,
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a chunk length out of range,
     /// [`Io`](ErrorKind::Io) if the system has no randomness.
@@ -119,7 +120,11 @@ impl Keyring {
         match self.try_encryptor(&spec) {
             // The active key was replaced, and is already being destroyed, since the
             // snapshot was read; the next one has another.
-            Err(error) if error.kind() == ErrorKind::UnknownKey => self.try_encryptor(&spec),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::UnknownKey | ErrorKind::KeyDestroyed) =>
+            {
+                self.try_encryptor(&spec)
+            }
             other => other,
         }
     }
@@ -129,6 +134,7 @@ impl Keyring {
     /// # Errors
     /// [`IdentityMismatch`](ErrorKind::IdentityMismatch),
     /// [`UnknownKey`](ErrorKind::UnknownKey) after the keyring was read once more,
+    /// [`KeyDestroyed`](ErrorKind::KeyDestroyed),
     /// [`WrongKey`](ErrorKind::WrongKey), [`SuiteTooWeak`](ErrorKind::SuiteTooWeak),
     /// [`TemporaryEnded`](ErrorKind::TemporaryEnded),
     /// [`CmekRevoked`](ErrorKind::CmekRevoked).
@@ -147,7 +153,7 @@ impl Keyring {
     /// is not in memory.
     ///
     /// # Errors
-    /// Those of [`decryptor`](Self::decryptor), without `UnknownKey`.
+    /// Those of [`decryptor`](Self::decryptor), without `UnknownKey` and `KeyDestroyed`.
     pub fn decryptor_if_known(
         &self,
         header: &Header,
@@ -291,8 +297,12 @@ impl Keyring {
     }
 
     fn unknown(&self, id: DataKeyId) -> Error {
-        let what = if self.is_destroyed(id) { "was destroyed" } else { "is not in the keyring" };
-        Error::new(ErrorKind::UnknownKey, format!("data key {id} {what}"))
+        let (kind, what) = if self.is_destroyed(id) {
+            (ErrorKind::KeyDestroyed, "was destroyed")
+        } else {
+            (ErrorKind::UnknownKey, "is not in the keyring")
+        };
+        Error::new(kind, format!("data key {id} {what}"))
     }
 }
 

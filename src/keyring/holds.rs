@@ -1,6 +1,6 @@
 //! Holds: data keys that something outside of the store's directories needs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -42,19 +42,24 @@ impl Holds<'_> {
     /// A name that is held already holds these keys too. Durable when it returns.
     ///
     /// # Errors
-    /// [`UnknownKey`](ErrorKind::UnknownKey) for a key that is not in the keyring or is
-    /// destroyed; [`InvalidArgument`](ErrorKind::InvalidArgument) for a name that is
+    /// [`UnknownKey`](ErrorKind::UnknownKey) for a key that is not in the keyring,
+    /// [`KeyDestroyed`](ErrorKind::KeyDestroyed) for one that was destroyed,
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a name that is
     /// empty or longer than 256 bytes; those of
     /// [`Keys::rotate`](super::Keys::rotate).
     pub fn register(&self, name: &str, keys: &[DataKeyId]) -> Result<()> {
         check_name(name)?;
         let mut writer = self.0.inner.writer();
         self.0.inner.commit(&mut writer, |draft| {
-            let usable = draft.body.keys.iter().filter(|key| key.state != KeyState::Destroyed);
-            let usable: HashSet<_> = usable.map(|key| key.id).collect();
-            if let Some(id) = keys.iter().find(|id| !usable.contains(id.as_bytes())) {
-                let what = format!("data key {id} is destroyed or not in the keyring");
-                return Err(Error::new(ErrorKind::UnknownKey, what));
+            let states: HashMap<_, _> =
+                draft.body.keys.iter().map(|key| (key.id, key.state)).collect();
+            for id in keys {
+                let (kind, what) = match states.get(id.as_bytes()) {
+                    None => (ErrorKind::UnknownKey, "is not in the keyring"),
+                    Some(KeyState::Destroyed) => (ErrorKind::KeyDestroyed, "was destroyed"),
+                    Some(_) => continue,
+                };
+                return Err(Error::new(kind, format!("data key {id} {what}")));
             }
             let holds = &mut draft.body.holds;
             let index = holds.iter().position(|hold| hold.name == name).unwrap_or_else(|| {

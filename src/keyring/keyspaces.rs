@@ -77,7 +77,7 @@ impl Keyspaces<'_> {
     ///
     /// # Errors
     /// As [`Keys::rotate`](super::Keys::rotate);
-    /// [`UnknownKey`](ErrorKind::UnknownKey) for a keyspace that was shredded.
+    /// [`KeyDestroyed`](ErrorKind::KeyDestroyed) for a keyspace that was shredded.
     pub fn rotate(&self, keyspace: KeyspaceId) -> Result<DataKeyId> {
         let mut writer = self.0.inner.writer();
         let index = keyspace.0 as usize;

@@ -52,11 +52,11 @@ impl Snapshot {
     }
 
     pub(super) fn active(&self, keyspace: usize) -> Result<&ActiveKey> {
-        self.unlocked()?
-            .active
-            .get(keyspace)
-            .and_then(Option::as_ref)
-            .ok_or_else(|| Error::new(ErrorKind::UnknownKey, "the keyspace has no active data key"))
+        let refuse = |kind, what| Error::new(kind, what);
+        let active = self.unlocked()?.active.get(keyspace);
+        let active =
+            active.ok_or_else(|| refuse(ErrorKind::UnknownKey, "there is no such keyspace"))?;
+        active.as_ref().ok_or_else(|| refuse(ErrorKind::KeyDestroyed, "the keyspace was shredded"))
     }
 }
 

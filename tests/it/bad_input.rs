@@ -492,6 +492,7 @@ fn errors_are_told_as_those_of_the_system_with_all_that_they_say() {
         (ErrorKind::KeyringConflict, Other),
         (ErrorKind::Authentication, InvalidData),
         (ErrorKind::UnknownKey, InvalidData),
+        (ErrorKind::KeyDestroyed, InvalidData),
     ] {
         let error = io::Error::from(atrest::Error::new(kind, "what it was").with_path("1.sst"));
         assert_eq!(error.kind(), told, "{kind:?}");

@@ -83,6 +83,7 @@ fn name(kind: ErrorKind) -> String {
         ErrorKind::UnsupportedVersion => "unsupported version",
         ErrorKind::UnsupportedFeature => "unsupported feature",
         ErrorKind::UnknownKey => "unknown key",
+        ErrorKind::KeyDestroyed => "key destroyed",
         ErrorKind::WrongKey => "wrong key",
         ErrorKind::TemporaryEnded => "temporary ended",
         ErrorKind::IdentityMismatch => "identity mismatch",

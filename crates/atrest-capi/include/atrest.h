@@ -77,6 +77,8 @@ enum Atrest1
     ATREST1_AUTHENTICATION = 31,
     // A temporary file whose key is gone: delete it.
     ATREST1_TEMPORARY_ENDED = 32,
+    // The data key was destroyed on purpose: delete the file.
+    ATREST1_KEY_DESTROYED = 33,
     // There is no keyring.
     ATREST1_KEYRING_MISSING = 40,
     // There is one already.

@@ -53,6 +53,8 @@ pub enum Atrest1 {
     Authentication = 31,
     /// A temporary file whose key is gone: delete it.
     TemporaryEnded = 32,
+    /// The data key was destroyed on purpose: delete the file.
+    KeyDestroyed = 33,
 
     /// There is no keyring.
     KeyringMissing = 40,
@@ -109,6 +111,7 @@ impl From<ErrorKind> for Atrest1 {
             ErrorKind::UnsupportedVersion => Self::UnsupportedVersion,
             ErrorKind::UnsupportedFeature => Self::UnsupportedFeature,
             ErrorKind::UnknownKey => Self::UnknownKey,
+            ErrorKind::KeyDestroyed => Self::KeyDestroyed,
             ErrorKind::WrongKey => Self::WrongKey,
             ErrorKind::IdentityMismatch => Self::IdentityMismatch,
             ErrorKind::SuiteTooWeak => Self::SuiteTooWeak,
@@ -176,6 +179,7 @@ const NAMES: &[(Atrest1, &std::ffi::CStr)] = &[
     (Atrest1::SuiteTooWeak, c"suite-too-weak"),
     (Atrest1::Authentication, c"authentication"),
     (Atrest1::TemporaryEnded, c"temporary-ended"),
+    (Atrest1::KeyDestroyed, c"key-destroyed"),
     (Atrest1::KeyringMissing, c"keyring-missing"),
     (Atrest1::KeyringExists, c"keyring-exists"),
     (Atrest1::KeyringTruncated, c"keyring-truncated"),

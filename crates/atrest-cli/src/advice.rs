@@ -104,6 +104,11 @@ impl Verdict {
                 MISSING,
                 "find the store this file belongs to with `atrest inspect`, or restore its keyring",
             ),
+            ErrorKind::KeyDestroyed => (
+                "key-destroyed",
+                MISSING,
+                "delete the file: its data key was destroyed on purpose, and nothing brings it back",
+            ),
             ErrorKind::WrongKey => (
                 "wrong-key",
                 WRONG_KEY,

@@ -213,8 +213,8 @@ impl Named {
     /// Whether an error says that a key is no more, or was never ours.
     fn is_lost(&self, error: &(dyn std::error::Error + 'static)) -> bool {
         let kind = error.downcast_ref().map(Error::kind);
-        use ErrorKind::{IdentityMismatch, NotEncrypted, UnknownKey};
-        matches!(kind, Some(UnknownKey | IdentityMismatch | NotEncrypted))
+        use ErrorKind::{IdentityMismatch, KeyDestroyed, NotEncrypted, UnknownKey};
+        matches!(kind, Some(UnknownKey | KeyDestroyed | IdentityMismatch | NotEncrypted))
     }
 }
 

@@ -207,7 +207,7 @@ impl Maker {
         self.write("store/tenant-b.sst", table.keyspace(tenants[1]), &[b"a former tenant's"]);
         self.store().keyspaces().danger_shred("tenant-b").unwrap();
         let refused = describe_file(self.store().files(), &self.dir.join("store/tenant-b.sst"));
-        assert_eq!(refused["refused"], "UnknownKey");
+        assert_eq!(refused["refused"], "KeyDestroyed");
         self.files.insert("store/tenant-b.sst".into(), refused);
 
         let held = self.rotate();

@@ -1,10 +1,6 @@
 //! Retirement, holds, keyspaces.
 
-use crate::support::store_of;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use atrest::keyring::{
@@ -15,7 +11,9 @@ use atrest::vfs::OsVfs;
 use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring, Store};
 
 use super::write;
-use crate::support::{ManualClock, TestStore, kind, options};
+use crate::support::{ManualClock, TestStore, kind, options, store_of};
+
+mod during;
 
 const GRACE: Duration = atrest::keyring::RETIRE_GRACE;
 
@@ -28,32 +26,6 @@ fn open(store: &TestStore, clock: &Arc<ManualClock>) -> EncryptedFs {
 
 fn retire(fs: &EncryptedFs) -> Retirement {
     store_of(fs).renewal().retire(None, GRACE, &quiet).unwrap()
-}
-
-#[test]
-fn files_open_at_any_time_while_keys_are_retired() {
-    let (store, clock) = (TestStore::new(), ManualClock::new());
-    let fs = open(&store, &clock);
-    let (keep, path) = (store.data().join("keep"), store.data().join("gone"));
-    write(&fs, &keep, b"kept");
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                fs.open(&keep).unwrap();
-            }
-        });
-        let _stop = Stop(&stop);
-        for _ in 0..40 {
-            fs.keyring().keys().rotate().unwrap();
-            write(&fs, &path, b"1");
-            fs.remove(&path).unwrap();
-            store_of(&fs).renewal().retire(None, Duration::ZERO, &quiet).unwrap();
-        }
-    });
-    let status = fs.keyring().status();
-    let destroyed = status.data_keys.iter().filter(|key| key.state == KeyState::Destroyed);
-    assert!(destroyed.count() > 30);
 }
 
 /// What became of a key.
@@ -180,7 +152,7 @@ fn a_hold_keeps_its_keys() {
     let last = retire(&fs);
     assert_eq!(outcome(&last, old), RetireOutcome::Destroyed);
     assert!(matches!(outcome(&last, next), RetireOutcome::Held { .. }));
-    assert_eq!(kind(keyring.holds().register("late", &[old])), ErrorKind::UnknownKey);
+    assert_eq!(kind(keyring.holds().register("late", &[old])), ErrorKind::KeyDestroyed);
 }
 
 #[test]
@@ -262,62 +234,6 @@ fn a_header_that_cannot_be_read_stops_everything() {
     assert_eq!((refused.kind(), refused.path()), (ErrorKind::CorruptHeader, Some(&*path)));
 }
 
-/// Ends the other thread, also when this one fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-#[test]
-fn a_file_that_is_finished_during_the_scan_keeps_its_key() {
-    let (store, clock) = (TestStore::new(), ManualClock::new());
-    let fs = open(&store, &clock);
-    let path = store.data().join("late");
-    let writer = fs.create_new(&path, FileKind::Table).unwrap();
-    let old = fs.keyring().keys().active_id().unwrap();
-    fs.keyring().keys().rotate().unwrap();
-    retire(&fs);
-    clock.advance(8 * ManualClock::DAY);
-    // The scan has seen an empty file; at the commit no file is open.
-    let writer = Mutex::new(Some(writer));
-    let on_scan = |_: ScanProgress| {
-        if let Some(writer) = writer.lock().unwrap().take() {
-            writer.finish().unwrap();
-        }
-    };
-    let found = store_of(&fs).renewal().retire(None, GRACE, &on_scan).unwrap();
-    assert_eq!(outcome(&found, old), RetireOutcome::Open);
-    assert!(fs.open(&path).unwrap().is_empty().unwrap());
-}
-
-#[test]
-fn a_file_that_is_opened_during_the_scan_keeps_its_key() {
-    let (store, clock) = (TestStore::new(), ManualClock::new());
-    let fs = open(&store, &clock);
-    // Where no scan comes.
-    let (path, elsewhere) = (store.data().join("old"), store.dir.path().join("old"));
-    write(&fs, &path, b"read on");
-    std::fs::rename(&path, &elsewhere).unwrap();
-    let old = fs.keyring().keys().active_id().unwrap();
-    fs.keyring().keys().rotate().unwrap();
-    write(&fs, &path, b"something to scan");
-    retire(&fs);
-    clock.advance(8 * ManualClock::DAY);
-    let reader = Mutex::new(None);
-    let on_scan = |_: ScanProgress| {
-        reader.lock().unwrap().get_or_insert_with(|| fs.open(&elsewhere).unwrap());
-    };
-    let found = store_of(&fs).renewal().retire(None, GRACE, &on_scan).unwrap();
-    assert_eq!(outcome(&found, old), RetireOutcome::Open);
-    let mut bytes = [0; 7];
-    reader.lock().unwrap().take().unwrap().read_exact_at(&mut bytes, 0).unwrap();
-    assert_eq!(&bytes, b"read on");
-    assert_eq!(outcome(&retire(&fs), old), RetireOutcome::Destroyed);
-}
-
 #[derive(Default)]
 struct Listed(Mutex<Vec<DataKeyId>>);
 
@@ -382,45 +298,6 @@ fn a_read_only_handle_writes_no_file() {
 }
 
 #[test]
-fn files_that_move_during_the_scan_save_their_key() {
-    let (store, clock) = (TestStore::new(), ManualClock::new());
-    let fs = open(&store, &clock);
-    let dirs: Vec<PathBuf> = (0..8).map(|i| store.data().join(i.to_string())).collect();
-    dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
-    for file in 0..400 {
-        write(&fs, &dirs[file % 8].join(format!("new{file}")), b"1");
-    }
-    fs.keyring().keys().rotate().unwrap();
-    for file in 0..400 {
-        fs.remove(dirs[file % 8].join(format!("new{file}"))).unwrap();
-    }
-    let wanted = write(&fs, &dirs[0].join("wanderer"), b"1");
-    for file in 0..400 {
-        write(&fs, &dirs[file % 8].join(format!("new{file}")), b"1");
-    }
-    fs.keyring().keys().rotate().unwrap();
-    let stop = AtomicBool::new(false);
-    for file in 0..400 {
-        fs.remove(dirs[file % 8].join(format!("new{file}"))).unwrap();
-    }
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut at = 0;
-            while !stop.load(Ordering::Relaxed) {
-                let next = (at + 3) % 8;
-                fs.rename(dirs[at].join("wanderer"), dirs[next].join("wanderer")).unwrap();
-                at = next;
-            }
-        });
-        let _stop = Stop(&stop);
-        for _ in 0..300 {
-            let found = store_of(&fs).renewal().retire(None, GRACE, &quiet).unwrap();
-            assert_eq!(outcome(&found, wanted), RetireOutcome::InUse);
-        }
-    });
-}
-
-#[test]
 fn shredding_a_keyspace_leaves_the_others() {
     let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
@@ -455,14 +332,16 @@ fn shredding_a_keyspace_leaves_the_others() {
     assert_eq!(kind(keyring.keyspaces().create("red")), ErrorKind::InvalidArgument);
     drop(reader);
     let spec = FileSpec::new(FileKind::Table).keyspace(red);
-    assert_eq!(kind(fs.create_new(store.data().join("red3"), spec)), ErrorKind::UnknownKey);
+    assert_eq!(kind(fs.create_new(store.data().join("red3"), spec)), ErrorKind::KeyDestroyed);
+    let other = Keyring::create(MemoryStorage::new(), store.kms(), options(&clock)).unwrap();
+    assert_eq!(kind(other.encryptor(spec)), ErrorKind::UnknownKey, "it has no such keyspace");
     clock.advance(40 * ManualClock::DAY);
     keyring.maintain().unwrap();
     drop(fs);
 
     let fs = open(&store, &clock);
     for name in ["red", "red2"] {
-        assert_eq!(kind(fs.open(store.data().join(name))), ErrorKind::UnknownKey);
+        assert_eq!(kind(fs.open(store.data().join(name))), ErrorKind::KeyDestroyed);
     }
     for name in ["blue", "blue2", "mine"] {
         let mut buf = vec![0; name.len()];
@@ -485,8 +364,8 @@ fn a_shredded_store_is_a_record_of_itself() {
     );
     assert!(fs.open(&path).is_ok());
     keyring.keyspaces().danger_shred_store(keyring.store_id()).unwrap();
-    assert_eq!(kind(fs.open(&path)), ErrorKind::UnknownKey);
-    assert_eq!(kind(keyring.encryptor(FileKind::Table)), ErrorKind::UnknownKey);
+    assert_eq!(kind(fs.open(&path)), ErrorKind::KeyDestroyed);
+    assert_eq!(kind(keyring.encryptor(FileKind::Table)), ErrorKind::KeyDestroyed);
     drop(fs);
     let kept = DirectoryStorage::new(store.data());
     assert_eq!(atrest::keyring::KeyringStorage::kept(&kept).unwrap(), []);

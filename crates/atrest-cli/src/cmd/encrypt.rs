@@ -170,7 +170,7 @@ fn keyspace(keyring: &Keyring, name: &str) -> Result<KeyspaceId> {
     match keyspaces.find(|keyspace| keyspace.name == name) {
         Some(KeyspaceStatus { id, active: Some(_), .. }) => Ok(id),
         Some(_) => Err(Failure::new(
-            ErrorKind::UnknownKey,
+            ErrorKind::KeyDestroyed,
             format!("expected a keyspace with data keys, found {name:?}, which was shredded"),
         )
         .advise("add a keyspace of another name with `atrest keys add-keyspace`")),

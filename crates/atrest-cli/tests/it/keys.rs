@@ -161,10 +161,14 @@ fn a_file_goes_under_the_keys_of_its_keyspace() {
     assert_eq!(file["data_key_id"], spaces["keyspaces"][1]["active"]);
     bench.good(&["encrypt", "data", "src", "g"]);
     bench.good(&["keys", "shred", "data", "--keyspace", "red", "--confirm", "red"]);
-    assert_ne!(bench.run(&["decrypt", "data", "f", "-o", "-"]).code, 0);
+    let gone = bench.bad(7, "key-destroyed", &["decrypt", "data", "f", "-o", "-"]);
+    assert!(gone.stderr.contains("advice: delete the file"), "{}", gone.stderr);
+    let doctor = bench.run(&["doctor", "data"]);
+    let said = String::from_utf8(doctor.stdout).unwrap();
+    assert!(said.contains("was destroyed") && said.contains("delete it: its data key"), "{said}");
     assert_eq!(bench.good(&["decrypt", "data", "g", "-o", "-"]), b"red");
     assert_eq!(bench.json(&["keys", "keyspaces", "data"])["keyspaces"][1]["active"], Value::Null);
-    bench.bad(7, "unknown-key", &["encrypt", "data", "src", "h", "--keyspace", "red"]);
+    bench.bad(7, "key-destroyed", &["encrypt", "data", "src", "h", "--keyspace", "red"]);
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn an_old_copy_opens_what_was_destroyed_until_its_key_version_ends() {
     };
     store.keyspaces().danger_shred("tenant").expect("shredded");
     let kind = |place: &Path| read(place).map_err(|error| error.kind());
-    assert_eq!(kind(&now), Err(ErrorKind::UnknownKey));
+    assert_eq!(kind(&now), Err(ErrorKind::KeyDestroyed));
     assert_eq!(kind(&old), Ok(7), "the old copy knows nothing of it");
     // A new version of the customer's key, with which the store goes on.
     vault.server.admin("POST", &format!("transit/keys/{}/rotate", key.name), &Value::Null);
@@ -189,7 +189,7 @@ fn an_old_copy_opens_what_was_destroyed_until_its_key_version_ends() {
     assert_eq!(kind(&old), Ok(7), "the service still has the old version");
     vault.config(&key.name, &json!({"min_decryption_version": 2}));
     assert_eq!(kind(&old), Err(ErrorKind::Kms(KmsErrorKind::VersionRetired)));
-    assert_eq!(kind(&now), Err(ErrorKind::UnknownKey), "which opens as before");
+    assert_eq!(kind(&now), Err(ErrorKind::KeyDestroyed), "which opens as before");
     // Who administers the service takes a setting back. What was trimmed nobody brings back.
     vault.config(&key.name, &json!({"min_decryption_version": 1}));
     assert_eq!(kind(&old), Ok(7), "the old version was only locked");
@@ -202,7 +202,7 @@ fn an_old_copy_opens_what_was_destroyed_until_its_key_version_ends() {
         vault.server.call("POST", &format!("{path}/config"), "root-token-of-the-tests", &body);
     assert_eq!(status, 400, "an administrator cannot go back behind it");
     assert!(matches!(kind(&old), Err(ErrorKind::Kms(reason)) if reason.denies_access()));
-    assert_eq!(kind(&now), Err(ErrorKind::UnknownKey), "which opens as before");
+    assert_eq!(kind(&now), Err(ErrorKind::KeyDestroyed), "which opens as before");
 }
 
 #[test]

@@ -420,6 +420,7 @@ fn files(found: &Scan, status: Option<&KeyringStatus>, to: &mut Findings) {
             "unknown-key" => {
                 "its data key is in another keyring: see `atrest recover DIR --cmek URI`"
             }
+            "key-destroyed" => "delete it: its data key was destroyed on purpose",
             "identity-mismatch" => "it belongs to another store: move it away",
             "truncated-header" => "a crash left it: delete it, nothing was readable in it",
             "corrupt-header" => "restore it from a backup",
