@@ -2,13 +2,14 @@
 //! key, the store key wraps the data keys, and each file's own key is derived from the data
 //! key that was active when the file was created.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId, StoreKeyId};
 use crate::process::Process;
 use crate::secret::StoreKey;
+use crate::sync::Mutex;
 use access::Watch;
 use body::{Body, KeptSlotKey, KeyRecord, Keyspace};
 use claim::StoreFiles;

@@ -61,6 +61,10 @@ mod looked_between {
     pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(std::sync::Mutex::new(value))
+        }
+
         pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
             if IN_MODEL.get() { wait(|| self.0.try_lock()) } else { self.0.lock() }
         }

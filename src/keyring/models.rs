@@ -15,6 +15,8 @@ use crate::kms::{KeyFile, generate_key_file};
 use crate::sync::in_many_orders;
 use crate::{ErrorKind, FileKind, Header};
 
+mod whole;
+
 const ORDERS: usize = 1000;
 
 /// A generation with keys, and a file under the active one.

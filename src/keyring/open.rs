@@ -1,6 +1,6 @@
 //! Creating a keyring, and opening one.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::access::{Monitor, Pauses, Watch, jitter};
 use super::audit::{Event, Trail};
@@ -23,6 +23,7 @@ use crate::ids::{StoreId, StoreKeyId};
 use crate::kms::{Deadline, Kms, KmsErrorKind};
 use crate::process::Process;
 use crate::secret::{DataKey, StoreKey};
+use crate::sync::Mutex;
 
 impl Keyring {
     /// Creates the keyring of a new store: a random store key wrapped by `kms`, and a

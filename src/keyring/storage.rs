@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Mutex;
 
 /// A keyring image as a storage gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]

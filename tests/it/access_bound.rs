@@ -306,6 +306,41 @@ fn without_threads_of_its_own_the_watch_needs_no_storage() {
 }
 
 #[test]
+fn an_answer_to_a_question_from_before_a_withdrawal_says_nothing() {
+    let (clock, kms) = (ManualClock::new(), ScriptedKms::new("late"));
+    let keyring = Keyring::create(MemoryStorage::new(), kms.clone(), options(&clock)).unwrap();
+    kms.fail(KmsErrorKind::Unreachable);
+    clock.advance(Duration::from_secs(331));
+    assert_eq!(keyring.access().watch().state, AccessState::Unreachable);
+    kms.fail(None);
+    let barrier = Arc::new(Barrier::new(2));
+    kms.meet(&barrier);
+    std::thread::scope(|scope| {
+        clock.advance(Duration::from_secs(3599));
+        let asking = scope.spawn(|| keyring.access().watch());
+        barrier.wait();
+        // The keys' time is over while the service makes up its mind.
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(keyring.access().watch().state, AccessState::Suspended);
+        barrier.wait();
+        assert_eq!(asking.join().unwrap().state, AccessState::Suspended, "and has no keys");
+    });
+    keyring.access().restore().unwrap();
+    kms.fail(KmsErrorKind::AccessDenied);
+    kms.meet(&barrier);
+    std::thread::scope(|scope| {
+        clock.advance(Duration::from_secs(331));
+        let asking = scope.spawn(|| keyring.access().watch());
+        barrier.wait();
+        keyring.access().revoke().unwrap();
+        kms.fail(None);
+        keyring.access().restore().unwrap();
+        barrier.wait();
+        assert_eq!(asking.join().unwrap().state, AccessState::Restored, "no doubt of the new keys");
+    });
+}
+
+#[test]
 fn a_reader_whose_reload_hangs_at_a_service_loses_a_denied_key_in_time() {
     let storage = Arc::new(MemoryStorage::new());
     let kms = ScriptedKms::new("reader");

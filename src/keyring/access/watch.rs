@@ -1,10 +1,11 @@
 //! The watch over access to the customer's key: what it knows, and who is asking.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::super::alarm::Alarm;
 use super::monitor::Monitor;
+use crate::sync::Mutex;
 
 pub(in super::super) struct Watch {
     monitor: Mutex<Monitor>,
