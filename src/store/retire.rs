@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::evidence::AllFiles;
 use super::renewal::Renewal;
-use super::usage::Usage;
+use super::usage::{KeyUsage, Usage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::DataKeyId;
 use crate::keyring::{Anchor, DataKeyStatus, KeyState, LiveKeys, Retirement};
@@ -20,7 +20,11 @@ pub struct DestructionProof {
     /// The record: id, dates, bytes it ever encrypted.
     #[serde(flatten)]
     pub key: DataKeyStatus,
-    /// Files whose headers were read now. None of them names the key.
+    /// Whether it was destroyed with its keyspace, or the whole store.
+    pub shredded: bool,
+    /// Files that name the key still, which nothing can read: 0 unless it was shredded.
+    pub files: u64,
+    /// Files whose headers were read now.
     pub files_read: u64,
     /// Names the keyring that says so: the MAC stands over the record.
     pub keyring: Anchor,
@@ -61,18 +65,25 @@ impl Renewal<'_> {
         Ok(retirement)
     }
 
-    /// Shows that a data key is destroyed, that no file of the store names it, and that no
+    /// Shows that a data key is destroyed, that no file of the store names it, unless its
+    /// keyspace was shredded, and that no
     /// older copy of the keyring stands beside it. What a bucket keeps of older versions of
     /// its objects, and copies elsewhere, it cannot know.
     ///
     /// # Errors
     /// [`UnknownKey`](ErrorKind::UnknownKey) for a key that is not in the keyring,
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for one that is not destroyed,
-    /// that a file names, as after a file was brought back from elsewhere, or that a
-    /// [copy](crate::keyring::Keys::copies_aside) of the keyring may hold; those of
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for one that is not destroyed, or that
+    /// a [copy](crate::keyring::Keys::copies_aside) of the keyring may hold,
+    /// [`KeyDestroyed`](ErrorKind::KeyDestroyed) for one that was retired and that a
+    /// file names, as after the file was brought back from elsewhere,
+    /// [`CorruptHeader`](ErrorKind::CorruptHeader) if nobody can tell the key of a file; those of
     /// [`scan_usage`](Self::scan_usage).
     pub fn prove_destroyed(&self, id: DataKeyId, on_scan: OnScan<'_>) -> Result<DestructionProof> {
-        self.proof(id, &self.scan_usage(on_scan)?)
+        let usage = self.scan_usage(on_scan)?;
+        let of = usage.of_key(id).ok_or_else(|| {
+            Error::new(ErrorKind::UnknownKey, format!("data key {id} is not in the keyring"))
+        })?;
+        self.proof(of, &usage)
     }
 
     /// The same for all destroyed data keys, oldest first, with one look at the store.
@@ -82,36 +93,39 @@ impl Renewal<'_> {
     pub fn prove_all_destroyed(&self, on_scan: OnScan<'_>) -> Result<Vec<DestructionProof>> {
         let usage = self.scan_usage(on_scan)?;
         let destroyed = usage.keys.iter().filter(|of| of.key.state == KeyState::Destroyed);
-        destroyed.map(|of| self.proof(of.key.id, &usage)).collect()
+        destroyed.map(|of| self.proof(of, &usage)).collect()
     }
 
-    fn proof(&self, id: DataKeyId, usage: &Usage) -> Result<DestructionProof> {
-        let of_key = usage.of_key(id).ok_or_else(|| {
-            Error::new(ErrorKind::UnknownKey, format!("data key {id} is not in the keyring"))
-        })?;
-        let fail = |what| Err(Error::new(ErrorKind::InvalidArgument, what));
-        if of_key.key.state != KeyState::Destroyed {
-            return fail(format!("data key {id} is not destroyed: it is {:?}", of_key.key.state));
+    fn proof(&self, of: &KeyUsage, usage: &Usage) -> Result<DestructionProof> {
+        let keyring = self.0.keyring();
+        let (id, files) = (of.key.id, of.count.files);
+        let fail = |kind, what| Err(Error::new(kind, what));
+        if of.key.state != KeyState::Destroyed {
+            let what = format!("data key {id} is not destroyed: it is {:?}", of.key.state);
+            return fail(ErrorKind::InvalidArgument, what);
         }
-        if of_key.count.files != 0 {
-            return fail(format!("{} files name the destroyed data key {id}", of_key.count.files));
+        // A keyspace without an active key was shredded.
+        let shredded = keyring
+            .keyspaces()
+            .list()
+            .iter()
+            .any(|space| space.name == of.key.keyspace && space.active.is_none());
+        if files != 0 && !shredded {
+            let what = format!("{files} files name the destroyed data key {id}");
+            return fail(ErrorKind::KeyDestroyed, what);
         }
-        let copies = self.0.keyring().keys().copies_aside()?;
+        let unreadable = usage.unreadable.files;
+        if unreadable != 0 {
+            let what = format!("the data keys of {unreadable} damaged files cannot be told");
+            return fail(ErrorKind::CorruptHeader, what);
+        }
+        let copies = keyring.keys().copies_aside()?;
         if !copies.is_empty() {
-            return fail(format!("copies of the keyring may still hold it: {}", copies.join(", ")));
+            let what = format!("copies of the keyring may still hold it: {}", copies.join(", "));
+            return fail(ErrorKind::InvalidArgument, what);
         }
-        let others = [usage.plaintext, usage.torn, usage.unreadable, usage.foreign];
-        let files_read = usage.keys.iter().map(|key| key.count.files).sum::<u64>()
-            + usage.unknown_keys.iter().map(|key| key.count.files).sum::<u64>()
-            + others.iter().map(|count| count.files).sum::<u64>();
-        if usage.unreadable.files != 0 {
-            let files = usage.unreadable.files;
-            return fail(format!("the data keys of {files} damaged files cannot be told"));
-        }
-        Ok(DestructionProof {
-            key: of_key.key.clone(),
-            files_read,
-            keyring: self.0.keyring().anchor(),
-        })
+        let key = of.key.clone();
+        let (files_read, keyring) = (usage.files_read(), keyring.anchor());
+        Ok(DestructionProof { key, shredded, files, files_read, keyring })
     }
 }

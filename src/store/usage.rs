@@ -104,6 +104,15 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Files whose headers were read.
+    pub(super) fn files_read(&self) -> u64 {
+        let others =
+            [self.plaintext, self.temporary, self.torn, self.unreadable, self.foreign].into_iter();
+        let of_keys = self.keys.iter().map(|key| key.count);
+        let unknown = self.unknown_keys.iter().map(|key| key.count);
+        of_keys.chain(unknown).chain(others).map(|count| count.files).sum()
+    }
+
     fn new(fs: &EncryptedFs, tallies: impl IntoIterator<Item = (Owner, Tally)>) -> Self {
         let now_ns = fs.keyring().now_ns();
         let mut usage = Self::default();

@@ -51,6 +51,7 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
     let old_image = std::fs::read(path("KEYRING")).unwrap();
     let store_key = fs.keyring().status().info.store_key_id;
 
+    let old_file = std::fs::read(path("old")).unwrap();
     fs.remove(path("old")).unwrap();
     let RetireOutcome::Retiring { until_ns } = outcome(&retire(&fs), old) else { panic!() };
     assert_eq!(state(&fs, old), KeyState::Retiring);
@@ -86,6 +87,17 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
     }
     let proof = store_of(&fs).renewal().prove_destroyed(old, &quiet).unwrap();
     assert_eq!(proof.files_read, 5);
+    // A file that came back.
+    std::fs::write(path("old"), &old_file).unwrap();
+    let back = store_of(&fs).renewal().prove_all_destroyed(&quiet);
+    assert_eq!(kind(back), ErrorKind::KeyDestroyed);
+    std::fs::remove_file(path("old")).unwrap();
+    std::fs::write(path("damaged"), [&new_file[..60], &[0; 4036]].concat()).unwrap();
+    let damaged = store_of(&fs).renewal().prove_destroyed(old, &quiet);
+    assert_eq!(kind(damaged), ErrorKind::CorruptHeader);
+    std::fs::remove_file(path("damaged")).unwrap();
+    let unknown = store_of(&fs).renewal().prove_destroyed(DataKeyId::from_bytes([7; 16]), &quiet);
+    assert_eq!(kind(unknown), ErrorKind::UnknownKey);
     for entry in std::fs::read_dir(store.data()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let older = name.strip_prefix("KEYRING.").is_some_and(|g| g.parse::<u64>().is_ok());
@@ -343,6 +355,9 @@ fn shredding_a_keyspace_leaves_the_others() {
     for name in ["red", "red2"] {
         assert_eq!(kind(fs.open(store.data().join(name))), ErrorKind::KeyDestroyed);
     }
+    let proofs = store_of(&fs).renewal().prove_all_destroyed(&quiet).unwrap();
+    assert!(proofs.iter().all(|proof| proof.shredded && proof.key.keyspace == "red"));
+    assert_eq!(proofs.iter().map(|proof| proof.files).sum::<u64>(), 2);
     for name in ["blue", "blue2", "mine"] {
         let mut buf = vec![0; name.len()];
         fs.open(store.data().join(name)).unwrap().read_exact_at(&mut buf, 0).unwrap();
