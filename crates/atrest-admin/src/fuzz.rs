@@ -47,16 +47,17 @@ async fn answer_all(data: &[u8]) {
         .expect("a cluster")
         .with_local_key(local);
     let router = router(state);
-    let mut rest = data;
+    let (mut rest, mut sent) = (data, false);
     for _ in 0..REQUESTS_MAX {
         let end = rest.windows(BETWEEN.len()).position(|window| window == BETWEEN);
-        answer(&router, &keyring, &rest[..end.unwrap_or(rest.len())]).await;
+        answer(&router, &keyring, &rest[..end.unwrap_or(rest.len())], &mut sent).await;
         let Some(end) = end else { break };
         rest = &rest[end + BETWEEN.len()..];
     }
 }
 
-async fn answer(router: &Router, keyring: &Keyring, data: &[u8]) {
+/// `sent` says whether a body so far may have had the token in it.
+async fn answer(router: &Router, keyring: &Keyring, data: &[u8], sent: &mut bool) {
     let mut lines = data.splitn(4, |byte| *byte == b'\n');
     let mut line = || lines.next().unwrap_or_default();
     let (first, authorization, content_type, body) = (line(), line(), line(), line());
@@ -65,6 +66,8 @@ async fn answer(router: &Router, keyring: &Keyring, data: &[u8]) {
     let (Ok(method), Ok(uri)) = (Method::from_bytes(method.as_bytes()), path.parse::<Uri>()) else {
         return;
     };
+    let has = |what: &[u8]| body.windows(what.len()).any(|window| window == what);
+    *sent |= has(TOKEN.as_bytes()) || has(b"\\u");
     let mut request = Request::new(Body::from(body.to_vec()));
     (*request.method_mut(), *request.uri_mut()) = (method, uri.clone());
     for (name, value) in [(AUTHORIZATION, authorization), (CONTENT_TYPE, content_type)] {
@@ -80,7 +83,8 @@ async fn answer(router: &Router, keyring: &Keyring, data: &[u8]) {
     let (parts, body) = response.expect("infallible").into_parts();
     let body = to_bytes(body, usize::MAX).await.expect("a body in memory");
     let text = std::str::from_utf8(&body).expect("text");
-    assert!(!text.contains(TOKEN), "{text}");
+    // What a specification says is repeated, a token in it too.
+    assert!(*sent || !text.contains(TOKEN), "{text}");
     let status = parts.status.as_u16();
     assert!(status != 500, "{text}");
     let is_json = parts.headers.get(CONTENT_TYPE).is_some_and(|it| it == "application/json");

@@ -159,8 +159,20 @@ fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, RpcE
         return Err(RpcError::invalid("expected the content type application/json")
             .with_http(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
-    serde_json::from_slice(&body)
-        .map_err(|error| RpcError::invalid(format!("the body is not as expected: {error}")))
+    serde_json::from_slice(&body).map_err(|error| {
+        RpcError::invalid(format!("the body is not as expected: {}", told(&error)))
+    })
+}
+
+/// What was expected, and where. What was found may be a key in the wrong place, and answers are
+/// written into logs.
+fn told(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(", expected ") {
+        Some(at) => text[at + 2..].to_owned(),
+        // "missing field" and "duplicate field" name our own fields, errors of syntax nothing.
+        None => text,
+    }
 }
 
 /// Runs an operation in a blocking thread and answers when it is done, or when it takes

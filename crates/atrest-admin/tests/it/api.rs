@@ -243,6 +243,27 @@ async fn what_is_not_as_expected_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_error_shows_nothing_of_the_body() {
+    const SECRET: &str = "correct horse, expected battery";
+    let bench = Bench::new();
+    let (router, _keyring) = one(&bench, &bench.key("cmek"), &[]);
+    let inside =
+        |spec: serde_json::Value| json!({ "region_specs": [{ "region": "eu", "key_spec": spec }] });
+    for (method, body, expected) in [
+        ("PUT", json!(SECRET), "expected struct ClusterSpec at line 1 column "),
+        ("PUT", json!({ "region_specs": SECRET }), "expected a sequence"),
+        ("PUT", inside(json!(SECRET)), "expected struct KeySpec"),
+        ("PUT", inside(json!({ SECRET: "x" })), "expected one of `type`, `uri`"),
+        ("PUT", inside(json!({ "type": "x", "auth_principal": SECRET })), "missing field `uri`"),
+        ("PATCH", json!({ "action": SECRET }), "expected one of `REVOKE`, `RESTORE`"),
+    ] {
+        let message = call(&router, method, body).await.refuses(400, 3);
+        assert!(message.contains(expected), "{message}");
+        assert!(!message.contains("horse") && !message.contains("battery"), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_that_do_not_fit_http_are_refused() {
     let bench = Bench::new();
     let (router, _keyring) = one(&bench, &bench.key("cmek"), &[]);
