@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,6 +121,9 @@ impl World {
             Step::Write { suite, len, keyspace } => {
                 let (name, suite) = (self.new_name(), SUITES[usize::from(suite)]);
                 let bytes = self.plaintext(len.into());
+                if keyspace && self.tenant(store).is_none() {
+                    self.new_tenant(store)?;
+                }
                 let tenant = self.tenant(store).filter(|_| keyspace);
                 let mut spec = FileSpec::new(FileKind::Table).suite(suite).chunk_len(4096);
                 if let Some((_, id)) = tenant {
@@ -271,6 +275,11 @@ impl World {
         Some((name, id))
     }
 
+    fn new_tenant(&self, store: &Store) -> Result<()> {
+        let count = store.keyspaces().list().len();
+        store.keyspaces().create(&format!("tenant{count}")).map(drop)
+    }
+
     fn keys_step(&mut self, store: &Store, step: Step) -> Result<()> {
         let kms = |at: u8| self.site.kms[usize::from(at)].clone();
         let has = |at: u8| {
@@ -306,30 +315,15 @@ impl World {
                 settings.rotation_period = Duration::from_secs(86_400 * u64::from(days));
                 store.keys().configure(&settings)
             }
-            Step::Tenant => {
-                let count = store.keyspaces().list().len();
-                store.keyspaces().create(&format!("tenant{count}")).map(drop)
-            }
+            Step::Tenant => self.new_tenant(store),
             Step::ShredTenant => {
-                let Some((name, _)) = self.tenant(store) else { return Ok(()) };
+                // Lets what it can read no longer go.
+                let Some((name, _)) = self.tenant(store) else { return self.remove_lost(store) };
                 self.is_one_commit = false;
-                // The engine lets its files go before.
-                let is_tenants = |choice: &crate::model::Choice<Content>| {
-                    choice.iter().flatten().any(|content| content.is_tenants)
-                };
-                let files = self.model.files.iter().filter(|(_, choice)| is_tenants(choice));
-                let files: Vec<_> = files.map(|(name, _)| name.clone()).collect();
-                for file in &files {
-                    self.intended.files.remove(file);
-                }
-                for file in files {
-                    match store.files().remove(in_dir(&file)) {
-                        Err(error) if error.kind() != not_found() => return Err(error),
-                        _ => {}
-                    }
-                }
                 self.clean()?;
-                store.keyspaces().danger_shred(&name)
+                self.intended.lose_tenants();
+                store.keyspaces().danger_shred(&name)?;
+                if self.rng.once_in(2) { self.remove_lost(store) } else { Ok(()) }
             }
             Step::Hold => match store.holds().list().first() {
                 Some(hold) => store.holds().release(&hold.name),
@@ -340,6 +334,20 @@ impl World {
             },
             _ => Ok(()),
         }
+    }
+
+    /// Removes the files that may be lost, whatever they are: others nobody misses. Their names
+    /// are kept, for a crash may bring one back.
+    fn remove_lost(&mut self, store: &Store) -> Result<()> {
+        self.is_one_commit = false;
+        for name in &self.model.lost | &self.intended.lost {
+            self.intended.files.remove(&name);
+            match store.files().remove(in_dir(&name)) {
+                Err(error) if error.kind() != not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        store.files().sync_dir(DIR)
     }
 
     fn renew(&mut self, store: &Store, step: Step) -> Result<()> {
@@ -362,7 +370,9 @@ impl World {
                     }
                 }
                 let report = store.renewal().reencrypt(&how)?;
-                report.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+                let mut failed = report.failed.into_iter();
+                let bad = failed.find(|(path, error)| !self.is_lost(path, error.kind()));
+                bad.map_or(Ok(()), |(_, error)| Err(error))
             }
             Step::Retire => {
                 let grace = Duration::from_secs(3600 * self.rng.below(2));
@@ -374,8 +384,10 @@ impl World {
                 let report =
                     atrest::verify::verify(store.files(), DIR, &|_| ControlFlow::Continue(()))?;
                 let log = self.log.as_ref().map(|(name, _)| in_dir(name));
-                let bad =
-                    report.problems.into_iter().find(|problem| Some(&problem.path) != log.as_ref());
+                let bad = report.problems.into_iter().find(|problem| {
+                    Some(&problem.path) != log.as_ref()
+                        && !self.is_lost(&problem.path, problem.kind)
+                });
                 match bad {
                     Some(problem)
                         if problem.kind == ErrorKind::TruncatedHeader
@@ -392,6 +404,12 @@ impl World {
         }
     }
 
+    /// Whether this is what has to be said of a file that is lost.
+    fn is_lost(&self, path: &Path, kind: ErrorKind) -> bool {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        kind == ErrorKind::KeyDestroyed && self.model.lost.contains(name)
+    }
+
     fn rescue(&mut self, store: Store, step: Step) -> Result<()> {
         match step {
             // A snapshot is links.
@@ -401,6 +419,7 @@ impl World {
                 let chain = Chain::open_or_create(target, self.site.kms[0].clone())?;
                 let report = store.backups().add(&chain, DIR, &|_| ControlFlow::Continue(()))?;
                 let mut files = self.model.files.clone();
+                files.retain(|name, _| !self.model.lost.contains(name));
                 // What a disk that gives other bytes let be copied is less, and it was said.
                 for torn in &report.torn {
                     files.retain(|name, _| torn.path.file_name() != Some(name.as_ref()));

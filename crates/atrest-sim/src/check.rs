@@ -1,5 +1,6 @@
 //! What has to be true of any disk that a crash may leave.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,7 +116,13 @@ pub(crate) fn content(store: &Store, model: &Model) -> Result<(), Problem> {
 }
 
 fn files(store: &Store, model: &Model) -> Result<(), Problem> {
-    for (name, choice) in model.files.iter().filter(|(name, _)| !model.loose.contains(*name)) {
+    let nothing = vec![None];
+    let names: BTreeSet<_> = model.files.keys().chain(&model.lost).collect();
+    for name in names.into_iter().filter(|name| !model.loose.contains(*name)) {
+        let choice = model.files.get(name).unwrap_or(&nothing);
+        if is_lost(store, model, name) {
+            continue;
+        }
         let found = read_any(store, name)?;
         let allowed = match &found {
             None => choice.contains(&None),
@@ -131,6 +138,12 @@ fn files(store: &Store, model: &Model) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// Whether a file may be lost, and is.
+pub(crate) fn is_lost(store: &Store, model: &Model, name: &str) -> bool {
+    let is_destroyed = |error: atrest::Error| error.kind() == ErrorKind::KeyDestroyed;
+    model.lost.contains(name) && store.files().open(in_dir(name)).is_err_and(is_destroyed)
 }
 
 /// The whole content of a file; `None` if there is none.

@@ -51,6 +51,8 @@ pub(crate) struct Model {
     pub(crate) files: BTreeMap<String, Choice<Content>>,
     /// Files that were never acknowledged: anything, or nothing.
     pub(crate) loose: BTreeSet<String>,
+    /// Files that may be under the key of a shredded keyspace, and then nothing reads them.
+    pub(crate) lost: BTreeSet<String>,
     /// What the engine's records are.
     pub(crate) records: BTreeMap<u8, Choice<String>>,
     /// What the backups of the chain hold, by number.
@@ -71,6 +73,7 @@ impl Model {
             revoked: &self.revoked | &other.revoked,
             files: either(&self.files, &other.files),
             loose: &self.loose | &other.loose,
+            lost: &self.lost | &other.lost,
             records: either(&self.records, &other.records),
             backups: if self.backups.len() < other.backups.len() { self } else { other }
                 .backups
@@ -81,7 +84,18 @@ impl Model {
     /// Names of files that are there for sure.
     pub(crate) fn sure(&self) -> Vec<String> {
         let sure = self.files.iter().filter(|(_, choice)| !choice.contains(&None));
-        sure.map(|(name, _)| name.clone()).collect()
+        sure.map(|(name, _)| name.clone()).filter(|name| !self.lost.contains(name)).collect()
+    }
+
+    /// The tenant's files can be read no longer.
+    pub(crate) fn lose_tenants(&mut self) {
+        let of_tenant =
+            |choice: &Choice<Content>| choice.iter().flatten().any(|content| content.is_tenants);
+        for (name, choice) in self.files.iter_mut().filter(|(_, choice)| of_tenant(choice)) {
+            choice.retain(|way| way.as_ref().is_none_or(|content| !content.is_tenants));
+            self.lost.insert(name.clone());
+        }
+        self.files.retain(|_, choice| !choice.is_empty());
     }
 }
 

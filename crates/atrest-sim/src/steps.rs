@@ -144,7 +144,7 @@ fn step(rng: &mut Rng) -> Step {
     let (suite, magnitude) = (rng.below(3) as u8, 4 + rng.below(10));
     let len = rng.below(1 << magnitude) as u16;
     match rng.below(62) {
-        0..8 => Step::Write { suite, len, keyspace: rng.once_in(6) },
+        0..8 => Step::Write { suite, len, keyspace: rng.once_in(2) },
         8..12 => Step::Replace { at, suite, len },
         12..14 => Step::Remove { at },
         14 => Step::Link { at },

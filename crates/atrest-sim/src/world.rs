@@ -242,6 +242,10 @@ impl World {
         self.model.is_created = true;
         self.model.revoked = BTreeSet::from([false]);
         let mut files = BTreeMap::new();
+        let lost = self.model.lost.clone().into_iter();
+        let lost = lost.filter(|name| check::is_lost(&store, &self.model, name)).collect();
+        self.model.lost = lost;
+        self.model.files.retain(|name, _| !self.model.lost.contains(name));
         // What was never acknowledged is nobody's.
         self.model.files.retain(|name, _| !self.model.loose.contains(name));
         for (name, choice) in &self.model.files {
