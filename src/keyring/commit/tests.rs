@@ -125,7 +125,7 @@ fn a_file_key_that_was_on_its_way_when_its_data_key_went_is_refused() {
     keyring.keyspaces().danger_shred("tenant").unwrap();
     assert_eq!(encryptor.check_access().unwrap_err().kind(), ErrorKind::CmekRevoked);
     let late = keyring.key_slot(&header.prefix, &derived, false);
-    assert_eq!(late.err().unwrap().kind(), ErrorKind::UnknownKey);
+    assert_eq!(late.err().unwrap().kind(), ErrorKind::KeyDestroyed);
 }
 
 #[test]
