@@ -37,8 +37,9 @@ pub enum ErrorKind {
     UnsupportedVersion,
     /// The file or keyring needs a feature this version does not have. Upgrade.
     UnsupportedFeature,
-    /// The keyring, freshly read, has no usable data key of that id. Restore the keyring,
-    /// or find the store the file belongs to.
+    /// The keyring, freshly read, has no data key of that id, nor a record that it was
+    /// destroyed, of which it keeps many. Restore the keyring, or find the store the file
+    /// belongs to.
     UnknownKey,
     /// The data key was destroyed on purpose, by a retirement or with its keyspace, and no
     /// restored keyring is meant to bring it back. Delete the file.

@@ -111,12 +111,12 @@ impl Renewal<'_> {
             .iter()
             .any(|space| space.name == of.key.keyspace && space.active.is_none());
         if files != 0 && !shredded {
-            let what = format!("{files} files name the destroyed data key {id}");
+            let what = format!("files that name the destroyed data key {id}: {files}");
             return fail(ErrorKind::KeyDestroyed, what);
         }
         let unreadable = usage.unreadable.files;
         if unreadable != 0 {
-            let what = format!("the data keys of {unreadable} damaged files cannot be told");
+            let what = format!("damaged files whose data keys cannot be told: {unreadable}");
             return fail(ErrorKind::CorruptHeader, what);
         }
         let copies = keyring.keys().copies_aside()?;
