@@ -109,8 +109,13 @@ impl Chain {
         meter.add(0, 0)?;
         let copied = parallel::each(&copies, |file| {
             match self.copy(fs, file, number, &meter) {
-                // Its keyspace was shredded meanwhile.
-                Err(_) if is_under(file, &destroyed_keys(fs)) => Ok(Err(LackReason::KeyDestroyed)),
+                // Its keyspace was shredded meanwhile, before it was opened or after.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::KeyDestroyed | ErrorKind::CmekRevoked)
+                        && is_under(file, &destroyed_keys(fs)) =>
+                {
+                    Ok(Err(LackReason::KeyDestroyed))
+                }
                 other => other.map_err(|error| error.with_path(&file.path)),
             }
         })?;

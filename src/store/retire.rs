@@ -1,5 +1,6 @@
 //! Destroying old data keys, and showing that they are.
 
+use std::collections::HashSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -83,7 +84,12 @@ impl Renewal<'_> {
         let of = usage.of_key(id).ok_or_else(|| {
             Error::new(ErrorKind::UnknownKey, format!("data key {id} is not in the keyring"))
         })?;
-        self.proof(of, &usage)
+        if of.key.state != KeyState::Destroyed {
+            let what = format!("data key {id} is not destroyed: it is {:?}", of.key.state);
+            return Err(Error::new(ErrorKind::InvalidArgument, what));
+        }
+        // OK because there is one for each key.
+        Ok(self.proofs(&[of], &usage)?.remove(0))
     }
 
     /// The same for all destroyed data keys, oldest first, with one look at the store.
@@ -93,24 +99,23 @@ impl Renewal<'_> {
     pub fn prove_all_destroyed(&self, on_scan: OnScan<'_>) -> Result<Vec<DestructionProof>> {
         let usage = self.scan_usage(on_scan)?;
         let destroyed = usage.keys.iter().filter(|of| of.key.state == KeyState::Destroyed);
-        destroyed.map(|of| self.proof(of, &usage)).collect()
+        self.proofs(&destroyed.collect::<Vec<_>>(), &usage)
     }
 
-    fn proof(&self, of: &KeyUsage, usage: &Usage) -> Result<DestructionProof> {
-        let keyring = self.0.keyring();
-        let (id, files) = (of.key.id, of.count.files);
-        let fail = |kind, what| Err(Error::new(kind, what));
-        if of.key.state != KeyState::Destroyed {
-            let what = format!("data key {id} is not destroyed: it is {:?}", of.key.state);
-            return fail(ErrorKind::InvalidArgument, what);
+    /// One for each of these destroyed keys.
+    fn proofs(&self, keys: &[&KeyUsage], usage: &Usage) -> Result<Vec<DestructionProof>> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
         }
+        let keyring = self.0.keyring();
+        let fail = |kind, what| Err(Error::new(kind, what));
         // A keyspace without an active key was shredded.
-        let shredded = keyring
-            .keyspaces()
-            .list()
-            .iter()
-            .any(|space| space.name == of.key.keyspace && space.active.is_none());
-        if files != 0 && !shredded {
+        let spaces = keyring.keyspaces().list().into_iter();
+        let shredded: HashSet<_> =
+            spaces.filter(|space| space.active.is_none()).map(|space| space.name).collect();
+        let is_shredded = |of: &KeyUsage| shredded.contains(&of.key.keyspace);
+        if let Some(of) = keys.iter().find(|of| of.count.files != 0 && !is_shredded(of)) {
+            let (id, files) = (of.key.id, of.count.files);
             let what = format!("files that name the destroyed data key {id}: {files}");
             return fail(ErrorKind::KeyDestroyed, what);
         }
@@ -121,11 +126,17 @@ impl Renewal<'_> {
         }
         let copies = keyring.keys().copies_aside()?;
         if !copies.is_empty() {
-            let what = format!("copies of the keyring may still hold it: {}", copies.join(", "));
+            let what = format!("copies of the keyring may still hold keys: {}", copies.join(", "));
             return fail(ErrorKind::InvalidArgument, what);
         }
-        let key = of.key.clone();
         let (files_read, keyring) = (usage.files_read(), keyring.anchor());
-        Ok(DestructionProof { key, shredded, files, files_read, keyring })
+        let proof = |of: &&KeyUsage| DestructionProof {
+            key: of.key.clone(),
+            shredded: is_shredded(of),
+            files: of.count.files,
+            files_read,
+            keyring,
+        };
+        Ok(keys.iter().map(proof).collect())
     }
 }

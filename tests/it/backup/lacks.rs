@@ -236,6 +236,46 @@ fn what_is_shredded_while_a_backup_is_made_is_named_too() {
     assert_eq!(kind(bench.try_back_up()), ErrorKind::IdentityMismatch);
 }
 
+#[test]
+fn what_is_shredded_in_the_middle_of_its_copy_is_named_too() {
+    let bench = Bench::new();
+    let keyspaces = bench.fs.keyring().keyspaces();
+    let table = FileSpec::new(FileKind::Table);
+    let gone = keyspaces.create("gone").unwrap();
+    bench.write("gone.sst", table.keyspace(gone), &[&pattern(3 << 20, 1)]);
+    let store = store_of(&bench.fs);
+    let snapshot = Snapshot::take(&store, bench.store.data()).unwrap();
+    let shredded = std::sync::Once::new();
+    let on = |progress: WorkProgress| {
+        if progress.bytes_done > 0 {
+            shredded.call_once(|| keyspaces.danger_shred("gone").unwrap());
+        }
+        ControlFlow::Continue(())
+    };
+    let report = bench.chain().back_up(&store, &snapshot, &on).unwrap();
+    assert!(shredded.is_completed());
+    let expected = vec![(Path::new("gone.sst"), LackReason::KeyDestroyed)];
+    assert_eq!((report.info.files, told(&report.info.lacks)), (0, expected));
+    let verified = bench.read_chain().unwrap().verify(&go_on).unwrap();
+    assert_eq!(verified.problems.len(), 0, "the part that was copied is in nobody's way");
+    // A request to stop is heard in the middle of such a copy too.
+    let other = Bench::new();
+    let keyspaces = other.fs.keyring().keyspaces();
+    let gone = keyspaces.create("gone").unwrap();
+    other.write("gone.sst", table.keyspace(gone), &[&pattern(3 << 20, 1)]);
+    let store = store_of(&other.fs);
+    let snapshot = Snapshot::take(&store, other.store.data()).unwrap();
+    let stop = |progress: WorkProgress| {
+        if progress.bytes_done == 0 {
+            return ControlFlow::Continue(());
+        }
+        drop(keyspaces.danger_shred("gone"));
+        ControlFlow::Break(())
+    };
+    let stopped = other.chain().back_up(&store, &snapshot, &stop);
+    assert_eq!(kind(stopped), ErrorKind::Io(std::io::ErrorKind::Interrupted));
+}
+
 /// What only damage leaves behind fails a backup; what a stopped writer may have left is named.
 #[test]
 fn a_damaged_file_is_an_error_and_a_cut_one_is_named() {
