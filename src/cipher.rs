@@ -13,6 +13,7 @@ mod decryptor;
 mod encryptor;
 pub(crate) mod gcm;
 pub(crate) mod oracle;
+mod right;
 pub(crate) mod slot;
 
 pub use decryptor::Decryptor;

@@ -29,13 +29,16 @@ use ctr::{CtrCore, flavors};
 )]
 use crate::secret::{Secret, scrubbed, scrubbed_lightly};
 
+use super::right::is_right;
+
 const BLOCK_BYTES: u64 = 16;
 
 /// How many bytes of keystream one instruction makes.
 ///
-/// Chosen once per process from what the processor says. For diagnosis the environment variable
+/// Chosen once per process from what the processor says and, for a known key, computes: an emulated
+/// one may get wrong what it says it has. For diagnosis the environment variable
 /// `ATREST_CTR_WIDTH` (a [`name`](Self::name), read once) asks for another one; a width that the
-/// machine lacks, and a word that is no name, count as the best one that it has.
+/// machine lacks or gets wrong, and a word that is no name, count as the best one that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Width {
@@ -83,7 +86,9 @@ impl Width {
     #[must_use]
     pub fn chosen() -> Self {
         static CHOSEN: OnceLock<Width> = OnceLock::new();
-        *CHOSEN.get_or_init(|| Self::choose(std::env::var("ATREST_CTR_WIDTH").ok().as_deref()))
+        *CHOSEN.get_or_init(|| {
+            Self::choose(std::env::var("ATREST_CTR_WIDTH").ok().as_deref(), is_right)
+        })
     }
 
     /// The name that `ATREST_CTR_WIDTH` takes: `portable`; `aesni`, `vaes256` or `vaes512` on
@@ -100,9 +105,15 @@ impl Width {
         }
     }
 
-    fn choose(wanted: Option<&str>) -> Self {
-        let best = Self::available().last().unwrap_or(Self::Portable);
-        Self::available().find(|width| Some(width.name()) == wanted).unwrap_or(best)
+    /// The wanted one, or else the best, of those that are right.
+    fn choose(wanted: Option<&str>, is_right: impl Fn(Self) -> bool) -> Self {
+        let wanted = Self::available().find(|width| Some(width.name()) == wanted);
+        let best_first = Self::ALL.into_iter().rev().filter(|width| width.is_available());
+        wanted
+            .into_iter()
+            .chain(best_first)
+            .find(|width| is_right(*width))
+            .unwrap_or(Self::Portable)
     }
 }
 
@@ -151,6 +162,14 @@ impl CtrKey {
     fn portable(key: &[u8; 32], nonce: [u8; 8]) -> Self {
         let cipher = Secret::new(Aes256Enc::new(key.into()));
         Self(Schedule::Portable { cipher, nonce: u64::from_be_bytes(nonce), _zeros: [0; 14] })
+    }
+
+    pub(super) fn width(&self) -> Width {
+        match &self.0 {
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Schedule::Native(keys) => keys.width(),
+            Schedule::Portable { .. } => Width::Portable,
+        }
     }
 
     /// The round keys, where the kernels of `native` do the work.

@@ -84,7 +84,7 @@ impl GcmKey {
             let (hash, watched) = (Hash::Native(powers), Watched::new(false));
             return Self { ctr, nonce_low, hash, watched };
         }
-        let hash = Hash::Portable(Secret::new(portable::hash_key(key)));
+        let hash = Hash::Portable(Secret::new(portable::hash_key(key, ctr.width())));
         Self { ctr, nonce_low, hash, watched: Watched::new(false) }
     }
 

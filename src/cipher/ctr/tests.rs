@@ -223,13 +223,28 @@ fn ten_thousand_operations_have_one_hash() {
 #[test]
 fn a_width_that_is_missing_or_unknown_counts_as_the_best() {
     let best = Width::available().last().expect("the portable one");
-    assert_eq!(Width::choose(None), best);
-    assert_eq!(Width::choose(Some("")), best);
-    assert_eq!(Width::choose(Some("AESNI")), best);
+    let choose = |wanted| Width::choose(wanted, |_| true);
+    assert_eq!(choose(None), best);
+    assert_eq!(choose(Some("")), best);
+    assert_eq!(choose(Some("AESNI")), best);
     for width in Width::ALL {
         let chosen = if width.is_available() { width } else { best };
-        assert_eq!(Width::choose(Some(width.name())), chosen);
+        assert_eq!(choose(Some(width.name())), chosen);
         assert_eq!(CtrKey::with_width(&[0; 32], [0; 8], width).is_some(), width.is_available());
+    }
+}
+
+#[test]
+fn a_width_that_computes_wrongly_is_not_chosen() {
+    let available: Vec<_> = Width::available().collect();
+    for right in 0..=available.len() {
+        let (right, wrong) = available.split_at(right);
+        let best = right.last().copied().unwrap_or(Width::Portable);
+        let is_right = |width| !wrong.contains(&width);
+        assert_eq!(Width::choose(None, is_right), best);
+        for width in wrong {
+            assert_eq!(Width::choose(Some(width.name()), is_right), best);
+        }
     }
 }
 

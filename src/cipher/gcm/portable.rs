@@ -6,15 +6,17 @@ use ghash::universal_hash::UniversalHash;
 use zeroize::Zeroize;
 
 use super::TAG_LEN;
-use crate::cipher::ctr::CtrKey;
+use crate::cipher::ctr::{CtrKey, Width};
 
 /// Ciphertext that is copied, hashed and decrypted in one go.
 const PIECE_LEN: usize = 1 << 10;
 
-/// The hash key: the encryption of the zero block.
-pub(super) fn hash_key(key: &[u8; 32]) -> GHash {
+/// The hash key: the encryption of the zero block, in a width that this machine has.
+pub(super) fn hash_key(key: &[u8; 32], width: Width) -> GHash {
     let mut block = [0; TAG_LEN];
-    CtrKey::new(key, [0; 8]).apply_in_place_at_block(0, 0, &mut block);
+    // OK because the caller has a key of that width.
+    let ctr = CtrKey::with_width(key, [0; 8], width).expect("the width of another key");
+    ctr.apply_in_place_at_block(0, 0, &mut block);
     let hash = GHash::new(&block.into());
     block.zeroize();
     hash

@@ -24,7 +24,7 @@ fn keys(key: &[u8; 32], nonce: &[u8; 12]) -> Vec<(String, GcmKey)> {
     let mut keys: Vec<_> =
         widths().into_iter().map(|width| (format!("{width:?}"), with_width(width))).collect();
     let (high, nonce_low) = split(nonce);
-    let hash = Hash::Portable(Secret::new(portable::hash_key(key)));
+    let hash = Hash::Portable(Secret::new(portable::hash_key(key, Width::chosen())));
     let watched = Watched::new(false);
     let parts = GcmKey { ctr: CtrKey::new(key, high), nonce_low, hash, watched };
     keys.push(("parts".to_owned(), parts));

@@ -12,14 +12,16 @@ use super::kernels::{self, GROUP_BLOCKS, Job, run_limit, run_long};
 use super::vector::{Vector, width, xor_bytes, xor_part_in_memory};
 use super::{ROUNDS, RoundKeys, Width};
 
+/// Whether the processor has all that a width is compiled for. Each feature is asked for by itself:
+/// where an emulator or a hypervisor hides one, those built on it may still be told.
 pub(in crate::cipher) fn is_available(width: Width) -> bool {
+    let aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("ssse3");
+    let vaes = aes && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("vaes");
     match width {
-        Width::Aes128 => is_x86_feature_detected!("aes") && is_x86_feature_detected!("ssse3"),
-        Width::Vaes256 => is_x86_feature_detected!("vaes") && is_x86_feature_detected!("avx2"),
+        Width::Aes128 => aes,
+        Width::Vaes256 => vaes,
         Width::Vaes512 => {
-            is_x86_feature_detected!("vaes")
-                && is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
+            vaes && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
         }
         _ => false,
     }
