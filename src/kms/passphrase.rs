@@ -63,10 +63,19 @@ impl Passphrase {
         Self::new(words)
     }
 
-    fn words(&self) -> Zeroizing<Vec<u8>> {
-        let mut words = Vec::with_capacity(self.words.len() * PIECE_LEN);
-        self.words.iter().for_each(|(piece, len)| words.extend_from_slice(&piece[..*len]));
-        Zeroizing::new(words)
+    fn words(&self) -> Result<Zeroizing<Vec<u8>>, KmsError> {
+        let mut words = Zeroizing::new(Vec::with_capacity(self.words.len() * PIECE_LEN));
+        for (piece, len) in &self.words {
+            let piece = piece.get().map_err(|source| {
+                let what =
+                    "a forked child has no passphrase of its parent's: make another provider";
+                KmsError::new(KmsErrorKind::Misconfigured, what)
+                    .with_key_uri(&self.uri)
+                    .with_source(source)
+            })?;
+            words.extend_from_slice(&piece[..*len]);
+        }
+        Ok(words)
     }
 
     fn parent(&self, cost: &Cost, salt: &[u8]) -> Result<CmekParent, KmsError> {
@@ -76,9 +85,10 @@ impl Passphrase {
         };
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(KEY_LEN))
             .map_err(|_| fail())?;
+        let words = self.words()?;
         let mut parent = CmekParent::zeroed();
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(&self.words(), salt, parent.bytes_mut())
+            .hash_password_into(&words, salt, parent.bytes_mut())
             .map_err(|_| fail())?;
         Ok(parent)
     }
@@ -135,5 +145,23 @@ impl Kms for Passphrase {
         }
         let parent = self.parent(&cost, &prefix[12..])?;
         local::unwrap(&parent, sealed, context).map_err(|e| e.with_key_uri(&self.uri))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::process::tests::in_forked_child;
+
+    #[test]
+    fn a_forked_child_is_told_that_it_has_no_passphrase() {
+        let kms = Passphrase::new("correct horse battery staple".into()).unwrap();
+        assert!(in_forked_child(|| {
+            let refused = kms.words().map(drop).unwrap_err();
+            refused.kind() == KmsErrorKind::Misconfigured && refused.to_string().contains("forked")
+        }));
+        assert_eq!(kms.words().unwrap().as_slice(), b"correct horse battery staple");
     }
 }
