@@ -115,6 +115,8 @@ enum Atrest1
     ATREST1_IO_FULL = 84,
     // The system does not permit it.
     ATREST1_IO_DENIED = 85,
+    // The file system cannot do that, or not between two.
+    ATREST1_IO_UNSUPPORTED = 86,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -94,6 +94,8 @@ pub enum Atrest1 {
     IoFull = 84,
     /// The system does not permit it.
     IoDenied = 85,
+    /// The file system cannot do that, or not between two.
+    IoUnsupported = 86,
 }
 
 impl From<ErrorKind> for Atrest1 {
@@ -151,6 +153,7 @@ impl From<io::ErrorKind> for Atrest1 {
             io::ErrorKind::UnexpectedEof => Self::IoEnd,
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::IoFull,
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::IoDenied,
+            io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices => Self::IoUnsupported,
             _ => Self::Io,
         }
     }
@@ -198,6 +201,7 @@ const NAMES: &[(Atrest1, &std::ffi::CStr)] = &[
     (Atrest1::IoEnd, c"io-end"),
     (Atrest1::IoFull, c"io-full"),
     (Atrest1::IoDenied, c"io-denied"),
+    (Atrest1::IoUnsupported, c"io-unsupported"),
 ];
 
 /// The name of a code in lower case, stable for logs; "unknown" for any other number.

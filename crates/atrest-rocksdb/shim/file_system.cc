@@ -6,6 +6,8 @@
 
 #include <rocksdb/utilities/object_registry.h>
 
+#include <atomic>
+
 namespace atrest_rocksdb {
 namespace {
 
@@ -143,14 +145,17 @@ class Writable : public FSWritableFile {
     return size == size_ ? IOStatus::OK() : Refused(file_, "nothing is cut off");
   }
   uint64_t GetFileSize(const IOOptions&, IODebugContext*) override { return size_; }
+  // RocksDB makes its log durable in one thread while another one appends to it.
+  bool IsSyncThreadSafe() const override { return true; }
 
  private:
   const std::string file_;
   Atrest1Writer* const writer_;
   const bool frames_;
-  bool durable_ = false, closed_ = false;
+  bool closed_ = false;
+  std::atomic<bool> durable_{false};
   // RocksDB asks for it at each append to its log.
-  uint64_t size_ = 0;
+  std::atomic<uint64_t> size_{0};
 };
 
 class Files : public FileSystemWrapper {

@@ -25,6 +25,8 @@ S Failed(Atrest1 code, const std::string& file) {
       return S::InvalidArgument(file, text);
     case ATREST1_NOT_SEQUENTIAL:
     case ATREST1_UNSUPPORTED_FEATURE:
+    // A link to another file system, instead of which RocksDB copies.
+    case ATREST1_IO_UNSUPPORTED:
       return S::NotSupported(file, text);
     case ATREST1_NOT_ENCRYPTED:
     case ATREST1_FOREIGN_FILE:

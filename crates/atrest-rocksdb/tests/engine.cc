@@ -133,6 +133,7 @@ Status Run(Engine& engine, std::istream& line) {
     all.bottommost_level_compaction = BottommostLevelCompaction::kForce;
     return engine.db->CompactRange(all, nullptr, nullptr);
   }
+  if (command == "sync-log") return engine.db->FlushWAL(true);
   if (command == "resume") return engine.db->Resume();
   if (command == "checkpoint") return line >> path, Checkpoint(engine, path);
   if (command == "backup") return line >> path >> other, Backup(engine, path, other);

@@ -7,7 +7,7 @@ use atrest::kms::generate_key_file;
 
 use crate::support::{Form, Place, assert_encrypted, in_both_forms, run};
 
-in_both_forms! { every_file_is_encrypted_under_a_key_of_its_own a_rotation_shows_in_new_files_and_compaction_moves_data_to_it a_wrong_customer_s_key_and_a_plain_database_are_refused checkpoints_backups_and_ingested_tables }
+in_both_forms! { every_file_is_encrypted_under_a_key_of_its_own a_rotation_shows_in_new_files_and_compaction_moves_data_to_it a_wrong_customer_s_key_and_a_plain_database_are_refused checkpoints_backups_and_ingested_tables a_log_is_made_durable_on_request }
 
 fn every_file_is_encrypted_under_a_key_of_its_own(form: Form) {
     let Some(mut place) = Place::new(form) else { return };
@@ -118,6 +118,14 @@ fn checkpoints_backups_and_ingested_tables(form: Form) {
         engine.quit();
         assert_encrypted(&place);
     }
+}
+
+fn a_log_is_made_durable_on_request(form: Form) {
+    let Some(place) = Place::new(form) else { return };
+    let mut engine = place.engine();
+    engine.run(&["put 0 100 a", "sync-log", "put 100 100 a", "sync-log"]);
+    engine.quit();
+    place.engine().run(&["get 0 200 a"]);
 }
 
 /// What an attacker changes on the disk is refused, also where he makes RocksDB's checksums fit.
