@@ -110,7 +110,7 @@ pub(crate) fn is_segment(text: &str) -> bool {
 /// `HOST:PORT`, `HOST`, or the same with an IPv6 address in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostPort {
-    /// A name or address, IPv6 without brackets.
+    /// A name or address in lower case, IPv6 without brackets.
     pub host: String,
     pub port: u16,
 }
@@ -133,14 +133,14 @@ impl HostPort {
             }
         };
         let port = if port.is_empty() { default_port } else { port.parse().ok()? };
-        (port != 0).then(|| Self { host: host.to_owned(), port })
+        (port != 0).then(|| Self { host: host.to_ascii_lowercase(), port })
     }
 
     /// Whether it can only be this machine.
     pub(crate) fn is_loopback(&self) -> bool {
         match self.host.parse::<std::net::IpAddr>() {
             Ok(address) => address.is_loopback(),
-            Err(_) => self.host.eq_ignore_ascii_case("localhost"),
+            Err(_) => self.host == "localhost",
         }
     }
 }
@@ -168,8 +168,8 @@ pub(crate) fn endpoint(text: &str, domains: &[&str]) -> Result<String, KmsError>
     let (scheme, rest) = text.trim_end_matches('/').split_once("://").ok_or_else(refuse)?;
     let default_port = if scheme == "https" { 443 } else { 80 };
     let address = HostPort::parse(rest, default_port).ok_or_else(refuse)?;
-    let host = address.host.to_ascii_lowercase();
-    let under = |domain: &&str| host == **domain || host.ends_with(&format!(".{domain}"));
+    let host = &address.host;
+    let under = |domain: &&str| host == *domain || host.ends_with(&format!(".{domain}"));
     let allowed = match scheme {
         "https" => address.is_loopback() || domains.iter().any(under),
         "http" => address.is_loopback(),
@@ -221,6 +221,7 @@ mod tests {
         good("vault.example.com", "vault.example.com:8200");
         good("127.0.0.1:1", "127.0.0.1:1");
         good("[::1]", "[::1]:8200");
+        good("Vault.EXAMPLE.com", "vault.example.com:8200");
         good("[::1]:443", "[::1]:443");
         for bad in
             ["", ":1", "a:", "a:0", "a:99999", "a:1:2", "[::1", "[x]", "::1", "a b", "..", "a/b"]

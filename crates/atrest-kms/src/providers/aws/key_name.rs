@@ -95,7 +95,7 @@ fn of_kms(endpoint: String) -> Result<String, KmsError> {
     let host = endpoint.split_once("://").map_or("", |(_, address)| address);
     let of_aws = DOMAINS.iter().any(|domain| host.contains(domain));
     let is_kms = |label: &str| label == "kms" || label == "kms-fips";
-    if !of_aws || host.to_ascii_lowercase().split('.').any(is_kms) {
+    if !of_aws || host.split('.').any(is_kms) {
         return Ok(endpoint);
     }
     Err(misconfigured("expected an endpoint of KMS, such as VPCE.kms.REGION.vpce.amazonaws.com"))
@@ -185,6 +185,9 @@ mod tests {
         ] {
             let uri = format!("aws-kms://x?region=eu-west-1&endpoint=https://{host}");
             assert_eq!(at(&uri), format!("https://{host}:443"));
+            let uri =
+                format!("aws-kms://x?region=eu-west-1&endpoint=https://{}", host.to_uppercase());
+            assert_eq!(at(&uri), format!("https://{host}:443"));
         }
     }
 
@@ -200,6 +203,7 @@ mod tests {
             "aws-kms://x?region=evil.example/",
             "aws-kms://x?region=eu-west-1&endpoint=https://evil.example",
             "aws-kms://x?region=eu-west-1&endpoint=https://evil.execute-api.eu-west-1.amazonaws.com",
+            "aws-kms://x?region=eu-west-1&endpoint=https://evil.execute-api.eu-west-1.AMAZONAWS.COM",
             "aws-kms://x?region=eu-west-1&endpoint=https://evil-kms.s3.amazonaws.com",
             "aws-kms://x?region=eu-west-1&secret=hunter22",
         ] {

@@ -32,9 +32,9 @@ pub(super) fn parse(opening: &Opening<'_>) -> Result<(KeyName, Option<String>), 
     let expected = || opening.malformed();
     let mut parts = Parts::parse(opening.uri, opening.example)?;
     let address = HostPort::parse(&parts.authority, 443).ok_or_else(expected)?;
-    let host = address.host.to_ascii_lowercase();
-    let under =
-        |domain: &&&str| host.strip_suffix(**domain).is_some_and(|left| left.ends_with('.'));
+    let under = |domain: &&&str| {
+        address.host.strip_suffix(**domain).is_some_and(|left| left.ends_with('.'))
+    };
     let (domain, is_hsm) = match (VAULTS.iter().find(under), HSMS.iter().find(under)) {
         (Some(domain), _) => (*domain, false),
         (None, Some(domain)) => (*domain, true),
