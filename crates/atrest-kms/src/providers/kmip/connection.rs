@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use atrest::kms::{Credential, Deadline, KmsError, KmsErrorKind, SecretFile};
 use rustls::pki_types::pem::PemObject;
@@ -135,14 +135,24 @@ fn read(path: &str) -> Result<SecretFile, KmsError> {
 }
 
 fn connect(address: &HostPort, deadline: Deadline) -> Result<TcpStream, KmsError> {
+    first(&resolve(address, deadline), deadline, TcpStream::connect_timeout)
+}
+
+/// A connection to the first of the addresses that answers. The time is shared out, so that
+/// one that is silent leaves some to the next.
+fn first<T>(
+    addresses: &[SocketAddr],
+    deadline: Deadline,
+    connect: impl Fn(&SocketAddr, Duration) -> io::Result<T>,
+) -> Result<T, KmsError> {
     let mut failed = fail(KmsErrorKind::Unreachable, "the host's name has no address in time");
-    for address in resolve(address, deadline) {
-        let left = deadline.remaining();
-        if left.is_zero() {
+    for (address, others) in addresses.iter().zip((0..addresses.len()).rev()) {
+        let share = deadline.remaining() / u32::try_from(others + 1).unwrap_or(u32::MAX);
+        if share.is_zero() {
             break;
         }
-        match TcpStream::connect_timeout(&address, left) {
-            Ok(socket) => return Ok(socket),
+        match connect(address, share) {
+            Ok(connection) => return Ok(connection),
             Err(source) => {
                 failed =
                     fail(KmsErrorKind::Unreachable, "the connection failed").with_source(source);
@@ -174,7 +184,7 @@ struct Timed {
 }
 
 impl Timed {
-    fn left(&self) -> io::Result<std::time::Duration> {
+    fn left(&self) -> io::Result<Duration> {
         let left = self.deadline.remaining();
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
@@ -217,4 +227,30 @@ fn no_answer(error: io::Error) -> KmsError {
         None => (KmsErrorKind::Unreachable, "the connection broke off"),
     };
     fail(kind, what).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_silent_leaves_time_to_the_next() {
+        let addresses = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let (hour, shares) = (Duration::from_secs(3600), RefCell::new(Vec::new()));
+        let answers = |port: u16| {
+            first(&addresses, Deadline::after(hour), |address, share| {
+                shares.borrow_mut().push(share);
+                if address.port() == port { Ok(port) } else { Err(io::ErrorKind::TimedOut.into()) }
+            })
+        };
+        assert_eq!(answers(2).ok(), Some(2));
+        assert_eq!(shares.take().len(), 2);
+        let error = answers(4).expect_err("nobody answers");
+        assert_eq!(error.kind(), KmsErrorKind::Unreachable, "{error}");
+        let shares = shares.take();
+        assert!(shares[0] <= hour / 3 && shares[1] <= hour / 2, "{shares:?}");
+        assert!(shares[2] > hour / 2, "{shares:?}");
+    }
 }
