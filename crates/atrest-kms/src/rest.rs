@@ -1,7 +1,7 @@
 //! One HTTP call: a deadline, a size limit, TLS, and errors without secrets.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atrest::kms::{Deadline, KmsError, KmsErrorKind, SecretFile};
@@ -40,9 +40,12 @@ const CA_LEN_MAX: usize = 1024 * 1024;
 /// An HTTP client for one service. No redirect is followed, since a redirected request
 /// would take its token along, and no connection is kept, since calls are minutes apart
 /// and an idle one would keep the last answer in its buffer.
-#[derive(Clone)]
 pub(crate) struct Rest {
-    agent: Agent,
+    remote: bool,
+    /// A path.
+    ca: Option<String>,
+    /// The client, and what was in the CA file that it trusts.
+    made: Mutex<(Agent, Vec<u8>)>,
 }
 
 impl std::fmt::Debug for Rest {
@@ -68,22 +71,19 @@ pub(crate) struct Answer {
 }
 
 impl Rest {
-    /// A client for the service at `url`, which trusts the certificates in `ca`, or the
-    /// web's without one. The environment's proxy is used for `https` to other machines.
+    /// A client for the service at `url`, which trusts the certificates in `ca` as they are at
+    /// each call, or the web's without one. The environment's proxy is used for `https` to
+    /// other machines.
     ///
     /// # Errors
     /// `Misconfigured` if the file holds no certificate.
     pub(crate) fn new(url: &str, ca: Option<&str>) -> Result<Self, KmsError> {
-        let mut tls = TlsConfig::builder();
-        if let Some(path) = ca {
-            tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates(path)?)));
-        }
         let remote = url.starts_with("https://") && !is_loopback(url);
-        Ok(Self::with(|config| {
-            let config = config.tls_config(tls.build());
-            // Without TLS a proxy would read the token.
-            if remote { config } else { config.proxy(None) }
-        }))
+        let made = match ca {
+            Some(path) => trusting(&read_ca(path)?, path, remote)?,
+            None => (agent(RootCerts::WebPki, remote), Vec::new()),
+        };
+        Ok(Self { remote, ca: ca.map(str::to_owned), made: Mutex::new(made) })
     }
 
     /// A client for the token endpoint at `url`, which a long-lived credential is sent to.
@@ -100,21 +100,22 @@ impl Rest {
     /// A client for metadata services, which a proxy would not reach.
     #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
     pub(crate) fn metadata() -> Self {
-        Self::with(|config| config.proxy(None))
+        let made = (agent(RootCerts::WebPki, false), Vec::new());
+        Self { remote: false, ca: None, made: Mutex::new(made) }
     }
 
-    fn with(
-        more: impl FnOnce(
-            ureq::config::ConfigBuilder<ureq::typestate::AgentScope>,
-        ) -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope>,
-    ) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .max_idle_connections(0)
-            .user_agent(concat!("atrest/", env!("CARGO_PKG_VERSION")));
-        Self { agent: more(config).build().new_agent() }
+    /// The client that trusts what is in the CA file now; while that is being replaced, and so
+    /// away or empty, what was in it before.
+    fn agent(&self) -> Agent {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = &self.ca
+            && let Ok(pem) = read_ca(path)
+            && pem.bytes() != made.1
+            && let Ok(anew) = trusting(&pem, path, self.remote)
+        {
+            *made = anew;
+        }
+        made.0.clone()
     }
 
     /// Sends one request and reads its whole answer before the deadline.
@@ -137,8 +138,9 @@ impl Rest {
         let request = request
             .body(call.body)
             .map_err(|_| misconfigured("a token or name has characters that HTTP forbids"))?;
-        let request = self.agent.configure_request(request).timeout_global(Some(left)).build();
-        let response = self.agent.run(request).map_err(no_answer)?;
+        let agent = self.agent();
+        let request = agent.configure_request(request).timeout_global(Some(left)).build();
+        let response = agent.run(request).map_err(no_answer)?;
         let status = response.status().as_u16();
         let retry_after = response
             .headers()
@@ -272,11 +274,29 @@ fn token_ca<'a>(url: &str, ca: Option<&'a str>) -> Option<&'a str> {
     ca.filter(|_| is_loopback(url))
 }
 
-fn certificates(path: &str) -> Result<Vec<Certificate<'static>>, KmsError> {
-    let cannot =
-        |source| misconfigured(format!("the CA file {path} cannot be read")).with_source(source);
-    let pem = SecretFile::read(path, CA_LEN_MAX).map_err(cannot)?;
-    let certificates: Vec<_> = ureq::tls::parse_pem(pem.bytes())
+/// A client that trusts `roots`; a `remote` one goes through the environment's proxy, which
+/// without TLS would read the token.
+fn agent(roots: RootCerts, remote: bool) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .max_idle_connections(0)
+        .user_agent(concat!("atrest/", env!("CARGO_PKG_VERSION")))
+        .tls_config(TlsConfig::builder().root_certs(roots).build());
+    let config = if remote { config } else { config.proxy(None) };
+    config.build().new_agent()
+}
+
+fn read_ca(path: &str) -> Result<SecretFile, KmsError> {
+    SecretFile::read(path, CA_LEN_MAX).map_err(|source| {
+        misconfigured(format!("the CA file {path} cannot be read")).with_source(source)
+    })
+}
+
+/// A client that trusts the certificates in the CA file, and what is in that.
+fn trusting(pem: &SecretFile, path: &str, remote: bool) -> Result<(Agent, Vec<u8>), KmsError> {
+    let certificates: Vec<Certificate<'static>> = ureq::tls::parse_pem(pem.bytes())
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
             _ => None,
@@ -285,7 +305,8 @@ fn certificates(path: &str) -> Result<Vec<Certificate<'static>>, KmsError> {
     if certificates.is_empty() {
         return Err(misconfigured(format!("expected certificates in {path}, found none")));
     }
-    Ok(certificates)
+    let roots = RootCerts::Specific(Arc::new(certificates));
+    Ok((agent(roots, remote), pem.bytes().to_vec()))
 }
 
 #[cfg(all(test, feature = "all"))]

@@ -349,6 +349,23 @@ fn tls_problems_say_nothing_about_the_key() {
         assert_eq!(error.kind(), expected, "{why}: {error:?}");
         assert_hides(&error, &vault.secrets());
     }
+    // A CA that was replaced is believed, and the one before it no longer; a file that is
+    // away for a moment changes nothing.
+    let file = dir.path().join("now.pem");
+    let put = |ca: &str| std::fs::copy(ca, &file).map(drop).unwrap();
+    let (other, good) = (certificates.path("other-ca.pem"), vault.server.ca());
+    put(&other);
+    let kms = with(&format!("?ca={}", file.display()));
+    let refused = || kind(kms.unwrap(&wrapped, &context(1), soon()));
+    assert_eq!(refused(), Some(KmsErrorKind::Unreachable));
+    put(&good);
+    assert_opens(&*kms, &wrapped, &key(1));
+    std::fs::write(&file, "").unwrap();
+    assert_opens(&*kms, &wrapped, &key(1));
+    std::fs::remove_file(&file).unwrap();
+    assert_opens(&*kms, &wrapped, &key(1));
+    put(&other);
+    assert_eq!(refused(), Some(KmsErrorKind::Unreachable));
     let missing = format!("{location}?ca=/nonexistent.pem");
     let refused = from_uri_with(&missing, &Environment::process()).expect_err("no such CA file");
     assert_eq!(refused.kind(), KmsErrorKind::Misconfigured);
