@@ -77,6 +77,7 @@ fn the_services_own_words_deny() {
     let amazon =
         |code: &str, message: &str| format!("{{\"__type\":\"{code}\",\"message\":\"{message}\"}}");
     let skew = "Signature expired: 20260101T000000Z is now earlier than 20260101T001500Z";
+    let proxy_denied = "The external key store proxy denied access to the operation.";
     for (service, status, body, expected) in [
         // So of everything, also when the token is asked about itself.
         ("vault", "403 No", "{\"errors\":[\"permission denied\"]}".to_owned(), K::Unauthenticated),
@@ -84,6 +85,7 @@ fn the_services_own_words_deny() {
         ("aws", "400 No", amazon("AccessDeniedException", "no"), K::AccessDenied),
         ("aws", "400 No", amazon("NotFoundException", "no"), K::NotFound),
         ("aws", "403 No", amazon("InvalidSignatureException", skew), K::Misconfigured),
+        ("aws", "400 No", amazon("KMSInvalidStateException", proxy_denied), K::AccessDenied),
         ("aws", "403 No", amazon("BrandNewException", "no"), K::Unreachable),
         ("gcp", "403 No", google("PERMISSION_DENIED", "IAM_PERMISSION_DENIED"), K::AccessDenied),
         ("gcp", "403 No", google("PERMISSION_DENIED", "SERVICE_DISABLED"), K::Misconfigured),
@@ -95,6 +97,18 @@ fn the_services_own_words_deny() {
         let error = kms.unwrap(wrapped, &context(1), soon()).err().expect("refused");
         assert_eq!(error.kind(), expected, "{service}: {status} {body}: {error}");
     }
+}
+
+#[test]
+fn an_external_key_store_that_is_slow_is_asked_again() {
+    let proxy = Proxy::new(0, Mode::Cut);
+    let providers = providers(proxy.port);
+    let (_, kms, wrapped) = providers.iter().find(|(name, _, _)| *name == "aws").expect("AWS");
+    let body = "{\"__type\":\"KMSInvalidStateException\",\"message\":\"AWS KMS rejected the \
+         request because the external key store proxy did not respond in time.\"}";
+    proxy.set(http_answer("400 No", "", body));
+    assert_eq!(kind(kms.unwrap(wrapped, &context(1), soon())), Some(K::Unreachable));
+    assert_eq!(proxy.connections(), 3);
 }
 
 #[test]

@@ -40,11 +40,23 @@ pub(super) fn kind(code: &str, message: &str) -> Option<KmsErrorKind> {
         "NotFound" => KmsErrorKind::NotFound,
         "Disabled" => KmsErrorKind::KeyDisabled,
         "KMSInvalidState" if message.contains("deletion") => KmsErrorKind::PendingDeletion,
-        // A custom key store that is disconnected.
-        "KMSInvalidState" if message.contains("unavailable") => KmsErrorKind::Unreachable,
         // Imported material that its owner took out; importing it again brings it back.
         "KMSInvalidState" if message.contains("import") => KmsErrorKind::KeyDisabled,
         "KMSInvalidState" if message.contains("disabled") => KmsErrorKind::KeyDisabled,
+        // An external key store has no code but this one; its owner denies in these words.
+        "KMSInvalidState" if message.contains("proxy denied access") => KmsErrorKind::AccessDenied,
+        "KMSInvalidState"
+            if message.contains("the external key is not enabled")
+                || message.contains("the external key does not support") =>
+        {
+            KmsErrorKind::KeyDisabled
+        }
+        "KMSInvalidState" if message.contains("could not find the external key") => {
+            KmsErrorKind::NotFound
+        }
+        "KMSInvalidState" if message.contains("is corrupted") => KmsErrorKind::Integrity,
+        // A custom key store that is disconnected, slow or broken; a key that is being made.
+        "KMSInvalidState" => KmsErrorKind::Unreachable,
         "InvalidCiphertext" | "IncorrectKey" => KmsErrorKind::Integrity,
         // The network that this machine calls from, and not what it may do with the key.
         "AccessDenied" if message.contains("vpc endpoint policy") => KmsErrorKind::Misconfigured,
@@ -94,6 +106,13 @@ mod tests {
             ("KeyUnavailableException", "", KmsErrorKind::Unreachable),
             ("KMSInvalidStateException", "x is pending import.", KmsErrorKind::KeyDisabled),
             ("KMSInvalidStateException", "x is pending deletion.", KmsErrorKind::PendingDeletion),
+            ("KMSInvalidStateException", "x is unavailable.", KmsErrorKind::Unreachable),
+            ("KMSInvalidStateException", "x is creating.", KmsErrorKind::Unreachable),
+            (
+                "KMSInvalidStateException",
+                "KMS cannot communicate with your CloudHSM cluster",
+                KmsErrorKind::Unreachable,
+            ),
             ("InvalidKeyUsageException", "", KmsErrorKind::Misconfigured),
             (
                 "InvalidSignatureException",
@@ -121,5 +140,68 @@ mod tests {
             assert_eq!(kind(code, message), Some(expected), "{code}");
         }
         assert_eq!(kind("BrandNewException", ""), None);
+    }
+
+    /// The words of the Developer Guide, "Troubleshooting external key stores".
+    #[test]
+    fn an_external_key_store_denies_in_words_alone() {
+        let rejected = "The external key store proxy rejected the request because ";
+        for (words, expected) in [
+            (
+                "The external key store proxy denied access to the operation. Verify that the user \
+                 and the external key are both authorized for this operation, and try the request \
+                 again.",
+                KmsErrorKind::AccessDenied,
+            ),
+            (
+                "the external key is not enabled in the external key manager.",
+                KmsErrorKind::KeyDisabled,
+            ),
+            (
+                "the external key does not support the requested operation.",
+                KmsErrorKind::KeyDisabled,
+            ),
+            ("it could not find the external key.", KmsErrorKind::NotFound),
+            (
+                "the specified ciphertext or additional authenticated data is corrupted, missing, \
+                 or otherwise invalid.",
+                KmsErrorKind::Integrity,
+            ),
+            (
+                "The ciphertext that the external key store proxy submitted for decryption, or the \
+                 encryption context, is corrupted, missing, or otherwise invalid.",
+                KmsErrorKind::Integrity,
+            ),
+            (
+                "it could not authenticate AWS KMS. Verify the credentials for your external key \
+                 store and update if necessary.",
+                KmsErrorKind::Unreachable,
+            ),
+            (
+                "it does not support the requested cryptographic operation.",
+                KmsErrorKind::Unreachable,
+            ),
+            (
+                "AWS KMS rejected the request because the external key store proxy did not respond \
+                 in time. Retry the request. If you see this error repeatedly, report it to your \
+                 external key store proxy administrator.",
+                KmsErrorKind::Unreachable,
+            ),
+            (
+                "AWS KMS cannot communicate with the external key store proxy. This might be a \
+                 transient network issue.",
+                KmsErrorKind::Unreachable,
+            ),
+            ("The external key store proxy is in an unhealthy state.", KmsErrorKind::Unreachable),
+            (
+                "AWS KMS cannot interpret the response from the external key store proxy.",
+                KmsErrorKind::Unreachable,
+            ),
+        ] {
+            let begins =
+                if words.starts_with("it ") || words.starts_with("the ") { rejected } else { "" };
+            let said = format!("{begins}{words}");
+            assert_eq!(kind("KMSInvalidStateException", &said), Some(expected), "{said}");
+        }
     }
 }
