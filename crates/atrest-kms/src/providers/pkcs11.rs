@@ -1,7 +1,6 @@
 //! `pkcs11:token=T;object=K?module-path=/usr/lib/...`: a key in a hardware module.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use atrest::kms::{Deadline, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey};
 use zeroize::Zeroizing;
@@ -15,11 +14,13 @@ mod answer;
 mod blob;
 mod key_name;
 mod module;
+mod pin;
 mod session;
 
 use blob::Blob;
 use key_name::{KeyName, Mechanism};
 use module::Module;
+use pin::WrongPin;
 
 /// An AES key in a PKCS#11 module, named by an RFC 7512 URI.
 ///
@@ -35,32 +36,26 @@ use module::Module;
 /// thread for each library makes all calls, one after another, and a call that the
 /// library does not answer ends by its deadline all the same.
 ///
-/// A PIN that the token refused is not tried again by this provider, since tokens lock
-/// themselves after a few tries. The process **MUST NOT** fork after the first call.
+/// A PIN that was wrong is not tried again by this provider, since tokens lock themselves
+/// after a few tries; one that a locked token did not look at is. The process **MUST NOT**
+/// fork after the first call.
 #[derive(Debug)]
 pub(crate) struct Pkcs11 {
     key: Arc<KeyName>,
     module: Arc<Module>,
     environment: Environment,
-    refused_pin: Mutex<Option<u64>>,
-    hasher: RandomState,
+    wrong_pin: Arc<WrongPin>,
 }
 
 impl Pkcs11 {
     fn pin(&self) -> Result<Secret, KmsError> {
-        let pin = match &self.key.pin_source {
-            Some(path) => read_secret_file(path, "PIN file")?,
+        match &self.key.pin_source {
+            Some(path) => read_secret_file(path, "PIN file"),
             None => self.environment.var("ATREST_PKCS11_PIN").ok_or_else(|| {
                 let what = "expected a PIN in pin-source or ATREST_PKCS11_PIN, found none";
                 fail(KmsErrorKind::Unauthenticated, what)
-            })?,
-        };
-        let refused = self.refused_pin.lock().unwrap_or_else(PoisonError::into_inner);
-        if *refused == Some(self.hasher.hash_one(pin.expose())) {
-            let what = "the token refused this PIN before; trying it again could lock the token";
-            return Err(fail(KmsErrorKind::Unauthenticated, what));
+            }),
         }
-        Ok(pin)
     }
 
     /// Runs `work` in a session that is logged in, on the library's thread.
@@ -69,19 +64,11 @@ impl Pkcs11 {
         deadline: Deadline,
         work: impl FnOnce(&session::Open<'_>) -> Result<T, KmsError> + Send + 'static,
     ) -> Result<T, KmsError> {
-        let pin = self.pin()?;
-        let hash = self.hasher.hash_one(pin.expose());
-        let key = self.key.clone();
-        let result =
-            self.module.run(deadline, move |library| session::open(library, &key, &pin, work));
-        match result {
-            Ok(result) => result,
-            Err(answer::Failed::Pin(error)) => {
-                *self.refused_pin.lock().unwrap_or_else(PoisonError::into_inner) = Some(hash);
-                Err(error)
-            }
-            Err(answer::Failed::Other(error)) => Err(error),
-        }
+        let (pin, wrong, key) = (self.pin()?, self.wrong_pin.clone(), self.key.clone());
+        self.module.run(deadline, move |library| {
+            wrong.check(&pin)?;
+            session::open(library, &key, &pin, &wrong, work)
+        })
     }
 }
 
@@ -101,8 +88,7 @@ impl Provider for Pkcs11 {
             key: Arc::new(key),
             module,
             environment: opening.environment.clone(),
-            refused_pin: Mutex::new(None),
-            hasher: RandomState::new(),
+            wrong_pin: Arc::default(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! `pkcs11:` against SoftHSM.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -163,6 +163,64 @@ fn a_refused_pin_is_not_tried_again() {
     std::fs::remove_file(&pin_file).unwrap();
     let missing = kind(kms.unwrap(&wrapped, &context(1), soon()));
     assert_eq!(missing, Some(KmsErrorKind::Unauthenticated));
+}
+
+/// SoftHSM with a log-in that counts, and does what files in the directory say.
+struct Shim {
+    dir: PathBuf,
+    uri: String,
+}
+
+impl Shim {
+    fn new(dir: PathBuf) -> Self {
+        let library = dir.join("shim.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/login_shim.c");
+        let module = format!("-DMODULE=\"{MODULE}\"");
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-Wall", "-Werror", &module, "-o"]).arg(&library);
+        assert!(cc.arg(source).arg("-ldl").status().expect("a C compiler").success());
+        // Whatever the umask: a library that others may write is refused.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&library, mode).unwrap();
+        Hsm::new(dir.clone(), "").make("k", &ALL);
+        let uri = format!("pkcs11:token=kms;object=k?module-path={}", library.display());
+        Self { dir, uri }
+    }
+
+    fn logins(&self) -> usize {
+        std::fs::read(self.dir.join("logins")).map_or(0, |calls| calls.len())
+    }
+}
+
+#[test]
+fn a_pin_that_is_refused_late_is_not_tried_again() {
+    let Some(dir) = in_child("a_pin_that_is_refused_late_is_not_tried_again") else { return };
+    let shim = Shim::new(dir);
+    let wrapped = open(&shim.uri).wrap(&key(1), &context(1), soon()).expect("wrapped");
+    let before = shim.logins();
+    // Longer than one try waits, so that the next one is there before its answer.
+    std::fs::write(shim.dir.join("slow"), "").unwrap();
+    let kms = from_uri_with(&shim.uri, &environment("a-wrong-pin")).expect("a provider");
+    for _ in 0..2 {
+        let error = kms.unwrap(&wrapped, &context(1), soon()).err().expect("a wrong PIN");
+        assert_eq!(error.kind(), KmsErrorKind::Unauthenticated, "{error:?}");
+        assert!(error.to_string().contains("refused this PIN before"), "{error}");
+    }
+    assert_eq!(shim.logins() - before, 1);
+}
+
+#[test]
+fn a_pin_is_tried_again_when_its_token_was_locked() {
+    let Some(dir) = in_child("a_pin_is_tried_again_when_its_token_was_locked") else { return };
+    let shim = Shim::new(dir);
+    let kms = open(&shim.uri);
+    let wrapped = kms.wrap(&key(1), &context(1), soon()).expect("wrapped");
+    let locked = shim.dir.join("locked");
+    std::fs::write(&locked, "").unwrap();
+    let refused = kind(kms.unwrap(&wrapped, &context(1), soon()));
+    assert_eq!(refused, Some(KmsErrorKind::Unauthenticated));
+    std::fs::remove_file(&locked).unwrap();
+    assert_opens(&*kms, &wrapped, &key(1));
 }
 
 #[test]

@@ -6,12 +6,6 @@ use cryptoki::error::{Error, RvError as Rv};
 
 use crate::fail::fail;
 
-/// Why nothing came back. A refused PIN is told apart, since it must not be tried again.
-pub(super) enum Failed {
-    Pin(KmsError),
-    Other(KmsError),
-}
-
 pub(super) fn error(error: Error) -> KmsError {
     let kind = match &error {
         Error::LibraryLoading(_) | Error::MissingSymbol(_) | Error::NullFunctionPointer => {

@@ -14,7 +14,7 @@ use atrest::kms::{Deadline, KmsError, KmsErrorKind};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11 as Library};
 use cryptoki::error::{Error, RvError};
 
-use super::answer::{self, Failed};
+use super::answer;
 use crate::environment::Environment;
 use crate::fail::{fail, misconfigured};
 
@@ -73,17 +73,17 @@ impl Module {
     pub(super) fn run<T: Send + 'static>(
         &self,
         deadline: Deadline,
-        work: impl FnOnce(&Library) -> Result<T, Failed> + Send + 'static,
-    ) -> Result<T, Failed> {
+        work: impl FnOnce(&Library) -> Result<T, KmsError> + Send + 'static,
+    ) -> Result<T, KmsError> {
         let (send, receive) = mpsc::sync_channel(1);
         self.submit(Box::new(move |library| {
             // Behind a call that hung, nobody waits any more.
             if !deadline.remaining().is_zero() {
                 // OK because the caller may have stopped waiting.
-                let _ = send.send(library.map_err(Failed::Other).and_then(work));
+                let _ = send.send(library.and_then(work));
             }
         }))?;
-        let late = |what| Failed::Other(fail(KmsErrorKind::Unreachable, what));
+        let late = |what| fail(KmsErrorKind::Unreachable, what);
         match receive.recv_timeout(deadline.remaining()) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => Err(late("no answer of the module in time")),
@@ -91,7 +91,7 @@ impl Module {
         }
     }
 
-    fn submit(&self, job: Job) -> Result<(), Failed> {
+    fn submit(&self, job: Job) -> Result<(), KmsError> {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let job = match &*jobs {
             Some(sender) => match sender.send(job) {
@@ -120,7 +120,7 @@ impl Module {
                 }
             }
         });
-        let failed = |_| Failed::Other(fail(KmsErrorKind::Unreachable, "no thread for the module"));
+        let failed = |_| fail(KmsErrorKind::Unreachable, "no thread for the module");
         started.map_err(failed)?;
         // OK because the receiver is alive: its thread waits.
         let _ = sender.send(job);
@@ -167,7 +167,7 @@ mod tests {
         };
         let start = Instant::now();
         for _ in 0..2 {
-            let Err(Failed::Other(error)) = module.run(soon(), hang) else { panic!("an answer") };
+            let Err(error) = module.run(soon(), hang) else { panic!("an answer") };
             assert_eq!(error.kind(), KmsErrorKind::Unreachable, "{error}");
         }
         assert!(start.elapsed() < Duration::from_secs(20));

@@ -11,10 +11,11 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::answer::{Failed, error};
+use super::answer::error;
 use super::blob::{Blob, IV_LEN, WRAPPED_LEN, aad};
 use super::key_name::{KeyName, Mechanism};
 use super::module::initialize;
+use super::pin::WrongPin;
 use crate::fail::{fail, integrity, misconfigured, protocol};
 use crate::secret::Secret;
 
@@ -31,32 +32,35 @@ pub(super) struct Open<'a> {
     key: ObjectHandle,
 }
 
-/// Logs in, finds the key and runs `work`. The inner result is that of the work.
+/// Logs in, finds the key and runs `work`.
 pub(super) fn open<T>(
     library: &Library,
     key: &KeyName,
     pin: &Secret,
+    wrong: &WrongPin,
     work: impl FnOnce(&Open<'_>) -> Result<T, KmsError>,
-) -> Result<Result<T, KmsError>, Failed> {
-    let other = |e| Failed::Other(error(e));
+) -> Result<T, KmsError> {
     if let Err(Error::Pkcs11(RvError::CryptokiNotInitialized, _)) = library.get_library_info() {
         // Another part of the process ended its own use of the library, and ours with it.
-        initialize(library).map_err(Failed::Other)?;
+        initialize(library)?;
     }
-    let slot = find_slot(library, key).map_err(Failed::Other)?;
-    let session = library.open_ro_session(slot).map_err(other)?;
+    let slot = find_slot(library, key)?;
+    let session = library.open_ro_session(slot).map_err(error)?;
     match session.login(UserType::User, Some(&AuthPin::from(pin.expose()))) {
         // Another part of the process is logged in to this token.
         Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
-        Err(e @ Error::Pkcs11(RvError::PinIncorrect | RvError::PinLocked, _)) => {
-            return Err(Failed::Pin(error(e)));
+        Err(e) => {
+            // A locked token looks at no PIN: this one may be good once it is unlocked.
+            if let Error::Pkcs11(RvError::PinIncorrect, _) = e {
+                wrong.remember(pin);
+            }
+            return Err(error(e));
         }
-        Err(e) => return Err(other(e)),
     }
-    let key = find_key(&session, key).map_err(Failed::Other)?;
+    let key = find_key(&session, key)?;
     // Closing the last session of a token logs out; the log-in of others, who have sessions of
     // their own, stays, since nothing here logs out by itself.
-    Ok(work(&Open { library, slot, session, key }))
+    work(&Open { library, slot, session, key })
 }
 
 fn find_slot(library: &Library, key: &KeyName) -> Result<Slot, KmsError> {
