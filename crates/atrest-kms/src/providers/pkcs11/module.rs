@@ -40,23 +40,25 @@ pub(super) fn find(path: Option<&str>, environment: &Environment) -> Result<Arc<
             ));
         }
     };
-    check_owner(Path::new(&path))?;
+    let path = checked(Path::new(&path))?;
     let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
     let module = modules
-        .entry(PathBuf::from(&path))
-        .or_insert_with(|| Arc::new(Module { path: PathBuf::from(&path), jobs: Mutex::new(None) }));
+        .entry(path.clone())
+        .or_insert_with(|| Arc::new(Module { path, jobs: Mutex::new(None) }));
     Ok(module.clone())
 }
 
-/// Refuses a library that another user could have put there.
-fn check_owner(path: &Path) -> Result<(), KmsError> {
+/// The one name of a library behind symbolic links. Refuses one that another user could have
+/// put there.
+fn checked(path: &Path) -> Result<PathBuf, KmsError> {
     if !path.is_absolute() {
         return Err(misconfigured("expected an absolute module-path"));
     }
     let shown = path.display();
-    let metadata = std::fs::metadata(path).map_err(|source| {
-        misconfigured(format!("the library {shown} cannot be read")).with_source(source)
-    })?;
+    let cannot =
+        |source| misconfigured(format!("the library {shown} cannot be read")).with_source(source);
+    let real = path.canonicalize().map_err(cannot)?;
+    let metadata = real.metadata().map_err(cannot)?;
     // The owner of a process's own directory is its effective user.
     let user = std::fs::metadata("/proc/self").map_or(0, |metadata| metadata.uid());
     let foreign = metadata.uid() != 0 && metadata.uid() != user;
@@ -65,7 +67,7 @@ fn check_owner(path: &Path) -> Result<(), KmsError> {
             "expected {shown} to be a file that only root or this user may write"
         )));
     }
-    Ok(())
+    Ok(real)
 }
 
 impl Module {
@@ -171,5 +173,20 @@ mod tests {
             assert_eq!(error.kind(), KmsErrorKind::Unreachable, "{error}");
         }
         assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    /// Two threads in one library could crash it.
+    #[test]
+    fn a_library_of_two_names_has_one_thread() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [file, link] = ["library.so", "link.so"].map(|name| dir.path().join(name));
+        std::fs::write(&file, "").expect("a file");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&file, mode).expect("a mode");
+        std::os::unix::fs::symlink("library.so", &link).expect("a link");
+        let none: [(&str, &str); 0] = [];
+        let [one, other] = [&file, &link]
+            .map(|path| find(path.to_str(), &Environment::fixed(none)).expect("a library"));
+        assert!(Arc::ptr_eq(&one, &other));
     }
 }
