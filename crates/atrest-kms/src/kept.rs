@@ -36,6 +36,7 @@ struct Held<T> {
     renew_at: Instant,
     lifetime: Duration,
     renews: bool,
+    outdated: bool,
 }
 
 impl<T> Default for Kept<T> {
@@ -52,7 +53,7 @@ impl<T> std::fmt::Debug for Kept<T> {
 
 impl<T> Kept<T> {
     /// The kept credential, or a new one from `fetch`, which is given the kept one if that is
-    /// due but still good. If then none is to be had, the kept one is good enough.
+    /// due but still good, and not outdated. If then none is to be had, the kept one is good enough.
     pub(crate) fn obtain(
         &self,
         deadline: Deadline,
@@ -67,9 +68,13 @@ impl<T> Kept<T> {
             return Ok(value);
         }
         let last = self.current(false);
+        let outdated = lock(&self.held).as_ref().is_some_and(|held| held.outdated);
         let result = match &last {
             // The call itself needs its time, whatever becomes of this one.
-            Some(last) => fetch(Some(last), Deadline::after(deadline.remaining() / 2)),
+            Some(last) => {
+                let last = Some(&**last).filter(|_| !outdated);
+                fetch(last, Deadline::after(deadline.remaining() / 2))
+            }
             None => fetch(None, deadline),
         };
         match (result, last) {
@@ -96,6 +101,7 @@ impl<T> Kept<T> {
                 renew_at: good_until.checked_sub(before).unwrap_or(now).max(now),
                 lifetime: lasts.lifetime,
                 renews: lasts.renew_before.is_some(),
+                outdated: false,
             })
         });
         *lock(&self.held) = held;
@@ -119,6 +125,13 @@ impl<T> Kept<T> {
     /// Drops the kept one; whether there was one.
     pub(crate) fn forget(&self) -> bool {
         lock(&self.held).take().is_some()
+    }
+
+    /// Lets the next call fetch another one, and not renew this one.
+    pub(crate) fn outdate(&self) {
+        if let Some(held) = &mut *lock(&self.held) {
+            (held.renew_at, held.outdated) = (Instant::now(), true);
+        }
     }
 
     /// When the kept one ends. Waits for no fetch.
@@ -190,6 +203,20 @@ mod tests {
         let credential = kept.credential().expect("kept");
         assert!(!credential.renews && !credential.is_ending(), "{credential:?}");
         assert_eq!(*kept.obtain(soon(), |_, _| Ok(fresh(2, None))).expect("a new one"), 2);
+
+        // An outdated one is not renewed, but good until there is another one.
+        kept.keep(fresh(1, None));
+        kept.outdate();
+        for result in [Err(fail(KmsErrorKind::Unreachable, "scripted")), Ok(fresh(2, None))] {
+            let expected = if result.is_ok() { 2 } else { 1 };
+            let obtained = kept.obtain(soon(), |last, _| {
+                assert!(last.is_none());
+                result
+            });
+            assert_eq!(*obtained.expect("one of them"), expected);
+        }
+        let obtained = kept.obtain(soon(), |_, _| panic!("it is kept"));
+        assert_eq!(*obtained.expect("the new one"), 2);
 
         let lasts = Lasts { good_for: HOUR / 4, lifetime: HOUR, renew_before: None };
         kept.keep(Fresh { value: 3, lasts: Some(lasts) });

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use atrest::kms::{Credential, Deadline, KeyUri, Kms, KmsError, SlotKey, WrapContext, WrappedKey};
+use atrest::kms::{
+    Credential, Deadline, KeyUri, Kms, KmsError, KmsErrorKind, SlotKey, WrapContext, WrappedKey,
+};
 
 use crate::environment::Environment;
 use crate::fail::misconfigured;
@@ -40,6 +42,9 @@ pub(crate) trait Provider: fmt::Debug + Send + Sync + Sized {
     ) -> Result<Option<WrappedKey>, KmsError> {
         Ok(None)
     }
+
+    /// Lets the next call get another credential in the place of a kept one.
+    fn outdate_credential(&self) {}
 
     /// The credential of the last call, if its end is known. Calls nothing.
     fn credential(&self) -> Option<Credential> {
@@ -81,7 +86,14 @@ impl<P: Provider> KeyService<P> {
         deadline: Deadline,
         once: impl FnMut(Deadline) -> Result<T, KmsError>,
     ) -> Result<T, KmsError> {
-        retry(deadline, once).map_err(|error| error.with_key_uri(&self.uri))
+        retry(deadline, once).map_err(|error| {
+            // What a credential may do can be fixed when it is made, as in a token of Vault:
+            // with this one nobody would notice that access was given back.
+            if error.kind() == KmsErrorKind::AccessDenied {
+                self.provider.outdate_credential();
+            }
+            error.with_key_uri(&self.uri)
+        })
     }
 }
 

@@ -237,6 +237,10 @@ impl Provider for AwsKms {
         }
     }
 
+    fn outdate_credential(&self) {
+        self.credentials.outdate();
+    }
+
     fn credential(&self) -> Option<Credential> {
         self.credentials.credential()
     }

@@ -320,6 +320,10 @@ impl Provider for AzureKms {
         key_from_base64_url(answer.json::<Unwrapped>()?.value.expose())
     }
 
+    fn outdate_credential(&self) {
+        self.token.outdate();
+    }
+
     fn credential(&self) -> Option<Credential> {
         self.token.credential()
     }

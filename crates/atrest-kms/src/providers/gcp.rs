@@ -216,6 +216,10 @@ impl Provider for GcpKms {
         Ok(key)
     }
 
+    fn outdate_credential(&self) {
+        self.token.outdate();
+    }
+
     fn credential(&self) -> Option<Credential> {
         self.token.credential()
     }

@@ -223,6 +223,10 @@ impl Provider for Vault {
         Ok(key)
     }
 
+    fn outdate_credential(&self) {
+        self.tokens.outdate();
+    }
+
     fn credential(&self) -> Option<Credential> {
         self.tokens.credential()
     }

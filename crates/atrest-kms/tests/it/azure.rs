@@ -388,7 +388,7 @@ fn denials_by_rights_and_tokens() {
 #[test]
 fn federated_tokens_and_managed_identities() {
     let suite = "azure::federated_tokens_and_managed_identities";
-    let Some(server) = require(suite, azure::shared()) else { return };
+    let Some(server) = require(suite, FakeAzure::start()) else { return };
     let Some(metadata) = require(suite, Metadata::start()) else { return };
     let uri = server.uri(&server.new_key("rsa"));
     let file = server.dir.path().join("federated-token");
@@ -414,6 +414,13 @@ fn federated_tokens_and_managed_identities() {
     let before = metadata.requests();
     assert_opens(&*kms, &wrapped, &key(1));
     assert_eq!(metadata.requests(), before, "kept until it expires");
+    // What it may do can be fixed in a token: one that was denied is replaced.
+    server.set(&json!({"permitted": false}));
+    let denied = kind(kms.unwrap(&wrapped, &context(1), soon()));
+    assert_eq!((denied, metadata.requests()), (Some(KmsErrorKind::AccessDenied), before));
+    server.set(&json!({"permitted": true}));
+    assert_opens(&*kms, &wrapped, &key(1));
+    assert_eq!(metadata.requests(), before + 1);
 }
 
 #[test]

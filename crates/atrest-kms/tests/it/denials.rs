@@ -99,6 +99,45 @@ fn the_services_own_words_deny() {
     }
 }
 
+/// What a credential may do can be fixed when it is made: rights that were given since show
+/// with another one alone.
+#[test]
+fn a_credential_that_was_denied_is_replaced() {
+    let (service, metadata) = (Proxy::new(0, Mode::Cut), Proxy::new(0, Mode::Cut));
+    let credentials = "{\"access_token\":\"t\",\"expires_in\":3600,\"AccessKeyId\":\"id\",\
+         \"SecretAccessKey\":\"secret\",\"Expiration\":\"2999-01-01T00:00:00Z\"}";
+    let host = format!("127.0.0.1:{}", metadata.port);
+    let environment = Environment::fixed([
+        ("GCE_METADATA_HOST", host.clone()),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{host}/")),
+    ]);
+    let endpoint = format!("endpoint=http://127.0.0.1:{}", service.port);
+    let wrapped = WrappedKey { key_version: String::new(), blob: b"blob".to_vec() };
+    for (uri, denial) in [
+        (
+            format!("aws-kms://alias/k?region=eu-west-1&{endpoint}"),
+            "{\"__type\":\"AccessDeniedException\",\"message\":\"no\"}",
+        ),
+        (
+            format!("gcp-kms://projects/p/locations/l/keyRings/r/cryptoKeys/k?{endpoint}"),
+            "{\"error\":{\"status\":\"PERMISSION_DENIED\",\"message\":\"no\"}}",
+        ),
+    ] {
+        metadata.set(http_answer("200 OK", "", credentials));
+        service.set(http_answer("403 No", "", denial));
+        let kms = from_uri_with(&uri, &environment).expect("a provider");
+        let before = metadata.connections();
+        let asked = || {
+            assert_eq!(kind(kms.unwrap(&wrapped, &context(1), soon())), Some(K::AccessDenied));
+            metadata.connections() - before
+        };
+        assert_eq!([asked(), asked()], [1, 2], "{uri}");
+        // While there is no other one, the service still says what it thinks of this one.
+        metadata.set(Mode::Cut);
+        assert_eq!(asked(), 3, "{uri}");
+    }
+}
+
 #[test]
 fn an_external_key_store_that_is_slow_is_asked_again() {
     let proxy = Proxy::new(0, Mode::Cut);

@@ -10,7 +10,7 @@ use atrest_kms::{Environment, from_uri_with};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::conformance::{assert_hides, assert_opens, context, key, soon};
+use crate::conformance::{assert_hides, assert_opens, context, key, kind, soon};
 use crate::outage::http_answer;
 use crate::servers::openbao::{self, OpenBao};
 use crate::servers::proxy::{Mode, Proxy};
@@ -233,6 +233,41 @@ fn log_ins_are_shared_and_repeated_before_they_end() {
         assert_eq!(error.kind(), KmsErrorKind::Unauthenticated, "{error:?}");
         assert_hides(&error, &[secret]);
     }
+}
+
+#[test]
+fn access_that_was_given_back_to_a_role_is_noticed() {
+    let suite = "vault_tokens::access_that_was_given_back_to_a_role_is_noticed";
+    let Some(server) = require(suite, openbao::shared()) else { return };
+    let (name, dir) = (server.new_key(), TempDir::new().unwrap());
+    let (options, _) = approle(&server, &name, dir.path(), "1h");
+    let mount = options.split("auth_mount=").nth(1).expect("a mount");
+    let mount = mount.split('&').next().expect("a mount");
+    let kms = open(&(server.uri(&name) + &options), &[]);
+    let wrapped = kms.wrap(&key(1), &context(1), soon()).unwrap_or_else(|e| panic!("{e:?}"));
+    let denied = || kind(kms.unwrap(&wrapped, &context(1), soon()));
+    // A token keeps the policies that its role had when it was made.
+    let set = |policy: &str| {
+        let role = json!({"token_policies": [policy]});
+        server.admin("POST", &format!("auth/{mount}/role/app"), &role);
+    };
+    let revoke = || {
+        server.admin("POST", &format!("sys/leases/revoke-prefix/auth/{mount}"), &json!({}));
+    };
+    set("nothing");
+    revoke();
+    assert_eq!(denied(), Some(KmsErrorKind::AccessDenied));
+    set(&name);
+    assert_opens(&*kms, &wrapped, &key(1));
+
+    // As long as nobody can log in, the token that there was is asked with: it is denied,
+    // and that is not about credentials.
+    set("nothing");
+    revoke();
+    assert_eq!(denied(), Some(KmsErrorKind::AccessDenied));
+    server.admin("DELETE", &format!("auth/{mount}/role/app"), &Value::Null);
+    assert_eq!(denied(), Some(KmsErrorKind::AccessDenied));
+    assert!(kms.credential().is_some_and(|credential| !credential.renews));
 }
 
 #[test]

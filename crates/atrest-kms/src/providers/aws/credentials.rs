@@ -91,6 +91,10 @@ impl Chain {
         self.kept.forget()
     }
 
+    pub(super) fn outdate(&self) {
+        self.kept.outdate();
+    }
+
     pub(super) fn credential(&self) -> Option<Credential> {
         self.kept.credential()
     }

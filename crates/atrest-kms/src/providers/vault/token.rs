@@ -150,6 +150,10 @@ impl Tokens {
         self.kept.forget() && matches!(self.source, Source::Login(_))
     }
 
+    pub(super) fn outdate(&self) {
+        self.kept.outdate();
+    }
+
     pub(super) fn credential(&self) -> Option<Credential> {
         self.kept.credential()
     }
