@@ -64,7 +64,7 @@ pub(super) fn parse(opening: &Opening<'_>) -> Result<Options, KmsError> {
     }
     let key = KeyName { id, region };
     let endpoint = match parts.take("endpoint") {
-        Some(text) => of_kms(endpoint(&text, &DOMAINS)?)?,
+        Some(text) => of_kms(endpoint(&text, &DOMAINS)?, &key.region)?,
         // The operator's own setting may name any host.
         None => match environment.plain("AWS_ENDPOINT_URL_KMS") {
             Some(url) => url.trim_end_matches('/').to_owned(),
@@ -89,16 +89,27 @@ fn arn_region(id: &str) -> Option<String> {
     }
 }
 
-/// An endpoint of KMS or on this machine: `kms.`, `kms-fips.` or a VPC endpoint. Other hosts of
-/// AWS answer in the name of whoever rents them.
-fn of_kms(endpoint: String) -> Result<String, KmsError> {
-    let host = endpoint.split_once("://").map_or("", |(_, address)| address);
-    let of_aws = DOMAINS.iter().any(|domain| host.contains(domain));
-    let is_kms = |label: &str| label == "kms" || label == "kms-fips";
-    if !of_aws || host.split('.').any(is_kms) {
+/// An endpoint of KMS in the key's region, or on this machine: `kms.REGION.`, `kms-fips.REGION.`
+/// or a VPC endpoint. Other hosts of AWS answer in the name of whoever rents them, and a bucket may
+/// be named `kms`.
+fn of_kms(endpoint: String, region: &str) -> Result<String, KmsError> {
+    let address = endpoint.split_once("://").map_or("", |(_, address)| address);
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let below_aws = DOMAINS.iter().find_map(|domain| host.strip_suffix(domain));
+    let is_kms = |labels: &str| {
+        let service = labels.strip_suffix('.').and_then(|labels| labels.strip_suffix(region));
+        matches!(service, Some("kms." | "kms-fips."))
+    };
+    let is_kms = |labels: &str| match labels.strip_suffix("vpce.") {
+        Some(rest) => rest.split_once('.').is_some_and(|(_, labels)| is_kms(labels)),
+        None => is_kms(labels),
+    };
+    if below_aws.is_none_or(is_kms) {
         return Ok(endpoint);
     }
-    Err(misconfigured("expected an endpoint of KMS, such as VPCE.kms.REGION.vpce.amazonaws.com"))
+    let what = "expected an endpoint of KMS in the key's region, such as kms.REGION.amazonaws.com \
+                or VPCE.kms.REGION.vpce.amazonaws.com";
+    Err(misconfigured(what))
 }
 
 /// Whether the operator wants endpoints with validated cryptography.
@@ -181,7 +192,7 @@ mod tests {
             "vpce-0a1b-c2d3.kms.eu-west-1.vpce.amazonaws.com",
             "vpce-0a1b-c2d3-eu-west-1a.kms-fips.eu-west-1.vpce.amazonaws.com",
             "kms.eu-west-1.api.aws",
-            "kms-fips.us-gov-west-1.amazonaws.com",
+            "kms-fips.eu-west-1.amazonaws.com",
         ] {
             let uri = format!("aws-kms://x?region=eu-west-1&endpoint=https://{host}");
             assert_eq!(at(&uri), format!("https://{host}:443"));
@@ -205,6 +216,12 @@ mod tests {
             "aws-kms://x?region=eu-west-1&endpoint=https://evil.execute-api.eu-west-1.amazonaws.com",
             "aws-kms://x?region=eu-west-1&endpoint=https://evil.execute-api.eu-west-1.AMAZONAWS.COM",
             "aws-kms://x?region=eu-west-1&endpoint=https://evil-kms.s3.amazonaws.com",
+            "aws-kms://x?region=eu-west-1&endpoint=https://amazonaws.com",
+            "aws-kms://x?region=eu-west-1&endpoint=https://kms.s3.amazonaws.com",
+            "aws-kms://x?region=eu-west-1&endpoint=https://kms.s3-website-eu-west-1.amazonaws.com",
+            "aws-kms://x?region=eu-west-1&endpoint=https://kms.eu-west-1.s3.amazonaws.com",
+            "aws-kms://x?region=eu-west-1&endpoint=https://a.kms.eu-west-1.amazonaws.com",
+            "aws-kms://x?region=eu-west-1&endpoint=https://kms.us-east-1.amazonaws.com",
             "aws-kms://x?region=eu-west-1&secret=hunter22",
         ] {
             assert!(parsed(uri).is_err(), "{uri}");
