@@ -71,7 +71,6 @@ impl Drop for Buffer {
 
 /// A whole object that was encrypted, for whoever remembers it.
 pub(crate) struct Written {
-    pub(crate) header: Box<[u8; HEADER_LEN]>,
     pub(crate) physical_len: u64,
     /// Its last bytes, as far as they were not sent before.
     pub(crate) end: Bytes,
@@ -127,14 +126,13 @@ impl Ciphertext {
 
     /// Ends the object. Nothing may be appended any more.
     pub(crate) fn finish(&mut self, encryptor: Encryptor) -> atrest::Result<Written> {
-        let header = Box::new(*encryptor.header());
         // Short, but for the tags of a long object.
         let buffer = self.current.get_or_insert_with(|| self.buffers.take(0));
         let before = buffer.bytes.len();
         encryptor.finish(&mut buffer.bytes)?;
         self.len += buffer.bytes.len() - before;
         let physical_len = self.taken + self.len as u64;
-        Ok(Written { header, physical_len, end: self.end(Chunked::end_len_max()) })
+        Ok(Written { physical_len, end: self.end(Chunked::end_len_max()) })
     }
 
     /// A copy of the last `len` bytes, or fewer.

@@ -25,6 +25,15 @@ pub(crate) enum Body {
 }
 
 impl Body {
+    /// The body of an object that claims to have `physical_len` bytes.
+    pub(crate) fn new(decryptor: Decryptor, physical_len: u64) -> atrest::Result<Self> {
+        if decryptor.suite().keeps_lengths() {
+            return Ok(Self::Stream(decryptor));
+        }
+        let body_len = physical_len.saturating_sub(HEADER_LEN as u64);
+        Chunked::new(decryptor, body_len).map(Self::Chunks)
+    }
+
     /// Bytes in front of the first one of the plaintext.
     pub(crate) fn header_len(&self) -> u64 {
         match self {

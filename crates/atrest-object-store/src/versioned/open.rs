@@ -13,7 +13,6 @@ use tokio::sync::{Mutex, oneshot};
 
 use super::error::refused;
 use super::headers::Body;
-use crate::chunked::Chunked;
 use crate::policy::ObjectPolicy;
 
 /// Opens headers with the keyring.
@@ -65,16 +64,11 @@ impl Opener {
             Ok(header) => self.decryptor(header).await,
             Err(error) => Err(error),
         };
-        let body = opened.and_then(|decryptor| {
-            if decryptor.suite().keeps_lengths() {
-                return Ok(Body::Stream(decryptor));
-            }
-            Chunked::new(decryptor, body_len).map(Body::Chunks)
-        });
+        let body = opened.and_then(|decryptor| Body::new(decryptor, physical_len));
         body.map_err(|error| refused(location, error))
     }
 
-    async fn decryptor(&self, header: Header) -> atrest::Result<Decryptor> {
+    pub(crate) async fn decryptor(&self, header: Header) -> atrest::Result<Decryptor> {
         let decryptor = self.prove(&header).await?;
         self.policy.check(&header)?;
         Ok(decryptor)

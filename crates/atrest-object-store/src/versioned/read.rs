@@ -14,7 +14,7 @@ use super::object_store::{
     Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, PutResult,
     Result,
 };
-use atrest::{HEADER_LEN, Header};
+use atrest::{Decryptor, HEADER_LEN, Header};
 use bytes::Bytes;
 use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -414,9 +414,14 @@ impl Reads {
     }
 
     /// Remembers an object just written, so that reading it back is one request.
-    pub(crate) async fn keep_written(&self, location: &Path, made: Written, result: &PutResult) {
-        let opened = self.opener.open(location, &*made.header, made.physical_len).await;
-        match (&result.e_tag, opened) {
+    pub(crate) fn keep_written(
+        &self,
+        location: &Path,
+        decryptor: Decryptor,
+        made: Written,
+        result: &PutResult,
+    ) {
+        match (&result.e_tag, Body::new(decryptor, made.physical_len)) {
             (Some(e_tag), Ok(body)) => {
                 if let Body::Chunks(object) = &body {
                     object.learn_written(&self.tags, &made.end);

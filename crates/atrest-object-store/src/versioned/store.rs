@@ -12,7 +12,7 @@ use super::object_store::{
     Result, coalesce_ranges,
 };
 use async_trait::async_trait;
-use atrest::{Encryptor, FileKind, HEADER_LEN, Integrity, Keyring};
+use atrest::{Decryptor, Encryptor, FileKind, HEADER_LEN, Header, Integrity, Keyring};
 use bytes::Bytes;
 use futures_util::future::ready;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -119,12 +119,21 @@ impl EncryptedStore {
         &self.reads.inner
     }
 
-    fn encryptor(&self, location: &Path) -> Result<Encryptor> {
+    /// The key of a new object. The encryptor lets go of it when the last byte is encrypted; the
+    /// decryptor **MUST** last until the store below has answered: before that no listing shows
+    /// the object to a retirement.
+    async fn new_key(&self, location: &Path) -> Result<(Encryptor, Decryptor)> {
         if is_reserved(location) {
             return Err(reserved(location));
         }
-        let spec = self.reads.opener.policy.spec((self.file_kind)(location));
-        self.keyring().encryptor(spec).map_err(|error| refused(location, error))
+        let opener = &self.reads.opener;
+        let spec = opener.policy.spec((self.file_kind)(location));
+        let made = async {
+            let encryptor = opener.keyring.encryptor(spec)?;
+            let decryptor = opener.decryptor(Header::parse(encryptor.header())?).await?;
+            Ok((encryptor, decryptor))
+        };
+        made.await.map_err(|error| refused(location, error))
     }
 
     /// A listing with the keyring's objects left out and the sizes of the plaintext.
@@ -157,7 +166,7 @@ impl ObjectStore for EncryptedStore {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
-        let mut encryptor = self.encryptor(location)?;
+        let (mut encryptor, decryptor) = self.new_key(location).await?;
         let (buffers, len) = (self.buffers.clone(), payload.content_length());
         let body_len = self.reads.opener.policy.physical_len(len as u64) - HEADER_LEN as u64;
         let mut ciphertext = Ciphertext::new(buffers, encryptor.header(), body_len as usize);
@@ -165,7 +174,7 @@ impl ObjectStore for EncryptedStore {
         let ended = encrypted.and_then(|()| ciphertext.finish(encryptor));
         let made = ended.map_err(|error| refused(location, error))?;
         let result = self.inner().put_opts(location, ciphertext.take(usize::MAX), opts).await?;
-        self.reads.keep_written(location, made, &result).await;
+        self.reads.keep_written(location, decryptor, made, &result);
         Ok(result)
     }
 
@@ -174,11 +183,11 @@ impl ObjectStore for EncryptedStore {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        let encryptor = self.encryptor(location)?;
+        let key = self.new_key(location).await?;
         let inner = self.inner().put_multipart_opts(location, opts).await?;
         Ok(Box::new(Upload::new(
             inner,
-            encryptor,
+            key,
             location.clone(),
             self.reads.clone(),
             self.buffers.clone(),

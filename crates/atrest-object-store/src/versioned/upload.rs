@@ -3,7 +3,7 @@
 use super::object_store::path::Path;
 use super::object_store::{Error, MultipartUpload, PutPayload, PutResult, Result, UploadPart};
 use async_trait::async_trait;
-use atrest::Encryptor;
+use atrest::{Decryptor, Encryptor};
 use futures_util::FutureExt;
 use futures_util::future::{ready, try_join_all};
 
@@ -25,6 +25,8 @@ pub(crate) struct Upload {
     inner: Box<dyn MultipartUpload>,
     /// Taken by `complete`.
     encryptor: Option<Encryptor>,
+    /// Keeps the data key until the upload is dropped, be it after an answer that never came.
+    decryptor: Decryptor,
     location: Path,
     reads: Reads,
     pending: Ciphertext,
@@ -36,7 +38,7 @@ pub(crate) struct Upload {
 impl Upload {
     pub(crate) fn new(
         inner: Box<dyn MultipartUpload>,
-        encryptor: Encryptor,
+        (encryptor, decryptor): (Encryptor, Decryptor),
         location: Path,
         reads: Reads,
         buffers: Buffers,
@@ -44,7 +46,7 @@ impl Upload {
         let pending = Ciphertext::new(buffers, encryptor.header(), 0);
         let part_len = PART_LEN_MIN;
         let encryptor = Some(encryptor);
-        Self { inner, encryptor, location, reads, pending, part_len, closed: false }
+        Self { inner, encryptor, decryptor, location, reads, pending, part_len, closed: false }
     }
 
     fn ended(&self) -> Error {
@@ -96,7 +98,7 @@ impl MultipartUpload for Upload {
         let access = self.reads.opener.keyring.access().flag();
         access.check().map_err(|error| refused(&self.location, error))?;
         let result = self.inner.complete().await?;
-        self.reads.keep_written(&self.location, made, &result).await;
+        self.reads.keep_written(&self.location, self.decryptor.clone(), made, &result);
         Ok(result)
     }
 

@@ -89,7 +89,9 @@ impl EncryptedStore {
     ///
     /// Objects **MUST NOT** be copied or renamed meanwhile, since a listing may miss them;
     /// what is said there about other writing processes holds here: `grace` has to outlast
-    /// every one that has not reloaded the keyring.
+    /// every one that has not reloaded the keyring. What this process writes keeps its data key
+    /// until the store below has answered; `grace` has to outlast what was given up before it
+    /// had, too, or failed without an answer, and may still be carried out.
     ///
     /// # Errors
     /// Those of [`Keys::retire`](atrest::keyring::Keys::retire), as an `object_store::Error`

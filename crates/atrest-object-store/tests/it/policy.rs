@@ -1,6 +1,7 @@
 //! Plaintext, reserved paths, rotation, and keys that come and go.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use atrest::keyring::Options;
 use atrest::{ErrorKind, FileKind, Keyring, PlaintextPolicy};
@@ -115,6 +116,44 @@ async fn rotation_moves_new_objects_and_keeps_old_ones_readable() {
         for n in 0..4 {
             assert_eq!(read(&store, &Path::from(format!("{n}"))).await.unwrap(), pattern(100, n));
         }
+    }
+}
+
+#[tokio::test]
+async fn an_object_on_its_way_to_the_store_below_keeps_its_data_key() {
+    for keys in Keys::both() {
+        let raw = Arc::new(InMemory::new());
+        let spy = Spy::new(raw.clone());
+        let store = keys.store(spy.clone());
+        let retire_before = |name| {
+            let store = store.clone();
+            spy.before(name, || async move {
+                store.keyring().keys().rotate().unwrap();
+                for _ in 0..2 {
+                    store.retire(Duration::ZERO).await.unwrap();
+                }
+            });
+        };
+        let (whole, parts) = (Path::from("whole"), Path::from("parts"));
+        retire_before("put");
+        store.put(&whole, pattern(100, 1).into()).await.unwrap();
+        retire_before("complete");
+        let mut upload = store.put_multipart(&parts).await.unwrap();
+        upload.put_part(pattern(100, 2).into()).await.unwrap();
+        upload.complete().await.unwrap();
+        let reader = cold(&keys, &raw);
+        assert_eq!(read(&reader, &whole).await.unwrap(), pattern(100, 1));
+        assert_eq!(read(&reader, &parts).await.unwrap(), pattern(100, 2));
+        // Two data keys were replaced, and neither is kept for longer than its object.
+        drop((upload, reader));
+        for path in [&whole, &parts] {
+            raw.delete(path).await.unwrap();
+        }
+        let mut destroyed = 0;
+        for _ in 0..2 {
+            destroyed += store.retire(Duration::ZERO).await.unwrap().destroyed().count();
+        }
+        assert_eq!(destroyed, 2);
     }
 }
 

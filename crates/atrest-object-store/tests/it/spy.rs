@@ -23,6 +23,7 @@ struct State {
     gets: Vec<GetOptions>,
     others: Vec<&'static str>,
     before_get: Vec<(usize, Action)>,
+    before: Vec<(&'static str, Action)>,
     part_lens: Vec<usize>,
     without_e_tags: bool,
     without_conditions: bool,
@@ -68,15 +69,36 @@ impl Spy {
         self.state.lock().unwrap().before_get.push((index, action));
     }
 
+    /// Does something before the next request of this name, a "put" or a "complete".
+    pub fn before<F>(&self, name: &'static str, action: impl FnOnce() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let action: Action = Box::new(move || Box::pin(action()));
+        self.state.lock().unwrap().before.push((name, action));
+    }
+
     fn other(&self, name: &'static str) {
         self.state.lock().unwrap().others.push(name);
+    }
+
+    /// The same, with what was to be done before.
+    async fn write(&self, name: &'static str) {
+        self.other(name);
+        let action = {
+            let before = &mut self.state.lock().unwrap().before;
+            before.iter().position(|(at, _)| *at == name).map(|at| before.remove(at).1)
+        };
+        if let Some(action) = action {
+            action().await;
+        }
     }
 }
 
 #[async_trait]
 impl ObjectStore for Spy {
     async fn put_opts(&self, at: &Path, data: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.other("put");
+        self.write("put").await;
         let mut result = self.inner.put_opts(at, data, opts).await?;
         if self.state.lock().unwrap().without_e_tags {
             result.e_tag = None;
@@ -172,7 +194,7 @@ impl MultipartUpload for SpyUpload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        self.spy.other("complete");
+        self.spy.write("complete").await;
         self.inner.complete().await
     }
 
