@@ -14,7 +14,7 @@ use super::object_store::{
     Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, PutResult,
     Result,
 };
-use atrest::{Decryptor, HEADER_LEN, Header};
+use atrest::{Decryptor, HEADER_LEN};
 use bytes::Bytes;
 use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -28,8 +28,9 @@ use super::opening::Opening;
 use super::reserved::is_reserved;
 use super::{emptied, first_of, nothing};
 use crate::chunked::Chunked;
-use crate::policy::claimed_len_of;
 use crate::tags::{TagPieces, Tags};
+
+mod sizes;
 
 /// A read whose header is not known and that begins within this many bytes is one request
 /// from the header on: passing over 64 KiB costs less than a second round trip.
@@ -365,52 +366,6 @@ impl Reads {
             Ok(result) => Ok((range.start, first_of(result, len).await?)),
             Err(again) => Err(again),
         })
-    }
-
-    /// What is known without the data: one request, a second where plaintext is allowed
-    /// and the object has not been met.
-    async fn head(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let result = self.inner.get_opts(location, GetOptions { range: None, ..options }).await?;
-        let mut result = without_body(result);
-        result.meta.size = self.logical_len(&result.meta).await;
-        result.range = 0..result.meta.size;
-        Ok(result)
-    }
-
-    /// The plaintext length of an object that was listed, as it claims. Where there may be
-    /// objects of several kinds, and this one has not been met, its first bytes have to be
-    /// looked at.
-    pub(crate) async fn logical_len(&self, meta: &ObjectMeta) -> u64 {
-        let claimed = self.opener.policy.claimed_len(meta.size);
-        let told = !self.opener.policy.both && !self.opener.allows_plaintext();
-        if meta.size == 0 || told {
-            return claimed;
-        }
-        if let Some(known) = self.headers.find_same(&meta.location, meta.e_tag.as_deref()) {
-            return known.len();
-        }
-        let options = GetOptions {
-            if_match: meta.e_tag.clone(),
-            range: Some((0..HEADER_LEN as u64).into()),
-            ..GetOptions::default()
-        };
-        let start = match self.inner.get_opts(&meta.location, options).await {
-            Ok(result) => first_of(result, HEADER_LEN).await,
-            Err(error) => Err(error),
-        };
-        // An object that changed or went since it was listed, or that cannot be read: the
-        // reading of it will say so.
-        let Ok(start) = start else { return claimed };
-        match self.opener.open(&meta.location, &start, meta.size).await {
-            Ok(body) => {
-                self.keep(&meta.location, &GetOptions::default(), meta, &body);
-                body.len(meta.size)
-            }
-            // Sizes need no key.
-            Err(_) => {
-                Header::parse(&start).map_or(claimed, |header| claimed_len_of(&header, meta.size))
-            }
-        }
     }
 
     /// Remembers an object just written, so that reading it back is one request.

@@ -83,9 +83,10 @@ impl EncryptedStore {
     }
 
     /// Reads objects of both kinds, those that are new and those from before the promise was
-    /// another, until the old ones are rewritten. `head` and `list` then ask for the header of
-    /// each object that was not met before, and whoever can write to the store below may put
-    /// a confidential object that he kept, and changed, in the place of an authenticated one.
+    /// another, until the old ones are rewritten. `head` then asks for the first 4096 bytes, and
+    /// `list` for those of each object that was not met before; where they cannot be read, both
+    /// fail. And whoever can write to the store below may put a confidential object that he
+    /// kept, and changed, in the place of an authenticated one.
     #[must_use]
     pub fn with_both_read(mut self) -> Self {
         self.reads.opener.policy.both = true;
@@ -146,13 +147,10 @@ impl EncryptedStore {
             .try_filter(|meta| ready(!is_reserved(&meta.location)))
             .map(move |meta| {
                 let reads = reads.clone();
-                async move {
-                    let mut meta = meta?;
-                    meta.size = reads.logical_len(&meta).await;
-                    Ok(meta)
-                }
+                async move { reads.listed(meta?).await }
             })
             .buffered(LISTED_TOGETHER)
+            .try_filter_map(|listed| ready(Ok(listed)))
             .boxed()
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atrest::keyring::Options;
-use atrest::{ErrorKind, FileKind, Keyring, PlaintextPolicy};
+use atrest::{ErrorKind, FileKind, Integrity, Keyring, PlaintextPolicy};
 use atrest_object_store::find_error;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{Error, GetRange, ObjectStore, ObjectStoreExt};
+use object_store::{Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
 use crate::served::{EncryptedStore, slatedb_file_kind};
 use crate::spy::Spy;
@@ -61,6 +61,76 @@ async fn plaintext_is_read_where_it_is_allowed_and_refused_where_not() {
     assert_eq!(store.head(&old).await.unwrap().size, 0);
     let error = store.get(&old).await.unwrap_err();
     assert_eq!(find_error(&error).unwrap().kind(), ErrorKind::EmptyFile);
+}
+
+/// Stores of authenticated objects in which lengths tell no sizes, the one because it reads
+/// confidential objects too and the other plaintext. Each has such a one, `a`, of 1 MiB.
+async fn unsure() -> Vec<(Keys, Spy, EncryptedStore)> {
+    let mut stores = Vec::new();
+    for policy in [PlaintextPolicy::Require, PlaintextPolicy::Allow] {
+        let (mut keys, raw) = (Keys::with_policy(policy), Arc::new(InMemory::new()));
+        let (data, spy) = (pattern(MIB as usize, 1), Spy::new(raw.clone()));
+        if policy == PlaintextPolicy::Allow {
+            raw.put(&"a".into(), data.into()).await.unwrap();
+        } else {
+            keys.store(raw).put(&"a".into(), data.into()).await.unwrap();
+        }
+        keys.integrity = Integrity::Authenticated;
+        let mut store = keys.store(spy.clone());
+        if policy != PlaintextPolicy::Allow {
+            store = store.with_both_read();
+        }
+        stores.push((keys, spy, store));
+    }
+    stores
+}
+
+const MIB: u64 = 1 << 20;
+
+/// Whoever reads as far as the guess would take a part of the object for all of it.
+#[tokio::test]
+async fn a_size_that_cannot_be_looked_up_is_an_error_and_no_guess() {
+    for (_keys, spy, store) in unsure().await {
+        spy.fail_ranges(true);
+        store.head(&"a".into()).await.unwrap_err();
+        store.list(None).try_collect::<Vec<_>>().await.unwrap_err();
+        store.list_with_offset(None, &"A".into()).try_collect::<Vec<_>>().await.unwrap_err();
+        store.list_with_delimiter(None).await.unwrap_err();
+        spy.fail_ranges(false);
+        assert_eq!(store.list(None).try_next().await.unwrap().unwrap().size, MIB);
+        assert_eq!(store.head(&"a".into()).await.unwrap().size, MIB);
+    }
+}
+
+#[tokio::test]
+async fn the_size_of_an_old_version_is_looked_up_in_that_version() {
+    for (_keys, spy, store) in unsure().await {
+        let version = Some("1".to_owned());
+        let options = GetOptions { head: true, version: version.clone(), ..GetOptions::default() };
+        assert_eq!(store.get_opts(&"a".into(), options).await.unwrap().meta.size, MIB);
+        // The store in memory has no versions.
+        assert!(spy.gets().iter().all(|get| get.version == version));
+    }
+}
+
+#[tokio::test]
+async fn what_changes_while_it_is_listed_is_listed_as_it_is_then() {
+    for (keys, spy, store) in unsure().await {
+        let writer = keys.store(spy.inner.clone());
+        spy.before_get(0, || async move {
+            writer.put(&"a".into(), pattern(5000, 2).into()).await.unwrap();
+        });
+        let listed = store.list(None).try_next().await.unwrap().unwrap();
+        assert_eq!(listed, store.head(&"a".into()).await.unwrap());
+        assert_eq!(listed.size, 5000);
+        assert_eq!(spy.gets().len(), 2);
+
+        // Another, which was not met.
+        let raw = spy.inner.clone();
+        keys.store(raw.clone()).put(&"a".into(), "words".into()).await.unwrap();
+        spy.before_get(0, || async move { raw.delete(&"a".into()).await.unwrap() });
+        assert!(store.list(None).try_next().await.unwrap().is_none());
+    }
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ struct State {
     part_lens: Vec<usize>,
     without_e_tags: bool,
     without_conditions: bool,
+    failing_ranges: bool,
 }
 
 impl Spy {
@@ -44,6 +45,11 @@ impl Spy {
     pub fn without_conditions(self) -> Self {
         self.state.lock().unwrap().without_conditions = true;
         self
+    }
+
+    /// Whether gets of ranges fail from now on.
+    pub fn fail_ranges(&self, fail: bool) {
+        self.state.lock().unwrap().failing_ranges = fail;
     }
 
     /// Gets since the last call.
@@ -129,6 +135,9 @@ impl ObjectStore for Spy {
         };
         if let Some(action) = action {
             action().await;
+        }
+        if options.range.is_some() && self.state.lock().unwrap().failing_ranges {
+            return Err(Error::Generic { store: "Spy", source: "503".into() });
         }
         let mut result = self.inner.get_opts(at, options).await?;
         if without_e_tags {
