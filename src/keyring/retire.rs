@@ -141,11 +141,12 @@ impl Keys<'_> {
             return Ok(Retirement::default());
         }
         let _reopened = Reopen(inner);
+        let begun_ns = inner.clock.now_ns();
         // Closed first, so that no file comes after the look.
         let open = inner.vault.handles.close(&candidates, false);
         let in_use = live.keys_in_use()?.into_iter().collect();
         let candidates = candidates.into_iter().collect();
-        let mut evidence = Evidence { open, in_use, held: HashMap::new() };
+        let mut evidence = Evidence { begun_ns, open, in_use, held: HashMap::new() };
         self.destroy(&candidates, &mut evidence, grace)
     }
 
@@ -165,7 +166,7 @@ impl Keys<'_> {
             evidence.held = held_by(draft);
             let records = draft.body.keys.iter().filter(|key| candidates.contains(&id_of(key)));
             let doomed: Vec<_> =
-                records.filter(|key| is_doomed(draft, key, evidence)).map(id_of).collect();
+                records.filter(|key| is_doomed(key, evidence)).map(id_of).collect();
             evidence.open.extend(inner.vault.handles.close(&doomed, true));
             report.keys.clear();
             let mut changed = false;
@@ -207,6 +208,9 @@ impl LiveKeys for Both<'_> {
 
 /// What speaks against destroying keys.
 struct Evidence {
+    /// When the look began. One that began within a grace may have passed by where another
+    /// process's file landed since.
+    begun_ns: u64,
     in_use: HashSet<DataKeyId>,
     /// By the names of holds, as of the draft.
     held: HashMap<DataKeyId, Vec<String>>,
@@ -222,9 +226,9 @@ impl Drop for Reopen<'_> {
 }
 
 /// Whether only an open file could still save a key.
-fn is_doomed(draft: &Draft, key: &KeyRecord, evidence: &Evidence) -> bool {
+fn is_doomed(key: &KeyRecord, evidence: &Evidence) -> bool {
     key.state == KeyState::Retiring
-        && draft.now_ns >= key.retire_after_ns
+        && evidence.begun_ns >= key.retire_after_ns
         && !evidence.in_use.contains(&id_of(key))
         && !evidence.held.contains_key(&id_of(key))
 }
@@ -251,7 +255,6 @@ fn judge(
     evidence: &Evidence,
     grace: Duration,
 ) -> (RetireOutcome, bool) {
-    let now_ns = draft.now_ns;
     let record = &mut draft.body.keys[index];
     let id = id_of(record);
     let kept = if evidence.in_use.contains(&id) {
@@ -266,7 +269,7 @@ fn judge(
         return (outcome, changed);
     }
     if record.state == KeyState::Retiring {
-        if now_ns < record.retire_after_ns {
+        if evidence.begun_ns < record.retire_after_ns {
             return (RetireOutcome::Retiring { until_ns: record.retire_after_ns }, false);
         }
         if evidence.open.contains(&id) {
@@ -277,6 +280,6 @@ fn judge(
     }
     let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
     record.state = KeyState::Retiring;
-    record.retire_after_ns = now_ns.saturating_add(grace_ns).max(1);
+    record.retire_after_ns = draft.now_ns.saturating_add(grace_ns).max(1);
     (RetireOutcome::Retiring { until_ns: record.retire_after_ns }, true)
 }

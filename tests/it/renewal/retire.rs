@@ -8,7 +8,7 @@ use atrest::keyring::{
 };
 use atrest::store::{ScanProgress, StorePlace};
 use atrest::vfs::OsVfs;
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring, Store};
+use atrest::{Clock, DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring, Store};
 
 use super::write;
 use crate::support::{ManualClock, TestStore, kind, options, store_of};
@@ -275,6 +275,29 @@ fn a_store_without_directories_has_its_own_list() {
     retire();
     clock.advance(7 * ManualClock::DAY);
     assert_eq!(outcome(&retire(), old), RetireOutcome::Destroyed);
+}
+
+/// Something may land where it has looked before, and the grace has to be over by then.
+#[test]
+fn a_look_that_begins_within_the_grace_destroys_nothing() {
+    struct ADay(Arc<ManualClock>);
+    impl LiveKeys for ADay {
+        fn keys_in_use(&self) -> Result<Vec<DataKeyId>, atrest::Error> {
+            self.0.advance(ManualClock::DAY);
+            Ok(Vec::new())
+        }
+    }
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let keyring = Keyring::create(MemoryStorage::new(), store.kms(), options(&clock)).unwrap();
+    let old = keyring.keys().active_id().unwrap();
+    keyring.keys().rotate().unwrap();
+    let live = ADay(clock.clone());
+    let retire = || outcome(&keyring.keys().retire(&live, GRACE).unwrap(), old);
+    let RetireOutcome::Retiring { until_ns } = retire() else { panic!() };
+    clock.advance(6 * ManualClock::DAY);
+    assert_eq!(retire(), RetireOutcome::Retiring { until_ns });
+    assert_eq!(clock.now_ns(), until_ns);
+    assert_eq!(retire(), RetireOutcome::Destroyed);
 }
 
 #[test]
