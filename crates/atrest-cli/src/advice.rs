@@ -265,7 +265,7 @@ impl Verdict {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (
                 "io-storage-full",
                 IO,
-                "make room on the disk and run the command again: nothing was changed",
+                "make room on the disk, see with `atrest status DIR` what was done, and run the command again",
             ),
             io::ErrorKind::UnexpectedEof => {
                 ("io-unexpected-end", DAMAGED, "the file is shorter than it was: restore it")

@@ -13,6 +13,7 @@ use crate::paint::{CYAN, DIM, RED, clean};
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Why a command did not do what it was asked.
+#[derive(Debug)]
 pub(crate) enum Failure {
     /// Something failed; `advice` stands in for the kind's general one.
     Error { error: Error, advice: Option<String> },
@@ -26,6 +27,7 @@ pub(crate) enum Failure {
 }
 
 /// Work that was done but for a part, which has an exit code of its own.
+#[derive(Debug)]
 pub(crate) struct Partial {
     /// Stable name, for machines.
     pub(crate) name: &'static str,
@@ -46,12 +48,14 @@ impl Failure {
         Error::io(what, source).with_path(path).into()
     }
 
-    /// An error of standard output.
+    /// An error of standard output, where the result goes when the work is done.
     pub(crate) fn stdout(source: std::io::Error) -> Self {
         if source.kind() == std::io::ErrorKind::BrokenPipe {
             return Self::PipeClosed;
         }
-        Error::io("standard output cannot be written", source).into()
+        Self::from(Error::io("standard output cannot be written", source)).advise(
+            "only the output is lost, and what the command changed stays: look with `atrest status DIR` before you run it again or take anything away",
+        )
     }
 
     /// Puts better advice in the place of the kind's.

@@ -67,6 +67,33 @@ fn a_full_disk_leaves_the_store_as_it_was() {
     drop(disk);
 }
 
+/// What comes last is to tell it: by then all is done.
+#[test]
+fn a_full_standard_output_says_nothing_of_what_was_done() {
+    let mut bench = Bench::new();
+    bench.keygen("new.key");
+    let (old, new) = (bench.uri("cmek.key"), bench.uri("new.key"));
+    bench.write("src", b"words");
+    let told_nowhere = |args: &[&str]| {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = bench.command(args).stdout(full).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(11), "{args:?}: {told}");
+        assert!(told.contains("what the command changed stays"), "{args:?}: {told}");
+        assert!(!told.contains("nothing was changed"), "{args:?}: {told}");
+    };
+    told_nowhere(&["encrypt", "data", "src", "f"]);
+    told_nowhere(&["keygen", "other.key"]);
+    assert_eq!(bench.read("other.key").len(), 64);
+    told_nowhere(&["rotate", "cmek", "data", "--cmek", &old, "--new-cmek", &new]);
+    bench.bad(5, "kms-integrity", &["decrypt", "data", "f", "--cmek", &old]);
+    assert_eq!(bench.good(&["decrypt", "data", "f", "--cmek", &new]), b"words");
+    let status = bench.json(&["status", "data", "--cmek", &new]);
+    let id = status["store_id"].as_str().unwrap();
+    told_nowhere(&["keys", "shred", "data", "--cmek", &new, "--store", "--confirm", id]);
+    assert_ne!(bench.run(&["decrypt", "data", "f", "--cmek", &new]).code, 0);
+}
+
 #[test]
 fn a_read_only_disk_is_read_and_not_written() {
     let bench = Bench::new();
