@@ -164,7 +164,8 @@ pub struct Header {
     pub file_id: FileId,
     pub(crate) layout: Layout,
     pub(crate) prefix: [u8; PREFIX_LEN],
-    commitment: [u8; 32],
+    /// Names this very file and its key, as [`Sealed::commitment`](crate::fs::Sealed) does.
+    pub commitment: [u8; 32],
 }
 
 /// What a new header says besides its random salt.

@@ -237,9 +237,14 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
 pub(crate) fn start_of(path: &Path) -> io::Result<(Vec<u8>, u64)> {
     let file = open_regular(path)?;
     let len = file.metadata()?.len();
+    Ok((start_in(&file)?, len))
+}
+
+/// Up to 4096 bytes from where an open file is read next.
+pub(crate) fn start_in(file: &File) -> io::Result<Vec<u8>> {
     let mut start = Vec::with_capacity(HEADER_LEN);
     file.take(HEADER_LEN as u64).read_to_end(&mut start)?;
-    Ok((start, len))
+    Ok(start)
 }
 
 /// The same of a file that was met in a walk, and may be something else by now.

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use atrest::keyring::{KeyspaceId, KeyspaceStatus};
 use atrest::{DataKeyId, ErrorKind, FileKind, FileSpec, Header, Keyring, Suite};
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use rustix::fs::OFlags;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -138,11 +139,7 @@ impl Args {
         }
         let sealed = writer.finish().map_err(|e| named(e, &target))?;
         progress.finish_and_clear();
-        // The store chose it if the user did not, so it is read where it stands.
-        let (start, _) = scan::start_of(staged.path())
-            .map_err(|e| Failure::io("the file cannot be read back", staged.path(), e))?;
-        let suite = Header::parse(&start)?.suite;
-        keep_owner(staged.path(), &target)?;
+        let header = hand_over(staged.path(), &sealed.commitment, &target)?;
         staged.publish(self.force)?;
         // Keeps the count of bytes under the data key.
         store.close()?;
@@ -151,7 +148,8 @@ impl Args {
             bytes: sealed.len,
             physical_bytes: sealed.physical_len,
             kind: self.kind.into(),
-            suite,
+            // The store chose it if the user did not.
+            suite: header.suite,
             data_key_id: sealed.data_key_id,
         };
         out.result(&report, || {
@@ -183,17 +181,27 @@ fn keyspace(keyring: &Keyring, name: &str) -> Result<KeyspaceId> {
 }
 
 /// Gives a file that the superuser writes to whoever has the directory: the engine is to
-/// replace it.
-fn keep_owner(written: &Path, target: &Path) -> Result<()> {
+/// replace it. Returns its header, which tells it from what its new owner may have put in its
+/// place by now: any file of the superuser's, or a link to one.
+fn hand_over(written: &Path, commitment: &[u8; 32], target: &Path) -> Result<Header> {
+    let unread = |source| Failure::io("the file cannot be read back", written, source);
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(written).map_err(unread)?;
+    let header = Header::parse(&scan::start_in(&file).map_err(unread)?);
+    let header = header.ok().filter(|header| header.commitment == *commitment);
+    let Some(header) = header else {
+        let what = "expected the file that was written, found another in its place";
+        let error = atrest::Error::new(ErrorKind::IdentityMismatch, what).with_path(written);
+        return Err(Failure::from(error).advise("find out who else writes to the directory"));
+    };
     let fail =
         |source| Failure::io("the directory's owner cannot be given the file", target, source);
     let directory = target.parent().unwrap_or(Path::new(".")).metadata().map_err(fail)?;
-    let file = written.metadata().map_err(fail)?;
     // Nobody else may give a file away, or writes into another's directory without meaning to.
-    if file.uid() != 0 || directory.uid() == 0 {
-        return Ok(());
+    if file.metadata().map_err(fail)?.uid() == 0 && directory.uid() != 0 {
+        fchown(&file, Some(directory.uid()), Some(directory.gid())).map_err(fail)?;
     }
-    chown(written, Some(directory.uid()), Some(directory.gid())).map_err(fail)
+    Ok(header)
 }
 
 /// The error with the name the user gave, since the temporary one is gone.
@@ -217,4 +225,46 @@ fn open_source(path: &Path) -> Result<(Box<dyn Read>, Option<u64>)> {
         return Err(atrest::Error::new(ErrorKind::InvalidArgument, what).with_path(path).into());
     }
     Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{chown, symlink};
+
+    use atrest::{Options, Store};
+
+    use super::*;
+
+    #[test]
+    fn root_gives_away_what_it_wrote_and_nothing_else() {
+        const USER: u32 = 65534;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        if chown(dir.path(), Some(USER), Some(USER)).is_err() {
+            return eprintln!("SKIPPED: not the superuser, who alone gives files away");
+        }
+        atrest::kms::generate_key_file(at("key")).unwrap();
+        let key = atrest::kms::from_uri(&format!("file://{}", at("key").display())).unwrap();
+        let store = Store::create(dir.path(), key, Options::default()).unwrap();
+        let write = |name: &str| {
+            let mut writer = store.files().create_new(at(name), FileKind::Other).unwrap();
+            writer.append(b"words").unwrap();
+            writer.finish().unwrap().commitment
+        };
+        let (ours, other) = (write("ours"), write("other"));
+        fs::write(at("secret"), b"root's").unwrap();
+        symlink(at("ours"), at("to-ours")).unwrap();
+        symlink(at("secret"), at("to-secret")).unwrap();
+        for name in ["to-secret", "to-ours", "secret", "other"] {
+            assert!(hand_over(&at(name), &ours, &at("new")).is_err(), "{name}");
+        }
+        let owner = |name: &str| at(name).metadata().unwrap().uid();
+        assert_eq!(["secret", "ours", "other"].map(owner), [0; 3]);
+        for (name, commitment) in [("ours", ours), ("other", other)] {
+            hand_over(&at(name), &commitment, &at("new")).unwrap();
+            assert_eq!(owner(name), USER);
+        }
+    }
 }
