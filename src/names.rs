@@ -230,12 +230,13 @@ pub(crate) fn marker_name(store_id: StoreId) -> String {
     format!("{MARKER_PREFIX}{store_id}")
 }
 
-/// A name for a file that process `process_id` writes, beside `name`, which it gets when it is
-/// whole. A [re-encryption](crate::store::Renewal::reencrypt) removes what has such a name as
-/// a leftover: nobody **MUST** write one in a store meanwhile.
-pub fn partial_name(name: &[u8], process_id: u32) -> String {
+/// A name for a file that is being written, beside `name`, which it gets when it is whole.
+/// `number` tells those apart who write at once: a random one, as process ids are the same in
+/// several containers. A [re-encryption](crate::store::Renewal::reencrypt) removes what has such
+/// a name as a leftover: nobody **MUST** write one in a store meanwhile.
+pub fn partial_name(name: &[u8], number: u32) -> String {
     use sha2::{Digest, Sha256};
-    let hash = Sha256::new().chain_update(process_id.to_le_bytes()).chain_update(name).finalize();
+    let hash = Sha256::new().chain_update(number.to_le_bytes()).chain_update(name).finalize();
     format!("{PARTIAL_PREFIX}{}", crate::hex::encode(&hash[..16]))
 }
 

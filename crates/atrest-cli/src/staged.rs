@@ -1,6 +1,7 @@
 //! A file under a temporary name beside its own, until it is whole.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,11 +25,10 @@ impl Staged {
             return Err(exists(target));
         }
         let name = target.file_name().unwrap_or_default().as_encoded_bytes();
-        let temporary = target.with_file_name(partial_name(name, std::process::id()));
-        // Left over by a killed process that had our id.
-        remove_if_there(&temporary).map_err(|e| {
-            Failure::io("the temporary file of a killed process cannot be removed", &temporary, e)
-        })?;
+        // No process id: each container begins to count anew. What has the name all the same is
+        // another's: whoever creates this one fails.
+        let random = RandomState::new().hash_one(()) as u32;
+        let temporary = target.with_file_name(partial_name(name, random));
         let half_made = HalfMade::new(&temporary);
         Ok(Self { temporary, target: target.to_owned(), published: false, _half_made: half_made })
     }
@@ -85,4 +85,22 @@ fn exists(path: &Path) -> Failure {
     let source = io::Error::from(io::ErrorKind::AlreadyExists);
     Failure::io("expected a new file, found one of that name", path, source)
         .advise("give another name, or --force to replace the file")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_writer_of_the_same_name_leaves_the_first_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("f");
+        let first = Staged::new(&target, false).unwrap();
+        fs::write(first.path(), b"half").unwrap();
+        let second = Staged::new(&target, false).unwrap();
+        assert_ne!(first.path(), second.path());
+        drop(second);
+        assert_eq!(fs::read(first.path()).unwrap(), b"half");
+    }
 }

@@ -33,10 +33,11 @@ const PIECE_LEN: usize = 1 << 20;
 
 /// Decrypt a file of a store, to standard output or to OUT.
 ///
-/// OUT appears only when it is whole and on disk, readable by its owner alone. The store
-/// is only read, beside a writer or not. Suite 1 does not notice a changed body: what
-/// comes out is as trustworthy as the disk it was on. The authenticated suites refuse it.
-/// Of a log that is cut off or damaged comes what is in front, with exit code 13.
+/// OUT appears only when it is whole and on disk, readable by its owner alone; a killed
+/// command leaves plaintext beside it, as .atrest-partial-*. The store is only read, beside
+/// a writer or not. Suite 1 does not notice a changed body: what comes out is as
+/// trustworthy as the disk it was on. The authenticated suites refuse it. Of a log that is
+/// cut off or damaged comes what is in front, with exit code 13.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
