@@ -115,6 +115,19 @@ impl Place {
     }
 }
 
+/// Refuses a URI where only a directory will do: nothing of that name is looked for, or made, on
+/// the disk.
+pub(crate) fn refuse_uri(dir: &Path) -> Result<()> {
+    if dir.to_str().is_some_and(is_uri) {
+        // It may hold a secret: not to be repeated.
+        let what = "expected a directory, found a URI";
+        return Err(Failure::new(ErrorKind::InvalidArgument, what).advise(
+            "give the path of a directory; write ./ in front of one that looks like a URI",
+        ));
+    }
+    Ok(())
+}
+
 /// Whether the text begins with a scheme and `://`. The directory of such a name is
 /// reached as `./…`.
 fn is_uri(text: &str) -> bool {

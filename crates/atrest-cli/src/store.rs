@@ -15,7 +15,7 @@ use atrest::{EncryptedFs, ErrorKind, Keyring, Options, Store, StoreId};
 
 use crate::failure::{Failure, Result};
 use crate::key::CmekArgs;
-use crate::place::Place;
+use crate::place::{Place, refuse_uri};
 use crate::{signal, units};
 
 mod names;
@@ -182,7 +182,8 @@ impl StoreArgs {
         self.keys_of(&self.dir)
     }
 
-    fn keys_of(&self, dir: &Path) -> Result<Keys> {
+    /// The same for the store in `dir`.
+    pub(crate) fn keys_of(&self, dir: &Path) -> Result<Keys> {
         storage(dir)?;
         let keys = self.cmek.open()?;
         if keys.is_empty() {
@@ -393,6 +394,7 @@ pub(crate) fn create(dir: &Path, key: Arc<dyn Kms>, options: Options) -> Result<
 /// The keyring's place in an existing directory. An opening must not leave a lock file in
 /// a directory that never was a store.
 fn storage(dir: &Path) -> Result<DirectoryStorage> {
+    refuse_uri(dir)?;
     match dir.metadata() {
         Ok(metadata) if !metadata.is_dir() => {
             let what = "expected a directory, found a file";

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::paint::{BOLD, DIM, GREEN, RED, YELLOW, clean};
-
+use crate::place::refuse_uri;
 use crate::store::StoreArgs;
 
 mod checks;
@@ -60,6 +60,7 @@ struct Report {
 
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        refuse_uri(&self.at.dir)?;
         match self.at.dir.metadata() {
             Ok(metadata) if metadata.is_dir() => {}
             Ok(_) => {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::paint::{BOLD, clean};
+use crate::place::refuse_uri;
 use crate::scan::{Scan, refuse_foreign, scan};
 use crate::store::StoreArgs;
 use crate::{signal, units};
@@ -70,6 +71,7 @@ struct Report {
 
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        refuse_uri(&self.at.dir)?;
         let key = self.at.cmek.new_key()?;
         let found = self.look(out.is_json())?;
         let committing = signal::Committing::begin();

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::paint::{BOLD, GREEN, YELLOW, clean};
+use crate::place::refuse_uri;
 use crate::scan::{Usage, scan};
 use crate::store::StoreArgs;
 use crate::table::{Align, Cell, Table};
@@ -19,10 +20,10 @@ use crate::units;
 
 /// Show the images of a store's keyring and what each would open, or put one back.
 ///
-/// Without --generation, --from-mirror or --from-current nothing is changed. With one of them
-/// that image becomes the keyring; what was in its place is kept as KEYRING.bad-*, and a new data key
-/// is started. Files under data keys that the image does not have stay unreadable, so
-/// choose the image that opens them all.
+/// Without --generation, --from-mirror, --from-current or --forget-aside nothing is changed.
+/// With one of the first three that image becomes the keyring; what was in its place is kept
+/// as KEYRING.bad-*, and a new data key is started. Files under data keys that the image does
+/// not have stay unreadable, so choose the image that opens them all.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -31,7 +32,7 @@ Examples:
   atrest recover data --cmek file:///etc/app/cmek.key --mirror /mnt/b/keyring --from-mirror
 
 JSON fields: directory, images [place, info, data_keys, problem, files, files_lost,
-bytes_lost], recovered [place, generation, kept_aside, data_key_id] or null
+bytes_lost], recovered [place, generation, kept_aside, data_key_id] or null, forgotten (names)
 ")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -60,6 +61,8 @@ struct Report {
     directory: String,
     images: Vec<ImageReport>,
     recovered: Option<Recovery>,
+    /// Names of copies of the keyring that were deleted.
+    forgotten: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -76,9 +79,8 @@ struct ImageReport {
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let dir = &self.at.dir;
-        if self.forget_aside {
-            self.at.open()?.keyring().keys().danger_forget_aside().map_err(Failure::from)?;
-        }
+        refuse_uri(dir)?;
+        self.mirror.as_deref().map_or(Ok(()), refuse_uri)?;
         dir.metadata().map_err(|e| Failure::io("the store cannot be opened", dir, e))?;
         let keys = self.at.cmek.some()?;
         let images = self.at.images(self.mirror.as_deref(), &keys)?;
@@ -92,9 +94,19 @@ impl Args {
         let images = images.into_iter().map(|image| ImageReport::new(image, &files.by_key));
         let images = images.collect();
         let recovered = self.chosen().map(|place| self.recover(place, keys)).transpose()?;
+        let forgotten = if self.forget_aside { self.forget()? } else { Vec::new() };
         let directory = dir.display().to_string();
-        let report = Report { directory, images, recovered };
+        let report = Report { directory, images, recovered, forgotten };
         out.result(&report, || report.text(dir))
+    }
+
+    /// The names of what was put aside, which is gone then.
+    fn forget(&self) -> Result<Vec<String>> {
+        let store = self.at.open()?;
+        let keys = store.keyring().keys();
+        let aside = keys.copies_aside()?;
+        keys.danger_forget_aside()?;
+        Ok(aside)
     }
 
     fn chosen(&self) -> Option<ImagePlace> {
@@ -194,10 +206,13 @@ impl Report {
                     recovered.data_key_id
                 )
             }
-            None => format!(
+            None if self.forgotten.is_empty() => format!(
                 "Nothing was changed. To put an image back: atrest recover {} --generation NUMBER",
                 clean(&dir.display().to_string())
             ),
+            None => {
+                format!("Deleted what recoveries put aside: {}", clean(&self.forgotten.join(", ")))
+            }
         };
         format!("{head}\n{}\n\n{foot}", table.render())
     }

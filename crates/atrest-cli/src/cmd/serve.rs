@@ -1,7 +1,7 @@
 //! `atrest serve`: the status API, the metrics and the health of stores, over HTTP.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::failure::{Failure, Result};
 use crate::key::{self, CmekArgs, PASSPHRASE_VARIABLE, Words};
 use crate::output::Out;
 use crate::paint::BOLD;
+use crate::place::refuse_uri;
 use crate::signal::Committing;
 use crate::units;
 
@@ -211,6 +212,7 @@ impl Args {
                         .advise("such as eu-central-1=/srv/eu"));
                 }
             };
+            refuse_uri(Path::new(dir))?;
             let mut options = Options::default();
             options.store_id = pinned("--store-id", &self.store_ids, region, alone)?;
             options.anchor = pinned("--anchor", &self.anchors, region, alone)?;

@@ -92,7 +92,7 @@ impl Args {
 
 impl Args {
     fn directory(&self, dir: &Path, out: &Out) -> Result<VerifyReport> {
-        let store = self.at.read_keys(&Place::Directory(dir.to_owned()), self.at.keys()?)?;
+        let store = self.at.read_keys(&Place::Directory(dir.to_owned()), self.at.keys_of(dir)?)?;
         let bar = progress::work("verifying", out.is_json());
         let _stoppable = signal::Stoppable::begin();
         let show = |progress| progress::show(&bar, progress);

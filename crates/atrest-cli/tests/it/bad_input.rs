@@ -317,6 +317,42 @@ fn names_that_leave_the_store_or_are_the_keyrings_are_refused() {
 }
 
 #[test]
+fn a_uri_is_no_directory_where_files_are_looked_for() {
+    let bench = with_file();
+    bench.good(&["backup", "create", "data", "dest"]);
+    let (before, own) = (bench.names("."), bench.uri("cmek.key"));
+    for uri in ["s3://bucket/data", "file:///tmp/data", "gs://bucket"] {
+        let mut commands = vec![
+            vec!["init", uri],
+            vec!["encrypt", uri, "src", "f"],
+            vec!["decrypt", uri, "f"],
+            vec!["audit", uri],
+            vec!["keys", "list", uri],
+            vec!["reencrypt", uri, "--all"],
+            vec!["doctor", uri],
+            vec!["recover", uri],
+            vec!["recover", "data", "--mirror", uri],
+            vec!["cmek", "revoke", uri],
+            vec!["cmek", "enable", uri, "--new-cmek", &own],
+            vec!["cmek", "disable", uri, "--new-cmek", &own],
+            vec!["backup", "create", uri, "dest"],
+            vec!["backup", "restore", "dest", uri],
+        ];
+        if cfg!(feature = "demo") {
+            commands.push(vec!["demo", uri]);
+        }
+        for args in commands {
+            let run = bench.bad(2, "invalid-argument", &args);
+            assert!(run.stderr.contains("found a URI"), "{args:?}: {}", run.stderr);
+        }
+    }
+    assert_eq!(bench.names("."), before);
+    // A directory may have such a name.
+    bench.good(&["init", "./s3://data"]);
+    bench.good(&["verify", &bench.uri("data")]);
+}
+
+#[test]
 fn wrong_usage_has_its_exit_code() {
     let bench = Bench::new();
     for args in [

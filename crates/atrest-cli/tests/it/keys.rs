@@ -208,8 +208,16 @@ fn a_keyring_put_back_is_told_and_touched_by_no_command() {
     bench.good(&["decrypt", "data", "f", "-o", "out"]);
     // What was put aside may hold what is destroyed later.
     bench.bad(6, "corrupt-header", &["keys", "proof", "data"]);
-    bench.good(&["recover", "data", "--forget-aside"]);
+    let forget = ["recover", "data", "--forget-aside"];
+    let text = String::from_utf8(bench.good(&forget)).unwrap();
+    assert!(text.contains("Deleted what recoveries put aside: KEYRING.bad-"), "{text}");
+    assert!(!text.contains("Nothing was changed"), "{text}");
     bench.good(&["keys", "proof", "data"]);
+    bench.write("data/KEYRING.bad-1", b"");
+    assert_eq!(bench.json(&forget)["forgotten"], serde_json::json!(["KEYRING.bad-1"]));
+    assert_eq!(bench.json(&forget)["forgotten"], serde_json::json!([]));
+    let text = String::from_utf8(bench.good(&forget)).unwrap();
+    assert!(text.contains("Nothing was changed"), "{text}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::key::{self, CmekArgs, Words};
 use crate::output::Out;
 use crate::paint::{BOLD, clean};
+use crate::place::refuse_uri;
 use crate::{progress, signal, units};
 
 /// Restore a backup as a new store, under new keys.
@@ -62,6 +63,7 @@ struct Report {
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let place = self.dest.place()?;
+        refuse_uri(&self.newdir)?;
         let keys = self.cmek.some()?;
         let new_key = match &self.new_cmek {
             Some(uri) => key::open(uri, Words::New, key::NEW_PASSPHRASE_VARIABLE)?,

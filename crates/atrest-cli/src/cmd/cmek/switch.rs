@@ -7,6 +7,7 @@ use crate::failure::{Failure, Result};
 use crate::key::{self, Words};
 use crate::output::Out;
 use crate::paint::clean;
+use crate::place::refuse_uri;
 use crate::scan::{refuse_foreign, scan};
 use crate::signal;
 use crate::store::StoreArgs;
@@ -64,6 +65,7 @@ pub(crate) struct Enable {
 
 impl Enable {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
+        refuse_uri(&self.at.dir)?;
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         if !self.at.dir.is_dir() {
             let what = "expected the directory of a store in use";

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use atrest::ErrorKind;
 
 use crate::failure::{Failure, Result};
+use crate::place::refuse_uri;
 use crate::signal::HalfMade;
 
 pub(super) struct Place {
@@ -27,6 +28,7 @@ impl Place {
                 made.map_err(|e| Failure::io("the directory cannot be created", &temp, e))?.keep();
             return Self::make(made, keep, true);
         };
+        refuse_uri(dir)?;
         let fail = |source| Failure::io("the directory cannot be used", dir, source);
         match fs::read_dir(dir) {
             Ok(mut entries) => {
