@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::classify::Contents;
-use crate::descriptors::{self, SystemError};
+use crate::descriptors::SystemError;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{NameKind, kind_of};
 use crate::vfs::{EntryKind, FileStat, Links, Vfs, is_os};
@@ -132,12 +132,6 @@ pub(crate) fn scan<V: Visitor>(
             Ok((visitors, passed_by))
         }
     }
-}
-
-/// Threads worth having: opening files is all system calls.
-pub(crate) fn thread_count() -> usize {
-    let worth = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-    descriptors::threads(worth)
 }
 
 /// The scan of a file system that is not the operating system's.

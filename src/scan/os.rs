@@ -12,12 +12,13 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::queue::Queue;
-use super::{Found, Shared, Visitor, is_staging, thread_count};
+use super::{Found, Shared, Visitor, is_staging};
 use crate::classify::Contents;
 use crate::descriptors::{SystemError, patiently};
 use crate::error::{Error, ErrorKind};
 use crate::header::HEADER_LEN;
 use crate::names::{KEYRING_FILE, is_keyring_name};
+use crate::parallel;
 use crate::vfs::{EntryKind, FileStat, OsVfs};
 use crate::walk::is_lost_found;
 
@@ -63,35 +64,24 @@ pub(super) fn scan<V: Visitor>(
     // So many batches may wait, of as many open directories; past that the thread that lists
     // works them off itself. So nobody has more open than `descriptors::threads` reckons with: a
     // directory, one that waits, a file.
-    let count = thread_count();
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..count)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut visitor = visitor();
-                    let mut start = vec![0; HEADER_LEN];
-                    queue.work(|work| match work {
-                        Work::Directory { path, role } => {
-                            if let Err(error) =
-                                list(path, role, (&queue, count), shared, &mut start, &mut visitor)
-                            {
-                                shared.fail(error);
-                            }
-                        }
-                        Work::Files { dir, names } => {
-                            read_files(&dir, &names, shared, &mut start, &mut visitor);
-                        }
-                    });
-                    visitor.flush();
-                    visitor
-                })
-            })
-            .collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, V>| match thread.join() {
-            Ok(visitor) => visitor,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        threads.into_iter().map(join).collect()
+    let count = parallel::thread_count();
+    parallel::on_threads(count, || {
+        let mut visitor = visitor();
+        let mut start = vec![0; HEADER_LEN];
+        queue.work(|work| match work {
+            Work::Directory { path, role } => {
+                if let Err(error) =
+                    list(path, role, (&queue, count), shared, &mut start, &mut visitor)
+                {
+                    shared.fail(error);
+                }
+            }
+            Work::Files { dir, names } => {
+                read_files(&dir, &names, shared, &mut start, &mut visitor);
+            }
+        });
+        visitor.flush();
+        visitor
     })
 }
 

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{EncryptedFs, TornFile};
 use crate::keyring::{FileSpec, PlaintextPolicy};
 use crate::names::is_disposable;
+use crate::parallel;
 use crate::scan::OnScan;
 use crate::suite::Suite;
 use crate::walk::PassedBy;
@@ -229,11 +230,8 @@ impl Renewal<'_> {
         }
         let files = Work::of(found);
         let run = Run::new(self.0, how, &judge, &files);
-        std::thread::scope(|scope| {
-            for _ in 0..descriptors::threads(how.threads).min(files.len()) {
-                scope.spawn(|| run.work());
-            }
-        });
+        let count = descriptors::threads(how.threads).min(files.len());
+        parallel::on_threads(count, || run.work());
         let done = run.report.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.failed.extend(done.failed);
         let ReencryptReport { leftovers_removed, failed, passed_by, .. } = report;

@@ -14,7 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::EncryptedFs;
 use crate::ids::DataKeyId;
 use crate::keyring::{DataKeyStatus, KeyState};
-use crate::scan::{OnScan, ScanProgress, Visitor, look, scan, thread_count};
+use crate::parallel;
+use crate::scan::{OnScan, ScanProgress, Visitor, look, scan};
 use crate::walk::PassedBy;
 
 /// A number of files and their bytes on disk, headers included.
@@ -259,36 +260,24 @@ impl Renewal<'_> {
         paths: &[P],
         on_scan: OnScan<'_>,
     ) -> Result<Usage> {
-        let (threads, shared) = (thread_count(), Met::default());
+        let shared = Met::default();
         let progress = Mutex::new(ScanProgress::default());
-        let part = |paths: &[P]| -> Result<Tallies> {
+        let parts: Vec<_> = paths.chunks(1024).collect();
+        let parts = parallel::each(&parts, |paths| {
             let mut tallies = Tallies::new(self.0.keyring().store_id(), &shared);
-            for path in paths.chunks(1024) {
-                let mut bytes = 0;
-                for path in path {
-                    if let Some((stat, what)) = look(&**self.0.vfs(), path.as_ref())? {
-                        bytes += stat.len;
-                        tallies.add(&stat, &what);
-                    }
+            let mut bytes = 0;
+            for path in *paths {
+                if let Some((stat, what)) = look(&**self.0.vfs(), path.as_ref())? {
+                    bytes += stat.len;
+                    tallies.add(&stat, &what);
                 }
-                // A panic in the callback of another thread ends that thread alone.
-                let mut progress =
-                    progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                progress.files += path.len() as u64;
-                progress.bytes += bytes;
-                on_scan(*progress);
             }
+            // A panic in the callback of another thread ends that thread alone.
+            let mut progress = progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            progress.files += paths.len() as u64;
+            progress.bytes += bytes;
+            on_scan(*progress);
             Ok(tallies)
-        };
-        let parts = std::thread::scope(|scope| {
-            let parts = paths.chunks(paths.len().div_ceil(threads).max(1));
-            let threads: Vec<_> = parts.map(|paths| scope.spawn(|| part(paths))).collect();
-            let join =
-                |thread: std::thread::ScopedJoinHandle<'_, Result<Tallies>>| match thread.join() {
-                    Ok(part) => part,
-                    Err(panic) => std::panic::resume_unwind(panic),
-                };
-            threads.into_iter().map(join).collect::<Result<Vec<_>>>()
         })?;
         Ok(Usage::new(self.0, Tallies::merge(parts)))
     }

@@ -10,7 +10,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::failure::{ErrorReport, Result};
+use crate::failure::{ErrorReport, Failure, Result};
 use crate::output::note;
 
 static STATE: Mutex<State> = Mutex::new(State {
@@ -69,8 +69,12 @@ pub(crate) fn install(json: bool) -> Result<()> {
         }
     };
     let name = "atrest-signals".to_owned();
-    thread::Builder::new().name(name).spawn(wait).map_err(|e| atrest::Error::io(what, e))?;
-    Ok(())
+    match thread::Builder::new().name(name).spawn(wait) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::from(atrest::Error::io(what, error)).advise(
+            "raise the limit of threads (`ulimit -u`, TasksMax= of the service): nothing was begun",
+        )),
+    }
 }
 
 /// Ends the process as Ctrl-C does, for a reader of the terminal that took it itself.

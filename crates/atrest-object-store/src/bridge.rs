@@ -5,14 +5,16 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use atrest::{Error, ErrorKind};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 
 /// A runtime of its own, with one thread, so that blocking code may wait for a request
 /// inside and outside of any other runtime.
 #[derive(Debug)]
 pub(crate) struct Bridge {
-    /// Taken by `drop` alone.
-    runtime: Option<Runtime>,
+    runtime: Handle,
+    /// Ends the thread when it is dropped. Nobody waits for that.
+    _running: oneshot::Sender<()>,
     timeout: Duration,
 }
 
@@ -21,13 +23,16 @@ pub(crate) struct NoAnswer(pub(crate) Error);
 
 impl Bridge {
     pub(crate) fn new(timeout: Duration) -> atrest::Result<Self> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("atrest-keyring-store")
-            .enable_all()
-            .build()
-            .map_err(|error| Error::io("no thread for the keyring's object store", error))?;
-        Ok(Self { runtime: Some(runtime), timeout })
+        let fail = |error| Error::io("no thread for the keyring's object store", error);
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(fail)?;
+        let handle = runtime.handle().clone();
+        let (running, ended) = oneshot::channel();
+        // Not one of tokio's own, which panics where no thread can be started.
+        std::thread::Builder::new()
+            .name("atrest-keyring-store".into())
+            .spawn(move || drop(runtime.block_on(ended)))
+            .map_err(fail)?;
+        Ok(Self { runtime: handle, _running: running, timeout })
     }
 
     pub(crate) fn set_timeout(&mut self, timeout: Duration) {
@@ -41,8 +46,7 @@ impl Bridge {
     ) -> Result<T, NoAnswer> {
         let (done, outcome) = mpsc::sync_channel(1);
         let timeout = self.timeout;
-        let Some(runtime) = &self.runtime else { unreachable!("only `drop` takes the runtime") };
-        runtime.spawn(async move {
+        self.runtime.spawn(async move {
             // The receiver waits for as long as this task lives.
             drop(done.send(tokio::time::timeout(timeout, request).await));
         });
@@ -56,15 +60,6 @@ impl Bridge {
                 let what = "the request to the object store panicked";
                 Err(NoAnswer(Error::new(ErrorKind::Io(io::ErrorKind::Other), what)))
             }
-        }
-    }
-}
-
-impl Drop for Bridge {
-    fn drop(&mut self) {
-        // An ordinary drop waits, which panics inside of another runtime.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
         }
     }
 }

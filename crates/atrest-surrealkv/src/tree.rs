@@ -126,17 +126,22 @@ impl Shared {
     fn end(self: Arc<Self>) {
         let Some(tree) = self.take() else { return };
         self.closing.store(true, Ordering::Release);
-        let close = move || {
-            if self.runtime.block_on(tree.close()).is_err() {
-                // Not without the keys. What was committed is in its log.
-                tree.abandon();
-            }
-            self.closing.store(false, Ordering::Release);
-        };
-        match Handle::try_current() {
-            Ok(_) => drop(std::thread::spawn(close)),
-            Err(_) => close(),
+        if Handle::try_current().is_err() {
+            return self.closed(&tree, self.runtime.block_on(tree.close()).is_ok());
         }
+        let (shared, open) = (self.clone(), tree.clone());
+        let close = move || shared.closed(&open, shared.runtime.block_on(open.close()).is_ok());
+        if std::thread::Builder::new().name("atrest-close".into()).spawn(close).is_err() {
+            self.closed(&tree, false);
+        }
+    }
+
+    fn closed(&self, tree: &Tree, cleanly: bool) {
+        if !cleanly {
+            // Not without the keys. What was committed is in its log.
+            tree.abandon();
+        }
+        self.closing.store(false, Ordering::Release);
     }
 }
 

@@ -159,8 +159,8 @@ impl Args {
         }
         // The first signal ends the server gently, a second one the process.
         let _running = Committing::begin();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+        // What takes time runs in blocking threads.
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| atrest::Error::io("the server cannot be started", error))?;

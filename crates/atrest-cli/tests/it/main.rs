@@ -10,6 +10,7 @@ mod demo;
 mod disks;
 mod doctor;
 mod exit_codes;
+mod few_threads;
 mod help;
 mod interruption;
 mod json;

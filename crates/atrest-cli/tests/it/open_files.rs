@@ -12,7 +12,7 @@ use crate::support::Bench;
 const FILES: u64 = 60;
 
 /// A store whose files, each in a directory of its own, are under a replaced key.
-fn with_cold_files(count: u64) -> Bench {
+pub fn with_cold_files(count: u64) -> Bench {
     let bench = Bench::new();
     let kms = Arc::new(KeyFile::new(bench.path("cmek.key")).unwrap());
     let store = Store::open(bench.path("data"), kms, Options::default()).unwrap();

@@ -18,8 +18,8 @@ pub struct Bench {
     secrets: Vec<Vec<u8>>,
     /// Who runs the command, if not the user who runs the tests.
     user: Option<u32>,
-    /// How many files it may have open.
-    open_files: Option<u32>,
+    /// A limit of the command's, as `prlimit` takes it.
+    limit: Option<String>,
 }
 
 /// What a run of the command said.
@@ -33,7 +33,7 @@ impl Bench {
     /// Without a store.
     pub fn empty() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { dir, secrets: Vec::new(), user: None, open_files: None }
+        Self { dir, secrets: Vec::new(), user: None, limit: None }
     }
 
     pub fn new() -> Self {
@@ -64,9 +64,29 @@ impl Bench {
         self.user = Some(user);
     }
 
+    /// Gives everything in this directory to a user who runs the command from now on; false,
+    /// said loudly, where only root can.
+    pub fn give_to(&mut self, user: u32) -> bool {
+        if std::os::unix::fs::chown(self.dir.path(), Some(user), Some(user)).is_err() {
+            eprintln!("SKIPPED: not the superuser, who alone becomes another user");
+            return false;
+        }
+        self.become_user(user);
+        let mut chown = Command::new("chown");
+        chown.arg("-R").arg(format!("{user}:{user}")).arg(self.dir.path());
+        assert!(chown.status().unwrap().success());
+        true
+    }
+
+    /// From now on the command has this limit, hard and soft, such as `nofile=24`, in the place
+    /// of any other.
+    pub fn limit(&mut self, limit: &str) {
+        self.limit = Some(format!("--{limit}"));
+    }
+
     /// From now on the command may have so many files open.
     pub fn limit_open_files(&mut self, count: u32) {
-        self.open_files = Some(count);
+        self.limit(&format!("nofile={count}"));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -97,12 +117,9 @@ impl Bench {
             Some(_) => self.path("atrest"),
             None => env!("CARGO_BIN_EXE_atrest").into(),
         };
-        let mut command = Command::new("sh");
-        match self.open_files {
-            Some(count) => {
-                let limited = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
-                command.args(["-c", &limited]).arg(program);
-            }
+        let mut command = Command::new("prlimit");
+        match &self.limit {
+            Some(limit) => drop(command.arg(limit).arg(program)),
             None => command = Command::new(program),
         }
         if let Some(user) = self.user {

@@ -162,18 +162,20 @@ fn first<T>(
     Err(failed)
 }
 
-/// The addresses of a host. Looking a name up cannot be interrupted, so a thread does it.
+/// The addresses of a host. Looking a name up cannot be interrupted, so a thread does it; where
+/// none can be started, none are found.
 fn resolve(address: &HostPort, deadline: Deadline) -> Vec<SocketAddr> {
     if let Ok(ip) = address.host.parse::<IpAddr>() {
         return vec![SocketAddr::new(ip, address.port)];
     }
     let (send, receive) = mpsc::channel();
     let (host, port) = (address.host.clone(), address.port);
-    std::thread::spawn(move || {
+    let look_up = move || {
         let found = (host, port).to_socket_addrs();
         // OK because the caller may have stopped waiting.
         let _ = send.send(found.map(Iterator::collect).unwrap_or_default());
-    });
+    };
+    drop(std::thread::Builder::new().name("atrest-resolve".into()).spawn(look_up));
     receive.recv_timeout(deadline.remaining()).unwrap_or_default()
 }
 
