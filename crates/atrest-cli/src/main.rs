@@ -43,8 +43,16 @@ fn raise_limits() {
 /// not. One byte, since none at all would still be piped to a program that collects dumps.
 fn refuse_core_dumps() {
     let limit = Rlimit { current: Some(1), ..getrlimit(Resource::Core) };
-    // Where it may not even be one, it is none already.
-    let _ = setrlimit(Resource::Core, limit);
+    if setrlimit(Resource::Core, limit).is_ok() {
+        return;
+    }
+    // It may be none at most. Not always, since nobody but root can debug the process then.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        // OK because only the first kernels had no such call.
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    }
 }
 
 fn main() -> ExitCode {

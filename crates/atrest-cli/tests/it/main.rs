@@ -5,6 +5,7 @@ mod backup;
 mod bad_input;
 mod buckets;
 mod cmek;
+mod core_dumps;
 #[cfg(feature = "demo")]
 mod demo;
 mod disks;
