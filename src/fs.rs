@@ -396,9 +396,11 @@ impl EncryptedFs {
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io); those of
-    /// [`Directories::register`](crate::store::Directories::register).
+    /// [`Directories::register`](crate::store::Directories::register);
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a [reserved name](crate::names).
     pub fn create_dir(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
+        self.check_name(dir)?;
         self.vfs
             .create_dir(dir, 0o777)
             .map_err(|e| Error::io("the directory cannot be created", e).with_path(dir))?;

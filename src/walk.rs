@@ -102,7 +102,7 @@ fn each(
                     }
                     Err(error) => return Err(cannot_list(&entry.path, error)),
                 };
-                if below.iter().any(|entry| entry.path.file_name() == Some(KEYRING_FILE.as_ref())) {
+                if below.iter().any(is_keyring) {
                     meet(Met::NestedStore, &entry)?;
                 } else {
                     meet(Met::Directory, &entry)?;
@@ -114,6 +114,12 @@ fn each(
         meet(met, &entry)?;
     }
     Ok(())
+}
+
+/// Whether an entry tells that its directory is a store's. A directory of that name would hide
+/// the files beside it, and holds no keyring.
+fn is_keyring(entry: &DirEntry) -> bool {
+    entry.kind != EntryKind::Directory && entry.path.file_name() == Some(KEYRING_FILE.as_ref())
 }
 
 /// What was listed is removed, or replaced by what is no directory.

@@ -154,9 +154,10 @@ fn path_in(dir: &Directory, name: &CStr) -> PathBuf {
     dir.path.join(std::ffi::OsStr::from_bytes(name.to_bytes()))
 }
 
+/// As a walk sees it: a directory of that name is no keyring.
 fn has_keyring(dir: &OwnedFd) -> Result<bool, Errno> {
     match rustix::fs::statat(dir, KEYRING_FILE, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(_) => Ok(true),
+        Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) != FileType::Directory),
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno),
     }

@@ -11,11 +11,12 @@ use crate::vfs::OsVfs;
 fn everything_is_met_once_and_nothing_of_another_store() {
     let dir = tempfile::tempdir().unwrap();
     let at = |path: &str| dir.path().join(path);
-    for made in ["a/b", "nested/deep", "KEYRING.staging.1", "linked"] {
+    for made in ["a/b", "nested/deep", "KEYRING.staging.1", "linked", "c/KEYRING"] {
         fs::create_dir_all(at(made)).unwrap();
     }
-    for made in ["KEYRING", "f", "a/b/g", "nested/KEYRING", "nested/deep/h", "KEYRING.staging.1/0"]
-    {
+    let files =
+        ["KEYRING", "f", "a/b/g", "nested/KEYRING", "nested/deep/h", "KEYRING.staging.1/0", "c/i"];
+    for made in files {
         fs::write(at(made), made).unwrap();
     }
     symlink(at("linked"), at("a/link")).unwrap();
@@ -36,6 +37,9 @@ fn everything_is_met_once_and_nothing_of_another_store() {
         ("a/b/g", Met::File),
         ("a/broken", Met::Link),
         ("a/link", Met::Link),
+        ("c", Met::Directory),
+        ("c/KEYRING", Met::Own),
+        ("c/i", Met::File),
         ("f", Met::File),
         ("linked", Met::Directory),
         ("nested", Met::NestedStore),

@@ -414,6 +414,7 @@ fn the_engine_cannot_touch_the_keyring() {
         assert_eq!(kind(fs.hard_link(&path, in_dir("x"))), ErrorKind::InvalidArgument);
         assert_eq!(kind(fs.create_new(&path, FileKind::Other)), ErrorKind::InvalidArgument);
         assert_eq!(kind(fs.reuse_for_write(&path, FileKind::Other)), ErrorKind::InvalidArgument);
+        assert_eq!(kind(fs.create_dir(&path)), ErrorKind::InvalidArgument);
     }
     assert!(fs.list(DIR).unwrap().iter().all(|entry| entry.path == in_dir("file")));
     assert_eq!(mem.files(), before);

@@ -243,14 +243,16 @@ class Files : public FileSystemWrapper {
     return FileSystem::GetChildrenFileAttributes(directory, options, result, debug);
   }
   // The store puts a marker into the first directory of its files below no known one. RocksDB
-  // makes that one first, and so can remove those below, of old backups say.
+  // makes that one first, and so can remove those below, of old backups say. The store makes it,
+  // so that a name of its own is refused before anything is there.
   IOStatus CreateDir(const std::string& directory, const IOOptions& options,
                      IODebugContext* debug) override {
-    return Known(target()->CreateDir(directory, options, debug), directory);
+    const bool missing = target()->FileExists(directory, options, debug).IsNotFound();
+    return missing ? Known(directory) : target()->CreateDir(directory, options, debug);
   }
-  IOStatus CreateDirIfMissing(const std::string& directory, const IOOptions& options,
-                              IODebugContext* debug) override {
-    return Known(target()->CreateDirIfMissing(directory, options, debug), directory);
+  IOStatus CreateDirIfMissing(const std::string& directory, const IOOptions&,
+                              IODebugContext*) override {
+    return Known(directory);
   }
   IOStatus DeleteFile(const std::string& file, const IOOptions&, IODebugContext*) override {
     return Done(atrest1_remove(store_.get(), file.c_str()), file);
@@ -274,8 +276,7 @@ class Files : public FileSystemWrapper {
     return status;
   }
 
-  IOStatus Known(const IOStatus& made, const std::string& directory) {
-    if (!made.ok()) return made;
+  IOStatus Known(const std::string& directory) {
     return Done(atrest1_create_directory(store_.get(), directory.c_str()), directory);
   }
 

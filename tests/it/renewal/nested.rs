@@ -155,6 +155,33 @@ fn links_and_stores_inside_are_seen_through_any_file_system() {
 }
 
 #[test]
+fn a_directory_with_a_keyrings_name_hides_no_files() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = store.create(options(&clock)).files().clone();
+    let table = store.data().join("t/1.sst");
+    std::fs::create_dir_all(store.data().join("t/KEYRING")).unwrap();
+    let key = write(&fs, &table, b"rows");
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new("hidden"));
+    let in_mem = mem_create(&mem, &kms).unwrap();
+    mem.create_dir(&in_dir("t"), 0o700).unwrap();
+    mem.create_dir(&in_dir("t/KEYRING"), 0o700).unwrap();
+    write_file(&in_mem, "t/1.sst").unwrap();
+    let other = in_mem.keyring().status().data_keys[0].id;
+    for (fs, key) in [(&fs, key), (&in_mem, other)] {
+        fs.keyring().keys().rotate().unwrap();
+        for _ in 0..2 {
+            assert_eq!(retire(fs, key).unwrap(), RetireOutcome::InUse);
+        }
+    }
+    let mut rows = [0; 4];
+    fs.open(&table).unwrap().read_exact_at(&mut rows, 0).unwrap();
+    check_file(&in_mem, "t/1.sst");
+    let report = verify(&fs, store.data(), &|_| std::ops::ControlFlow::Continue(())).unwrap();
+    assert_eq!((report.unauthenticated_files, report.passed_by.nested_stores.len()), (1, 0));
+    assert!(Snapshot::take(&store_of(&fs), store.data()).is_ok());
+}
+
+#[test]
 fn a_reserved_name_is_refused_in_any_part_of_a_path() {
     let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new("reserved"));
     let fs = mem_create(&mem, &kms).unwrap();
@@ -180,8 +207,9 @@ fn a_reserved_name_is_refused_in_any_part_of_a_path() {
             kind(fs.rename(&path, in_dir("x"))),
             kind(fs.hard_link(in_dir("file"), &path)),
             kind(fs.hard_link(&path, in_dir("x"))),
+            kind(fs.create_dir(&path)),
         ];
-        assert_eq!(refused, [ErrorKind::InvalidArgument; 7], "{name}");
+        assert_eq!(refused, [ErrorKind::InvalidArgument; 8], "{name}");
     }
     assert_eq!(mem.files(), before);
 }
