@@ -18,7 +18,8 @@ use super::spaces::Spaces;
 use super::target::{FILES, TMP};
 use super::{BackupInfo, Chain, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::{EncryptedFs, Torn, TornFile, TornReason};
+use crate::fs::pieces::Copied;
+use crate::fs::{EncryptedFs, TornFile, TornReason};
 use crate::header::HEADER_LEN;
 use crate::ids::DataKeyId;
 use crate::keyring::{Expect, KeyState};
@@ -47,9 +48,9 @@ pub struct BackupReport {
     /// store, in which nobody looked.
     #[serde(serialize_with = "crate::shown::paths")]
     pub lost_found: Vec<PathBuf>,
-    /// Logs that are in the backup up to their first frame that is not good, and no further.
-    /// One that is being written through this keyring, and whose last append was under way, is
-    /// not one of them.
+    /// Files that are in the backup up to where they are [torn](TornFile), and no further. One
+    /// that is being written through this keyring, and whose last append was under way, is not
+    /// one of them.
     pub torn: Vec<TornFile>,
 }
 
@@ -75,10 +76,14 @@ struct Last {
 impl Chain {
     /// Makes the next backup of the chain: a full one if it is the first, otherwise an
     /// incremental one, which copies what is new since the last and reads only the headers
-    /// of the rest. Files whose data key was destroyed are named as what it
-    /// [lacks](BackupInfo::lacks). It exists, and is listed, only when all of it is durable. A backup that
-    /// was cancelled or killed is continued by the next call: whole copies are not made
-    /// twice.
+    /// of the rest; torn files are copied each time. Files whose data key was destroyed are
+    /// named as what it [lacks](BackupInfo::lacks). It exists, and is listed, only when all of it
+    /// is durable. A backup that was cancelled or killed is continued by the next call: whole
+    /// copies are not made twice.
+    ///
+    /// What is new is told by a file's header and length alone. A file whose bytes changed at its
+    /// old length, such as a log whose last pages a power cut left as zeros behind a backup, is
+    /// in the backup as it was copied before.
     ///
     /// `store` is that the snapshot was taken of; its keys may rotate meanwhile.
     ///
@@ -124,21 +129,21 @@ impl Chain {
         let mut files = Vec::with_capacity(plans.len());
         let mut torn = Vec::new();
         for (file, plan) in plans {
-            let (object, end) = match plan {
+            let (object, copied) = match plan {
                 Plan::Empty => (Object::default(), None),
                 Plan::Have(object) => (*object, None),
                 Plan::Copy(index) => match copied[index] {
-                    Ok(copied) => copied,
+                    Ok((object, copied)) => (object, Some(copied)),
                     Err(why) => {
                         lacks.push(left_out(file, why));
                         continue;
                     }
                 },
             };
-            if object.held_by == number && leftovers.contains_key(&object.identity) {
+            if leftovers.get(&object.identity).is_some_and(|left| left.id == object.id) {
                 resumed.insert(object.identity);
             }
-            if let Some(file) = torn_file(fs, file, &object, end) {
+            if let Some(file) = copied.and_then(|copied| torn_file(fs, file, &copied)) {
                 let lack = LackEntry::new(&file.path, LackReason::Torn);
                 lacks.push(lack.bytes(file.kept_bytes, file.lost_bytes));
                 torn.push(file);
@@ -256,7 +261,7 @@ impl Chain {
         file: &SnapFile,
         number: u64,
         meter: &Meter<'_>,
-    ) -> Result<Result<(Object, Option<Torn>), LackReason>> {
+    ) -> Result<Result<(Object, Copied), LackReason>> {
         let opened = snapshot::open_capped(fs.vfs(), file)?;
         let reader = match fs.open_file(&file.path, opened, &Expect::default()) {
             // It was caught in the middle of a write, or left by a writer that was stopped.
@@ -277,30 +282,36 @@ impl Chain {
             writer.append(piece)?;
             meter.add(0, piece.len() as u64)
         })?;
-        let object = writer.finish(copied.len, identity(file), number)?;
+        // What could not be read now is copied when it can be.
+        let identity = identity(file, copied_len(file, &copied));
+        let object = writer.finish(copied.len, identity, number)?;
         meter.add(1, 0)?;
-        Ok(Ok((object, copied.torn)))
+        Ok(Ok((object, copied)))
     }
 }
 
+/// Up to which of its bytes on disk a file was copied.
+fn copied_len(file: &SnapFile, copied: &Copied) -> u64 {
+    let Some(header) = &file.header else { return copied.len };
+    let appends = copied.appends.unwrap_or_default();
+    HEADER_LEN as u64 + header.layout.body_len(copied.len, appends)
+}
+
 /// What of a file is not in its copy.
-fn torn_file(
-    fs: &EncryptedFs,
-    file: &SnapFile,
-    object: &Object,
-    end: Option<Torn>,
-) -> Option<TornFile> {
+fn torn_file(fs: &EncryptedFs, file: &SnapFile, copied: &Copied) -> Option<TornFile> {
     let header = file.header.as_ref()?;
-    let appends = objects::appends_of(object, header.suite);
-    let copied = HEADER_LEN as u64 + header.layout.body_len(object.len, appends);
-    let lost_bytes = file.stat.len.checked_sub(copied).filter(|lost| *lost > 0)?;
-    let reason = end.map(|torn| torn.reason);
-    if reason.is_some_and(TornReason::is_usual_while_writing)
+    let lost_bytes = file.stat.len.checked_sub(copied_len(file, copied)).filter(|it| *it > 0)?;
+    let reason = copied.torn.map(|torn| torn.reason);
+    if reason.is_none() && !header.suite.keeps_appends() {
+        // It became shorter, as a file past the page cache does at each flush. A log does not.
+        return None;
+    }
+    if reason.is_none_or(TornReason::is_usual_while_writing)
         && fs.keyring().is_being_written(header)
     {
         return None;
     }
-    Some(TornFile { path: file.path.clone(), reason, kept_bytes: object.len, lost_bytes })
+    Some(TornFile { path: file.path.clone(), reason, kept_bytes: copied.len, lost_bytes })
 }
 
 /// Whether a file that has an end was longer later: then it was not finished.
@@ -355,7 +366,7 @@ fn plan<'a>(
             lacks.push(left_out(file, why));
             continue;
         }
-        let identity = identity(file);
+        let identity = identity(file, file.stat.len);
         let plan = if file.header.is_none() {
             let same = by_path.get(file.path.as_os_str().as_bytes());
             let created_ns = before.map_or(0, |manifest| manifest.created_ns);
@@ -398,8 +409,8 @@ fn is_under(file: &SnapFile, keys: &HashSet<DataKeyId>) -> bool {
     file.header.as_ref().is_some_and(|header| keys.contains(&header.data_key_id))
 }
 
-/// What a file lost of which the backup before has something. An encrypted file never gets
-/// shorter, and a plaintext one that an engine empties is told all the same.
+/// What a file lost of which the backup before has something. Nothing empties an encrypted file,
+/// and a plaintext one that an engine empties is told all the same.
 fn emptied(file: &SnapFile, same: &Entry) -> Option<LackEntry> {
     let lost = same.object.len > 0 && same.inode == file.stat.inode;
     lost.then(|| LackEntry::new(&file.path, LackReason::Emptied).bytes(0, same.object.len))
@@ -427,13 +438,13 @@ fn is_unchanged(file: &SnapFile, same: &Entry, created_ns: u64) -> bool {
         && file.stat.modified_ns < settled
 }
 
-/// Names one content of one encrypted file: its header, whose salt no other has, and its
-/// length, which only grows. Zero for plaintext.
-fn identity(file: &SnapFile) -> [u8; 32] {
+/// Names one content of one encrypted file: its header, whose salt no other has, and so many of
+/// its bytes on disk, each of which is written once. Zero for plaintext.
+fn identity(file: &SnapFile, len: u64) -> [u8; 32] {
     let Some(header) = &file.header else { return [0; 32] };
     let mut hash = Sha256::new();
     hash.update(header.prefix);
-    hash.update(file.stat.len.to_le_bytes());
+    hash.update(len.to_le_bytes());
     hash.finalize().into()
 }
 

@@ -222,12 +222,3 @@ pub(super) fn stream_of(
         each(piece)
     })
 }
-
-/// How many appends the file had that a copy was made of, where its suite keeps them.
-pub(super) fn appends_of(object: &Object, suite: Suite) -> u64 {
-    if suite.keeps_appends() {
-        (object.stream_len - object.len.min(object.stream_len)) / 4
-    } else {
-        0
-    }
-}

@@ -1,4 +1,4 @@
-//! Logs of which only a beginning could be read, for reports.
+//! Files of which only a beginning could be read, for reports.
 
 use std::path::PathBuf;
 
@@ -6,15 +6,17 @@ use serde::Serialize;
 
 use crate::suite::log::{Torn, TornReason};
 
-/// A log that could only be read up to its first frame that is not good. Field names are
-/// stable: they are the JSON of the command line.
+/// A log that could only be read up to its first frame that is not good, or a file of suite 1
+/// that was copied up to the first place that was never
+/// [written](crate::Reader::written_len). Field names are stable: they are the JSON of the
+/// command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TornFile {
     /// The file.
     #[serde(serialize_with = "crate::shown::path")]
     pub path: PathBuf,
-    /// What ended it; `None` if that was found out by an earlier run, which said so.
+    /// What ended it; `None` for a log that became shorter while it was backed up.
     pub reason: Option<TornReason>,
     /// Plaintext bytes in front of it, which are good.
     pub kept_bytes: u64,

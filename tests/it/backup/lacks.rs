@@ -298,3 +298,41 @@ fn a_damaged_file_is_an_error_and_a_cut_one_is_named() {
     std::fs::write(&path, &good).unwrap();
     assert_eq!(bench.back_up().info.lacks, []);
 }
+
+/// Writers past the page cache cut the padding of their last page off behind every flush.
+#[test]
+fn a_file_that_becomes_shorter_before_it_is_copied_is_copied_as_it_is() {
+    let bench = Bench::new();
+    let bytes = pattern(5000, 1);
+    bench.write("t.sst", FileKind::Table, &[&bytes]);
+    let path = bench.store.data().join("t.sst");
+    let store = store_of(&bench.fs);
+    let snapshot = Snapshot::take(&store, bench.store.data()).unwrap();
+    let table = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    table.set_len(4096 + 4900).unwrap();
+    let report = bench.chain().back_up(&store, &snapshot, &go_on).unwrap();
+    assert_eq!((report.info.bytes, told(&report.info.lacks)), (4900, vec![]));
+    drop(snapshot);
+    bench.restore(1, "restored").unwrap();
+    let restored = bench.contents("restored", bench.store.kms());
+    assert_eq!(restored[Path::new("t.sst")].bytes, bytes[..4900]);
+    // It is known by what was copied.
+    assert_eq!(bench.back_up().info.copied_files, 0);
+    table.set_len(4096 + 4800).unwrap();
+    assert_eq!(bench.back_up().info.copied_files, 1);
+}
+
+#[test]
+fn a_log_that_becomes_shorter_before_it_is_copied_is_named() {
+    let bench = Bench::new();
+    let log = FileSpec::new(FileKind::Log).suite(Suite::Aes256GcmLog);
+    bench.write("wal", log, &[b"first", b"second"]);
+    let store = store_of(&bench.fs);
+    let snapshot = Snapshot::take(&store, bench.store.data()).unwrap();
+    let path = bench.store.data().join("wal");
+    let wal = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    wal.set_len(4096 + 20 + 5).unwrap();
+    let report = bench.chain().back_up(&store, &snapshot, &go_on).unwrap();
+    assert_eq!(told(&report.info.lacks), [(Path::new("wal"), LackReason::Torn)]);
+    assert_eq!((report.torn[0].reason, report.torn[0].lost_bytes), (None, 26));
+}
