@@ -100,7 +100,7 @@ def check_lacks(manifest, files):
         broken(path[:1] == b"/" if absolute else True, "M10")
         broken(path == b"/" if absolute and path == b"/" else good_path(path[1:] if absolute else path), "M10")
         if lack["why"] == 2:
-            broken(file is not None and file["what"] == ENCRYPTED and file["suite"] == 3, "M10")
+            broken(file is not None and file["what"] == ENCRYPTED and file["suite"] in (1, 3), "M10")
         elif lack["why"] == 5:
             broken(file is not None and file["what"] == EMPTY, "M10")
         else:

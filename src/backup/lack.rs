@@ -29,7 +29,8 @@ pub struct Lack {
 pub enum LackReason {
     /// A file without its end: being written, or cut. Every reader refuses it.
     Unfinished,
-    /// A log that is in the backup up to its first frame that is not good.
+    /// A file that is in the backup up to where it is torn: a log to its first frame that is not
+    /// good, a file of suite 1 to its first part that was never written.
     Torn,
     /// A directory of the store's files that is not below the one that was backed up.
     Elsewhere,

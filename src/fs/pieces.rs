@@ -2,9 +2,10 @@
 
 use super::Reader;
 use crate::error::{Error, Result};
-use crate::suite::log::Torn;
+use crate::suite::log::{Torn, TornReason};
 
-/// Bytes read at a time: small enough to stay in the second-level cache on their way.
+/// Bytes read at a time: small enough to stay in the second-level cache on their way, and a
+/// multiple of a cipher's block.
 const STEP_LEN: usize = 128 << 10;
 
 /// What a copy was given.
@@ -25,7 +26,9 @@ impl Reader {
     }
 
     /// Gives all of the file to `each`: each append whole and by itself if `by_append` and the
-    /// suite keeps them, otherwise pieces of one length, but for the last.
+    /// suite keeps them, otherwise pieces of one length, but for the last. A part that nobody
+    /// wrote ends a file as what is torn does: a copy would make data of its noise, and take away
+    /// what tells it. It is looked for in the pieces that are read anyway.
     ///
     /// # Errors
     /// Those of reading, and of `each`.
@@ -40,12 +43,21 @@ impl Reader {
     fn by_length(&self, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Copied> {
         let (mut buf, mut len) = (vec![0; STEP_LEN], 0);
         loop {
-            let read = self.read_at(&mut buf, len)?;
+            let (read, unwritten) = self.read_written(&mut buf, len)?;
+            if read > 0 {
+                each(&buf[..read])?;
+                len += read as u64;
+            }
+            if unwritten {
+                let len_bytes = self.len()?.saturating_sub(len);
+                let reason = TornReason::Zeros;
+                // All of such a file is its first frame.
+                let torn = Some(Torn { frame: 0, offset_bytes: len, len_bytes, reason });
+                return Ok(Copied { len, appends: None, torn });
+            }
             if read == 0 {
                 return Ok(Copied { len, appends: None, torn: self.torn() });
             }
-            each(&buf[..read])?;
-            len += read as u64;
         }
     }
 

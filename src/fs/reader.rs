@@ -222,6 +222,21 @@ impl Reader {
         result
     }
 
+    /// Reads the next piece of a file that is read through for a copy: up to the first place that
+    /// was never [written](Self::written_len), and whether there is one.
+    pub(super) fn read_written(&self, buf: &mut [u8], offset_bytes: u64) -> Result<(usize, bool)> {
+        let result = match &self.content {
+            Content::Plain(_) => self.read_inner(buf, offset_bytes).map(|read| (read, false)),
+            Content::Encrypted(unsealer) => {
+                self.at_path(unsealer.read_written(&self.body(), buf, offset_bytes))
+            }
+        };
+        if result.is_err() {
+            buf.fill(0);
+        }
+        result
+    }
+
     /// Fills `buf` from the file's beginning, of which the ciphertext `start` was read
     /// together with the header.
     pub(super) fn read_from_start(&self, start: &[u8], buf: &mut [u8]) -> Result<usize> {

@@ -94,8 +94,10 @@ impl Reencrypt<'_> {
         self
     }
 
-    /// Rewrites torn logs too, and so **loses for good** what is behind their first frame that
-    /// is not good. Without it they are left as they are, and so keep their data key in use.
+    /// Rewrites [torn](TornFile) files too, and so **loses for good** what is behind the place
+    /// where they are: a log's first frame that is not good, or the first part of a file of suite 1
+    /// that was never written. Without it they are left as they are, and so keep their data key
+    /// in use.
     #[must_use]
     pub fn danger_cut_torn(mut self) -> Self {
         self.cut_torn = true;
@@ -160,8 +162,8 @@ pub enum Skipped {
     NoExchange,
     /// It is not stale any more.
     Fresh,
-    /// It is a log that cannot be read to its end: rewriting it would lose the rest. The
-    /// report's [`torn`](ReencryptReport::torn) says more.
+    /// It cannot be read to its end: rewriting it would lose the rest. The report's
+    /// [`torn`](ReencryptReport::torn) says more.
     Torn,
 }
 
@@ -175,8 +177,9 @@ pub struct ReencryptReport {
     pub bytes: u64,
     /// Files left as they were, and why.
     pub skipped: Vec<(PathBuf, Skipped)>,
-    /// Logs that could not be read to their ends: skipped, or, where
-    /// [that was asked for](Reencrypt::danger_cut_torn), rewritten up to there.
+    /// Files that could not be read to their ends: skipped, or, where
+    /// [that was asked for](Reencrypt::danger_cut_torn), rewritten up to there. One of suite 1 is
+    /// found out by copying it up to there, at each run.
     pub torn: Vec<TornFile>,
     /// Files that were rewritten in a suite, or as plaintext, that does not tell appends apart,
     /// as their old suite did.

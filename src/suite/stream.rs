@@ -104,6 +104,21 @@ impl Stream {
         Ok(read)
     }
 
+    /// Reads, from a multiple of 16 on, up to the first block that nobody wrote, and tells
+    /// whether there is one. Past any map: there a byte is for the cipher alone to read.
+    pub(super) fn read_written(
+        &self,
+        source: &impl Source,
+        buf: &mut [u8],
+        offset_bytes: u64,
+    ) -> Result<(usize, bool)> {
+        let read = source.read(buf, offset_bytes)?;
+        let unwritten = first_zeros(&buf[..read]).map(|block| block * BLOCK_LEN);
+        let written = unwritten.unwrap_or(read);
+        apply_in_place(&self.slot, offset_bytes, &mut buf[..written])?;
+        Ok((written, unwritten.is_some()))
+    }
+
     /// Where the first block begins that nobody wrote, or the end.
     pub(super) fn written_len(&self, source: &impl Source) -> Result<u64> {
         let mut scratch = Scratch::take();

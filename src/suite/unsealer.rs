@@ -62,6 +62,23 @@ impl Unsealer {
         }
     }
 
+    /// The same for who reads all from the front, `buf` by `buf` of a multiple of 16 bytes: ends
+    /// in front of the first part that nobody wrote, as far as the body tells, and then says so.
+    pub(crate) fn read_written(
+        &self,
+        source: &impl Source,
+        buf: &mut [u8],
+        offset_bytes: u64,
+    ) -> Result<(usize, bool)> {
+        match self {
+            Self::Stream(stream) => stream.read_written(source, buf, offset_bytes),
+            // No other bytes than written ones are good.
+            Self::Chunks(_) | Self::Log(_) => {
+                self.read_at(source, buf, offset_bytes).map(|read| (read, false))
+            }
+        }
+    }
+
     /// Decrypts the first `start.len()` bytes of the body, which were read together with the
     /// header, into as many of `buf`. `None` if this suite cannot use them.
     pub(crate) fn read_start(&self, start: &[u8], buf: &mut [u8]) -> Option<Result<()>> {

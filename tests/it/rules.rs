@@ -96,6 +96,13 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "F19",
+        &[
+            "tests/it/suites/unwritten.rs::a_re_encryption_makes_no_data_of_what_nobody_wrote",
+            "tests/it/suites/unwritten.rs::a_backup_names_what_nobody_wrote_and_does_not_restore_it_as_data",
+        ],
+    ),
+    (
         "K1",
         &[
             "src/keyring/format/tests.rs::a_body_with_a_broken_invariant_is_refused_under_a_right_mac",

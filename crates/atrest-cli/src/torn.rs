@@ -1,4 +1,4 @@
-//! Logs that end before their files do: how they are told, and how a command ends that met
+//! Files that end before their length does: how they are told, and how a command ends that met
 //! one.
 
 use atrest::fs::{TornFile, TornReason};
@@ -30,13 +30,13 @@ pub(crate) fn told(file: &TornFile) -> String {
         Some(TornReason::Length | TornReason::Authentication) => "damaged",
         _ => "cut off or damaged",
     };
-    format!("{path}: the log is {why} after {kept}; {lost} on disk are not read")
+    format!("{path}: it is {why} after {kept}; {lost} on disk are not read")
 }
 
 /// How a command ends that met them, and nothing worse.
 pub(crate) fn fail(torn: &[TornFile]) -> Result<()> {
     let Some(first) = torn.first() else { return Ok(()) };
-    let count = units::counted(torn.len() as u64, "log");
+    let count = units::counted(torn.len() as u64, "file");
     Err(Failure::Partial(Partial {
         name: "torn-log",
         exit_code: TORN,

@@ -174,7 +174,8 @@ impl Manifest {
             }
             Some(LackReason::Emptied) => what == Some(What::Empty),
             Some(LackReason::Torn) => {
-                matches!(what, Some(What::Encrypted { suite, .. }) if suite.keeps_appends())
+                // What has an end is copied to its end, or not at all.
+                matches!(what, Some(What::Encrypted { suite, .. }) if !suite.has_end())
             }
         }
     }

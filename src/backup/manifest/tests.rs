@@ -151,6 +151,10 @@ fn what_no_backup_has_is_refused_when_it_is_written_and_when_it_is_read() {
         ("a lack that is there", &|it| it.lacks = vec![lack(b"wal", LackReason::Unfinished)]),
         ("a link that is a file", &|it| it.lacks = vec![lack(b"wal", LackReason::Link)]),
         ("a torn file that is not there", &|it| it.lacks = vec![lack(b"x", LackReason::Torn)]),
+        ("a torn file that has an end", &|it| {
+            (it.files[0].suite, it.files[0].chunk_log2, it.files[0].object.len) = (2, 12, 19);
+            it.lacks = vec![lack(b"wal", LackReason::Torn)];
+        }),
         ("an emptied file that is not", &|it| it.lacks = vec![lack(b"wal", LackReason::Emptied)]),
         ("a key's file that is there", &|it| {
             it.lacks = vec![lack(b"wal", LackReason::KeyDestroyed)];
@@ -176,6 +180,11 @@ fn what_no_backup_has_is_refused_when_it_is_written_and_when_it_is_read() {
         it.settings = ManifestSettings::from(&settings);
     };
     assert_eq!(changed(not_required).1, Ok(()));
+    let torn: Change<'_> = &|it| {
+        not_required(it);
+        it.lacks = vec![lack(b"wal", LackReason::Torn)];
+    };
+    assert_eq!(changed(torn), (Ok(()), Ok(())));
     let allowed = Settings { plaintext: crate::PlaintextPolicy::Allow, ..settings.clone() };
     let plaintext: Change<'_> = &|it| {
         it.settings = ManifestSettings::from(&allowed);

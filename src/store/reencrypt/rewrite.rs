@@ -11,7 +11,7 @@ use super::{Rewritten, Run, Skipped};
 use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::pieces::Copied;
-use crate::fs::{Reader, TornFile, Writer};
+use crate::fs::{Reader, Torn, TornFile, Writer};
 use crate::header::{FileKind, Header, begins_encrypted};
 use crate::keyring::FileSpec;
 use crate::names::temporary_name;
@@ -93,12 +93,8 @@ impl Run<'_> {
             return Ok(Rewritten::Skipped(Skipped::Changed));
         }
         let reader = reader?;
-        if let Some(torn) = reader.torn() {
-            let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-            report.torn.push(TornFile::new(path.into(), &torn));
-            if !self.how.cut_torn {
-                return Ok(Rewritten::Skipped(Skipped::Torn));
-            }
+        if reader.torn().is_some_and(|torn| self.is_left(path, &torn)) {
+            return Ok(Rewritten::Skipped(Skipped::Torn));
         }
         let Some(name) = path.file_name() else {
             return Ok(Rewritten::Skipped(Skipped::Gone));
@@ -111,6 +107,13 @@ impl Run<'_> {
             drop(self.fs.remove_own(&temporary));
         }
         result
+    }
+
+    /// Reports a torn file, and tells whether it is left as it is.
+    fn is_left(&self, path: &Path, torn: &Torn) -> bool {
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.torn.push(TornFile::new(path.into(), torn));
+        !self.how.cut_torn
     }
 
     fn replace(
@@ -131,8 +134,15 @@ impl Run<'_> {
         else {
             return Ok(Rewritten::Cancelled);
         };
-        if copied.torn != torn {
-            return Ok(Rewritten::Skipped(Skipped::Changed));
+        match copied.torn {
+            found if found == torn => {}
+            // Told by nothing but reading it.
+            Some(found) if !reader.keeps_appends() => {
+                if self.is_left(path, &found) {
+                    return Ok(Rewritten::Skipped(Skipped::Torn));
+                }
+            }
+            _ => return Ok(Rewritten::Skipped(Skipped::Changed)),
         }
         vfs.stat(path)
             .and_then(|old| keep_access(vfs, path, &old, temporary))

@@ -34,7 +34,8 @@ pub enum TornReason {
     /// The file ends inside the frame: an append that a crash cut off or that is under way, or
     /// a damaged length that points beyond the end.
     Cut,
-    /// Zeros stand where the frame would: room that a crash left unwritten.
+    /// Zeros stand where the frame would, or in a file of suite 1: room that a crash left
+    /// unwritten.
     Zeros,
     /// The frame's length is none that a frame has: damage.
     Length,

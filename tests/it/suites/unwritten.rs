@@ -1,12 +1,19 @@
 //! What a power cut leaves behind the last sync: allocated space that nobody wrote.
 
 use std::fs::{File, OpenOptions};
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use atrest::{EncryptedFs, FileKind, FileSpec, HEADER_LEN, PlaintextPolicy, Settings, Suite};
+use atrest::backup::{BackupReport, Chain, DirectoryTarget, LackReason, RestoreSpec};
+use atrest::fs::{TornFile, TornReason};
+use atrest::store::{Reencrypt, ReencryptReport, Skipped, StalePolicy};
+use atrest::{
+    EncryptedFs, FileKind, FileSpec, HEADER_LEN, PlaintextPolicy, Settings, Store, Suite,
+};
 
-use crate::support::TestStore;
+use crate::support::{TestStore, manual, store_of};
 
 /// Bytes of a log's records, each of one byte of length and so many more.
 fn records(count: u8) -> Vec<u8> {
@@ -121,4 +128,132 @@ fn other_files_are_written_up_to_their_ends() {
         written(&fs, &path, spec, &bytes);
         assert_eq!(fs.open(&path).unwrap().written_len().unwrap(), 20_000);
     }
+}
+
+fn reencrypt(fs: &EncryptedFs, cut: bool, suite: Option<Suite>) -> ReencryptReport {
+    let mut how = Reencrypt::default();
+    how.policy = StalePolicy::older_than(Duration::ZERO);
+    how.suite = suite;
+    let how = if cut { how.danger_cut_torn() } else { how };
+    let report = store_of(fs).renewal().reencrypt(&how).unwrap();
+    assert!(report.failed.is_empty(), "{report:?}");
+    report
+}
+
+/// What is said of torn files: the plaintext bytes kept, and those on disk that are not.
+fn told(torn: &[TornFile]) -> Vec<(u64, u64)> {
+    assert!(torn.iter().all(|it| it.path.ends_with("log")), "{torn:?}");
+    assert!(torn.iter().all(|it| it.reason == Some(TornReason::Zeros)), "{torn:?}");
+    torn.iter().map(|it| (it.kept_bytes, it.lost_bytes)).collect()
+}
+
+#[test]
+fn a_re_encryption_makes_no_data_of_what_nobody_wrote() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    // In the first piece that is read, at the border of two, and in the third.
+    for kept in [4096, 128 << 10, (300 << 10) + 16] {
+        for suite in [None, Some(Suite::Aes256GcmChunks)] {
+            let path = written(&fs, &store.data().join("log"), FileKind::Log, &[7; 400 << 10]);
+            cut(&path, kept, 50_000);
+            let before = std::fs::read(&path).unwrap();
+            fs.keyring().keys().rotate().unwrap();
+            let report = reencrypt(&fs, false, suite);
+            assert_eq!((report.files, report.skipped[0].1), (0, Skipped::Torn), "{kept}");
+            assert_eq!(told(&report.torn), [(kept, 50_000)]);
+            assert!(std::fs::read(&path).unwrap() == before, "{kept}");
+            let mut names =
+                std::fs::read_dir(store.data()).unwrap().map(|it| it.unwrap().file_name());
+            assert!(names.all(|it| !it.to_str().unwrap().contains("reencrypt")));
+            // By the caller's word it ends there.
+            let report = reencrypt(&fs, true, suite);
+            assert_eq!((report.files, report.bytes), (1, kept));
+            assert_eq!(told(&report.torn), [(kept, 50_000)]);
+            let reader = fs.open(&path).unwrap();
+            assert_eq!(reader.suite(), Some(suite.unwrap_or(Suite::Aes256Ctr)));
+            assert_eq!((reader.len().unwrap(), reader.written_len().unwrap()), (kept, kept));
+            let mut bytes = vec![0; kept as usize];
+            reader.read_exact_at(&mut bytes, 0).unwrap();
+            assert!(bytes.iter().all(|byte| *byte == 7));
+            fs.remove(&path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_hole_in_the_middle_stops_a_re_encryption_too() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let path = written(&fs, &store.data().join("log"), FileKind::Log, &[7; 1 << 20]);
+    let file: File = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0; 4096], 200 * 4096).unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    let mut policy = StalePolicy::default();
+    policy.require_authenticated = true;
+    let mut how = Reencrypt::default();
+    how.policy = policy;
+    let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
+    let kept = 199 * 4096;
+    assert_eq!((report.files, report.skipped[0].1), (0, Skipped::Torn));
+    assert_eq!(told(&report.torn), [(kept, (1 << 20) - kept)]);
+}
+
+fn back_up(store: &TestStore, fs: &EncryptedFs) -> BackupReport {
+    let target = DirectoryTarget::new(store.dir.path().join("backup"));
+    std::fs::create_dir_all(store.dir.path().join("backup")).unwrap();
+    let chain = Chain::open_or_create(target, store.kms()).unwrap();
+    let go_on = |_| ControlFlow::Continue(());
+    store_of(fs).backups().add(&chain, store.data(), &go_on).unwrap()
+}
+
+/// The length that a log has in the last backup, once it is restored.
+fn restored_len(store: &TestStore, to: &str) -> u64 {
+    let (target, to) = (store.dir.path().join("backup"), store.dir.path().join(to));
+    let chain = Chain::open_read_only(DirectoryTarget::new(target), vec![store.kms()]).unwrap();
+    let go_on = |_| ControlFlow::Continue(());
+    assert_eq!(chain.verify(&go_on).unwrap().problems, []);
+    chain.restore(&RestoreSpec::new(&to, store.kms()), &go_on).unwrap();
+    let restored = Store::open_read_only(&to, store.kms(), manual()).unwrap();
+    let reader = restored.files().open(to.join("log")).unwrap();
+    let (len, written) = (reader.len().unwrap(), reader.written_len().unwrap());
+    assert_eq!(len, written);
+    len
+}
+
+#[test]
+fn a_backup_names_what_nobody_wrote_and_does_not_restore_it_as_data() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let path = written(&fs, &store.data().join("log"), FileKind::Log, &[7; 300 << 10]);
+    let good = std::fs::read(&path).unwrap();
+    cut(&path, 200 << 10, 9000);
+    let report = back_up(&store, &fs);
+    let [lack] = &report.info.lacks[..] else { panic!("{report:?}") };
+    assert_eq!((lack.path.as_path(), lack.why), (Path::new("log"), LackReason::Torn));
+    assert_eq!((lack.kept_bytes, lack.lost_bytes), (200 << 10, 9000));
+    assert_eq!(told(&report.torn), [(200 << 10, 9000)]);
+    assert_eq!(restored_len(&store, "cut"), 200 << 10);
+    // All of it is zeros, and then it is all there again.
+    cut(&path, 0, 9000);
+    assert_eq!(back_up(&store, &fs).info.lacks[0].kept_bytes, 0);
+    assert_eq!(restored_len(&store, "none"), 0);
+    std::fs::write(&path, good).unwrap();
+    assert_eq!(back_up(&store, &fs).info.lacks, []);
+    assert_eq!(restored_len(&store, "good"), 300 << 10);
+}
+
+#[test]
+fn room_behind_a_file_that_is_being_written_is_no_lack() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let path = store.data().join("log");
+    let mut writer = fs.create_new(&path, FileKind::Log).unwrap();
+    writer.append(&[7; 4096]).unwrap();
+    writer.sync().unwrap();
+    cut(&path, 4096, 1 << 20);
+    let report = back_up(&store, &fs);
+    assert_eq!((report.torn, report.info.lacks, report.info.bytes), (vec![], vec![], 4096));
+    assert_eq!(restored_len(&store, "being written"), 4096);
+    drop(writer);
+    assert_eq!(told(&back_up(&store, &fs).torn), [(4096, 1 << 20)]);
 }

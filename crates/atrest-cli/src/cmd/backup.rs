@@ -100,7 +100,7 @@ fn lacking(lack: &Lack) -> String {
             format!("{path} is not in the backup: it has no end, no reader would open it")
         }
         LackReason::Torn => {
-            format!("{path} is in the backup up to a frame that is not good: {kept}, not {lost}")
+            format!("{path} is in the backup up to where it is torn: {kept}, not {lost}")
         }
         LackReason::Elsewhere => {
             format!("{path}, a directory of the store elsewhere, is not in the backup")

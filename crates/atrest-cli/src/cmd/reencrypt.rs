@@ -25,8 +25,8 @@ const SHOWN_MAX: usize = 10;
 /// Without --older-than: files under exposed keys and files of a suite below the store's
 /// minimum. Each file is written anew beside the old one, made durable, read back and
 /// compared, and then takes its name. A run that was interrupted is gone on with by the
-/// next one. A log that is cut off or damaged is left as it is, and so keeps its data key in
-/// use. No other process may have the store open for writing: an engine in use calls
+/// next one. A log that is cut off or damaged, and a file of suite 1 with a part that was never
+/// written, is left as it is, and so keeps its data key in use. No other process may have the store open for writing: an engine in use calls
 /// the library.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -39,7 +39,7 @@ Examples:
 JSON fields: files, bytes, leftovers_removed, cancelled, skipped [path, why], torn [path,
 reason, kept_bytes, lost_bytes], merged (files whose appends cannot be told apart any more),
 failed [path, kind, message], nested_stores, lost_found. The exit code is that of the first file that failed; 13 if none
-did and a torn log was left as it is.
+did and a torn file was left as it is.
 ")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub(crate) struct Args {
     /// has to allow plaintext.
     #[arg(long, conflicts_with_all = ["older_than", "all", "authenticated", "plaintext"])]
     danger_to_plaintext: bool,
-    /// Rewrite logs that are cut off or damaged, too, up to there, and LOSE what is behind.
+    /// Rewrite files that are cut off or damaged, too, up to there, and LOSE what is behind.
     #[arg(long)]
     danger_cut_torn: bool,
     /// At most so many bytes a second, as in 200MiB or 200MiB/s.
