@@ -230,6 +230,12 @@ pub(crate) fn marker_name(store_id: StoreId) -> String {
     format!("{MARKER_PREFIX}{store_id}")
 }
 
+/// The name of the link by which a running backup keeps the file with this inode, in its directory
+/// of links: whoever has the file finds it with one question to the system.
+pub(crate) fn staged_name(inode: u64) -> String {
+    inode.to_string()
+}
+
 /// A name for a file that is being written, beside `name`, which it gets when it is whole.
 /// `number` tells those apart who write at once: a random one, as process ids are the same in
 /// several containers. A [re-encryption](crate::store::Renewal::reencrypt) removes what has such

@@ -294,20 +294,14 @@ impl Taking<'_> {
     /// gone.
     fn link(&mut self, listing: &Listing) -> Result<bool> {
         let vfs = self.vfs;
-        self.linked.retain(|path, link| {
-            let kept = link.is_at(path, listing);
-            if !kept {
-                // What stays goes with the whole.
-                drop(vfs.remove(&link.link.path()));
-            }
-            kept
-        });
+        // The links stay, and go with the whole: others of their files' names may need them.
+        self.linked.retain(|path, linked| linked.is_at(path, listing));
         for (path, inode) in &listing.files {
             if self.linked.contains_key(path) {
                 continue;
             }
             let from = self.root.join(path);
-            let Some(link) = self.staging.link(&from)? else { return Ok(false) };
+            let Some(link) = self.staging.link(&from, *inode)? else { return Ok(false) };
             let (now, what) = look(vfs, &link.path(), &from)?;
             if now.inode != *inode {
                 // Another file took the name.
@@ -333,7 +327,6 @@ impl Taking<'_> {
                     Error::io("the file's attributes are unknown", e).with_path(&link)
                 })?;
                 if is_unreadable(&linked.what) && stat.len != linked.len {
-                    drop(self.vfs.remove(&link));
                     let path = path.clone();
                     self.linked.remove(&path);
                     return Ok(false);

@@ -7,19 +7,20 @@ use std::sync::Arc;
 
 use super::own::OwnDir;
 use crate::error::{Error, Result};
-use crate::names::{LOCK_FILE, STAGING_PREFIX};
+use crate::names::{LOCK_FILE, STAGING_PREFIX, staged_name};
 use crate::vfs::{EntryKind, Vfs};
 
-/// A hard link that keeps a file. A million of them share few directories.
+/// A hard link that keeps a file, whatever names that has. A million of them share few
+/// directories.
 #[derive(Clone, Debug)]
 pub(super) struct StagedLink {
     dir: Arc<Path>,
-    number: u64,
+    inode: u64,
 }
 
 impl StagedLink {
     pub(super) fn path(&self) -> PathBuf {
-        self.dir.join(self.number.to_string())
+        self.dir.join(staged_name(self.inode))
     }
 }
 
@@ -27,6 +28,7 @@ pub(super) struct Staging {
     vfs: Arc<dyn Vfs>,
     root: PathBuf,
     places: Vec<Place>,
+    /// In the place of an inode that is unknown: counted down from numbers that none has.
     next: u64,
 }
 
@@ -39,25 +41,26 @@ impl std::fmt::Debug for Staging {
 impl Staging {
     pub(super) fn create(vfs: Arc<dyn Vfs>, root: &Path) -> Result<Self> {
         let places = vec![Place::create(&vfs, root)?];
-        Ok(Self { vfs, root: root.into(), places, next: 0 })
+        Ok(Self { vfs, root: root.into(), places, next: u64::MAX })
     }
 
-    /// Links a file; `None` if it is gone.
-    pub(super) fn link(&mut self, from: &Path) -> Result<Option<StagedLink>> {
-        let number = self.next;
-        self.next += 1;
+    /// Links a file that was listed with this inode, or finds that it is; `None` if it is gone.
+    pub(super) fn link(&mut self, from: &Path, mut inode: u64) -> Result<Option<StagedLink>> {
+        if inode == 0 {
+            (inode, self.next) = (self.next, self.next - 1);
+        }
         for place in &self.places {
-            match place.link(&self.vfs, from, number) {
+            match place.link(&self.vfs, from, inode) {
                 Linking::OtherDevice(_) => {}
                 Linking::Done(linked) => return linked,
             }
         }
-        self.link_elsewhere(from, number)
+        self.link_elsewhere(from, inode)
     }
 
     /// Links a file of a device that was not met before, in its uppermost directory below
     /// the root.
-    fn link_elsewhere(&mut self, from: &Path, number: u64) -> Result<Option<StagedLink>> {
+    fn link_elsewhere(&mut self, from: &Path, inode: u64) -> Result<Option<StagedLink>> {
         let mut dirs: Vec<&Path> =
             from.ancestors().skip(1).take_while(|dir| *dir != self.root).collect();
         dirs.reverse();
@@ -69,7 +72,7 @@ impl Staging {
                 Err(_) if self.vfs.stat(from).is_err_and(|e| is_missing(&e)) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            match place.link(&self.vfs, from, number) {
+            match place.link(&self.vfs, from, inode) {
                 Linking::OtherDevice(error) => last = error,
                 Linking::Done(linked) => {
                     self.places.push(place);
@@ -115,12 +118,22 @@ impl Place {
         Ok(Self { path: dir.path().into(), dir, vfs: vfs.clone(), lock: Some(lock) })
     }
 
-    fn link(&self, vfs: &Arc<dyn Vfs>, from: &Path, number: u64) -> Linking {
-        let link = StagedLink { dir: self.path.clone(), number };
+    fn link(&self, vfs: &Arc<dyn Vfs>, from: &Path, inode: u64) -> Linking {
+        let link = StagedLink { dir: self.path.clone(), inode };
         Linking::Done(match vfs.hard_link(from, &link.path()) {
             Ok(()) => Ok(Some(link)),
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 return Linking::OtherDevice(error);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let at = |path: &Path| vfs.stat(path).ok().map(|stat| (stat.device, stat.inode));
+                match at(from) {
+                    // Under another of its names.
+                    found if found == at(&link.path()) => Ok(found.map(|_| link)),
+                    Some((_, found)) if found == inode => return Linking::OtherDevice(error),
+                    // Another file took the name.
+                    _ => Ok(None),
+                }
             }
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(cannot_link(from, error)),

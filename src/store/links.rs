@@ -15,7 +15,8 @@ use crate::vfs::{FileStat, Inode, Vfs};
 /// The name of the [hold](crate::keyring::Holds) on data keys of files that have hard links
 /// outside of the store's directories, such as a checkpoint. A retirement or a re-encryption
 /// that meets one registers it; it stays until somebody
-/// [releases](crate::keyring::Holds::release) it, who knows that those links are gone.
+/// [releases](crate::keyring::Holds::release) it, who knows that those links are gone. Links that
+/// a running [backup](crate::backup::Snapshot) keeps, of this process or another, are none of them.
 ///
 /// What the library itself takes a name away from is remembered until the next retirement in
 /// this process. A file that loses its names in the store past the library, or in a process

@@ -103,7 +103,16 @@ impl Places {
     /// answer when it has lost it.
     pub(crate) fn leaving(&self, path: &Path) -> Option<Leaving> {
         let names = || self.place(path).map_or(0, |place| self.ledger.names(place));
-        Left::look(&*self.vfs, path, self.keyring.store_id(), names)
+        let around = || self.around(path);
+        self.left.look(&*self.vfs, path, self.keyring.store_id(), names, around)
+    }
+
+    /// The directories above `path` that are the store's.
+    fn around(&self, path: &Path) -> Vec<PathBuf> {
+        let (roots, dir) = (self.directories.list(), self.directory(path));
+        let above = dir.iter().flat_map(|dir| dir.ancestors());
+        let own = above.filter(|above| roots.iter().any(|root| above.starts_with(root)));
+        own.map(Path::to_owned).collect()
     }
 
     pub(crate) fn unlinked(&self, leaving: Option<Leaving>) {

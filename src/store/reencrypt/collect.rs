@@ -19,6 +19,8 @@ pub(super) struct Work {
     pub(super) inode: Option<Inode>,
     /// The names that were met.
     pub(super) names: u64,
+    /// Those that it had when it was first met.
+    pub(super) links: u64,
 }
 
 impl Work {
@@ -30,10 +32,10 @@ impl Work {
             part.names.into_iter().for_each(|(inode, met)| *names.entry(inode).or_default() += met);
             files.extend(part.files);
         }
-        files.sort_unstable_by(|(one, _), (other, _)| oldest_first(one, other));
+        files.sort_unstable_by(|(one, ..), (other, ..)| oldest_first(one, other));
         let mut works: Vec<Self> = Vec::with_capacity(files.len());
         let mut known: HashMap<Inode, usize> = HashMap::new();
-        for (file, inode) in files {
+        for (file, inode, links) in files {
             if let Some(at) = inode.and_then(|inode| known.get(&inode)) {
                 works[*at].others.push(file.path);
                 continue;
@@ -42,7 +44,7 @@ impl Work {
                 known.insert(inode, works.len());
             }
             let names = inode.and_then(|inode| names.get(&inode).copied()).unwrap_or(1);
-            works.push(Self { file, others: Vec::new(), inode, names });
+            works.push(Self { file, others: Vec::new(), inode, names, links });
         }
         works
     }
@@ -51,7 +53,8 @@ impl Work {
 pub(super) struct Collect<'a> {
     judge: &'a Judge,
     how: &'a Reencrypt<'a>,
-    files: Vec<(StaleFile, Option<Inode>)>,
+    /// With inode and number of links.
+    files: Vec<(StaleFile, Option<Inode>, u64)>,
     /// How often files with several names were met.
     names: HashMap<Inode, u64>,
     leftovers: Vec<PathBuf>,
@@ -88,7 +91,8 @@ impl Visitor for Collect<'_> {
             _ => true,
         };
         let stale = stale.filter(wanted);
-        self.files.extend(stale.map(|file| (file, found.stat.shared_inode())));
+        let stat = &found.stat;
+        self.files.extend(stale.map(|file| (file, stat.shared_inode(), stat.links)));
     }
 
     // Only the backup reads it, and the name that the engine gave it is met as well.

@@ -79,8 +79,8 @@ impl Run<'_> {
             return Ok(Rewritten::Skipped(Skipped::BeingWritten));
         }
         let linked = before.shared_inode();
-        if linked != work.inode {
-            // Linked or replaced since: the next run knows all of its names.
+        if linked != work.inode || before.links > work.links {
+            // Linked or replaced since, maybe by a backup: the next run knows all of its names.
             return Ok(Rewritten::Skipped(Skipped::Changed));
         }
         if let Some(header) = header.filter(|_| before.links > work.names && linked.is_some()) {

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use atrest::backup::Snapshot;
 use atrest::keyring::{KeyState, RETIRE_GRACE, RetireOutcome};
 use atrest::store::{HARD_LINKS_HOLD, Reencrypt, ReencryptReport, StalePolicy};
 use atrest::{DataKeyId, EncryptedFs, ErrorKind, Header, Keyring, Store};
 
 use super::{counts, write};
-use crate::support::{ManualClock, TestStore, kind, options, store_of};
+use crate::support::{ManualClock, TestStore, kind, manual, options, store_of};
 
 fn open(store: &TestStore, clock: &Arc<ManualClock>) -> EncryptedFs {
     let keyring = Keyring::open_or_create(store.storage(), store.kms(), options(clock)).unwrap();
@@ -166,4 +167,102 @@ fn a_file_that_leaves_the_store_for_a_checkpoint_keeps_its_key() {
     let destroyed = fs.keyring().status().data_keys.into_iter();
     let destroyed = destroyed.filter(|key| key.state == KeyState::Destroyed);
     assert_eq!(destroyed.map(|key| key.id).collect::<Vec<_>>(), [inside, gone]);
+}
+
+/// Removes one file and replaces another while a backup by this store keeps them, and tells
+/// what becomes of their keys once the backup is over.
+fn retire_beside_backup(
+    store: &TestStore,
+    fs: &EncryptedFs,
+    backs_up: &Store,
+) -> Vec<RetireOutcome> {
+    let path = |name: &str| store.data().join(name);
+    let removed = write(fs, &path("removed"), b"1");
+    fs.hard_link(path("removed"), path("removed too")).unwrap();
+    let replaced = fs.keyring().keys().rotate().unwrap();
+    write(fs, &path("below/replaced"), b"2");
+    let active = fs.keyring().keys().rotate().unwrap();
+    write(fs, &path("active"), b"3");
+    let snapshot = Snapshot::take(backs_up, store.data()).unwrap();
+    for name in ["removed", "removed too", "active"] {
+        fs.remove(path(name)).unwrap();
+    }
+    write(fs, &path("new"), b"4");
+    fs.rename(path("new"), path("below/replaced")).unwrap();
+    drop(snapshot);
+    fs.keyring().keys().rotate().unwrap();
+    let outcomes = [removed, replaced].map(|key| retire(fs, key)).to_vec();
+    assert!(fs.keyring().holds().list().iter().all(|hold| !hold.keys.contains(&active)));
+    outcomes
+}
+
+#[test]
+fn what_goes_while_a_backup_keeps_it_holds_no_key() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    std::fs::create_dir(store.data().join("below")).unwrap();
+    for outcome in retire_beside_backup(&store, &fs, &store_of(&fs)) {
+        assert!(matches!(outcome, RetireOutcome::Retiring { .. }), "{outcome:?}");
+    }
+}
+
+#[test]
+fn what_goes_while_another_process_backs_it_up_holds_no_key() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    std::fs::create_dir(store.data().join("below")).unwrap();
+    let reader = Store::open_read_only(store.data(), store.kms(), manual()).unwrap();
+    for outcome in retire_beside_backup(&store, &fs, &reader) {
+        assert!(matches!(outcome, RetireOutcome::Retiring { .. }), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_backup_that_begins_in_the_middle_of_a_re_encryption_holds_no_key() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    let path = store.data().join("a");
+    let old = write(&fs, &path, b"content");
+    fs.hard_link(&path, store.data().join("b")).unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    let snapshot = std::sync::Mutex::new(None);
+    let begin = |_| {
+        let mut snapshot = snapshot.lock().unwrap();
+        snapshot.get_or_insert_with(|| Snapshot::take(&store_of(&fs), store.data()).unwrap());
+    };
+    let mut how = Reencrypt::default();
+    how.policy = StalePolicy::older_than(Duration::ZERO);
+    // Told when the files were met.
+    how.on_scan = &begin;
+    let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
+    assert_eq!((report.files, report.skipped.len()), (0, 1), "{report:?}");
+    drop(snapshot);
+    assert_eq!(reencrypt(&fs).files, 1);
+    assert!(matches!(retire(&fs, old), RetireOutcome::Retiring { .. }));
+}
+
+#[test]
+fn a_checkpoint_keeps_its_key_beside_running_backups() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    let path = |name: &str| store.data().join(name);
+    // One linked before the backups, one beside them.
+    let keys = ["before", "beside"].map(|name| {
+        let key = write(&fs, &path(name), name.as_bytes());
+        fs.keyring().keys().rotate().unwrap();
+        key
+    });
+    let outside = |name: &str| store.dir.path().join(name);
+    std::fs::hard_link(path("before"), outside("before")).unwrap();
+    let reader = Store::open_read_only(store.data(), store.kms(), manual()).unwrap();
+    let snapshots = [&store_of(&fs), &reader].map(|it| Snapshot::take(it, store.data()).unwrap());
+    std::fs::hard_link(path("beside"), outside("beside")).unwrap();
+    for name in ["before", "beside"] {
+        fs.remove(path(name)).unwrap();
+    }
+    drop(snapshots);
+    for (name, key) in ["before", "beside"].into_iter().zip(keys) {
+        assert_eq!(retire(&fs, key), held(), "{name}");
+        assert_eq!(read(&fs, &outside(name)), name.as_bytes());
+    }
 }
