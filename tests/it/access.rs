@@ -1,12 +1,9 @@
 //! The life cycle: what a process does when its customer's key goes away and comes back.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
-use atrest::keyring::{
-    AccessState, AuditKind, FilesBeside, Grace, KeyringStorage, MemoryStorage, Options,
-};
+use atrest::keyring::{AccessState, AuditKind, Grace, KeyringStorage, MemoryStorage, Options};
 use atrest::kms::{Kms, KmsErrorKind};
 use atrest::{ErrorKind, FileKind, Keyring, PlaintextPolicy};
 
@@ -14,6 +11,8 @@ use crate::support::options;
 use atrest_testkit::{ManualClock, Mode, ScriptedKms};
 
 use AccessState::*;
+
+mod requests;
 
 struct Store {
     storage: Arc<MemoryStorage>,
@@ -35,6 +34,11 @@ impl Store {
         self.clock.advance(Duration::from_secs(seconds));
         drop(self.keyring.maintain());
         self.keyring.access().status().state
+    }
+
+    fn reader(&self) -> Keyring {
+        let options = options(&self.clock);
+        Keyring::open_read_only(self.storage.clone(), self.kms.clone(), options).unwrap()
     }
 
     fn open(&self) -> Result<(), ErrorKind> {
@@ -204,76 +208,6 @@ fn a_wrong_key_a_panic_and_a_call_that_never_returns_count_as_no_answer() {
 }
 
 #[test]
-fn revoking_on_request_is_remembered_until_restored_on_request() {
-    let store = store("request");
-    store.keyring.access().revoke().unwrap();
-    assert!(store.keyring.access().status().revoked_on_request);
-    assert!(!store.serves());
-    // The service would still give the key; nobody asks it.
-    let asked = store.kms.unwraps();
-    assert_eq!(store.after(1000), Revoked);
-    assert_eq!(store.kms.unwraps(), asked);
-    assert_eq!(store.open(), Err(ErrorKind::CmekRevoked));
-    let read =
-        Keyring::open_read_only(store.storage.clone(), store.kms.clone(), options(&store.clock));
-    assert_eq!(read.unwrap_err().kind(), ErrorKind::CmekRevoked);
-
-    store.keyring.access().restore().unwrap();
-    assert!(store.serves());
-    assert_eq!(store.keyring.access().status().state, Restored);
-    assert_eq!(store.open(), Ok(()));
-    let what: Vec<_> =
-        store.keyring.audit().events().unwrap().into_iter().map(|e| e.what).collect();
-    let expected = [
-        AuditKind::Created,
-        AuditKind::Access,
-        AuditKind::Revoked,
-        AuditKind::Access,
-        AuditKind::Restored,
-    ];
-    assert_eq!(what, expected);
-}
-
-#[test]
-fn a_mark_outlives_the_process_and_is_removed_by_opening_to_restore() {
-    let store = store("mark");
-    store.keyring.access().revoke().unwrap();
-    let (storage, kms) = (store.storage.clone(), store.kms.clone());
-    drop(store.keyring);
-    let open = || Keyring::open(storage.clone(), kms.clone(), options(&store.clock));
-    assert_eq!(open().unwrap_err().kind(), ErrorKind::CmekRevoked);
-    kms.fail(KmsErrorKind::AccessDenied);
-    let restore = || {
-        atrest::keyring::Access::open_and_restore(
-            storage.clone(),
-            kms.clone(),
-            options(&store.clock),
-        )
-    };
-    assert_eq!(restore().unwrap_err().kind(), ErrorKind::Kms(KmsErrorKind::AccessDenied));
-    kms.fail(None);
-    assert_eq!(open().unwrap_err().kind(), ErrorKind::CmekRevoked);
-    drop(restore().unwrap());
-    drop(open().unwrap());
-}
-
-#[test]
-fn another_process_can_ask_for_revocation() {
-    let store = store("asked");
-    atrest::keyring::Access::request_revocation(&*store.storage).unwrap();
-    assert!(store.serves());
-    // From now on nobody opens it, and its owner gives the keys up at the next check.
-    assert_eq!(store.open(), Err(ErrorKind::CmekRevoked));
-    assert_eq!(store.after(331), Revoked);
-    assert!(!store.serves());
-    // The owner made it a mark that cannot be deleted like a file.
-    assert_eq!(store.storage.load_beside("revoke").unwrap(), None);
-    assert_eq!(store.open(), Err(ErrorKind::CmekRevoked));
-    store.keyring.access().restore().unwrap();
-    assert_eq!(store.open(), Ok(()));
-}
-
-#[test]
 fn a_status_counts_checks_and_time() {
     let store = store("counted");
     let seconds = Duration::from_secs;
@@ -294,45 +228,6 @@ fn a_status_counts_checks_and_time() {
     store.kms.fail(None);
     assert_eq!(store.keyring.access().check_now().state, Active);
     assert_eq!(shown(), (3, 1, seconds(0), seconds(0)));
-}
-
-#[test]
-fn a_request_that_cannot_be_read_counts() {
-    let (dir, store) = (tempfile::tempdir().unwrap(), store("unreadable"));
-    let storage = || atrest::keyring::DirectoryStorage::new(dir.path());
-    let keyring = Keyring::create(storage(), store.kms.clone(), options(&store.clock)).unwrap();
-    assert!(!atrest::keyring::Access::is_revocation_requested(&storage()).unwrap());
-    // Another user's file, mode 0600, is none to the superuser; this is none to anybody.
-    std::fs::create_dir(dir.path().join("KEYRING.revoke")).unwrap();
-    assert!(atrest::keyring::Access::is_revocation_requested(&storage()).unwrap());
-    let opened = Keyring::open_read_only(storage(), store.kms.clone(), options(&store.clock));
-    assert_eq!(opened.unwrap_err().kind(), ErrorKind::CmekRevoked);
-    assert_eq!(keyring.access().check_now().state, Revoked);
-    assert_eq!(keyring.keys().active_id().unwrap_err().kind(), ErrorKind::CmekRevoked);
-}
-
-#[test]
-fn a_reader_follows_the_writers_revocation_and_restoration() {
-    let store = store("reader");
-    let reader =
-        Keyring::open_read_only(store.storage.clone(), store.kms.clone(), options(&store.clock))
-            .unwrap();
-    let serves = || reader.keys().active_id().is_ok();
-    store.keyring.access().revoke().unwrap();
-    assert!(serves());
-    assert_eq!(reader.access().check_now().state, Revoked);
-    assert!(!serves());
-    assert_eq!(reader.access().restore().unwrap_err().kind(), ErrorKind::CmekRevoked);
-    assert_eq!(reader.access().check_now().state, Revoked);
-    store.keyring.access().restore().unwrap();
-    assert_eq!(reader.access().check_now().state, Restored);
-    assert!(serves());
-    // A reader revokes for itself alone.
-    reader.access().revoke().unwrap();
-    assert!(store.serves());
-    assert_eq!(reader.access().check_now().state, Revoked);
-    reader.access().restore().unwrap();
-    assert!(serves());
 }
 
 #[test]
@@ -362,95 +257,6 @@ fn hooks_see_every_transition_and_may_call_the_keyring() {
     let expected =
         [[Active, Revoked, Revoked], [Revoked, Restored, Restored], [Restored, Active, Active]];
     assert_eq!(*seen.lock().unwrap(), expected);
-}
-
-#[test]
-fn what_was_unwrapped_before_a_revocation_is_not_let_in_after_it() {
-    let store = store("late");
-    store.keyring.access().revoke().unwrap();
-    let barrier = Arc::new(Barrier::new(2));
-    store.kms.meet(&barrier);
-    std::thread::scope(|scope| {
-        let restoring = scope.spawn(|| store.keyring.access().restore());
-        barrier.wait();
-        // The service is answering; access is withdrawn once more.
-        store.keyring.access().revoke().unwrap();
-        barrier.wait();
-        assert_eq!(restoring.join().unwrap().unwrap_err().kind(), ErrorKind::CmekRevoked);
-    });
-    assert!(!store.serves());
-}
-
-#[test]
-fn a_rotation_that_ends_after_a_revocation_brings_no_key_back() {
-    let store = store("rotating");
-    let barrier = Arc::new(Barrier::new(2));
-    store.kms.meet(&barrier);
-    std::thread::scope(|scope| {
-        let rotating = scope.spawn(|| store.keyring.keys().rotate_store_key());
-        barrier.wait();
-        // The rotation holds the writer's lock until the service answers; taking the keys
-        // away must not wait for it.
-        let gone = Arc::new(AtomicBool::new(false));
-        let told = gone.clone();
-        let revoking = scope.spawn(|| store.keyring.access().revoke());
-        while store.serves() {
-            std::thread::yield_now();
-        }
-        told.store(true, Ordering::SeqCst);
-        barrier.wait();
-        drop(rotating.join().unwrap());
-        revoking.join().unwrap().unwrap();
-        assert!(gone.load(Ordering::SeqCst));
-    });
-    assert!(!store.serves());
-    assert_eq!(store.open(), Err(ErrorKind::CmekRevoked));
-    store.keyring.access().restore().unwrap();
-    assert!(store.serves());
-}
-
-#[test]
-fn no_file_keeps_a_key_through_a_revocation_however_it_was_opened() {
-    let store = store("races");
-    let rounds = 300_u64;
-    let round = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while round.load(Ordering::SeqCst) < rounds {
-                    let now = round.load(Ordering::SeqCst);
-                    let Ok(mut encryptor) = store.keyring.encryptor(FileKind::Table) else {
-                        continue;
-                    };
-                    let header = atrest::Header::parse(encryptor.header()).unwrap();
-                    let decryptor = store.keyring.decryptor(&header, &Default::default());
-                    // Odd rounds are revoked: what was opened before may not go on.
-                    loop {
-                        let before = round.load(Ordering::SeqCst);
-                        let wrote = encryptor.encrypt_in_place(&mut [1; 100]).is_ok();
-                        let read = match &decryptor {
-                            Ok(decryptor) => decryptor.decrypt_in_place(0, &mut [1; 10]).is_ok(),
-                            Err(_) => false,
-                        };
-                        let after = round.load(Ordering::SeqCst);
-                        assert!(!(before == after && before % 2 == 1 && (wrote || read)));
-                        if after > now + 2 || after >= rounds {
-                            break;
-                        }
-                    }
-                }
-            });
-        }
-        for _ in 0..rounds / 2 {
-            store.keyring.access().revoke().unwrap();
-            round.fetch_add(1, Ordering::SeqCst);
-            std::thread::yield_now();
-            assert!(!store.serves());
-            round.fetch_add(1, Ordering::SeqCst);
-            store.keyring.access().restore().unwrap();
-        }
-        round.store(rounds, Ordering::SeqCst);
-    });
 }
 
 #[test]
@@ -572,18 +378,6 @@ fn the_customers_key_is_switched_off_and_on() {
     assert_eq!(what.last(), Some(&AuditKind::Enabled));
     assert!(what.contains(&AuditKind::Disabled));
     again.decryptor(&header, &Default::default()).unwrap();
-}
-
-#[test]
-fn a_revocation_by_file_alone_is_in_the_audit_when_it_ends() {
-    let store = store("file");
-    let (storage, kms) = (store.storage.clone(), store.kms.clone());
-    drop(store.keyring);
-    atrest::keyring::Access::request_revocation(&*storage).unwrap();
-    let with = options(&store.clock);
-    let keyring = atrest::keyring::Access::open_and_restore(storage, kms, with).unwrap();
-    let what: Vec<_> = keyring.audit().events().unwrap().into_iter().map(|e| e.what).collect();
-    assert_eq!(what, [AuditKind::Created, AuditKind::Revoked, AuditKind::Restored]);
 }
 
 /// Whatever a service said by mistake, it costs no more than what the policy names.
