@@ -66,7 +66,7 @@ fn watch(alarm: &Alarm, inner: &Weak<Inner>) {
             let tell = move || watch.deliver();
             drop(thread::Builder::new().name("atrest-hooks".into()).spawn(tell));
         }
-        sleep = inner.until_watch().unwrap_or(LONGEST);
+        sleep = guarded(|| inner.until_watch()).flatten().unwrap_or(LONGEST);
     }
 }
 
@@ -86,7 +86,7 @@ fn follow(alarm: &Alarm, inner: &Weak<Inner>) {
             maintained = Some(now);
         }
         guarded(|| inner.watch.deliver());
-        sleep = inner.until_follow().min(until_due);
+        sleep = guarded(|| inner.until_follow()).unwrap_or(RETRY).min(until_due);
     }
 }
 

@@ -218,6 +218,17 @@ fn a_storage_that_hangs_does_not_keep_a_denied_key_in_use() {
 }
 
 #[test]
+fn endless_graces_do_not_keep_a_denied_key_in_use() {
+    let kms = ScriptedKms::new("endless");
+    let mut with = quick();
+    with.access.unreachable_grace = Grace::For(Duration::MAX);
+    with.access.view_grace = Grace::For(Duration::MAX);
+    with.access.suspicion_max = Duration::MAX;
+    let keyring = Keyring::create(MemoryStorage::new(), kms.clone(), with).unwrap();
+    assert_ends_in_time(&keyring, &kms);
+}
+
+#[test]
 fn a_rotation_that_hangs_does_not_keep_a_denied_key_in_use() {
     let inner = ScriptedKms::new("rotates");
     let kms = Arc::new(SlowToWrap { inner: inner.clone(), gate: Arc::default() });

@@ -120,7 +120,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// A keyring that was unlocked at `now`.
     pub(crate) fn new(policy: AccessPolicy, now: Duration, jitter: Jitter) -> Self {
-        let next_check = now + spread(policy.check_interval, jitter);
+        let next_check = now.saturating_add(spread(policy.check_interval, jitter));
         Self {
             policy,
             state: AccessState::Active,
@@ -166,14 +166,16 @@ impl Machine {
     /// When the keys are given up unless a good check comes first; `None` for never, and
     /// when there are none.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        let outage = self.outage_since.and_then(|since| Some(since + self.policy.grace()?));
-        let lease = self.policy.lease().map(|lease| self.last_good + lease);
+        let outage = self.deadline_of_outage();
+        // A time that no clock can tell never comes.
+        let lease = self.policy.lease().and_then(|lease| self.last_good.checked_add(lease));
         match self.state {
             AccessState::Active | AccessState::Restored => lease,
             AccessState::Unreachable => earliest(outage, lease),
             AccessState::Suspect => {
-                let suspicion = self.suspicion.map(|s| s.since + self.policy.suspicion_max);
-                earliest(outage, suspicion)
+                let suspicion = self.suspicion.map(|suspicion| suspicion.since);
+                let over = suspicion.and_then(|since| since.checked_add(self.policy.suspicion_max));
+                earliest(outage, over)
             }
             _ => None,
         }
@@ -223,7 +225,7 @@ impl Machine {
             // Whatever the service said: it may have been wrong.
             _ => jittered(policy.recovery_interval.min(policy.check_interval), jitter),
         };
-        self.next_check = now + wait.max(SHORTEST);
+        self.next_check = now.saturating_add(wait.max(SHORTEST));
         change.or_else(|| self.tick(now))
     }
 
@@ -237,7 +239,7 @@ impl Machine {
     pub(crate) fn restored(&mut self, now: Duration, jitter: Jitter) -> Option<Change> {
         self.held = false;
         self.forgive(now);
-        self.next_check = now + spread(self.policy.check_interval, jitter);
+        self.next_check = now.saturating_add(spread(self.policy.check_interval, jitter));
         self.enter(AccessState::Restored, now)
     }
 
@@ -265,7 +267,7 @@ impl Machine {
         suspicion.denials += 1;
         suspicion.kind = kind;
         let confirmed = suspicion.denials >= self.policy.confirmations
-            && now >= suspicion.since + self.policy.confirm_over;
+            && now.saturating_sub(suspicion.since) >= self.policy.confirm_over;
         let to = if confirmed || self.policy.confirmations <= 1 {
             lost(kind)
         } else {
@@ -290,7 +292,7 @@ impl Machine {
     }
 
     fn deadline_of_outage(&self) -> Option<Duration> {
-        Some(self.outage_since? + self.policy.grace()?)
+        self.outage_since?.checked_add(self.policy.grace()?)
     }
 
     fn forgive(&mut self, now: Duration) {
@@ -339,7 +341,9 @@ pub(super) fn spread(interval: Duration, jitter: Jitter) -> Duration {
 }
 
 pub(super) fn between(earliest: Duration, width: Duration, jitter: Jitter) -> Duration {
-    earliest + width.mul_f64(f64::from(jitter) / f64::from(Jitter::MAX)).min(width)
+    let part = width.as_secs_f64() * f64::from(jitter) / f64::from(Jitter::MAX);
+    let part = Duration::try_from_secs_f64(part).unwrap_or(width);
+    earliest.saturating_add(part.min(width))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl View {
     pub(super) fn new(policy: &AccessPolicy, now: Duration, jitter: Jitter) -> Self {
         let interval = policy.check_interval;
         let retry = policy.recovery_interval.min(interval);
-        let (lease, next) = (policy.view_lease(), now + spread(interval, jitter));
+        let (lease, next) = (policy.view_lease(), now.saturating_add(spread(interval, jitter)));
         Self { seen: now, next, lease, interval, retry, problem: None }
     }
 
@@ -35,19 +35,20 @@ impl View {
     pub(super) fn good(&mut self, now: Duration, jitter: Jitter) {
         // What was mended may have been mended for many at once.
         let spread = if self.problem.take().is_some() { spread } else { jittered };
-        (self.seen, self.next) = (now, now + spread(self.interval, jitter));
+        (self.seen, self.next) = (now, now.saturating_add(spread(self.interval, jitter)));
     }
 
     pub(super) fn failed(&mut self, now: Duration, problem: String, jitter: Jitter) {
-        (self.next, self.problem) = (now + jittered(self.retry, jitter), Some(problem));
+        self.next = now.saturating_add(jittered(self.retry, jitter));
+        self.problem = Some(problem);
     }
 
     pub(super) fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(self.seen)
     }
 
-    /// When the keys are given up unless it was seen before.
+    /// When the keys are given up unless it was seen before; `None` for never.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.lease.map(|lease| self.seen + lease)
+        self.lease.and_then(|lease| self.seen.checked_add(lease))
     }
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::keyring::access::policy::Grace;
+use crate::keyring::access::view::View;
 use crate::kms::LapsedCredential;
 use AccessState::*;
 use Answer::*;
@@ -136,6 +137,45 @@ fn grace_can_be_none_or_endless() {
     assert_eq!(endless.deadline(), None);
     assert_eq!(AccessPolicy::default().worst_case_unreachable(), Some(s(360 + 3600 + 15)));
     assert_eq!(endless.policy().worst_case_unreachable(), None);
+}
+
+#[test]
+fn times_that_no_clock_can_tell_never_come_and_keep_no_denied_key() {
+    let endless = Grace::For(Duration::MAX);
+    let fields: [fn(&mut AccessPolicy); 8] = [
+        |policy| policy.check_interval = Duration::MAX,
+        |policy| policy.check_deadline = Duration::MAX,
+        |policy| policy.confirm_over = Duration::MAX,
+        |policy| policy.suspicion_max = Duration::MAX,
+        |policy| policy.unreachable_grace = Grace::For(Duration::MAX),
+        |policy| policy.view_grace = Grace::For(Duration::MAX),
+        |policy| policy.recovery_interval = Duration::MAX,
+        |policy| policy.confirmations = u32::MAX,
+    ];
+    for (field, jitter) in (0..fields.len()).flat_map(|field| [(field, 0), (field, u16::MAX)]) {
+        let mut policy = AccessPolicy::default();
+        fields[field](&mut policy);
+        let mut view = View::new(&policy, s(1000), jitter);
+        view.failed(s(1100), "away".into(), jitter);
+        view.good(s(1200), jitter);
+        assert!(view.next > s(1200) && view.deadline().is_none_or(|at| at > s(4800)));
+        assert_eq!(
+            view.deadline().is_none(),
+            [0, 1].contains(&field) || policy.view_grace == endless
+        );
+
+        let mut m = Machine::new(policy.clone(), s(1000), jitter);
+        assert!(m.deadline().is_none_or(|at| at > s(4600)));
+        let answers = [1300, 1315, 1330].map(|at| (at, SILENT));
+        assert_eq!(states(&mut m, &answers), [Unreachable; 3]);
+        assert_eq!(m.deadline().is_none(), policy.unreachable_grace == endless);
+        m.answer(s(1340), DENIED, jitter);
+        assert!(m.next_check() > s(1340) && m.deadline().is_none_or(|at| at > s(1600)));
+        // Confirmed, or suspected for as long as may be.
+        assert!(!states(&mut m, &[(1360, DENIED), (1380, DENIED), (1640, DENIED)])[2].serves());
+        m.restored(s(2000), jitter);
+        assert!(m.state().serves() && m.next_check() > s(2000));
+    }
 }
 
 #[test]
