@@ -12,7 +12,7 @@ use super::alarm::{Alarm, Woken};
 use crate::error::{Error, Result};
 use crate::process::Process;
 
-/// Wait after a failed rotation before the next try.
+/// Wait before the next try after a rotation that failed, or that may not be now.
 const RETRY: Duration = Duration::from_secs(30);
 /// Longest sleep: sleeping does not count the time that the machine is suspended, the
 /// lease of the keys does.
@@ -78,9 +78,12 @@ fn follow(alarm: &Alarm, inner: &Weak<Inner>) {
         guarded(|| inner.follow_if_due(&|| alarm.is_stopping()));
         let now = Instant::now();
         let due = maintained.is_none_or(|at: Instant| now.duration_since(at) >= until_due);
-        if inner.writable && (due || woken == Woken::Rung) && !alarm.is_stopping() {
-            until_due = match guarded(|| inner.maintain()) {
-                Some(Ok(())) => inner.until_due(),
+        if !inner.writable {
+            until_due = LONGEST;
+        } else if (due || woken == Woken::Rung) && !alarm.is_stopping() {
+            let until = guarded(|| inner.maintain().map(|()| inner.until_due()));
+            until_due = match until {
+                Some(Ok(until)) if !until.is_zero() => until,
                 _ => RETRY,
             };
             maintained = Some(now);

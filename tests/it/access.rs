@@ -1,11 +1,12 @@
 //! The life cycle: what a process does when its customer's key goes away and comes back.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use atrest::keyring::{AccessState, AuditKind, Grace, KeyringStorage, MemoryStorage, Options};
 use atrest::kms::{Kms, KmsErrorKind};
-use atrest::{ErrorKind, FileKind, Keyring, PlaintextPolicy};
+use atrest::{Clock, ErrorKind, FileKind, Keyring, PlaintextPolicy, SystemClock};
 
 use crate::support::options;
 use atrest_testkit::{ManualClock, Mode, ScriptedKms};
@@ -285,6 +286,52 @@ fn the_background_thread_notices_by_itself() {
     barrier.wait();
     drop(keyring);
     barrier.wait();
+}
+
+/// A clock that counts how often somebody looks.
+#[derive(Debug, Default)]
+struct Looks(AtomicU64);
+
+impl Clock for Looks {
+    fn now_ns(&self) -> u64 {
+        SystemClock.now_ns()
+    }
+
+    fn since_boot(&self) -> Duration {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        SystemClock.since_boot()
+    }
+}
+
+#[test]
+fn threads_that_have_nothing_to_do_sleep() {
+    let (storage, kms) = (Arc::new(MemoryStorage::new()), ScriptedKms::new("idle"));
+    let clock = Arc::new(Looks::default());
+    let mut with = Options::default();
+    with.clock = clock.clone();
+    with.settings.rotation_period = Duration::from_secs(1);
+    let looks = |wait: Duration| {
+        std::thread::sleep(wait);
+        let before = clock.0.load(Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(500));
+        clock.0.load(Ordering::SeqCst) - before
+    };
+    let writer = Keyring::create(storage.clone(), kms.clone(), with.clone()).unwrap();
+    kms.fail(KmsErrorKind::Unreachable);
+    assert_eq!(writer.access().check_now().state, Unreachable);
+    let key = writer.keys().active_id().unwrap();
+    let busy = looks(Duration::from_millis(1100));
+    assert_eq!(writer.keys().active_id().unwrap(), key, "it is due, and may not rotate");
+    assert!(busy < 20, "{busy} looks of a writer");
+    kms.fail(None);
+    assert_eq!(writer.access().check_now().state, Active);
+    while writer.keys().active_id().unwrap() == key {
+        std::thread::yield_now();
+    }
+    drop(writer);
+    let _reader = Keyring::open_read_only(storage, kms, with).unwrap();
+    let busy = looks(Duration::from_millis(100));
+    assert!(busy < 20, "{busy} looks of a reader");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::super::Inner;
 use super::super::audit::AuditKind;
 use super::super::body::Body;
 use super::super::format::Image;
+use super::super::snapshot::Snapshot;
 use super::super::unlock::Refusal;
 use super::machine::Answer;
 use super::monitor::{RevokedBy, jitter};
@@ -86,8 +87,20 @@ impl Inner {
                     self.conclude(epoch, Refusal::from(error).answer(), None);
                 }
             }
-            Ok(true) => drop(self.give_up(RevokedBy::Mark)),
+            Ok(true) => self.remember_mark(epoch, image, body),
             Err(error) => self.conclude(epoch, Refusal::from(error).answer(), None),
+        }
+    }
+
+    /// Keeps the keys out of a store that is marked as revoked, and remembers the mark: until the
+    /// keyring changes nobody asks the key service about it again.
+    fn remember_mark(&self, epoch: u64, image: Image, body: Body) {
+        let _writer = self.writer();
+        // Unless access came and went meanwhile: the mark may be an old one.
+        if self.vault.epoch() == epoch && self.vault.load().unlocked.is_none() {
+            drop(self.give_up(RevokedBy::Mark));
+            self.vault.publish(Snapshot { image, body, unlocked: None });
+            self.conclude(self.vault.epoch(), Answer::Good, None);
         }
     }
 

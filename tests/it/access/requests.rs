@@ -2,13 +2,14 @@
 //! store, by a file beside the keyring.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
 
 use atrest::keyring::{Access, AccessState, AuditKind, FilesBeside};
 use atrest::kms::KmsErrorKind;
 use atrest::{ErrorKind, FileKind, Keyring};
 
-use super::store;
+use super::{Store, store};
 use crate::support::options;
 
 use AccessState::*;
@@ -112,6 +113,68 @@ fn a_reader_follows_the_writers_revocation_and_restoration() {
     assert_eq!(reader.access().check_now().state, Revoked);
     reader.access().restore().unwrap();
     assert!(serves());
+}
+
+/// How often the service was asked in ten intervals of a keyring that is revoked.
+fn asked(store: &Store, reader: &Keyring) -> u64 {
+    let before = store.kms.unwraps();
+    for _ in 0..10 {
+        store.clock.advance(Duration::from_secs(120));
+        for _ in 0..10 {
+            drop(reader.maintain());
+            assert_eq!(reader.access().status().state, Revoked);
+        }
+    }
+    store.kms.unwraps() - before
+}
+
+#[test]
+fn a_reader_asks_once_about_each_mark() {
+    let store = store("marks");
+    let (reader, writer) = (store.reader(), &store.keyring);
+    Access::request_revocation(&*store.storage).unwrap();
+    assert_eq!(reader.access().check_now().state, Revoked);
+    assert_eq!(asked(&store, &reader), 0);
+    // The writer makes a mark of the request: another image than the reader heeded.
+    assert_eq!(writer.access().check_now().state, Revoked);
+    assert!(!Access::is_revocation_requested(&*store.storage).unwrap());
+    assert_eq!(asked(&store, &reader), 1);
+    writer.access().restore().unwrap();
+    assert_eq!(reader.access().check_now().state, Restored);
+    // Revoked and restored between two looks, and revoked again.
+    writer.access().revoke().unwrap();
+    assert_eq!(reader.access().check_now().state, Revoked);
+    writer.access().restore().unwrap();
+    writer.access().revoke().unwrap();
+    assert_eq!(asked(&store, &reader), 1);
+    writer.access().restore().unwrap();
+    assert_eq!(reader.access().check_now().state, Restored);
+    assert!(reader.keys().active_id().is_ok());
+}
+
+#[test]
+fn a_service_that_answers_again_opens_no_store_that_was_revoked_meanwhile() {
+    let store = store("meanwhile");
+    let reader = store.reader();
+    let states: Arc<Mutex<Vec<AccessState>>> = Arc::default();
+    let told = states.clone();
+    reader.access().on_transition(move |change| told.lock().unwrap().push(change.to));
+    store.kms.fail(KmsErrorKind::Unreachable);
+    for seconds in [331, 3600] {
+        store.clock.advance(Duration::from_secs(seconds));
+        drop(reader.maintain());
+    }
+    assert_eq!(reader.access().status().state, Suspended);
+    store.keyring.access().revoke().unwrap();
+    store.kms.fail(None);
+    store.clock.advance(Duration::from_secs(67));
+    drop(reader.maintain());
+    let status = reader.access().status();
+    assert!(status.state == Revoked && status.revoked_on_request && status.kms_error.is_none());
+    assert_eq!(asked(&store, &reader), 0, "the mark is known");
+    assert_eq!(*states.lock().unwrap(), [Unreachable, Suspended, Revoked]);
+    store.keyring.access().restore().unwrap();
+    assert_eq!(reader.access().check_now().state, Restored);
 }
 
 #[test]
