@@ -186,7 +186,8 @@ impl Keyring {
         Audit(self)
     }
 
-    /// Reads the keyring again, as after a rotation by another process.
+    /// Reads the keyring again, as after a rotation by another process. Open files whose data
+    /// key was destroyed meanwhile refuse from then on.
     ///
     /// # Errors
     /// As [`open`](Self::open); the old state stays.

@@ -1,8 +1,6 @@
 //! Keyspaces: lines of data keys that rotate together and are destroyed apart, as one for
 //! each tenant.
 
-use std::collections::HashSet;
-
 use serde::Serialize;
 
 use super::audit::AuditKind;
@@ -94,10 +92,12 @@ impl Keyspaces<'_> {
     }
 
     /// Destroys all data keys of one keyspace, and with them the content of all its
-    /// files, wherever they are, holds or not; the others stay. Open files of the
-    /// keyspace refuse from then on. The store key is replaced, and older images of the
-    /// keyring are removed. Nothing brings the content back, but a copy of an older
-    /// keyring together with the customer's key.
+    /// files, wherever they are, holds or not; the others stay. Open files of the keyspace
+    /// refuse from then on with [`CmekRevoked`](ErrorKind::CmekRevoked); those that another
+    /// process has open, once it has [reloaded](super::Keyring::reload), which it does every
+    /// [`check_interval`](super::AccessPolicy::check_interval). The store key is replaced, and
+    /// older images of the keyring are removed. Nothing brings the content back, but a copy of
+    /// an older keyring together with the customer's key.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an unknown name and for the
@@ -130,18 +130,17 @@ impl Keyspaces<'_> {
 
     fn shred(&self, what: AuditKind, detail: &str, which: impl Fn(u32) -> bool) -> Result<()> {
         let mut writer = self.0.inner.writer();
-        let mut shredded = HashSet::new();
         self.0.inner.commit(&mut writer, |draft| {
-            shredded.clear();
+            let mut any = false;
             for index in 0..draft.body.keys.len() {
                 let record = &draft.body.keys[index];
                 if record.state != KeyState::Destroyed && which(record.keyspace) {
-                    shredded.insert(DataKeyId::from_bytes(record.id));
                     draft.destroy_data_key(index);
+                    any = true;
                 }
             }
             end_lines(draft, &which);
-            if shredded.is_empty() {
+            if !any {
                 return Ok(false);
             }
             draft.replace_store_key()?;
@@ -149,7 +148,6 @@ impl Keyspaces<'_> {
             draft.record(what, detail);
             Ok(true)
         })?;
-        self.0.inner.vault.handles.withdraw_keys(&shredded);
         self.0.inner.forget_older()
     }
 }

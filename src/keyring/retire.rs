@@ -97,7 +97,9 @@ impl Keys<'_> {
     ///
     /// Destroying erases the wrapped key, replaces the store key and removes the older
     /// images of the keyring; the key's record stays. A copy of an older keyring kept
-    /// elsewhere together with the customer's key could still bring it back.
+    /// elsewhere together with the customer's key could still bring it back. A file that another
+    /// process still has open refuses there as after
+    /// [`danger_shred`](super::Keyspaces::danger_shred).
     ///
     /// No other process may write to the store meanwhile, as two may with a keyring in an
     /// object store: there `grace` has to outlast every process that has not

@@ -84,13 +84,19 @@ impl Vault {
     }
 
     /// Makes a generation the present one, without its keys if they were withdrawn while
-    /// it was made.
+    /// it was made. Open files under keys that it destroyed, whoever made it, refuse from then on.
     pub(super) fn publish(&self, mut snapshot: Snapshot) {
         let gate = self.gate();
         if gate.closed {
             snapshot.unlocked = None;
         }
-        self.snapshot.store(Arc::new(snapshot));
+        let (old, new) = (self.snapshot.load_full(), Arc::new(snapshot));
+        self.snapshot.store(new.clone());
+        drop(gate);
+        if let (Some(old), Some(new)) = (&old.unlocked, &new.unlocked) {
+            let ended = old.keys.keys().filter(|id| !new.keys.contains_key(id));
+            self.handles.withdraw_keys(&ended.copied().collect());
+        }
     }
 
     /// Takes all keys away. Returns the last generation that may have had some; the

@@ -11,7 +11,7 @@ use atrest::vfs::OsVfs;
 use atrest::{Clock, DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyring, Store};
 
 use super::write;
-use crate::support::{ManualClock, TestStore, kind, options, store_of};
+use crate::support::{ManualClock, TestStore, kind, options, refused, store_of};
 
 mod during;
 
@@ -387,6 +387,43 @@ fn shredding_a_keyspace_leaves_the_others() {
         assert_eq!(buf, name.as_bytes());
     }
     assert_eq!(fs.keyring().keyspaces().list()[1].active, None);
+}
+
+#[test]
+fn files_open_elsewhere_refuse_once_their_shredding_is_known_there() {
+    type Learn = fn(&Store);
+    let learn: [Learn; 3] = [
+        |other| other.keyring().reload().unwrap(),
+        |other| drop(other.access().check_now()),
+        |other| {
+            other.access().revoke().unwrap();
+            other.access().restore().unwrap();
+        },
+    ];
+    for learn in learn {
+        let (store, clock) = (TestStore::new(), ManualClock::new());
+        let fs = open(&store, &clock);
+        let (mine, theirs) = (store.data().join("mine"), store.data().join("theirs"));
+        write(&fs, &mine, b"mine");
+        let red = fs.keyring().keyspaces().create("red").unwrap();
+        let spec = FileSpec::new(FileKind::Table).keyspace(red);
+        let mut writer = fs.create_new(&theirs, spec).unwrap();
+        writer.append(b"theirs").unwrap();
+        writer.finish().unwrap();
+        let other = Store::open_read_only(store.data(), store.kms(), options(&clock)).unwrap();
+        let readers = [&mine, &theirs].map(|path| other.files().open(path).unwrap());
+        fs.keyring().keyspaces().danger_shred("red").unwrap();
+        readers[1].read_exact_at(&mut [0; 6], 0).unwrap();
+        learn(&other);
+        for _ in 0..2 {
+            assert_eq!(refused(&readers[1], 0, 6), ErrorKind::CmekRevoked);
+            assert_eq!(kind(other.files().open(&theirs)), ErrorKind::KeyDestroyed);
+            readers[0].read_exact_at(&mut [0; 4], 0).unwrap();
+            // Nor does it come back with the others.
+            other.access().revoke().unwrap();
+            other.access().restore().unwrap();
+        }
+    }
 }
 
 #[test]
