@@ -212,20 +212,8 @@ impl Keyring {
         marks: Marks,
     ) -> Result<Self> {
         let kms = Client::all(kms);
-        // Before the image, which another writer may replace meanwhile.
-        let kept = if writable { storage.kept()? } else { Vec::new() };
-        let image = load(&*storage)?;
-        check_store(&image, &options)?;
-        rollback::refuse(&image, &kept)?;
-        if marks == Marks::Refuse && access::revocation_requested(&*storage)? {
-            return Err(withdrawn());
-        }
-        if let Some(name) = &options.slot
-            && !image.slots.iter().any(|slot| slot.name == *name)
-        {
-            return Err(slots::no_such_slot(name));
-        }
-        let (store_key, body) = unlock_patiently(&image, &kms, &options)?;
+        let look = || look(&*storage, &options, writable, marks);
+        let (Look { kept, image }, store_key, body) = unlock_patiently(look, &kms, &options)?;
         if marks == Marks::Refuse && body.revoked_ns != 0 {
             return Err(withdrawn());
         }
@@ -279,18 +267,58 @@ impl Keyring {
     }
 }
 
+/// What is stored, for whoever may open it.
+struct Look {
+    /// The older images, if the keyring is to be written.
+    kept: Vec<(u64, Vec<u8>)>,
+    image: Image,
+}
+
+fn look(
+    storage: &dyn KeyringStorage,
+    options: &Options,
+    writable: bool,
+    marks: Marks,
+) -> Result<Look> {
+    // Before the image, which another writer may replace meanwhile.
+    let kept = if writable { storage.kept()? } else { Vec::new() };
+    let image = load(storage)?;
+    check_store(&image, options)?;
+    rollback::refuse(&image, &kept)?;
+    if marks == Marks::Refuse && access::revocation_requested(storage)? {
+        return Err(withdrawn());
+    }
+    if let Some(name) = &options.slot
+        && !image.slots.iter().any(|slot| slot.name == *name)
+    {
+        return Err(slots::no_such_slot(name));
+    }
+    Ok(Look { kept, image })
+}
+
 /// Unlocks; again and again while there is time to wait and no key service answers for or
-/// against it.
+/// against it. Looks once more when one did: somebody may have revoked the store, or replaced its
+/// keys, meanwhile.
 fn unlock_patiently(
-    image: &Image,
+    look: impl Fn() -> Result<Look>,
     kms: &[Arc<Client>],
     options: &Options,
-) -> Result<(Arc<StoreKey>, Body)> {
+) -> Result<(Look, Arc<StoreKey>, Body)> {
     let end = Deadline::after(options.kms_wait);
     let mut pauses = Pauses::default();
+    let mut known: Option<(StoreKeyId, Arc<StoreKey>)> = None;
     loop {
-        let error: Error = match Search::opening(options, true).unlock(image, kms) {
-            Ok(unlocked) => return Ok(unlocked),
+        let seen = look()?;
+        let id = seen.image.fixed.store_key_id;
+        if let Some((_, store_key)) = known.take_if(|(known, _)| *known == id) {
+            let body = seen.image.authenticate(&store_key)?;
+            return Ok((seen, store_key, body));
+        }
+        let error: Error = match Search::opening(options, true).unlock(&seen.image, kms) {
+            Ok((store_key, _)) => {
+                known = Some((id, store_key));
+                continue;
+            }
             Err(refusal) => refusal.into(),
         };
         let silent = match error.kind() {

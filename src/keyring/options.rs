@@ -24,7 +24,9 @@ pub struct Options {
     /// Longest time for which opening asks again and again while key services give no answer
     /// about the key: a process that starts beside its key service, or before its own
     /// credentials, then waits instead of ending. Its waits are random, so that many processes do
-    /// not ask together when an outage ends, and grow to half a minute at most. Default: zero.
+    /// not ask together when an outage ends, and grow to half a minute at most. The keyring is
+    /// read anew before each try and after the answer: what others did meanwhile counts. Default:
+    /// zero.
     pub kms_wait: Duration,
     /// When access to the customer's key is checked.
     pub access: AccessPolicy,

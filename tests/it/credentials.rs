@@ -1,16 +1,16 @@
 //! A key service that does not accept this process's credentials, or does not answer yet.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use atrest::keyring::{AccessState, AuditKind, MemoryStorage, Options};
+use atrest::keyring::{Access, AccessState, AuditKind, MemoryStorage, Options};
 use atrest::kms::{
     Credential, Deadline, KeyUri, Kms, KmsError, KmsErrorKind, LapsedCredential, SlotKey,
     WrapContext, WrappedKey,
 };
 use atrest::{ErrorKind, FileKind, Keyring};
 
-use crate::support::options;
+use crate::support::{kind, manual, options};
 use atrest_testkit::{ManualClock, ScriptedKms};
 
 use AccessState::*;
@@ -209,4 +209,76 @@ fn opening_waits_for_a_key_service_when_told_to() {
     options.access.lapsed_credential = LapsedCredential::Denial;
     kms.fail(LAPSED);
     assert_eq!(refused(options), ErrorKind::Kms(LAPSED));
+}
+
+/// A service that does not answer the first time, when somebody does something to the store.
+struct Meanwhile {
+    inner: Arc<ScriptedKms>,
+    happens: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
+
+impl Kms for Meanwhile {
+    fn key_uri(&self) -> &KeyUri {
+        self.inner.key_uri()
+    }
+
+    fn wrap(&self, key: &SlotKey, at: &WrapContext, by: Deadline) -> Result<WrappedKey, KmsError> {
+        self.inner.wrap(key, at, by)
+    }
+
+    fn unwrap(
+        &self,
+        key: &WrappedKey,
+        at: &WrapContext,
+        by: Deadline,
+    ) -> Result<SlotKey, KmsError> {
+        if let Some(happens) = self.happens.lock().unwrap().take() {
+            happens();
+            return Err(KmsError::new(KmsErrorKind::Unreachable, "not yet"));
+        }
+        self.inner.unwrap(key, at, by)
+    }
+}
+
+#[test]
+fn an_opening_heeds_what_others_did_while_it_waited() {
+    let mut waiting = manual();
+    waiting.kms_wait = Duration::from_secs(600);
+    type Act = fn(&Keyring, &MemoryStorage);
+    let acts: [(Act, Option<ErrorKind>); 5] = [
+        (|_, storage| Access::request_revocation(storage).unwrap(), Some(ErrorKind::CmekRevoked)),
+        (|other, _| other.access().revoke().unwrap(), Some(ErrorKind::CmekRevoked)),
+        (|other, _| assert!(other.keys().rotate().is_ok()), None),
+        (|other, _| assert!(other.keys().rotate_store_key().is_ok()), None),
+        (|_, _| (), None),
+    ];
+    for (index, (act, refused)) in acts.into_iter().enumerate() {
+        for writable in [true, false] {
+            let (storage, inner) = (Arc::new(MemoryStorage::new()), ScriptedKms::new("meanwhile"));
+            let other = Keyring::create(storage.clone(), inner.clone(), manual()).unwrap();
+            let act = {
+                let (other, storage) = (other.clone(), storage.clone());
+                move || act(&other, &storage)
+            };
+            let happens = Mutex::new(Some(Box::new(act) as Box<dyn FnOnce() + Send>));
+            let kms = Arc::new(Meanwhile { inner, happens });
+            let open = if writable { Keyring::open } else { Keyring::open_read_only };
+            let opened = open(storage, kms, waiting.clone());
+            match refused {
+                Some(refused) => assert_eq!(kind(opened), refused, "{index}"),
+                None => {
+                    let opened = opened.unwrap();
+                    assert_eq!(opened.status().info, other.status().info, "{index}");
+                    let active = opened.keys().active_id().unwrap();
+                    assert_eq!(active, other.keys().active_id().unwrap(), "{index}");
+                }
+            }
+        }
+    }
 }

@@ -156,6 +156,7 @@ const RULES: &[(&str, &[&str])] = &[
             "tests/it/access/requests.rs::another_process_can_ask_for_revocation",
             "tests/it/access/requests.rs::a_request_that_cannot_be_read_counts",
             "tests/it/access/requests.rs::a_mark_outlives_the_process_and_is_removed_by_opening_to_restore",
+            "tests/it/credentials.rs::an_opening_heeds_what_others_did_while_it_waited",
         ],
     ),
     ("K18", &["tests/it/recover.rs::a_mirror_is_brought_up_to_date_and_guards_against_rollback"]),
