@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use crate::cipher::{KeySlot, SlotKey, revoked};
 use crate::error::Result;
@@ -19,8 +20,11 @@ pub(super) struct Handles {
     withdrawn: AccessFlag,
     closed: Closed,
     /// Held by the one retirement under way.
-    closing: Mutex<()>,
+    closing: Mutex<Graces>,
 }
+
+/// When the times of grace that began in this process end, since boot.
+pub(super) type Graces = HashMap<DataKeyId, Duration>;
 
 /// Whether keys are withdrawn: for what is served without a key, and is to stop with the
 /// rest. Keeps no keyring open.
@@ -151,7 +155,7 @@ impl Handles {
     }
 
     /// Makes the caller the only one who closes keys; `None` beside another.
-    pub(super) fn try_closing(&self) -> Option<MutexGuard<'_, ()>> {
+    pub(super) fn try_closing(&self) -> Option<MutexGuard<'_, Graces>> {
         self.closing.try_lock().ok()
     }
 

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::audit::AuditKind;
 use super::claim::StoreFiles;
 use super::commit::Draft;
+use super::handles::Graces;
 use super::keys::Keys;
 use super::{DataKeyId, Inner, KeyRecord, KeyState};
 use crate::error::{Error, ErrorKind, Result};
@@ -101,6 +102,11 @@ impl Keys<'_> {
     /// process still has open refuses there as after
     /// [`danger_shred`](super::Keyspaces::danger_shred).
     ///
+    /// The grace is counted by the time of day, and never longer than `grace` from now: a clock
+    /// that was ahead once, or a longer grace before, delays nothing for longer. A clock that is
+    /// set forward shortens it, but not in the process that made the first call: there the time
+    /// since boot counts as well.
+    ///
     /// No other process may write to the store meanwhile, as two may with a keyring in an
     /// object store: there `grace` has to outlast every process that has not
     /// [reloaded](super::Keyring::reload).
@@ -128,7 +134,7 @@ impl Keys<'_> {
         grace: Duration,
     ) -> Result<Retirement> {
         let inner = &self.0.inner;
-        let Some(_one) = inner.vault.handles.try_closing() else {
+        let Some(mut graces) = inner.vault.handles.try_closing() else {
             let what = "another thread is retiring keys";
             return Err(Error::new(ErrorKind::KeyringBusy, what));
         };
@@ -143,20 +149,27 @@ impl Keys<'_> {
             return Ok(Retirement::default());
         }
         let _reopened = Reopen(inner);
-        let begun_ns = inner.clock.now_ns();
+        let (begun_ns, since_boot) = (inner.clock.now_ns(), inner.clock.since_boot());
         // Closed first, so that no file comes after the look.
         let open = inner.vault.handles.close(&candidates, false);
         let in_use = live.keys_in_use()?.into_iter().collect();
         let candidates = candidates.into_iter().collect();
-        let mut evidence = Evidence { begun_ns, open, in_use, held: HashMap::new() };
-        self.destroy(&candidates, &mut evidence, grace)
+        let mut evidence = Evidence {
+            begun_ns,
+            since_boot,
+            open,
+            in_use,
+            held: HashMap::new(),
+            grace,
+            graces: &mut graces,
+        };
+        self.destroy(&candidates, &mut evidence)
     }
 
     fn destroy(
         &self,
         candidates: &HashSet<DataKeyId>,
-        evidence: &mut Evidence,
-        grace: Duration,
+        evidence: &mut Evidence<'_>,
     ) -> Result<Retirement> {
         let mut report = Retirement::default();
         let inner = &self.0.inner;
@@ -176,7 +189,7 @@ impl Keys<'_> {
                 let id = id_of(&draft.body.keys[index]);
                 let state = draft.body.keys[index].state;
                 if candidates.contains(&id) && state.is_replaced() {
-                    let (outcome, edited) = judge(draft, index, evidence, grace);
+                    let (outcome, edited) = judge(draft, index, evidence);
                     changed |= edited;
                     report.keys.push(ReplacedKey { id, outcome });
                 }
@@ -209,14 +222,32 @@ impl LiveKeys for Both<'_> {
 }
 
 /// What speaks against destroying keys.
-struct Evidence {
-    /// When the look began. One that began within a grace may have passed by where another
-    /// process's file landed since.
+struct Evidence<'a> {
+    /// When the look began, by the time of day and since boot. One that began within a grace may
+    /// have passed by where another process's file landed since.
     begun_ns: u64,
+    since_boot: Duration,
     in_use: HashSet<DataKeyId>,
     /// By the names of holds, as of the draft.
     held: HashMap<DataKeyId, Vec<String>>,
     open: HashSet<DataKeyId>,
+    grace: Duration,
+    graces: &'a mut Graces,
+}
+
+impl Evidence<'_> {
+    /// When the grace of a retiring key ends. The time of day may jump: the time since boot counts
+    /// too where it is known, and nothing is later than if the grace began with this look.
+    fn until_ns(&self, key: &KeyRecord) -> u64 {
+        let left = self.graces.get(&id_of(key)).copied().unwrap_or_default();
+        let left = left.saturating_sub(self.since_boot);
+        let begun_ns = self.begun_ns;
+        key.retire_after_ns.max(after(begun_ns, left)).min(after(begun_ns, self.grace))
+    }
+}
+
+fn after(now_ns: u64, time: Duration) -> u64 {
+    now_ns.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
 struct Reopen<'a>(&'a Inner);
@@ -228,9 +259,9 @@ impl Drop for Reopen<'_> {
 }
 
 /// Whether only an open file could still save a key.
-fn is_doomed(key: &KeyRecord, evidence: &Evidence) -> bool {
+fn is_doomed(key: &KeyRecord, evidence: &Evidence<'_>) -> bool {
     key.state == KeyState::Retiring
-        && evidence.begun_ns >= key.retire_after_ns
+        && evidence.begun_ns >= evidence.until_ns(key)
         && !evidence.in_use.contains(&id_of(key))
         && !evidence.held.contains_key(&id_of(key))
 }
@@ -251,12 +282,7 @@ fn held_by(draft: &Draft) -> HashMap<DataKeyId, Vec<String>> {
 }
 
 /// Decides about one key. Returns whether its record changed.
-fn judge(
-    draft: &mut Draft,
-    index: usize,
-    evidence: &Evidence,
-    grace: Duration,
-) -> (RetireOutcome, bool) {
+fn judge(draft: &mut Draft, index: usize, evidence: &mut Evidence<'_>) -> (RetireOutcome, bool) {
     let record = &mut draft.body.keys[index];
     let id = id_of(record);
     let kept = if evidence.in_use.contains(&id) {
@@ -270,9 +296,14 @@ fn judge(
         (record.state, record.retire_after_ns) = (KeyState::DecryptOnly, 0);
         return (outcome, changed);
     }
+    let end = evidence.since_boot.saturating_add(evidence.grace);
     if record.state == KeyState::Retiring {
-        if evidence.begun_ns < record.retire_after_ns {
-            return (RetireOutcome::Retiring { until_ns: record.retire_after_ns }, false);
+        let until_ns = evidence.until_ns(record);
+        if evidence.begun_ns < until_ns {
+            let sooner = until_ns < record.retire_after_ns;
+            record.retire_after_ns = record.retire_after_ns.min(until_ns);
+            evidence.graces.entry(id).and_modify(|known| *known = end.min(*known));
+            return (RetireOutcome::Retiring { until_ns }, sooner);
         }
         if evidence.open.contains(&id) {
             return (RetireOutcome::Open, false);
@@ -280,8 +311,8 @@ fn judge(
         draft.destroy_data_key(index);
         return (RetireOutcome::Destroyed, true);
     }
-    let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
+    evidence.graces.insert(id, end);
     record.state = KeyState::Retiring;
-    record.retire_after_ns = draft.now_ns.saturating_add(grace_ns).max(1);
+    record.retire_after_ns = after(draft.now_ns, evidence.grace).max(1);
     (RetireOutcome::Retiring { until_ns: record.retire_after_ns }, true)
 }

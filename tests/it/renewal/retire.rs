@@ -13,6 +13,7 @@ use atrest::{Clock, DataKeyId, EncryptedFs, ErrorKind, FileKind, FileSpec, Keyri
 use super::write;
 use crate::support::{ManualClock, TestStore, kind, options, refused, store_of};
 
+mod clocks;
 mod during;
 
 const GRACE: Duration = atrest::keyring::RETIRE_GRACE;

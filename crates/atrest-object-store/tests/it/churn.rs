@@ -1,13 +1,12 @@
 //! Months of an engine's life in moments: old keys go away, and every record stays.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use atrest::keyring::{DirectoryStorage, KeyState, Options, RetireOutcome};
+use atrest::keyring::{DirectoryStorage, Grace, KeyState, Options, RetireOutcome};
 use atrest::kms::generate_key_file;
 use atrest::store::{Reencrypt, StalePolicy};
-use atrest::{Clock, Keyring, Store};
+use atrest::{Keyring, Store};
 use atrest_object_store::{EncryptedStore, slatedb_file_kind};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -19,30 +18,11 @@ use slatedb::config::{
 };
 
 use crate::support::{in_memory, key_file, pattern, read};
+use atrest_testkit::ManualClock;
 
-const DAY_NS: u64 = 86_400_000_000_000;
 /// The policy: no file is older, nor any data key that is left.
 const AGE_MAX: Duration = Duration::from_secs(90 * 86_400);
 const RECORDS: usize = 400;
-
-#[derive(Clone, Debug)]
-pub struct MovedClock(Arc<AtomicU64>);
-
-impl MovedClock {
-    pub fn new() -> Self {
-        Self(Arc::new(AtomicU64::new(20_000 * DAY_NS)))
-    }
-
-    pub fn advance_days(&self, days: u64) {
-        self.0.fetch_add(days * DAY_NS, Ordering::Relaxed);
-    }
-}
-
-impl Clock for MovedClock {
-    fn now_ns(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// An engine that compacts and collects garbage all the time.
 async fn open(store: Arc<dyn ObjectStore>) -> Db {
@@ -107,10 +87,13 @@ async fn months_of_an_engine_leave_no_old_key() {
     let data = dir.path().join("data");
     generate_key_file(dir.path().join("cmek.key")).unwrap();
     std::fs::create_dir(&data).unwrap();
-    let clock = MovedClock::new();
+    let clock = ManualClock::new();
     let mut options = Options::default();
-    options.clock = Arc::new(clock.clone());
+    options.clock = clock.clone();
     options.background = false;
+    // Nobody checks while a month passes.
+    options.access.unreachable_grace = Grace::Forever;
+    options.access.view_grace = Grace::Forever;
     let storage = DirectoryStorage::new(&data);
     let keyring = Keyring::create(storage, key_file(&dir), options).unwrap();
     let raw = Arc::new(LocalFileSystem::new_with_prefix(&data).unwrap());
@@ -122,14 +105,14 @@ async fn months_of_an_engine_leave_no_old_key() {
     let mut destroyed = 0;
     for month in 0..months {
         load(&db, month).await;
-        clock.advance_days(30);
+        clock.advance(30 * ManualClock::DAY);
         keyring.maintain().unwrap();
         destroyed += pass(&fs, &store).await;
         verify(&db, month).await;
     }
     // What a reader still held open, and the time of grace of the last keys.
     for _ in 0..4 {
-        clock.advance_days(8);
+        clock.advance(8 * ManualClock::DAY);
         destroyed += pass(&fs, &store).await;
     }
     verify(&db, months - 1).await;
