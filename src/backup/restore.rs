@@ -2,9 +2,9 @@
 //!
 //! The new store's keyring is made in `KEYRING.restore/` beside a note of which backup is
 //! being restored. The files are encrypted under its data key, each compared with its hash
-//! while it is written. Only when all are durable does the keyring move to its place: a
-//! directory without `KEYRING` is no store, and one with `KEYRING.restore` is continued by
-//! the same restore or refused.
+//! while it is written, and get their names when they are whole and durable. Only when all
+//! are does the keyring move to its place: a directory without `KEYRING` is no store, and
+//! one with `KEYRING.restore` is continued by the same restore or refused.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,7 @@ use crate::header::FileKind;
 use crate::ids::{DataKeyId, FileId, StoreId};
 use crate::keyring::{DirectoryStorage, FileSpec, Keyring, KeyspaceId, Options};
 use crate::kms::Kms;
+use crate::names::partial_name;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
 use crate::store::{Store, StorePlace};
@@ -223,25 +224,28 @@ impl Chain {
     ) -> Result<bool> {
         let vfs = fs.vfs();
         let what = entry.what().ok_or_else(|| broken("the file is described wrongly"))?;
-        if is_restored(fs, path, entry, what) {
-            meter.add(1, entry.object.stream_len)?;
-            return Ok(true);
-        }
-        match vfs.remove(path) {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let partial = &path.with_file_name(partial_name(name, 0));
+        // Whatever can be read of it, none of it may be durable.
+        match vfs.remove(partial) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::io("the file of a killed restore cannot be removed", error));
             }
             _ => {}
         }
+        if is_restored(fs, path, entry, what) {
+            meter.add(1, entry.object.stream_len)?;
+            return Ok(true);
+        }
         let open = || ObjectReader::open_expecting(self, &entry.object);
         let mut parts = StreamParts::of(what);
         match what {
             What::Empty => {
-                write_plain(&**vfs, path, |_| Ok(()))?;
+                write_plain(&**vfs, partial, |_| Ok(()))?;
             }
             What::Plaintext => {
                 let reader = open()?;
-                write_plain(&**vfs, path, |append| {
+                write_plain(&**vfs, partial, |append| {
                     reader.stream(|piece| {
                         parts.take(piece, append)?;
                         meter.add(0, piece.len() as u64)
@@ -252,7 +256,7 @@ impl Chain {
             What::Encrypted { suite, chunk_log2, kind } => {
                 let reader = open()?;
                 let spec = spec_of(entry, suite, chunk_log2, kind)?.keyspace(keyspace);
-                let mut writer = fs.create_new(path, spec)?;
+                let mut writer = fs.create_new(partial, spec)?;
                 reader.stream(|piece| {
                     parts.take(piece, &mut |plaintext| writer.append(plaintext))?;
                     meter.add(0, piece.len() as u64)
@@ -262,10 +266,11 @@ impl Chain {
             }
         }
         let (mode, modified_ns) = (Some(entry.mode), Some(entry.modified_ns));
-        keep_attributes(&**vfs, path, &Attributes { owner: None, mode, modified_ns })
+        keep_attributes(&**vfs, partial, &Attributes { owner: None, mode, modified_ns })
             .map_err(|e| Error::io("mode and time of the file cannot be set", e))?;
-        adopt_owner(&**vfs, path.parent().unwrap_or(path), path)
+        adopt_owner(&**vfs, path.parent().unwrap_or(path), partial)
             .map_err(|e| Error::io("the owner of the file cannot be set", e))?;
+        fs.rename(partial, path)?;
         meter.add(1, 0)?;
         Ok(false)
     }
@@ -284,7 +289,8 @@ fn spec_of(entry: &Entry, suite: Suite, chunk_log2: u8, kind: FileKind) -> Resul
     Ok(layout.chunk_len().map_or(spec, |len| spec.chunk_len(len)))
 }
 
-/// Whether a killed restore wrote this file wholly: its content has the right hash.
+/// Whether a killed restore wrote this file: its content has the right hash. That it has its
+/// name says that it is durable.
 fn is_restored(fs: &EncryptedFs, path: &Path, entry: &Entry, what: What) -> bool {
     use sha2::{Digest, Sha256};
     let there = fs.vfs().stat(path);
@@ -321,7 +327,8 @@ fn write_plain(
     fill: impl FnOnce(Append<'_>) -> Result<()>,
 ) -> Result<()> {
     let fail = |e| Error::io("the file cannot be written", e).with_path(path);
-    let mut file = vfs.create_new(path, 0o666).map_err(fail)?;
+    // Its own mode comes with its last byte.
+    let mut file = vfs.create_new(path, 0o600).map_err(fail)?;
     fill(&mut |piece| file.append(piece).map_err(fail))?;
     file.sync().map_err(fail)
 }

@@ -56,7 +56,7 @@ impl<'a> Waiting<'a> {
             None => {}
         }
         if !is_published {
-            check_keyrings(&**vfs, dir)?;
+            check_keyrings(&**vfs, dir, noted.is_some())?;
             check_strangers(&**vfs, dir, noted.is_some().then_some(manifest))?;
         }
         let own = match found {
@@ -81,7 +81,7 @@ impl<'a> Waiting<'a> {
     pub(super) fn publish(&self) -> Result<()> {
         self.own.check()?;
         // Whoever lost a keyring here meanwhile gets it back first.
-        check_keyrings(&**self.vfs, self.dir)?;
+        check_keyrings(&**self.vfs, self.dir, true)?;
         let to = self.dir.join(KEYRING_FILE);
         let moved = self.vfs.rename(&self.own.path().join(KEYRING_FILE), &to, Rename::Replace);
         moved
@@ -109,11 +109,13 @@ impl<'a> Waiting<'a> {
 
 /// Refuses a directory with what a store has left of its keyring: the first rotations of a
 /// new one would remove its last images.
-fn check_keyrings(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+fn check_keyrings(vfs: &dyn Vfs, dir: &Path, is_continued: bool) -> Result<()> {
     for entry in vfs.list(dir).map_err(|e| crate::walk::cannot_list(dir, e))? {
         let name = entry.path.file_name().unwrap_or_default().as_encoded_bytes();
         match kind_of(name) {
             None | Some(NameKind::Lock | NameKind::Reencrypt | NameKind::Marker) => {}
+            // A killed run's.
+            Some(NameKind::Partial) if is_continued => {}
             Some(NameKind::Restore) if entry.kind == EntryKind::Directory => {}
             Some(_) => {
                 let what = "expected an empty directory, found what is left of a store";

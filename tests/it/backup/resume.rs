@@ -1,7 +1,13 @@
 //! Backups and restores that were cancelled or killed.
 
+use atrest::keyring::DirectoryStorage;
+use atrest::names::partial_name;
+use atrest::store::StorePlace;
+use atrest_testkit::MemFs;
+use atrest_testkit::mem_fs::{Fault, How, Op, OpKind};
+
 use super::*;
-use crate::support::store_of;
+use crate::support::{DIR, ScriptedKms, in_dir, mem_create, write_file};
 
 /// Stops after so many calls.
 fn stop_after(calls: u64) -> impl Fn(WorkProgress) -> ControlFlow<()> + Sync {
@@ -57,7 +63,7 @@ fn a_cancelled_restore_is_no_store_and_is_continued() {
     let mut spec = RestoreSpec::new(bench.path("new"), bench.store.kms());
     for calls in [0, 1, 5, 9] {
         assert_eq!(kind(chain.restore(&spec, &stop_after(calls))), CANCELLED);
-        let storage = atrest::keyring::DirectoryStorage::new(bench.path("new"));
+        let storage = DirectoryStorage::new(bench.path("new"));
         let opened = Keyring::open(storage, bench.store.kms(), manual());
         assert_eq!(kind(opened), ErrorKind::KeyringMissing);
     }
@@ -121,4 +127,112 @@ fn links_of_a_killed_backup_are_swept_and_those_of_a_living_one_stay() {
     drop((living, second));
     assert_eq!(staging(), 0);
     assert!(bench.store.data().join("000001.sst").exists());
+}
+
+/// Plaintext that only its owner may read, of 2001.
+const SECRET: &[u8] = b"in plain sight";
+const SECRET_MODE: u32 = 0o600;
+const SECRET_NS: i64 = 1_000_000_000_000_000_000;
+
+/// A store in memory with one backup.
+fn backed_up() -> (MemFs, Arc<ScriptedKms>) {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
+    mem.put_dir(Path::new("/backup"));
+    let fs = mem_create(&mem, &kms).unwrap();
+    let mut settings = Settings::default();
+    settings.plaintext = PlaintextPolicy::Allow;
+    fs.keyring().keys().configure(&settings).unwrap();
+    write_file(&fs, "a.sst").unwrap();
+    mem.put(&in_dir("b.conf"), SECRET);
+    let (mode, modified_ns) = (Some(SECRET_MODE), Some(SECRET_NS));
+    let attributes = Attributes { owner: None, mode, modified_ns };
+    mem.set_attributes(&in_dir("b.conf"), &attributes).unwrap();
+    let store = store_of(&fs);
+    let snapshot = Snapshot::take(&store, DIR).unwrap();
+    let target = DirectoryTarget::with_vfs("/backup", Arc::new(mem.clone()));
+    let chain = Chain::open_or_create(target, kms.clone()).unwrap();
+    chain.back_up(&store, &snapshot, &go_on).unwrap();
+    drop((chain, snapshot, store, fs));
+    (mem.fork(), kms)
+}
+
+fn restore_in(mem: &MemFs, kms: &Arc<ScriptedKms>) -> Result<RestoreReport, Error> {
+    let vfs = Arc::new(mem.clone());
+    let target = DirectoryTarget::with_vfs("/backup", vfs.clone());
+    let kms: Arc<dyn Kms> = kms.clone();
+    let chain = Chain::open_read_only(target, vec![kms.clone()])?;
+    let mut spec = RestoreSpec::new("/new", kms);
+    (spec.vfs, spec.options) = (vfs, manual());
+    chain.restore(&spec, &go_on)
+}
+
+fn open_restored(mem: &MemFs, kms: &Arc<ScriptedKms>) -> Store {
+    let vfs = Arc::new(mem.clone());
+    let storage = DirectoryStorage::with_vfs("/new", vfs.clone());
+    Store::open(StorePlace::new(storage, vfs), kms.clone(), manual()).unwrap()
+}
+
+fn check_restored(mem: &MemFs, kms: &Arc<ScriptedKms>) {
+    let store = open_restored(mem, kms);
+    for (name, content) in [("a.sst", &b"a.sst"[..]), ("b.conf", SECRET)] {
+        let reader = store.files().open(Path::new("/new").join(name)).unwrap();
+        let mut found = vec![0; reader.len().unwrap() as usize];
+        reader.read_exact_at(&mut found, 0).unwrap();
+        assert_eq!(found, content, "{name}");
+    }
+    let stat = mem.stat(Path::new("/new/b.conf")).unwrap();
+    assert_eq!((stat.mode & 0o777, stat.modified_ns), (SECRET_MODE, SECRET_NS));
+    let left = mem.list(Path::new("/new")).unwrap();
+    let left = left.iter().map(|entry| entry.path.file_name().unwrap().to_str().unwrap());
+    assert_eq!(left.filter(|name| name.starts_with(".atrest-")).count(), 0);
+}
+
+#[test]
+fn a_file_that_could_not_be_made_durable_is_written_anew() {
+    let (base, kms) = backed_up();
+    for name in ["a.sst", "b.conf"] {
+        let mem = base.fork();
+        let names = [name.to_owned(), partial_name(name.as_bytes(), 0)];
+        for name in names.clone() {
+            let (on, how) = (OpKind::Sync, How::Error(5));
+            mem.arm(Fault { on, name, after: 0, times: 1, how });
+        }
+        assert!(matches!(kind(restore_in(&mem, &kms)), ErrorKind::Io(_)));
+        assert!(mem.disarm());
+        mem.clear_log();
+        restore_in(&mem, &kms).unwrap();
+        let is_sync = |op: &Op| matches!(op, Op::Sync(synced, _) if names.contains(synced));
+        assert!(mem.log().iter().any(is_sync), "{name}");
+        for (_, left) in mem.crashes() {
+            check_restored(&left, &kms);
+        }
+    }
+}
+
+#[test]
+fn a_restore_killed_anywhere_is_continued_to_durable_files_as_they_were() {
+    let (base, kms) = backed_up();
+    let places = ["b.conf".into(), partial_name(b"b.conf", 0)];
+    let places = places.map(|name| Path::new("/new").join(name));
+    // Threads do not take the same steps twice: other runs look at those between.
+    for step in (0..).step_by(3) {
+        let mem = base.fork();
+        mem.stop_at(step);
+        let restored = restore_in(&mem, &kms);
+        if !mem.revive() {
+            restored.unwrap();
+            return;
+        }
+        for path in places.iter().filter(|path| mem.read(path).is_some_and(|it| !it.is_empty())) {
+            assert_eq!(mem.stat(path).unwrap().mode & 0o077, 0, "{path:?} at {step}");
+        }
+        match restore_in(&mem, &kms) {
+            // It was done already.
+            Err(error) if error.kind() == ErrorKind::KeyringExists => {}
+            other => drop(other.unwrap()),
+        }
+        for (_, left) in mem.crashes() {
+            check_restored(&left, &kms);
+        }
+    }
 }
