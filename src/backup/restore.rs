@@ -135,7 +135,7 @@ impl Chain {
         }
         let place = StorePlace::new(waiting.storage(), vfs.clone());
         let store = Store::open_or_create(place, spec.kms.clone(), options)?;
-        let spaces = keyspaces(store.keyring(), &manifest)?;
+        let spaces = store.keyspaces().find_or_create(&manifest.keyspaces)?;
         let fs = store.files();
         for directory in &manifest.directories {
             let path = dir.join(object::relative(&directory.path));
@@ -274,13 +274,6 @@ impl Chain {
         meter.add(1, 0)?;
         Ok(false)
     }
-}
-
-/// The new store's keyspaces, in the order of the manifest.
-fn keyspaces(keyring: &Keyring, manifest: &Manifest) -> Result<Vec<KeyspaceId>> {
-    let keyspaces = keyring.keyspaces();
-    let id = |name: &String| keyspaces.find(name).map_or_else(|| keyspaces.create(name), Ok);
-    manifest.keyspaces.iter().map(id).collect()
 }
 
 fn spec_of(entry: &Entry, suite: Suite, chunk_log2: u8, kind: FileKind) -> Result<FileSpec> {

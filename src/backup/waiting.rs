@@ -1,6 +1,7 @@
 //! The place where the keyring of a restore waits until all files are there, and what may
 //! be beside it.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -10,7 +11,7 @@ use super::manifest::{DirectoryEntry, Entry, Manifest};
 use super::own::OwnDir;
 use super::snapshot::Listing;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keyring::{DirectoryStorage, FilesBeside, KEYRING_FILE};
+use crate::keyring::{DirectoryStorage, FilesBeside, KEYRING_FILE, KeyringStorage};
 use crate::names::{NameKind, RESTORE_DIR, is_keyring_name, kind_of};
 use crate::vfs::{EntryKind, Rename, Vfs};
 
@@ -47,7 +48,11 @@ impl<'a> Waiting<'a> {
                 return Err(Error::new(ErrorKind::IdentityMismatch, what).with_path(dir));
             }
             Some(_) => {
-                is_published = has_keyring && !is_there(&path.join(KEYRING_FILE));
+                let waits = DirectoryStorage::with_vfs(&path, vfs.clone()).load()?;
+                // A crash may leave it both of its names.
+                is_published = has_keyring
+                    && (waits.is_none()
+                        || waits == DirectoryStorage::with_vfs(dir, vfs.clone()).load()?);
                 if has_keyring && !is_published {
                     return Err(exists(dir));
                 }
@@ -65,9 +70,10 @@ impl<'a> Waiting<'a> {
             None => OwnDir::create(vfs, path)?,
         };
         let waiting = Self { vfs, dir, own, is_published };
+        // Its own name, or what a killed run moved.
+        let fail = |e| Error::io("the directory cannot be used", e).with_path(dir);
+        vfs.sync_dir(dir).map_err(fail)?;
         if noted.is_none() {
-            let fail = |e| Error::io("the directory cannot be used", e).with_path(dir);
-            vfs.sync_dir(dir).map_err(fail)?;
             waiting.storage().put_beside(FROM, note)?;
         }
         Ok(waiting)
@@ -82,11 +88,22 @@ impl<'a> Waiting<'a> {
         self.own.check()?;
         // Whoever lost a keyring here meanwhile gets it back first.
         check_keyrings(&**self.vfs, self.dir, true)?;
-        let to = self.dir.join(KEYRING_FILE);
-        let moved = self.vfs.rename(&self.own.path().join(KEYRING_FILE), &to, Rename::Replace);
-        moved
-            .and_then(|()| self.vfs.sync_dir(self.dir))
-            .map_err(|e| Error::io("the keyring cannot be put in place", e).with_path(&to))
+        let names = self.own.list()?.into_iter();
+        let names = names.filter_map(|entry| Some(entry.path.file_name()?.to_owned()));
+        let is_archive = |name: &OsString| kind_of(name.as_bytes()) == Some(NameKind::Audit);
+        // Before the keyring, which vouches for them.
+        self.put_in_place(&names.filter(is_archive).collect::<Vec<_>>())?;
+        self.put_in_place(&[KEYRING_FILE.into()])
+    }
+
+    /// Durably.
+    fn put_in_place(&self, names: &[OsString]) -> Result<()> {
+        let fail = |e, to: &Path| Error::io("the keyring cannot be put in place", e).with_path(to);
+        for name in names {
+            let (from, to) = (self.own.path().join(name), self.dir.join(name));
+            self.vfs.rename(&from, &to, Rename::Replace).map_err(|e| fail(e, &to))?;
+        }
+        self.vfs.sync_dir(self.dir).map_err(|e| fail(e, self.dir))
     }
 
     pub(super) fn clear(&self) -> Result<()> {
@@ -115,7 +132,7 @@ fn check_keyrings(vfs: &dyn Vfs, dir: &Path, is_continued: bool) -> Result<()> {
         match kind_of(name) {
             None | Some(NameKind::Lock | NameKind::Reencrypt | NameKind::Marker) => {}
             // A killed run's.
-            Some(NameKind::Partial) if is_continued => {}
+            Some(NameKind::Partial | NameKind::Audit) if is_continued => {}
             Some(NameKind::Restore) if entry.kind == EntryKind::Directory => {}
             Some(_) => {
                 let what = "expected an empty directory, found what is left of a store";

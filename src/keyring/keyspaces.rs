@@ -1,6 +1,8 @@
 //! Keyspaces: lines of data keys that rotate together and are destroyed apart, as one for
 //! each tenant.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::audit::AuditKind;
@@ -8,6 +10,10 @@ use super::commit::Draft;
 use super::{KeyState, Keyring, Keyspace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{DataKeyId, StoreId};
+
+/// Keyspaces that are added in one commit: the keyring holds all events of a commit until the
+/// next one archives them, and has to stay below its greatest length.
+const ADDED_TOGETHER: usize = 4096;
 
 /// Names a keyspace in its store. The default is the one that every store has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -62,13 +68,35 @@ impl Keyspaces<'_> {
                 let what = format!("expected a new keyspace name, found {name}, which is taken");
                 return Err(Error::new(ErrorKind::InvalidArgument, what));
             }
-            index = draft.body.keyspaces.len();
-            draft.body.keyspaces.push(Keyspace { name: name.into(), ..Keyspace::default() });
-            draft.record(AuditKind::KeyspaceCreated, name);
-            draft.rotate_data_key(index)?;
+            index = add(draft, name)?;
             Ok(true)
         })?;
         Ok(id(index))
+    }
+
+    /// The keyspaces of these names, in their order. Those that are not there are added, many
+    /// in one commit.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create), but for a name that is taken.
+    pub(crate) fn find_or_create(&self, names: &[String]) -> Result<Vec<KeyspaceId>> {
+        names.iter().try_for_each(|name| super::holds::check_name(name))?;
+        let mut writer = self.0.inner.writer();
+        for names in names.chunks(ADDED_TOGETHER) {
+            self.0.inner.commit(&mut writer, |draft| {
+                let spaces = draft.body.keyspaces.iter();
+                let known: HashSet<_> = spaces.map(|keyspace| keyspace.name.clone()).collect();
+                for name in names.iter().filter(|name| !known.contains(*name)) {
+                    add(draft, name)?;
+                }
+                Ok(draft.body.keyspaces.len() > known.len())
+            })?;
+        }
+        let snapshot = self.0.inner.vault.load();
+        let spaces = snapshot.body.keyspaces.iter().enumerate();
+        let ids: HashMap<_, _> = spaces.map(|(at, space)| (space.name.as_str(), id(at))).collect();
+        // OK because each is there by now.
+        Ok(names.iter().map(|name| ids[name.as_str()]).collect())
     }
 
     /// Starts a new data key in one keyspace. Returns its id.
@@ -152,6 +180,15 @@ impl Keyspaces<'_> {
     }
 }
 
+/// Adds a keyspace with a data key of its own. Returns its index.
+fn add(draft: &mut Draft, name: &str) -> Result<usize> {
+    let index = draft.body.keyspaces.len();
+    draft.body.keyspaces.push(Keyspace { name: name.into(), ..Keyspace::default() });
+    draft.record(AuditKind::KeyspaceCreated, name);
+    draft.rotate_data_key(index)?;
+    Ok(index)
+}
+
 fn end_lines(draft: &mut Draft, which: &impl Fn(u32) -> bool) {
     for (index, keyspace) in draft.body.keyspaces.iter_mut().enumerate() {
         if which(id(index).0) {
@@ -164,3 +201,6 @@ fn id(index: usize) -> KeyspaceId {
     // OK because a keyring has at most 65,536 keyspaces.
     KeyspaceId(u32::try_from(index).expect("few keyspaces"))
 }
+
+#[cfg(test)]
+mod tests;

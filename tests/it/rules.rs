@@ -265,6 +265,7 @@ const RULES: &[(&str, &[&str])] = &[
             "tests/it/backup/places.rs::no_store_is_created_beside_an_unfinished_restore",
             "tests/it/backup/resume.rs::a_cancelled_restore_is_no_store_and_is_continued",
             "tests/it/backup/resume.rs::a_file_that_could_not_be_made_durable_is_written_anew",
+            "tests/it/backup/resume.rs::an_audit_trail_is_restored_with_its_archives_wherever_it_is_killed",
         ],
     ),
     ("B7", &["tests/it/backup.rs::a_full_backup_restores_to_the_same_files_under_new_keys"]),

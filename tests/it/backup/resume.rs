@@ -135,13 +135,16 @@ const SECRET_MODE: u32 = 0o600;
 const SECRET_NS: i64 = 1_000_000_000_000_000_000;
 
 /// A store in memory with one backup.
-fn backed_up() -> (MemFs, Arc<ScriptedKms>) {
+fn backed_up(keyspaces: u32) -> (MemFs, Arc<ScriptedKms>) {
     let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));
     mem.put_dir(Path::new("/backup"));
     let fs = mem_create(&mem, &kms).unwrap();
     let mut settings = Settings::default();
     settings.plaintext = PlaintextPolicy::Allow;
     fs.keyring().keys().configure(&settings).unwrap();
+    for number in 0..keyspaces {
+        fs.keyring().keyspaces().create(&format!("tenant {number}")).unwrap();
+    }
     write_file(&fs, "a.sst").unwrap();
     mem.put(&in_dir("b.conf"), SECRET);
     let (mode, modified_ns) = (Some(SECRET_MODE), Some(SECRET_NS));
@@ -189,7 +192,7 @@ fn check_restored(mem: &MemFs, kms: &Arc<ScriptedKms>) {
 
 #[test]
 fn a_file_that_could_not_be_made_durable_is_written_anew() {
-    let (base, kms) = backed_up();
+    let (base, kms) = backed_up(0);
     for name in ["a.sst", "b.conf"] {
         let mem = base.fork();
         let names = [name.to_owned(), partial_name(name.as_bytes(), 0)];
@@ -211,7 +214,7 @@ fn a_file_that_could_not_be_made_durable_is_written_anew() {
 
 #[test]
 fn a_restore_killed_anywhere_is_continued_to_durable_files_as_they_were() {
-    let (base, kms) = backed_up();
+    let (base, kms) = backed_up(0);
     let places = ["b.conf".into(), partial_name(b"b.conf", 0)];
     let places = places.map(|name| Path::new("/new").join(name));
     // Threads do not take the same steps twice: other runs look at those between.
@@ -233,6 +236,37 @@ fn a_restore_killed_anywhere_is_continued_to_durable_files_as_they_were() {
         }
         for (_, left) in mem.crashes() {
             check_restored(&left, &kms);
+        }
+    }
+}
+
+#[test]
+fn an_audit_trail_is_restored_with_its_archives_wherever_it_is_killed() {
+    let keyspaces = 200;
+    let (base, kms) = backed_up(keyspaces);
+    let check = |mem: &MemFs| {
+        let store = open_restored(mem, &kms);
+        assert_eq!(store.keyspaces().list().len(), keyspaces as usize + 1);
+        // Each was created and got its first key.
+        assert!(store.audit().events().unwrap().len() > 2 * keyspaces as usize);
+    };
+    let whole = base.fork();
+    restore_in(&whole, &kms).unwrap();
+    let archives = whole.files().into_keys().filter(|name| name.starts_with("KEYRING.audit."));
+    assert!(archives.count() > 0);
+    check(&whole);
+    let is_move = |op: &Op| matches!(op, Op::Rename(from, to) if from == to);
+    let steps: Vec<_> = (0..).zip(whole.log()).filter(|(_, op)| is_move(op)).collect();
+    assert!(steps.len() > 1, "{steps:?}");
+    for step in steps.into_iter().flat_map(|(step, _)| [step, step + 1]) {
+        let mem = base.fork();
+        mem.stop_at(step);
+        assert!(restore_in(&mem, &kms).is_err());
+        mem.revive();
+        // Without a crash, and with any.
+        for left in [mem.clone()].into_iter().chain(mem.crashes().into_iter().map(|it| it.1)) {
+            restore_in(&left, &kms).unwrap();
+            check(&left);
         }
     }
 }
