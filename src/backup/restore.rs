@@ -77,8 +77,7 @@ pub struct RestoreReport {
     pub source_store_id: StoreId,
     /// The new store.
     pub store_id: StoreId,
-    /// The data key that its files are under. The first opening for writing starts
-    /// another.
+    /// The data key that its files are under.
     pub data_key_id: DataKeyId,
     /// Files restored.
     pub files: u64,

@@ -38,7 +38,7 @@ impl<'a> Waiting<'a> {
         let has_keyring = is_there(&dir.join(KEYRING_FILE));
         let found = OwnDir::find(vfs, path.clone())?;
         let noted = match &found {
-            Some(_) => DirectoryStorage::with_vfs(&path, vfs.clone()).load_beside(FROM)?,
+            Some(_) => DirectoryStorage::of_restore(dir, vfs.clone()).load_beside(FROM)?,
             None => None,
         };
         let mut is_published = false;
@@ -48,7 +48,7 @@ impl<'a> Waiting<'a> {
                 return Err(Error::new(ErrorKind::IdentityMismatch, what).with_path(dir));
             }
             Some(_) => {
-                let waits = DirectoryStorage::with_vfs(&path, vfs.clone()).load()?;
+                let waits = DirectoryStorage::of_restore(dir, vfs.clone()).load()?;
                 // A crash may leave it both of its names.
                 is_published = has_keyring
                     && (waits.is_none()
@@ -80,7 +80,7 @@ impl<'a> Waiting<'a> {
     }
 
     pub(super) fn storage(&self) -> DirectoryStorage {
-        DirectoryStorage::with_vfs(self.own.path(), self.vfs.clone())
+        DirectoryStorage::of_restore(self.dir, self.vfs.clone())
     }
 
     /// Makes the directory a store.

@@ -25,6 +25,9 @@ const COPY_SUFFIX: &str = ".new";
 /// The keyring in a directory.
 pub struct DirectoryStorage {
     pub(super) dir: PathBuf,
+    /// Where the keyring is at home, with the store's files below: `dir`, but for a restore
+    /// that is not finished.
+    home: PathBuf,
     pub(super) vfs: Arc<dyn Vfs>,
     pub(super) mirror: Option<PathBuf>,
     lock: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -44,7 +47,14 @@ impl DirectoryStorage {
 
     /// The same over another file system.
     pub fn with_vfs(dir: impl Into<PathBuf>, vfs: Arc<dyn Vfs>) -> Self {
-        Self { dir: dir.into(), vfs, mirror: None, lock: Mutex::new(None) }
+        let dir = dir.into();
+        Self { home: dir.clone(), dir, vfs, mirror: None, lock: Mutex::new(None) }
+    }
+
+    /// The keyring of a restore, which waits in a directory of its own until its files are
+    /// all in `home`.
+    pub(crate) fn of_restore(home: &Path, vfs: Arc<dyn Vfs>) -> Self {
+        Self { dir: home.join(RESTORE_DIR), ..Self::with_vfs(home, vfs) }
     }
 
     pub(crate) fn file_system(&self) -> &Arc<dyn Vfs> {
@@ -341,7 +351,7 @@ impl KeyringStorage for DirectoryStorage {
     }
 
     fn location(&self) -> Location {
-        let directory = self.vfs.canonical(&self.dir).unwrap_or_else(|_| self.dir.clone());
+        let directory = self.vfs.canonical(&self.home).unwrap_or_else(|_| self.home.clone());
         let (id, is_certain) = self.place();
         Location { id, is_certain, directory: Some(directory) }
     }
@@ -388,7 +398,7 @@ impl DirectoryStorage {
     fn place(&self) -> ([u8; 16], bool) {
         use std::os::unix::fs::MetadataExt;
         let mut hash = Sha256::new();
-        let (Ok(path), Ok(metadata)) = (self.dir.canonicalize(), self.dir.metadata()) else {
+        let (Ok(path), Ok(metadata)) = (self.home.canonicalize(), self.home.metadata()) else {
             return ([0; 16], false);
         };
         hash.update(metadata.ino().to_le_bytes());

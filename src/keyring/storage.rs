@@ -134,7 +134,7 @@ pub struct Location {
     /// path: then a store that comes back here goes on under the data keys it had here.
     pub is_certain: bool,
     /// The local directory the keyring is in, and below which the store's files are, if
-    /// there is one.
+    /// there is one. Of a restore that is not finished the one that is to be the store's.
     pub directory: Option<PathBuf>,
 }
 

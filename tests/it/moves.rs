@@ -11,27 +11,12 @@ use atrest::keyring::{AuditKind, KeyState};
 use atrest::{DataKeyId, FileKind, Store};
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
 
-use crate::support::{ManualClock, TestStore, manual, options};
+use crate::support::{ManualClock, TestStore, copy, manual, options};
 
 /// Places of one store at a time.
 struct Places {
     store: TestStore,
     files: u32,
-}
-
-/// Not by a command: until another program runs in it, a new process holds the locks of all
-/// stores that are open in this one.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 impl Places {

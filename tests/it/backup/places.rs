@@ -7,6 +7,7 @@ use std::time::Duration;
 use atrest::store::{Reencrypt, StalePolicy};
 
 use super::*;
+use crate::support::copy;
 
 /// A directory with what another store has in it.
 fn victim(bench: &Bench, name: &str) -> PathBuf {
@@ -178,4 +179,33 @@ fn re_encryption_leaves_the_links_of_a_running_backup() {
     bench.chain().back_up(&store_of(&bench.fs), &snapshot, &go_on).unwrap();
     bench.restore(1, "restored").unwrap();
     bench.assert_restored("restored", &expected);
+}
+
+#[test]
+fn a_restored_store_may_move_and_its_copy_leaves_it_alone() {
+    let bench = Bench::new();
+    fill(&bench);
+    bench.back_up();
+    bench.restore(1, "new").unwrap();
+    let before = bench.contents("new", bench.store.kms());
+    let markers = names(&bench.path("new"));
+    let markers = markers.iter().filter(|name| name.starts_with("KEYRING.directory."));
+    assert_eq!(markers.count(), 0);
+    copy(&bench.path("new"), &bench.path("clone"));
+    let clone = Store::open(bench.path("clone"), bench.store.kms(), manual()).unwrap();
+    clone.keys().rotate().unwrap();
+    let mut how = Reencrypt::default();
+    how.policy = StalePolicy::older_than(Duration::ZERO);
+    let report = clone.renewal().reencrypt(&how).unwrap();
+    assert!(report.files > 0 && report.failed.is_empty(), "{report:?}");
+    drop(clone);
+    bench.assert_restored("new", &before);
+    std::fs::rename(bench.path("new"), bench.path("prod")).unwrap();
+    let moved = Store::open(bench.path("prod"), bench.store.kms(), manual()).unwrap();
+    assert_eq!(moved.directories().list(), [bench.path("prod").canonicalize().unwrap()]);
+    moved.renewal().scan_usage(&|_| {}).unwrap();
+    assert_eq!(moved.renewal().reencrypt(&how).unwrap().failed.len(), 0);
+    moved.renewal().retire(None, Duration::ZERO, &|_| {}).unwrap();
+    drop(moved);
+    bench.assert_restored("prod", &before);
 }
