@@ -47,7 +47,7 @@ pub enum NameKind {
     Bad,
     /// A file that a re-encryption works on.
     Reencrypt,
-    /// Tells that a registered directory is there.
+    /// Tells that a registered directory is there, and whose it is.
     Marker,
     /// A file that is being written, and is renamed when it is whole.
     Partial,
@@ -107,7 +107,10 @@ pub const RESERVED_NAMES: &[ReservedName] = &[
         "KEYRING.bad-*",
         "what a recovery found in the keyring's place: kept until it is removed on request",
     ),
-    row("KEYRING.directory.<store id>", "empty: this registered directory of the store is there"),
+    row(
+        "KEYRING.directory.<store id>",
+        "the `location` of the keyring that registered this directory, in hexadecimal (D6)",
+    ),
     row(".atrest-reencrypt-<hash>", "the successor of a file that is re-encrypted, beside it"),
     row(".atrest-reencrypt-<hash>-<hash>-<hash>", "it or the file itself while they change places"),
     row(".atrest-partial-<hash>", "a file that is being written, beside where it will be"),

@@ -42,6 +42,11 @@ impl Keyring {
         (self.inner.storage.location().directory, registered)
     }
 
+    /// Where the keyring is, in hexadecimal, as the markers of the store's directories have it.
+    pub(crate) fn place(&self) -> String {
+        crate::hex::encode(&self.inner.storage.location().id)
+    }
+
     /// Commits what `edit` makes of the store's directories; false from it means that
     /// nothing changed.
     ///

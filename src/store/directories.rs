@@ -5,13 +5,13 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::Keyring;
 use crate::names::marker_name;
-use crate::vfs::{Attributes, EntryKind, Vfs, keep_attributes};
+use crate::vfs::{Attributes, EntryKind, Links, Rename, Vfs, adopt_owner, keep_attributes};
 
 /// The directories that hold a store's files.
 #[derive(Debug)]
@@ -20,11 +20,13 @@ pub struct Directories {
     vfs: Arc<dyn Vfs>,
     /// Changes when a directory is taken off the list.
     serial: AtomicU64,
+    /// Held while a marker is written.
+    marking: Mutex<()>,
 }
 
 impl Directories {
     pub(super) fn new(keyring: Keyring, vfs: Arc<dyn Vfs>) -> Self {
-        Self { keyring, vfs, serial: AtomicU64::new(0) }
+        Self { keyring, vfs, serial: AtomicU64::new(0), marking: Mutex::default() }
     }
 
     /// The directories that hold the store's files, each with all below it: the keyring's
@@ -40,29 +42,57 @@ impl Directories {
     }
 
     /// Adds a directory of the store's files, for good, under its canonical path, and puts
-    /// a marker into it: an empty file `KEYRING.directory.<store id>`, without which nothing
-    /// is taken for proven by what the directory holds. Done again it replaces a marker that
-    /// was lost: the caller says that this is the right directory, mounted and whole. Does
-    /// nothing else if the directory is below one that is known and on the same device.
-    /// `EncryptedFs` registers by itself when a file is first created in a directory; a
-    /// store with many may name their common parent first.
+    /// a marker into it: a file `KEYRING.directory.<store id>` with the place of the keyring,
+    /// without which nothing is taken for proven by what the directory holds. Done again it
+    /// replaces a marker that was lost: the caller says that this is the right directory,
+    /// mounted and whole. Does nothing else if the directory is below one that is known and on
+    /// the same device. `EncryptedFs` registers by itself when a file is first created in a
+    /// directory; a store with many may name their common parent first.
+    ///
+    /// A copy of the store knows the directories of its original, and a store that was moved
+    /// looks like a copy. So where the marker has another place the files there are read and
+    /// written as ever, but [re-encryption](super::Renewal::reencrypt),
+    /// [retirement](super::Renewal::retire) and
+    /// [removal](super::Renewal::remove_temporary) refuse, until the store that was moved
+    /// [takes over](Self::take_over), or the copy [lets go](Self::unregister). Keyrings
+    /// without a [name](crate::keyring::Location::id) for their place are not told apart.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a relative path;
+    /// [`IdentityMismatch`](ErrorKind::IdentityMismatch) if its marker has another place;
     /// [`Io`](ErrorKind::Io) if it is not there or cannot be written to; those of
     /// [`Keys::rotate`](crate::keyring::Keys::rotate).
     pub fn register(&self, dir: impl AsRef<Path>) -> Result<()> {
-        let dir = dir.as_ref();
-        if !dir.is_absolute() {
-            let what = "expected the absolute path of a directory";
-            return Err(Error::new(ErrorKind::InvalidArgument, what).with_path(dir));
-        }
-        let dir = self.canonical(dir)?;
+        let dir = self.named(dir.as_ref())?;
         let (_, registered) = self.keyring.roots();
         if registered.iter().any(|known| path_of(known) == dir) {
             return self.mark(&dir);
         }
         self.cover(&dir, self.device(&dir)?)
+    }
+
+    /// [Registers](Self::register) a directory although its marker has another place, for a
+    /// store that was moved, or whose directory was restored. A copy **MUST NOT** take over
+    /// what its original still uses: it would rewrite the original's files under keys that
+    /// only the copy has, and destroy the keys of others.
+    ///
+    /// # Errors
+    /// Those of [`register`](Self::register) but `IdentityMismatch`;
+    /// [`ReadOnly`](ErrorKind::ReadOnly).
+    pub fn take_over(&self, dir: impl AsRef<Path>) -> Result<()> {
+        self.keyring.check_writable()?;
+        let dir = self.named(dir.as_ref())?;
+        self.put_marker(&dir)?;
+        self.register(dir)
+    }
+
+    /// The canonical path of a directory that a caller names.
+    fn named(&self, dir: &Path) -> Result<PathBuf> {
+        if !dir.is_absolute() {
+            let what = "expected the absolute path of a directory";
+            return Err(Error::new(ErrorKind::InvalidArgument, what).with_path(dir));
+        }
+        self.canonical(dir)
     }
 
     /// Registers the directory of this canonical path and device if scans of the store would not come
@@ -108,59 +138,105 @@ impl Directories {
         self.absent().into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
+    /// The same, and whether they are this store's to change, and not its original's.
+    ///
+    /// # Errors
+    /// Those of [`check_present`](Self::check_present);
+    /// [`IdentityMismatch`](ErrorKind::IdentityMismatch).
+    pub(super) fn check_own(&self) -> Result<()> {
+        self.check_present()?;
+        self.foreign().into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
     /// The registered directories that are not there, or not as what they were when they
     /// were registered: a link leads elsewhere, or nothing is mounted. Each with what is
     /// wrong, as [`Renewal::retire`](super::Renewal::retire) would say it.
     pub fn absent(&self) -> Vec<(PathBuf, Error)> {
-        let marker = marker_name(self.keyring.store_id());
+        self.failing(|dir| self.check(dir))
+    }
+
+    /// The registered directories whose marker has another place: this is a copy, and they are
+    /// its original's, or it was moved and has not [taken them over](Self::take_over). Each
+    /// with what [`Renewal::retire`](super::Renewal::retire) would say.
+    pub fn foreign(&self) -> Vec<(PathBuf, Error)> {
+        self.failing(|dir| match self.is_own(dir) {
+            Ok(Some(false)) => Err(foreign(dir)),
+            _ => Ok(()),
+        })
+    }
+
+    fn failing(&self, check: impl Fn(&Path) -> Result<()>) -> Vec<(PathBuf, Error)> {
         let registered = self.keyring.roots().1;
         let registered = registered.iter().map(|dir| path_of(dir).to_owned());
         let check = |dir: PathBuf| {
-            let error = self.check(&dir, &marker).err()?;
+            let error = check(&dir).err()?;
             Some((dir, error))
         };
         registered.filter_map(check).collect()
     }
 
-    fn check(&self, dir: &Path, marker: &str) -> Result<()> {
+    fn check(&self, dir: &Path) -> Result<()> {
         let refuse = |what| Err(Error::new(ErrorKind::InvalidArgument, what).with_path(dir));
         if self.canonical(dir)? != dir {
             return refuse("a symbolic link has taken the place of this directory");
         }
-        match self.vfs.stat(&dir.join(marker)) {
-            Ok(stat) if stat.kind == EntryKind::File => Ok(()),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("the directory's marker is unknown", error).with_path(dir))
-            }
-            _ => refuse(
+        match self.is_own(dir)? {
+            Some(_) => Ok(()),
+            None => refuse(
                 "the directory has not the store's marker: another one may be mounted here, or \
                  none",
             ),
         }
     }
 
-    /// Puts the marker into a directory, for good.
+    /// Whether the marker in a directory has this place; `None` without one.
+    fn is_own(&self, dir: &Path) -> Result<Option<bool>> {
+        let path = self.marker(dir);
+        let fail = |e| Error::io("the directory's marker is unknown", e).with_path(dir);
+        match self.vfs.stat(&path) {
+            Ok(stat) if stat.kind == EntryKind::File => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+            _ => return Ok(None),
+        }
+        let place = self.keyring.place();
+        let mut found = vec![0; place.len() + 1];
+        let read = self.vfs.open(&path, Links::Refuse).and_then(|it| it.read_at(&mut found, 0));
+        Ok(Some(found[..read.map_err(fail)?] == *place.as_bytes()))
+    }
+
+    /// Puts the marker into a directory, for good, but not over that of another place.
     fn mark(&self, dir: &Path) -> Result<()> {
-        let path = dir.join(marker_name(self.keyring.store_id()));
-        let marked = match self.vfs.create_new(&path, 0o644) {
-            Ok(mut file) => file
-                .sync()
-                .and_then(|()| self.vfs.stat(dir))
-                .and_then(|stat| {
-                    let of_dir = Attributes { owner: stat.owner, ..Attributes::default() };
-                    keep_attributes(&*self.vfs, &path, &of_dir)
-                })
-                .or_else(|error| match error.kind() {
-                    // It says what it has to, whoever owns it.
-                    io::ErrorKind::PermissionDenied => Ok(()),
-                    _ => Err(error),
-                }),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
+        match self.is_own(dir)? {
+            Some(false) => Err(foreign(dir)),
+            _ => self.put_marker(dir),
+        }
+    }
+
+    fn put_marker(&self, dir: &Path) -> Result<()> {
+        let _one = self.marking.lock().unwrap_or_else(PoisonError::into_inner);
+        let vfs = &*self.vfs;
+        let path = self.marker(dir);
+        let new = dir.join(format!("{}.new", marker_name(self.keyring.store_id())));
+        let put = || {
+            match vfs.remove(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = vfs.create_new(&new, 0o644)?;
+            file.append(self.keyring.place().as_bytes())?;
+            // Whoever may list the directory may know.
+            let readable = Attributes { mode: Some(0o644), ..Attributes::default() };
+            keep_attributes(vfs, &new, &readable)?;
+            adopt_owner(vfs, dir, &new)?;
+            file.sync()?;
+            vfs.rename(&new, &path, Rename::Replace)?;
+            vfs.sync_dir(dir)
         };
-        marked
-            .and_then(|()| self.vfs.sync_dir(dir))
-            .map_err(|e| Error::io("the directory cannot be marked", e).with_path(dir))
+        put().map_err(|e| Error::io("the directory cannot be marked", e).with_path(dir))
+    }
+
+    fn marker(&self, dir: &Path) -> PathBuf {
+        dir.join(marker_name(self.keyring.store_id()))
     }
 
     fn device(&self, dir: &Path) -> Result<u64> {
@@ -175,7 +251,7 @@ impl Directories {
     }
 
     /// Takes a directory off the list. It **MUST** hold no file of the store: data keys
-    /// may be destroyed that its files need.
+    /// may be destroyed that its files need. A marker of another place stays.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if it is not on the list; those of
@@ -192,9 +268,9 @@ impl Directories {
             Ok(true)
         });
         self.serial.fetch_add(1, Ordering::Release);
-        if result.is_ok() {
-            // The directory may be gone, or never come back: a marker does no harm.
-            drop(self.vfs.remove(&dir.join(marker_name(self.keyring.store_id()))));
+        // The directory may be gone, or never come back: a marker does no harm.
+        if result.is_ok() && matches!(self.is_own(dir), Ok(Some(true))) {
+            drop(self.vfs.remove(&self.marker(dir)));
         }
         result
     }
@@ -203,6 +279,13 @@ impl Directories {
     pub(super) fn serial(&self) -> u64 {
         self.serial.load(Ordering::Acquire)
     }
+}
+
+fn foreign(dir: &Path) -> Error {
+    let what = "expected a directory that the keyring registered from where it is, found one of \
+                another place: if the store was moved here, take the directory over; a copy must \
+                not";
+    Error::new(ErrorKind::IdentityMismatch, what).with_path(dir)
 }
 
 fn path_of(bytes: &[u8]) -> &Path {

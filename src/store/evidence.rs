@@ -91,7 +91,7 @@ fn keys_in(
     let recording = moves.record();
     // After the recording began: a file may have moved into a new one just before.
     let roots = &places.directories().list();
-    places.directories().check_present()?;
+    places.directories().check_own()?;
     let collect =
         || Collect { store_id, left, found: InUse::default(), unreadable: None, links: Vec::new() };
     let (mut found, mut passed_by) = scan(vfs, roots, on_scan, collect)?;
@@ -130,7 +130,7 @@ fn keys_in(
         found.push(visitor);
     }
     // Again: what was taken away in between was not looked at.
-    places.directories().check_present()?;
+    places.directories().check_own()?;
     let mut in_use = InUse::default();
     for part in found {
         if let Some((path, kind)) = part.unreadable {

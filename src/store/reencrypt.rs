@@ -210,7 +210,9 @@ impl Renewal<'_> {
     /// [`KeyringBusy`](ErrorKind::KeyringBusy) beside another run;
     /// [`ReadOnly`](ErrorKind::ReadOnly);
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for plaintext that the store's
-    /// policy does not allow; those of [`scan_usage`](Self::scan_usage).
+    /// policy does not allow; [`IdentityMismatch`](ErrorKind::IdentityMismatch) for a registered
+    /// directory that a store at [another place](super::Directories::register) registered; those of
+    /// [`scan_usage`](Self::scan_usage).
     pub fn reencrypt(&self, how: &Reencrypt<'_>) -> Result<ReencryptReport> {
         let _one = self.0.places().reencrypting()?;
         let allowed = self.0.keyring().settings().plaintext == PlaintextPolicy::Allow;
@@ -218,6 +220,7 @@ impl Renewal<'_> {
             let what = "the store's policy does not allow plaintext";
             return Err(Error::new(ErrorKind::InvalidArgument, what));
         }
+        self.0.places().directories().check_own()?;
         let judge = Judge::new(self.0.keyring(), &how.policy);
         let new = || Collect::new(&judge, how);
         let (mut found, passed_by) = self.scan_all(how.on_scan, new)?;

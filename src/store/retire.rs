@@ -47,8 +47,9 @@ impl Renewal<'_> {
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) without a known directory and
     /// `elsewhere`, and for a registered directory without its
-    /// [marker](crate::store::Directories::register), as where it is not mounted; [`CorruptHeader`](ErrorKind::CorruptHeader) if nobody can tell the key
-    /// of a file; those of [`Keys::retire`](crate::keyring::Keys::retire).
+    /// [marker](crate::store::Directories::register), as where it is not mounted;
+    /// [`IdentityMismatch`](ErrorKind::IdentityMismatch) for one with the marker of another place;
+    /// [`CorruptHeader`](ErrorKind::CorruptHeader) if nobody can tell the key of a file; those of [`Keys::retire`](crate::keyring::Keys::retire).
     pub fn retire(
         &self,
         elsewhere: Option<&dyn LiveKeys>,

@@ -17,11 +17,14 @@ impl Renewal<'_> {
     ///
     /// # Errors
     /// [`ReadOnly`](ErrorKind::ReadOnly) for a store that is open for reading, beside whose writer
-    /// nobody can tell; [`CmekRevoked`](ErrorKind::CmekRevoked); [`Io`](ErrorKind::Io); those of
+    /// nobody can tell; [`CmekRevoked`](ErrorKind::CmekRevoked);
+    /// [`IdentityMismatch`](ErrorKind::IdentityMismatch) as of
+    /// [`reencrypt`](Self::reencrypt); [`Io`](ErrorKind::Io); those of
     /// [`rebuild_usage`](Self::rebuild_usage), without `KeyringBusy`.
     pub fn remove_temporary(&self, on_scan: OnScan<'_>) -> Result<Vec<PathBuf>> {
         let keyring = self.0.keyring();
         keyring.check_writable()?;
+        self.0.places().directories().check_own()?;
         let (found, _) = self.scan_all(on_scan, || Collect { keyring, ended: Vec::new() })?;
         let mut removed = Vec::new();
         for path in found.into_iter().flat_map(|part| part.ended) {

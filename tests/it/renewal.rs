@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use crate::support::{ManualClock, TestStore, options};
 
+mod copies;
 mod crash;
 mod directories;
 pub mod exchange;

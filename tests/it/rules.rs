@@ -222,6 +222,13 @@ const RULES: &[(&str, &[&str])] = &[
     ),
     ("D5", &["tests/it/verify.rs::every_file_is_judged"]),
     (
+        "D6",
+        &[
+            "tests/it/renewal/copies.rs::a_copy_leaves_the_directories_of_its_original_alone",
+            "tests/it/renewal/copies.rs::a_store_that_moved_takes_its_directories_over",
+        ],
+    ),
+    (
         "O1",
         &[
             "crates/atrest-object-store/tests/it/keyring.rs::of_two_rotations_at_once_one_happens",

@@ -367,7 +367,8 @@ Atrest1 atrest1_sync_directory(const struct Atrest1Store *store, const char *dir
 
 // Tells the store of a directory with files that `atrest1_encryptor_new` made headers for,
 // under its absolute path: they are looked for there before a key is destroyed. Costs nothing
-// if it is below one that is known.
+// if it is below one that is known. One that a store at another place registered, of which this
+// is a copy or which was moved, is refused: `ATREST1_IDENTITY_MISMATCH`.
 Atrest1 atrest1_register_directory(const struct Atrest1Store *store, const char *directory);
 
 // Makes a new key file, for a customer's key `file://PATH`. `file` must not exist.

@@ -63,7 +63,8 @@ pub unsafe extern "C" fn atrest1_sync_directory(
 
 /// Tells the store of a directory with files that `atrest1_encryptor_new` made headers for,
 /// under its absolute path: they are looked for there before a key is destroyed. Costs nothing
-/// if it is below one that is known.
+/// if it is below one that is known. One that a store at another place registered, of which this
+/// is a copy or which was moved, is refused: `ATREST1_IDENTITY_MISMATCH`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn atrest1_register_directory(
     store: *const Atrest1Store,

@@ -117,7 +117,7 @@ impl Verdict {
             ErrorKind::IdentityMismatch => (
                 "identity-mismatch",
                 WRONG_KEY,
-                "the file belongs elsewhere: compare `atrest inspect FILE` with `atrest status DIR`",
+                "it belongs elsewhere: compare `atrest inspect FILE` with `atrest status DIR`, or say with `atrest keys take-directory` that the store was moved",
             ),
             ErrorKind::SuiteTooWeak => {
                 ("suite-too-weak", WRONG_KEY, "encrypt the file anew with an authenticated suite")

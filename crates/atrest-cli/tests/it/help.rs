@@ -44,6 +44,7 @@ fn every_command_shows_examples_and_its_json() {
         &["keys", "release"],
         &["keys", "directories"],
         &["keys", "forget-directory"],
+        &["keys", "take-directory"],
         &["keys", "keyspaces"],
         &["keys", "add-keyspace"],
         &["keys", "shred"],

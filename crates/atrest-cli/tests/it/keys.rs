@@ -149,6 +149,40 @@ fn a_directory_that_is_gone_is_forgotten() {
 }
 
 #[test]
+fn a_directory_is_taken_over_by_a_store_that_moved_and_forgotten_by_a_copy() {
+    let bench = Bench::new();
+    let other = bench.path("other");
+    std::fs::create_dir(&other).unwrap();
+    let other = other.canonicalize().unwrap();
+    let kms = atrest::kms::from_uri(&bench.uri("cmek.key")).unwrap();
+    let store = atrest::Store::open(bench.path("data"), kms, atrest::Options::default()).unwrap();
+    store.directories().register(&other).unwrap();
+    store.close().unwrap();
+    let other_name = other.to_str().unwrap();
+    std::fs::rename(bench.path("data"), bench.path("moved")).unwrap();
+    std::fs::create_dir(bench.path("data")).unwrap();
+    for entry in std::fs::read_dir(bench.path("moved")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), bench.path("data").join(entry.file_name())).unwrap();
+    }
+    for dir in ["moved", "data"] {
+        for args in [&["keys", "retire", dir][..], &["reencrypt", dir, "--all"]] {
+            let refused = bench.bad(5, "identity-mismatch", args);
+            assert!(refused.stderr.contains("keys take-directory"), "{}", refused.stderr);
+        }
+        let doctor = String::from_utf8(bench.run(&["doctor", dir]).stdout).unwrap();
+        assert!(doctor.contains("registered from where it is"), "{doctor}");
+    }
+    let taken = bench.json(&["keys", "take-directory", "moved", other_name]);
+    assert_eq!((fields(&taken), &taken["taken"]), (vec!["taken"], &other_name.into()));
+    bench.good(&["keys", "retire", "moved"]);
+    bench.bad(2, "invalid-argument", &["keys", "forget-directory", "moved", other_name]);
+    bench.good(&["keys", "forget-directory", "data", other_name]);
+    bench.good(&["keys", "retire", "data"]);
+    bench.good(&["keys", "retire", "moved"]);
+}
+
+#[test]
 fn a_file_goes_under_the_keys_of_its_keyspace() {
     let bench = Bench::new();
     bench.write("src", b"red");

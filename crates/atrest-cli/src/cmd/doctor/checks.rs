@@ -374,7 +374,12 @@ fn elsewhere(
         }
     }
     for (_, error) in absent {
-        let advice = "mount it or bring it back, or take it off with `atrest keys directories`";
+        let advice =
+            "mount it or bring it back, or take it off with `atrest keys forget-directory`";
+        to.problem("directories", error.to_string(), advice);
+    }
+    for (_, error) in directories.foreign() {
+        let advice = "take it over with `atrest keys take-directory`; in a copy of the store take it off with `atrest keys forget-directory`";
         to.problem("directories", error.to_string(), advice);
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use atrest::ErrorKind;
+use atrest::store::Directories as Registered;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -28,7 +29,8 @@ pub(super) struct Directories {
 /// Forget a registered directory that is gone, so that `keys retire` does not look for it.
 ///
 /// A disk that is only not mounted looks gone too: forget no directory whose files come
-/// back, or data keys may be destroyed that they need. One that is still there is refused.
+/// back, or data keys may be destroyed that they need. One that is still there is refused,
+/// unless it is another store's, of which this one is a copy.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -41,6 +43,32 @@ pub(super) struct ForgetDirectory {
     at: StoreArgs,
     /// The directory, as `keys directories` shows it.
     path: PathBuf,
+}
+
+/// Say that the store was moved here, and that a directory which it registered before is its
+/// own still.
+///
+/// A copy looks as if it was moved: a copy that takes over what its original still uses
+/// rewrites the original's files under keys that only the copy has, so that they are lost.
+/// A copy forgets the directory instead.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  atrest keys take-directory data /mnt/wal
+
+JSON fields: taken
+")]
+pub(super) struct TakeDirectory {
+    #[command(flatten)]
+    at: StoreArgs,
+    /// The directory, as `keys directories` shows it.
+    path: PathBuf,
+}
+
+/// Field names are stable.
+#[derive(Serialize)]
+struct TakenReport {
+    taken: String,
 }
 
 /// Field names are stable.
@@ -67,6 +95,10 @@ fn exists(path: &Path) -> bool {
     path.try_exists().unwrap_or(true)
 }
 
+fn is_foreign(directories: &Registered, path: &Path) -> bool {
+    directories.foreign().iter().any(|(foreign, _)| foreign == path)
+}
+
 impl Directories {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open_read_only()?;
@@ -91,7 +123,7 @@ impl Directories {
 impl ForgetDirectory {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open()?;
-        if exists(&self.path) {
+        if exists(&self.path) && !is_foreign(store.store().directories(), &self.path) {
             let what =
                 format!("{}: expected a directory that is gone, found one", self.path.display());
             return Err(Failure::new(ErrorKind::InvalidArgument, what)
@@ -100,5 +132,14 @@ impl ForgetDirectory {
         store.commit(|store| store.directories().unregister(&self.path))?;
         let report = ForgottenReport { forgotten: self.path.to_string_lossy().into_owned() };
         out.result(&report, || format!("Forgot the directory {}.", clean(&report.forgotten)))
+    }
+}
+
+impl TakeDirectory {
+    pub(super) fn run(&self, out: &mut Out) -> Result<()> {
+        let store = self.at.open()?;
+        store.commit(|store| store.directories().take_over(&self.path))?;
+        let report = TakenReport { taken: self.path.to_string_lossy().into_owned() };
+        out.result(&report, || format!("Took over the directory {}.", clean(&report.taken)))
     }
 }
