@@ -1,7 +1,7 @@
 //! Keyspaces: lines of data keys that rotate together and are destroyed apart, as one for
 //! each tenant.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
