@@ -171,6 +171,7 @@ fn judge(place: ImagePlace, bytes: Vec<u8>, kms: &[Arc<dyn Kms>], options: &Opti
 }
 
 fn open(image: &Image, kms: &[Arc<dyn Kms>], options: &Options) -> Result<(Arc<StoreKey>, Body)> {
+    super::check_store(image, options)?;
     let search = Search::opening(options, false);
     Ok(search.unlock(image, &Client::all(kms.to_vec()))?)
 }
@@ -203,7 +204,6 @@ impl DirectoryStorage {
             Error::new(ErrorKind::KeyringMissing, "there is no such image of the keyring")
         })?;
         let image = Image::parse(StoredImage { bytes: bytes.clone(), version: String::new() })?;
-        super::check_store(&image, &options)?;
         let (store_key, body) = open(&image, &kms, &options)?;
         if body.revoked_ns != 0 {
             return Err(withdrawn());

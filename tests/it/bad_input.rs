@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use atrest::error::KmsErrorKind;
-use atrest::keyring::{DirectoryStorage, KeyringStorage, MemoryStorage};
+use atrest::keyring::{DirectoryStorage, ImagePlace, KeyringInfo, KeyringStorage, MemoryStorage};
+use atrest::kms::Kms;
 use atrest::{
     ErrorKind, Expect, FileId, FileKind, FileSpec, Header, Integrity, Keyring, PlaintextPolicy,
     Settings, Store, Suite,
@@ -78,7 +79,7 @@ fn a_wrong_customers_key_is_refused() {
         kms.set(Mode::Down(failure));
         assert_eq!(kind(mem_open(&mem, &kms)), ErrorKind::Kms(failure));
     }
-    let none: Vec<Arc<dyn atrest::kms::Kms>> = Vec::new();
+    let none: Vec<Arc<dyn Kms>> = Vec::new();
     let refused = kind(Keyring::open(mem_storage(&mem), none, manual()));
     assert_eq!(refused, ErrorKind::Kms(KmsErrorKind::Misconfigured));
     assert_eq!(mem.files(), before);
@@ -120,10 +121,7 @@ fn a_missing_keyring_is_never_made_up() {
     assert_eq!(kind(created), ErrorKind::KeyringExists);
     let read = Keyring::open_read_only(mem_storage(&mem), kms.clone(), manual());
     assert_eq!(kind(read), ErrorKind::KeyringMissing);
-    assert_eq!(
-        kind(atrest::keyring::KeyringInfo::read(&mem_storage(&mem))),
-        ErrorKind::KeyringMissing
-    );
+    assert_eq!(kind(KeyringInfo::read(&mem_storage(&mem))), ErrorKind::KeyringMissing);
     assert_eq!(mem.files(), before);
     // Put back, it opens.
     mem.put(&in_dir("KEYRING"), &whole["KEYRING"]);
@@ -469,6 +467,34 @@ fn another_store_than_the_pinned_one_is_refused_before_its_key_service_is_asked(
         assert_eq!(kind(read), ErrorKind::IdentityMismatch);
         assert_eq!(kms.calls(), asked);
     }
+}
+
+#[test]
+fn a_recovery_asks_nobody_about_another_store_than_the_pinned_one() {
+    let (mem, kms) = base();
+    let theirs = MemFs::new(DIR);
+    drop(mem_create(&theirs, &kms).unwrap());
+    let mut pinned = manual();
+    pinned.store_id = Some(KeyringInfo::read(&mem_storage(&mem)).unwrap().store_id);
+    let asked = kms.calls();
+    let keys: [Arc<dyn Kms>; 1] = [kms.clone()];
+    let images = mem_storage(&theirs).images(&keys, &pinned).unwrap();
+    assert!(images.iter().all(|image| image.info.is_some() && image.data_keys.is_none()));
+    assert!(images[0].problem.as_ref().unwrap().contains("expected store"), "{images:?}");
+    assert_eq!(kms.calls(), asked);
+    // Nor about what stands in the place of the image that is put back: no more than if it
+    // were nothing at all.
+    let calls = |current: &[u8]| {
+        let mem = mem.fork();
+        mem.put(&in_dir("KEYRING.1"), &mem.read(&in_dir("KEYRING")).unwrap());
+        mem.put(&in_dir("KEYRING"), current);
+        let before = kms.calls();
+        let recovered =
+            mem_storage(&mem).recover(ImagePlace::Kept(1), vec![kms.clone()], pinned.clone());
+        recovered.unwrap();
+        kms.calls() - before
+    };
+    assert_eq!(calls(&theirs.read(&in_dir("KEYRING")).unwrap()), calls(b"nothing"));
 }
 
 /// What an engine that knows `std::io` alone sees.

@@ -194,6 +194,7 @@ const RULES: &[(&str, &[&str])] = &[
         "K24",
         &[
             "tests/it/bad_input.rs::another_store_than_the_pinned_one_is_refused_before_its_key_service_is_asked",
+            "tests/it/bad_input.rs::a_recovery_asks_nobody_about_another_store_than_the_pinned_one",
         ],
     ),
     ("K25", &["src/keyring/body/integrity.rs::what_no_version_writes_is_refused"]),
