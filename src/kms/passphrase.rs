@@ -1,5 +1,8 @@
 //! `passphrase:`: a key from words, by Argon2id (RFC 9106).
 
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
 use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -15,6 +18,12 @@ const MAX: Cost = Cost { memory_kib: 1024 * 1024, passes: 16, lanes: 16 };
 const PREFIX_LEN: usize = 12 + 16;
 const PIECE_LEN: usize = 32;
 
+/// Held while a key is computed: a keyring that nobody authenticated yet may have many slots, and
+/// each would take as much memory as [`MAX`] says.
+static COMPUTING: Mutex<()> = Mutex::new(());
+/// How often who waits looks whether it is his turn.
+const LOOK: Duration = Duration::from_millis(10);
+
 struct Cost {
     memory_kib: u32,
     passes: u32,
@@ -22,6 +31,9 @@ struct Cost {
 }
 
 /// A customer's key made from a passphrase. Costs and salt are in the wrapped key.
+///
+/// A process computes one key at a time, of all its passphrases; who waits for longer than the
+/// deadline gets [`Unreachable`](KmsErrorKind::Unreachable).
 pub struct Passphrase {
     uri: KeyUri,
     /// In pieces, which keys' memory has a place for, each with its length.
@@ -78,13 +90,31 @@ impl Passphrase {
         Ok(words)
     }
 
-    fn parent(&self, cost: &Cost, salt: &[u8]) -> Result<CmekParent, KmsError> {
+    /// Waits until no other key is computed in this process, as long as the deadline lets it.
+    fn turn(&self, deadline: Deadline) -> Result<MutexGuard<'static, ()>, KmsError> {
+        while !deadline.remaining().is_zero() {
+            match COMPUTING.try_lock() {
+                Ok(turn) => return Ok(turn),
+                Err(TryLockError::Poisoned(turn)) => return Ok(turn.into_inner()),
+                Err(TryLockError::WouldBlock) => {
+                    std::thread::sleep(LOOK.min(deadline.remaining()));
+                }
+            }
+        }
+        let what = "no time was left to compute the key";
+        Err(KmsError::new(KmsErrorKind::Unreachable, what).with_key_uri(&self.uri))
+    }
+
+    fn parent(&self, cost: &Cost, salt: &[u8], deadline: Deadline) -> Result<CmekParent, KmsError> {
         let fail = || {
             KmsError::new(KmsErrorKind::Integrity, "the wrapped key's Argon2id costs are invalid")
                 .with_key_uri(&self.uri)
         };
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(KEY_LEN))
             .map_err(|_| fail())?;
+        let _turn = self.turn(deadline)?;
+        #[cfg(test)]
+        let _counted = tests::Counted::new();
         let words = self.words()?;
         let mut parent = CmekParent::zeroed();
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
@@ -109,7 +139,7 @@ impl Kms for Passphrase {
         &self,
         key: &SlotKey,
         context: &WrapContext,
-        _deadline: Deadline,
+        deadline: Deadline,
     ) -> Result<WrappedKey, KmsError> {
         let mut blob = Vec::with_capacity(PREFIX_LEN + local::BLOB_LEN);
         for cost in [DEFAULT.memory_kib, DEFAULT.passes, DEFAULT.lanes] {
@@ -119,7 +149,7 @@ impl Kms for Passphrase {
         crate::random::fill(&mut blob[12..]).map_err(|source| {
             KmsError::new(KmsErrorKind::Misconfigured, "no randomness").with_source(source)
         })?;
-        let parent = self.parent(&DEFAULT, &blob[12..])?;
+        let parent = self.parent(&DEFAULT, &blob[12..], deadline)?;
         let sealed = local::wrap(&parent, key, context).map_err(|e| e.with_key_uri(&self.uri))?;
         blob.extend_from_slice(&sealed);
         Ok(WrappedKey { key_version: String::new(), blob })
@@ -129,7 +159,7 @@ impl Kms for Passphrase {
         &self,
         wrapped: &WrappedKey,
         context: &WrapContext,
-        _deadline: Deadline,
+        deadline: Deadline,
     ) -> Result<SlotKey, KmsError> {
         let refuse =
             |what: &str| KmsError::new(KmsErrorKind::Integrity, what).with_key_uri(&self.uri);
@@ -143,17 +173,71 @@ impl Kms for Passphrase {
         if cost.memory_kib > MAX.memory_kib || cost.passes > MAX.passes || cost.lanes > MAX.lanes {
             return Err(refuse("the wrapped key asks for excessive Argon2id costs"));
         }
-        let parent = self.parent(&cost, &prefix[12..])?;
+        let parent = self.parent(&cost, &prefix[12..], deadline)?;
         local::unwrap(&parent, sealed, context).map_err(|e| e.with_key_uri(&self.uri))
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use super::*;
+    use crate::ids::{SlotKeyId, StoreId};
     use crate::process::tests::in_forked_child;
+
+    static NOW: AtomicUsize = AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
+    static EVER: AtomicUsize = AtomicUsize::new(0);
+
+    /// One key that is being computed.
+    pub(super) struct Counted;
+
+    impl Counted {
+        pub(super) fn new() -> Self {
+            EVER.fetch_add(1, Ordering::SeqCst);
+            MOST.fetch_max(NOW.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            Self
+        }
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            NOW.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// What a keyring that nobody authenticated may ask for.
+    fn unwrap(deadline: Deadline) -> KmsErrorKind {
+        let costs = [16 * 1024_u32, 2, 1].map(u32::to_le_bytes).concat();
+        let blob = [costs, vec![7; 16 + local::BLOB_LEN]].concat();
+        let wrapped = WrappedKey { key_version: String::new(), blob };
+        let (store_id, slot_key_id) =
+            (StoreId::from_bytes([1; 16]), SlotKeyId::from_bytes([2; 16]));
+        let context = WrapContext { store_id, slot_key_id, version: WrapContext::VERSION };
+        let kms = Passphrase::new("correct horse".into()).unwrap();
+        kms.unwrap(&wrapped, &context, deadline).map(drop).unwrap_err().kind()
+    }
+
+    #[test]
+    fn keys_are_computed_one_after_the_other_and_none_too_late() {
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    let refused = unwrap(Deadline::after(Duration::from_secs(60)));
+                    assert_eq!(refused, KmsErrorKind::Integrity);
+                });
+            }
+        });
+        assert_eq!(MOST.load(Ordering::SeqCst), 1);
+        // Who waited for longer than he has does not begin.
+        let (turn, before) = (COMPUTING.lock().unwrap(), EVER.load(Ordering::SeqCst));
+        let refused = unwrap(Deadline::after(Duration::from_millis(30)));
+        assert_eq!((refused, EVER.load(Ordering::SeqCst)), (KmsErrorKind::Unreachable, before));
+        drop(turn);
+    }
 
     #[test]
     fn a_forked_child_is_told_that_it_has_no_passphrase() {
