@@ -33,6 +33,12 @@ EVENTS = {
 }
 
 
+def lower(uri):
+    """A URI as it is written: its scheme in lower case."""
+    scheme, rest = uri.split(":", 1)
+    return f"{scheme.lower()}:{rest}"
+
+
 def shown(keyring):
     """A keyring as the library shows it."""
     spaces = keyring.body["keyspaces"]
@@ -42,7 +48,7 @@ def shown(keyring):
         "store_key_id": keyring.store_key_id.hex(),
         "generation": keyring.generation,
         "written_ns": keyring.written,
-        "slots": [{"name": slot["name"], "key_uri": slot["uri"], "key_version": slot["version"],
+        "slots": [{"name": slot["name"], "key_uri": lower(slot["uri"]), "key_version": slot["version"],
                    "created_ns": slot["created"]} for slot in keyring.slots],
         "settings": {
             "rotation_period_ns": number.get(1),
@@ -125,6 +131,14 @@ def slot_edits(rng):
         yield f"tags of a slot {what}", lambda draft, e=entries: draft.slots[-1].update(tags=e)
         yield f"tags of a keyspace {what}", lambda draft, e=entries: draft.body["keyspaces"][-1].update(tags=e)
         yield f"settings {what}", lambda draft, e=entries: draft.body.update(settings=e)
+    for what, part in (("scheme", 0), ("rest", 2)):
+        def change(draft, part=part):
+            for slot in draft.slots:
+                parts = list(slot["uri"].partition(":"))
+                parts[part] = parts[part].upper()
+                slot["uri"] = "".join(parts)
+
+        yield f"the {what} of each URI in upper case", change
     yield "no slot", lambda draft: (draft.slots.clear(), draft.body["slot_keys"].clear())
     for count in (64, 65):
         yield f"{count} slots", lambda draft, count=count: [
@@ -242,6 +256,10 @@ def header_edits(rng):
         for value in values:
             shown_value = value if isinstance(value, int) else value.hex()
             yield f"{name} {shown_value}", lambda draft, n=name, v=value: setattr(draft, n, v)
+    # Of two faults the first by the text is the error.
+    for name, value in (("generation", 0), ("generation", (1 << 64) - 1), ("zero", 1), ("version", 3)):
+        yield f"an unknown feature and {name} {value}", lambda draft, n=name, v=value: (
+            setattr(draft, "incompatible", 2), setattr(draft, n, v))
 
 
 def keyring_cases(rng, draft, count):

@@ -174,11 +174,12 @@ class KeyFile:
 
     def parent(self):
         try:
-            mode = os.stat(self.path).st_mode
+            status = os.stat(self.path)
             data = self.path.read_bytes()
         except FileNotFoundError:
             raise Refused("key service: not found", str(self.path)) from None
-        refuse(mode & 0o077 == 0, "key service: misconfigured", "others may read the key file")
+        others = 0o077 if status.st_uid else 0o037
+        refuse(status.st_mode & others == 0, "key service: misconfigured", "others may read the key file")
         refuse(len(data) in (48, 56, 64), "key service: misconfigured", "a key file has 48, 56 or 64 bytes")
         return hmac.digest(data[:32], data[32:], "sha256")
 

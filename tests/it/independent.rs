@@ -20,6 +20,7 @@ use crate::golden::describe::sha256;
 use crate::support::{TestStore, key_file, manual};
 
 mod backups;
+mod key_files;
 
 /// May hold the key of a random store's slot.
 const VARIABLE: &str = "ATREST_INDEPENDENT_CMEK";

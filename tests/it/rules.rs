@@ -141,6 +141,7 @@ const RULES: &[(&str, &[&str])] = &[
         "K10",
         &[
             "tests/it/kms.rs::a_key_file_that_others_may_read_is_refused",
+            "tests/it/independent/key_files.rs::a_key_file_is_refused_for_its_owner_and_mode_alike",
             "src/vfs/tests.rs::a_key_file_is_no_pipe",
         ],
     ),

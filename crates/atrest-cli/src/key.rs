@@ -66,7 +66,7 @@ impl CmekArgs {
     /// Whether anybody can wrap by the key of a slot, as the slot says or as the key does that
     /// is given for it: whoever wrote the keyring wrote the former.
     pub(crate) fn is_public(&self, slot: &SlotInfo) -> bool {
-        let scheme = |uri: &str| uri.split_once(':').map(|(scheme, _)| scheme.to_owned());
+        let scheme = |uri: &str| uri.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
         let of_slot = |uri: &String| scheme(uri) == scheme(&slot.key_uri);
         let given = self.uris();
         let mut all = given.iter().filter(|uri| of_slot(uri)).chain([&slot.key_uri]);

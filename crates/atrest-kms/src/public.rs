@@ -7,7 +7,10 @@
 /// (`proof=PS256`). Judge the URI that is given, not only that of a slot: whoever writes the
 /// keyring writes the latter.
 pub fn wraps_for_anybody(key_uri: &str) -> bool {
-    let Some(rest) = key_uri.strip_prefix("azure-kms://") else { return false };
+    let Some((scheme, rest)) = key_uri.split_once("://") else { return false };
+    if !scheme.eq_ignore_ascii_case("azure-kms") {
+        return false;
+    }
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let option = |name| query.split('&').find_map(|part: &str| part.strip_prefix(name));
     let algorithm = option("alg=");

@@ -128,13 +128,13 @@ impl RawHeader {
         {
             return Err(corrupt("a reserved byte of the keyring is wrong"));
         }
-        if self.incompatible.get() != 0 {
-            let what = format!("the keyring needs unknown features, bits {:#x}", self.incompatible);
-            return Err(Error::new(ErrorKind::UnsupportedFeature, what));
-        }
         // The last one is refused so that every generation has a next.
         if matches!(self.generation.get(), 0 | u64::MAX) {
             return Err(corrupt("the keyring's generation is out of range"));
+        }
+        if self.incompatible.get() != 0 {
+            let what = format!("the keyring needs unknown features, bits {:#x}", self.incompatible);
+            return Err(Error::new(ErrorKind::UnsupportedFeature, what));
         }
         Ok(())
     }

@@ -116,8 +116,13 @@ pub(super) fn encode_slots(slots: &[Slot]) -> Result<Vec<u8>> {
 /// `bytes` has at most [`SLOTS_LEN_MAX`].
 pub(crate) fn decode_slots(bytes: &[u8]) -> Result<Vec<Slot>> {
     let slots: ReadResult<Vec<Slot>> = decode_exact!(bytes, 4 * SLOTS_LEN_MAX);
-    let slots = slots.map_err(decode_error)?;
+    let mut slots = slots.map_err(decode_error)?;
     check(&slots).map_err(|refused| refused.or(ErrorKind::KeyringCorrupt))?;
+    for slot in &mut slots {
+        // Schemes are compared without regard to case: from here on all are in lower case.
+        let scheme_len = slot.key_uri.find(':').unwrap_or(0);
+        slot.key_uri[..scheme_len].make_ascii_lowercase();
+    }
     Ok(slots)
 }
 
