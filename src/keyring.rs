@@ -253,11 +253,11 @@ fn load(storage: &dyn KeyringStorage) -> Result<Image> {
     }
 }
 
-fn missing(kept: &[(u64, Vec<u8>)], kind: ErrorKind) -> Error {
+fn missing(kept: &[u64], kind: ErrorKind) -> Error {
     if kept.is_empty() {
         return Error::new(kind, "there is no keyring");
     }
-    let names: Vec<_> = kept.iter().map(|(generation, _)| generation.to_string()).collect();
+    let names: Vec<_> = kept.iter().map(u64::to_string).collect();
     let what = format!("the keyring is missing, older images exist: {}", names.join(", "));
     Error::new(kind, what)
 }

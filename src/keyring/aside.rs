@@ -1,24 +1,32 @@
-//! Copies of a keyring beside it that no commit looks after: what a recovery put aside, and
-//! what a restore that was killed left. With the customer's key each gives the keys of its
-//! time, those destroyed since included.
+//! Copies of a keyring beside it that may hold keys which were destroyed since: what a recovery
+//! put aside, what a restore that was killed left, and what a commit could not remove. With the
+//! customer's key each gives the keys of its time.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::Keys;
-use super::directory::DirectoryStorage;
+use super::directory::{COPY_SUFFIX, DirectoryStorage};
+use super::{Image, Inner, KEPT_IMAGES, KeyringStorage, Keys, Slot, StoredImage};
 use crate::error::{Error, Result};
-use crate::names::{KEYRING_FILE, NameKind, RESTORE_DIR, kind_of};
+use crate::names::{KEYRING_FILE, NEW_FILE, NameKind, RESTORE_DIR, kind_of};
 
 impl Keys<'_> {
-    /// Names of the copies beside the keyring that rotations and the destruction of keys
-    /// leave alone, since they may be all that is left of keys in use: what a
-    /// [recovery](super::DirectoryStorage::recover) put aside. As long as one is there, a
-    /// destroyed key may still be in it.
+    /// Names of the copies beside the keyring that may hold a key which was destroyed since, as
+    /// long as one is there: what a [recovery](super::DirectoryStorage::recover) put aside, which
+    /// may be all that is left of keys in use and is left alone, and older images whose removal
+    /// failed, which the next retirement and the next opening for writing try again.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io).
+    /// [`Io`](crate::ErrorKind::Io); those of [`Keyring::reload`](super::Keyring::reload).
     pub fn copies_aside(&self) -> Result<Vec<String>> {
-        self.0.inner.storage.copies_aside()
+        let inner = &self.0.inner;
+        let mut names = inner.storage.copies_aside()?;
+        let snapshot = inner.vault.load_full();
+        if !stale_names(&*inner.storage, &snapshot.image)?.is_empty() {
+            // Or another writer went on meanwhile: the image that is there tells.
+            names.extend(stale_names(&*inner.storage, &inner.load_newer(&snapshot)?)?);
+        }
+        Ok(names)
     }
 
     /// Removes them for good: nothing under keys that only they hold can be read again.
@@ -27,13 +35,86 @@ impl Keys<'_> {
     /// [`ReadOnly`](crate::ErrorKind::ReadOnly), [`Io`](crate::ErrorKind::Io).
     pub fn danger_forget_aside(&self) -> Result<()> {
         self.0.check_writable()?;
-        self.0.inner.storage.forget_aside()
+        let _writer = self.0.inner.writer();
+        self.0.inner.storage.forget_aside()?;
+        // What is left is of commits.
+        if self.copies_aside()?.is_empty() { Ok(()) } else { self.0.inner.forget_older() }
     }
 }
 
-/// Whether no commit looks after what has such a name.
-pub(super) fn is_aside(name: &str) -> bool {
-    matches!(kind_of(name.as_bytes()), Some(NameKind::Bad | NameKind::Unknown))
+impl Inner {
+    /// Removes older images with keys that were replaced since, where that failed before.
+    pub(super) fn forget_stale(&self) -> Result<()> {
+        if !self.writable {
+            return Ok(());
+        }
+        let _writer = self.writer();
+        forget_stale(&*self.storage, &self.vault.load().image, &self.storage.kept()?)
+    }
+}
+
+/// Removes what is older than the images that commits keep, and those too if one of them may
+/// hold a wrapped key that the current one does not: a rotation ended before it removed them.
+pub(super) fn forget_stale(
+    storage: &dyn KeyringStorage,
+    current: &Image,
+    kept: &[u64],
+) -> Result<()> {
+    let (last, stale) = (last(current), stale(storage, current, kept)?);
+    let before = if stale.iter().any(|at| last.contains(at)) { last.end } else { last.start };
+    if stale.iter().all(|at| *at >= before) { Ok(()) } else { storage.forget_kept(before) }
+}
+
+/// Generations of the images that commits keep beside this one.
+fn last(current: &Image) -> Range<u64> {
+    let generation = current.fixed.generation;
+    generation.saturating_sub(KEPT_IMAGES as u64)..generation
+}
+
+/// The images among `kept` that may hold such a key. One is read at a time, and none of a
+/// generation that no commit keeps.
+fn stale(storage: &dyn KeyringStorage, current: &Image, kept: &[u64]) -> Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for at in kept {
+        let is_good = last(current).contains(at)
+            && storage.load_kept(*at)?.is_none_or(|bytes| is_within(bytes, current));
+        if !is_good {
+            found.push(*at);
+        }
+    }
+    Ok(found)
+}
+
+/// Names of what a commit left and should have removed.
+fn stale_names(storage: &dyn KeyringStorage, current: &Image) -> Result<Vec<String>> {
+    let stale = stale(storage, current, &storage.kept()?)?;
+    let mut names: Vec<_> = stale.iter().map(|at| format!("{KEYRING_FILE}.{at}")).collect();
+    let unfinished = storage.load_beside("new")?;
+    if unfinished.is_some_and(|bytes| !is_within(bytes, current)) {
+        names.push(NEW_FILE.into());
+    }
+    Ok(names)
+}
+
+/// Whether an image has no wrapped key but those of the current one. What is damaged may be mended
+/// by somebody.
+fn is_within(bytes: Vec<u8>, current: &Image) -> bool {
+    // The wrapped store key differs with every store key, the blob with every slot key.
+    let holds = |slot: &Slot| {
+        let mut current = current.slots.iter();
+        current.any(|other| other.blob == slot.blob && other.store_key == slot.store_key)
+    };
+    let stored = StoredImage { bytes, version: String::new() };
+    Image::parse(stored).is_ok_and(|image| image.slots.iter().all(holds))
+}
+
+/// Whether what has such a name is neither the keyring nor a whole image of a commit.
+fn is_aside(name: &str) -> bool {
+    let is = |name: &str, kinds: fn(NameKind) -> bool| kind_of(name.as_bytes()).is_some_and(kinds);
+    is(name, |kind| matches!(kind, NameKind::Bad | NameKind::Unknown))
+        || name
+            .strip_suffix(COPY_SUFFIX)
+            .is_some_and(|of| is(of, |kind| matches!(kind, NameKind::Older(_))))
 }
 
 impl DirectoryStorage {

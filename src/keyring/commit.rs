@@ -411,10 +411,10 @@ impl Inner {
         if image.fixed.generation == generation {
             return Ok(());
         }
-        let kept = self.storage.kept()?;
-        let other =
-            |(of, bytes): &(u64, Vec<u8>)| *of == generation && *bytes != old.image.stored.bytes;
-        if kept.iter().any(other) { Err(forked(generation)) } else { Ok(()) }
+        match self.storage.load_kept(generation)? {
+            Some(bytes) if bytes != old.image.stored.bytes => Err(forked(generation)),
+            _ => Ok(()),
+        }
     }
 
     /// Takes over a newer generation that another process committed. If that process

@@ -20,7 +20,7 @@ use crate::names::{KEYRING_FILE, LOCK_FILE, NEW_FILE, NameKind, RESTORE_DIR, kin
 use crate::vfs::{EntryKind, Links, OsVfs, Rename, Vfs, adopt_owner, keep_access};
 
 /// Behind the name of an older image that is being copied.
-const COPY_SUFFIX: &str = ".new";
+pub(super) const COPY_SUFFIX: &str = ".new";
 
 /// The keyring in a directory.
 pub struct DirectoryStorage {
@@ -84,13 +84,8 @@ impl DirectoryStorage {
         Ok(Some(bytes))
     }
 
-    /// Generations of the older images, oldest first.
-    fn kept_generations(&self) -> Result<Vec<u64>> {
-        self.numbered("")
-    }
-
     /// The numbers n of the files `KEYRING.<n><suffix>`, ascending.
-    fn numbered(&self, suffix: &str) -> Result<Vec<u64>> {
+    pub(super) fn numbered(&self, suffix: &str) -> Result<Vec<u64>> {
         let entries = self.vfs.list(&self.dir).map_err(|e| {
             Error::io("the store's directory cannot be listed", e).with_path(&self.dir)
         })?;
@@ -264,7 +259,7 @@ impl KeyringStorage for DirectoryStorage {
         if previous.is_none() {
             self.check_no_restore()?;
         }
-        let kept = self.kept_generations()?;
+        let kept = self.kept()?;
         rollback::refuse_commit(generation, previous, &kept)
             .map_err(|error| error.with_path(&current))?;
         self.prepare_mirror(bytes)?;
@@ -315,26 +310,24 @@ impl KeyringStorage for DirectoryStorage {
         Err(Error::new(ErrorKind::Poisoned, "the directory could not be synced"))
     }
 
-    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
-        let mut images = Vec::new();
-        for generation in self.kept_generations()? {
-            if let Some(bytes) = self.read(&self.path(&format!("{KEYRING_FILE}.{generation}")))? {
-                images.push((generation, bytes));
-            }
-        }
-        Ok(images)
+    fn kept(&self) -> Result<Vec<u64>> {
+        self.numbered("")
+    }
+
+    fn load_kept(&self, generation: u64) -> Result<Option<Vec<u8>>> {
+        self.read(&self.path(&format!("{KEYRING_FILE}.{generation}")))
     }
 
     fn forget_kept(&self, before: u64) -> Result<()> {
+        let mut paths = vec![self.path(NEW_FILE)];
         // A copy that a crash cut off holds what an older image does.
         for suffix in ["", COPY_SUFFIX] {
-            let generations = self.numbered(suffix)?;
-            for generation in generations.into_iter().filter(|kept| *kept < before) {
-                let path = self.path(&format!("{KEYRING_FILE}.{generation}{suffix}"));
-                self.remove_if_there(&path).map_err(|e| {
-                    Error::io("an older keyring cannot be removed", e).with_path(&path)
-                })?;
-            }
+            let older = self.numbered(suffix)?.into_iter().filter(|kept| *kept < before);
+            paths.extend(older.map(|at| self.path(&format!("{KEYRING_FILE}.{at}{suffix}"))));
+        }
+        for path in paths {
+            self.remove_if_there(&path)
+                .map_err(|e| Error::io("an older keyring cannot be removed", e).with_path(&path))?;
         }
         self.forget_restored()?;
         self.settle()

@@ -153,7 +153,7 @@ impl Keyspaces<'_> {
             return Err(Error::new(ErrorKind::IdentityMismatch, what));
         }
         self.shred(AuditKind::StoreShredded, "", |_| true)?;
-        self.0.inner.storage.forget_aside()
+        self.0.keys().danger_forget_aside()
     }
 
     fn shred(&self, what: AuditKind, detail: &str, which: impl Fn(u32) -> bool) -> Result<()> {

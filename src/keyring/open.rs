@@ -14,8 +14,8 @@ use super::unlock::Search;
 use super::vault::Vault;
 use super::{
     AuditKind, Counts, DEFAULT_SLOT, Inner, Keyring, KeyringStorage, KmsSet, Marks, Options,
-    Snapshot, Unlocked, access, background, check_anchor, check_store, format, load, missing,
-    rollback, rotation, slots, unlock, withdrawn,
+    Snapshot, Unlocked, access, aside, background, check_anchor, check_store, format, load,
+    missing, rollback, slots, unlock, withdrawn,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -222,7 +222,9 @@ impl Keyring {
         }
         let unlocked = Unlocked::new(store_key, &image, &body, None, &Counts::new())?;
         if writable {
-            rotation::forget_stale(&*storage, &image, &kept);
+            // A store whose old images cannot be removed still opens; the next opening tries
+            // again, and nobody says meanwhile that a destroyed key is gone.
+            drop(aside::forget_stale(&*storage, &image, &kept));
         }
         let location = storage.location();
         let moved = writable && body.location != location.id && body.location != [0; 16];
@@ -269,8 +271,8 @@ impl Keyring {
 
 /// What is stored, for whoever may open it.
 struct Look {
-    /// The older images, if the keyring is to be written.
-    kept: Vec<(u64, Vec<u8>)>,
+    /// The generations of the older images, if the keyring is to be written.
+    kept: Vec<u64>,
     image: Image,
 }
 
@@ -284,7 +286,7 @@ fn look(
     let kept = if writable { storage.kept()? } else { Vec::new() };
     let image = load(storage)?;
     check_store(&image, options)?;
-    rollback::refuse(&image, &kept)?;
+    rollback::refuse(storage, &image, &kept)?;
     if marks == Marks::Refuse && access::revocation_requested(storage)? {
         return Err(withdrawn());
     }

@@ -89,8 +89,8 @@ impl DirectoryStorage {
         };
         add(ImagePlace::Current, self.read(&self.dir.join(KEYRING_FILE))?);
         add(ImagePlace::Mirror, self.load_mirror()?);
-        for (generation, bytes) in self.kept()?.into_iter().rev() {
-            add(ImagePlace::Kept(generation), Some(bytes));
+        for generation in self.kept()?.into_iter().rev() {
+            add(ImagePlace::Kept(generation), self.load_kept(generation)?);
         }
         Ok(images)
     }
@@ -98,9 +98,7 @@ impl DirectoryStorage {
     fn image(&self, place: ImagePlace) -> Result<Option<Vec<u8>>> {
         match place {
             ImagePlace::Current => self.read(&self.dir.join(KEYRING_FILE)),
-            ImagePlace::Kept(generation) => {
-                self.read(&self.dir.join(format!("{KEYRING_FILE}.{generation}")))
-            }
+            ImagePlace::Kept(generation) => self.load_kept(generation),
             ImagePlace::Mirror => self.load_mirror(),
         }
     }
@@ -126,9 +124,9 @@ impl DirectoryStorage {
             Ok(())
         };
         move_aside(&self.dir, KEYRING_FILE, format!("{KEYRING_FILE}.bad-{now_ns}"))?;
-        for (kept, image) in self.kept()? {
+        for kept in self.kept()?.into_iter().filter(|kept| *kept >= generation) {
             // Later images would pass for older ones of the line that begins now.
-            if kept > generation || (kept == generation && image != chosen_bytes) {
+            if kept > generation || self.load_kept(kept)?.is_some_and(|it| it != chosen_bytes) {
                 let to = format!("{KEYRING_FILE}.bad-{kept}-{now_ns}");
                 move_aside(&self.dir, &format!("{KEYRING_FILE}.{kept}"), to)?;
             }
@@ -213,7 +211,7 @@ impl DirectoryStorage {
         if let Some(current) = current.as_deref().and_then(parse) {
             let opens = open(&current, &kms, &options).is_ok();
             // One that was put back beside newer images is there by mistake, or by choice.
-            let contested = rollback::refuse(&current, &self.kept()?).is_err();
+            let contested = rollback::refuse(&self, &current, &self.kept()?).is_err();
             let chosen = place == ImagePlace::Current && contested;
             if opens && !chosen && current.fixed.generation >= generation {
                 let what = format!(

@@ -139,6 +139,7 @@ impl Keys<'_> {
             return Err(Error::new(ErrorKind::KeyringBusy, what));
         };
         inner.check_may_rotate()?;
+        inner.forget_stale()?;
         let candidates: Vec<DataKeyId> = {
             let snapshot = inner.vault.load();
             snapshot.unlocked()?;

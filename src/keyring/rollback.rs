@@ -10,19 +10,25 @@ use crate::names::KEYRING_FILE;
 
 /// The images among `kept` that cannot be from before this one: those of later
 /// generations, and one of the same that is another.
-fn newer(generation: u64, bytes: &[u8], kept: &[(u64, Vec<u8>)]) -> Vec<u64> {
-    let is_newer =
-        |(at, image): &&(u64, Vec<u8>)| *at > generation || (*at == generation && image != bytes);
-    kept.iter().filter(is_newer).map(|(at, _)| *at).collect()
+fn newer(storage: &dyn KeyringStorage, image: &Image, kept: &[u64]) -> Result<Vec<u64>> {
+    let generation = image.fixed.generation;
+    let mut found: Vec<_> = kept.iter().copied().filter(|at| *at >= generation).collect();
+    if found.first() == Some(&generation) {
+        let same = storage.load_kept(generation)?;
+        if same.is_none_or(|bytes| bytes == image.stored.bytes) {
+            found.remove(0);
+        }
+    }
+    Ok(found)
 }
 
 /// Refuses to write a store whose keyring was put back. `kept` was listed before `image`
 /// was read, so that a commit in between does not look like one.
 ///
 /// # Errors
-/// [`KeyringRolledBack`](ErrorKind::KeyringRolledBack).
-pub(super) fn refuse(image: &Image, kept: &[(u64, Vec<u8>)]) -> Result<()> {
-    let found = newer(image.fixed.generation, &image.stored.bytes, kept);
+/// [`KeyringRolledBack`](ErrorKind::KeyringRolledBack), [`Io`](ErrorKind::Io).
+pub(super) fn refuse(storage: &dyn KeyringStorage, image: &Image, kept: &[u64]) -> Result<()> {
+    let found = newer(storage, image, kept)?;
     if found.is_empty() {
         return Ok(());
     }
@@ -47,12 +53,12 @@ impl KeyringInfo {
     /// [`Io`](ErrorKind::Io).
     pub fn newer_images(&self, storage: &dyn KeyringStorage) -> Result<Vec<u64>> {
         let kept = storage.kept()?;
-        if kept.iter().all(|(at, _)| *at < self.generation) {
+        if kept.iter().all(|at| *at < self.generation) {
             return Ok(Vec::new());
         }
         // Or a writer was faster: the present image tells.
         let image = super::load(storage)?;
-        Ok(newer(image.fixed.generation, &image.stored.bytes, &kept))
+        newer(storage, &image, &kept)
     }
 }
 

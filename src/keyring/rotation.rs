@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::audit::AuditKind;
 use super::commit::Draft;
-use super::{ActiveKey, Image, Inner, KeyringStorage, Settings, Slot, StoredImage};
+use super::{ActiveKey, Inner, Settings};
 use crate::error::{ErrorKind, Result};
 
 /// A key created further in the future than this comes from a clock that was wrong.
@@ -19,25 +19,6 @@ const COUNTS_KEPT_NS: u64 = 3600 * 1_000_000_000;
 /// Growth of the byte count that is worth a commit.
 fn count_step(limit: u64) -> u64 {
     (limit / COUNT_PARTS).max(1)
-}
-
-/// Removes older images that hold a wrapped store key the current one does not: a
-/// rotation ended before it removed them.
-pub(super) fn forget_stale(storage: &dyn KeyringStorage, current: &Image, kept: &[(u64, Vec<u8>)]) {
-    // The wrapped store key differs with every store key, the blob with every slot key.
-    let holds = |slot: &Slot| {
-        let mut current = current.slots.iter();
-        current.any(|other| other.blob == slot.blob && other.store_key == slot.store_key)
-    };
-    let stale = |(_, bytes): &(u64, Vec<u8>)| {
-        let stored = StoredImage { bytes: bytes.clone(), version: String::new() };
-        Image::parse(stored).is_ok_and(|image| !image.slots.iter().all(holds))
-    };
-    if kept.iter().any(stale) {
-        // A store whose old images cannot be removed still opens; the next opening tries
-        // again.
-        drop(storage.forget_kept(current.fixed.generation));
-    }
 }
 
 impl Inner {

@@ -63,22 +63,30 @@ pub trait KeyringStorage: FilesBeside + Send + Sync + Debug {
     /// [`Poisoned`](ErrorKind::Poisoned), [`Io`](ErrorKind::Io).
     fn settle_unknown(&self) -> Result<()>;
 
-    /// Older images that are kept, by generation, oldest first.
+    /// Generations of the older images that are kept, oldest first. Reads none of them: nobody
+    /// authenticated how many there are, and how long they are.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io).
-    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>>;
+    fn kept(&self) -> Result<Vec<u64>>;
+
+    /// The older image of a generation, `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io), [`KeyringCorrupt`](ErrorKind::KeyringCorrupt) for more bytes than a
+    /// keyring may have.
+    fn load_kept(&self, generation: u64) -> Result<Option<Vec<u8>>>;
 
     /// Removes the older images of generations below `before`, after a key they hold was
-    /// replaced in that one. Later images are of a keyring that is not there now, and may be
+    /// replaced in that one, and what a commit left that did not finish. No commit is under way. Later images are of a keyring that is not there now, and may be
     /// all that is left of it: they **MUST** stay.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io).
     fn forget_kept(&self, before: u64) -> Result<()>;
 
-    /// Names of other copies of the keyring beside it, which [`forget_kept`](Self::forget_kept)
-    /// leaves: what a recovery put aside.
+    /// Names of copies of the keyring beside it that are neither [kept](Self::kept) nor
+    /// `KEYRING.new`: what a recovery put aside, say.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io).
@@ -197,9 +205,14 @@ impl KeyringStorage for MemoryStorage {
         Ok(())
     }
 
-    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+    fn kept(&self) -> Result<Vec<u64>> {
         let images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(images.kept.iter().map(|(generation, bytes)| (*generation, bytes.clone())).collect())
+        Ok(images.kept.keys().copied().collect())
+    }
+
+    fn load_kept(&self, generation: u64) -> Result<Option<Vec<u8>>> {
+        let images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(images.kept.get(&generation).cloned())
     }
 
     fn forget_kept(&self, before: u64) -> Result<()> {
@@ -262,8 +275,12 @@ impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
         (**self).settle_unknown()
     }
 
-    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+    fn kept(&self) -> Result<Vec<u64>> {
         (**self).kept()
+    }
+
+    fn load_kept(&self, generation: u64) -> Result<Option<Vec<u8>>> {
+        (**self).load_kept(generation)
     }
 
     fn forget_kept(&self, before: u64) -> Result<()> {

@@ -97,7 +97,11 @@ impl KeyringStorage for Faulty {
         self.reach()?.settle_unknown()
     }
 
-    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+    fn load_kept(&self, generation: u64) -> Result<Option<Vec<u8>>> {
+        self.reach()?.load_kept(generation)
+    }
+
+    fn kept(&self) -> Result<Vec<u64>> {
         self.reach()?.kept()
     }
 

@@ -20,7 +20,7 @@ use atrest::{
 
 use crate::support::{TestStore, key_file, kind, manual, store_of};
 
-mod counting;
+pub mod counting;
 mod damage;
 mod lacks;
 mod moving;

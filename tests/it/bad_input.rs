@@ -19,6 +19,8 @@ use crate::support::{
 };
 use atrest_testkit::MemFs;
 
+mod beside;
+
 /// A store in memory with one file.
 fn base() -> (MemFs, Arc<ScriptedKms>) {
     let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(1));

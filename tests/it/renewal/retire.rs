@@ -120,6 +120,63 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
 }
 
 #[test]
+fn an_image_that_was_not_removed_spoils_the_proof_until_it_is() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    let path = |name: &str| store.data().join(name);
+    let old = write(&fs, &path("old"), b"old");
+    fs.keyring().keys().rotate().unwrap();
+    fs.remove(path("old")).unwrap();
+    retire(&fs);
+    clock.advance(8 * ManualClock::DAY);
+    let image = std::fs::read(path("KEYRING")).unwrap();
+    let kept = format!("KEYRING.{}", fs.keyring().anchor().generation);
+    assert_eq!(outcome(&retire(&fs), old), RetireOutcome::Destroyed);
+    let check = |fs: &EncryptedFs, name: &str| {
+        let renewal = store_of(fs);
+        let renewal = renewal.renewal();
+        let refused = renewal.prove_destroyed(old, &quiet).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+        assert!(refused.to_string().contains(name), "{refused}");
+        assert_eq!(kind(renewal.prove_all_destroyed(&quiet)), ErrorKind::InvalidArgument);
+    };
+    let proves = |fs: &EncryptedFs, name: &str| {
+        assert!(!path(name).exists(), "{name}");
+        store_of(fs).renewal().prove_destroyed(old, &quiet).unwrap();
+    };
+    // The next retirement tries again.
+    std::fs::write(path(&kept), &image).unwrap();
+    check(&fs, &kept);
+    retire(&fs);
+    proves(&fs, &kept);
+    // So does the next opening, beside a later commit too; not one for reading.
+    fs.keyring().keys().rotate().unwrap();
+    std::fs::write(path(&kept), &image).unwrap();
+    drop(fs);
+    let reader = Store::open_read_only(store.data(), store.kms(), options(&clock)).unwrap();
+    check(reader.files(), &kept);
+    drop(reader);
+    let fs = open(&store, &clock);
+    proves(&fs, &kept);
+    // One that is damaged may be mended by somebody.
+    std::fs::write(path(&kept), &image[..image.len() - 1]).unwrap();
+    check(&fs, &kept);
+    fs.keyring().keys().danger_forget_aside().unwrap();
+    proves(&fs, &kept);
+    // What a crash left before it had that name.
+    for name in ["KEYRING.new", &format!("{kept}.new")] {
+        std::fs::write(path(name), &image).unwrap();
+        check(&fs, name);
+        fs.keyring().keys().danger_forget_aside().unwrap();
+        proves(&fs, name);
+    }
+    // An image of the present keys spoils nothing.
+    let present = std::fs::read(path("KEYRING")).unwrap();
+    std::fs::write(path("KEYRING.new"), present).unwrap();
+    store_of(&fs).renewal().prove_destroyed(old, &quiet).unwrap();
+}
+
+#[test]
 fn a_file_that_comes_back_saves_its_key() {
     let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
@@ -444,7 +501,7 @@ fn a_shredded_store_is_a_record_of_itself() {
     assert_eq!(kind(keyring.encryptor(FileKind::Table)), ErrorKind::KeyDestroyed);
     drop(fs);
     let kept = DirectoryStorage::new(store.data());
-    assert_eq!(atrest::keyring::KeyringStorage::kept(&kept).unwrap(), []);
+    assert!(atrest::keyring::KeyringStorage::kept(&kept).unwrap().is_empty());
     let fs = open(&store, &clock);
     assert_eq!(state(&fs, key), KeyState::Destroyed);
     fs.keyring().keys().rotate_store_key().unwrap();

@@ -43,8 +43,8 @@ pub(crate) struct Args {
     /// Go on with the present keyring although newer images stand beside it.
     #[arg(long, conflicts_with_all = ["generation", "from_mirror"])]
     from_current: bool,
-    /// Delete what recoveries put aside (KEYRING.bad-*): nothing under keys that only they
-    /// hold can be read again.
+    /// Delete what recoveries put aside (KEYRING.bad-*), and older images that could not be
+    /// removed: nothing under keys that only they hold can be read again.
     #[arg(long, conflicts_with_all = ["generation", "from_mirror", "from_current"])]
     forget_aside: bool,
     /// The directory that commits are mirrored to.

@@ -60,6 +60,26 @@ fn an_old_key_is_rewritten_retired_and_proven_gone() {
 }
 
 #[test]
+fn a_key_that_an_older_image_still_has_is_not_proven_to_be_gone() {
+    let bench = Bench::new();
+    bench.good(&["rotate", "data-key", "data"]);
+    let image = bench.read("data/KEYRING");
+    let kept = format!("KEYRING.{}", bench.json(&["status", "data"])["generation"]);
+    bench.retire();
+    bench.good(&["keys", "proof", "data"]);
+    // As if it could not be removed.
+    bench.write(&format!("data/{kept}"), &image);
+    let refused = bench.bad(6, "corrupt-header", &["keys", "proof", "data"]);
+    assert!(refused.stderr.contains(&kept), "{}", refused.stderr);
+    let doctor = bench.run(&["doctor", "data"]);
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    assert!(doctor.code == 1 && told.contains(&format!("{kept} may hold keys")), "{told}");
+    bench.good(&["keys", "retire", "data"]);
+    bench.good(&["keys", "proof", "data"]);
+    bench.good(&["doctor", "data"]);
+}
+
+#[test]
 fn suites_and_plaintext() {
     let bench = Bench::empty();
     bench.command(&["keygen", "cmek.key"]).status().unwrap();

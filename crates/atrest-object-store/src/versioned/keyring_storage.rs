@@ -178,17 +178,6 @@ impl ObjectStoreKeyringStorage {
         };
         Ok(objects.iter().filter_map(|meta| Some(meta.location.filename()?.to_owned())).collect())
     }
-
-    /// Generations of the older images, oldest first.
-    fn kept_generations(&self) -> Result<Vec<u64>> {
-        let generation = |name: &String| match kind_of(name.as_bytes()) {
-            Some(NameKind::Older(generation)) => Some(generation),
-            _ => None,
-        };
-        let mut generations: Vec<u64> = self.names()?.iter().filter_map(generation).collect();
-        generations.sort_unstable();
-        Ok(generations)
-    }
 }
 
 impl ObjectStoreKeyringStorage {
@@ -241,7 +230,7 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
             }
             (Ok(_), _) => {
                 // The commit is done; what is left over is removed at the next one.
-                if let Ok(generations) = self.kept_generations() {
+                if let Ok(generations) = self.kept() {
                     let is_excess = |kept: &&u64| kept.saturating_add(KEPT_IMAGES) < generation;
                     for stale in generations.iter().filter(is_excess) {
                         drop(self.delete(&self.kept_path(*stale)));
@@ -259,18 +248,22 @@ impl KeyringStorage for ObjectStoreKeyringStorage {
         self.load().map(drop)
     }
 
-    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
-        let mut images = Vec::new();
-        for generation in self.kept_generations()? {
-            if let Some(image) = self.read(&self.kept_path(generation))? {
-                images.push((generation, image.bytes));
-            }
-        }
-        Ok(images)
+    fn kept(&self) -> Result<Vec<u64>> {
+        let generation = |name: &String| match kind_of(name.as_bytes()) {
+            Some(NameKind::Older(generation)) => Some(generation),
+            _ => None,
+        };
+        let mut generations: Vec<u64> = self.names()?.iter().filter_map(generation).collect();
+        generations.sort_unstable();
+        Ok(generations)
+    }
+
+    fn load_kept(&self, generation: u64) -> Result<Option<Vec<u8>>> {
+        Ok(self.read_any(&self.kept_path(generation))?.map(|(bytes, _)| bytes))
     }
 
     fn forget_kept(&self, before: u64) -> Result<()> {
-        let mut kept = self.kept_generations()?.into_iter().filter(|kept| *kept < before);
+        let mut kept = self.kept()?.into_iter().filter(|kept| *kept < before);
         kept.try_for_each(|old| self.delete(&self.kept_path(old)))
     }
 

@@ -259,7 +259,8 @@ fn a_lost_race_leaves_no_image_with_a_replaced_key() {
         }
         let storage = storage(raw);
         let current = atrest::keyring::KeyringInfo::read(&storage).unwrap();
-        for (generation, bytes) in storage.kept().unwrap() {
+        for generation in storage.kept().unwrap() {
+            let bytes = storage.load_kept(generation).unwrap().unwrap();
             let image = MemoryStorage::new();
             image.commit(&bytes, generation, None).unwrap();
             let kept = atrest::keyring::KeyringInfo::read(&image).unwrap();

@@ -227,7 +227,11 @@ impl KeyringStorage for Sloppy {
         self.inner.settle_unknown()
     }
 
-    fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+    fn load_kept(&self, generation: u64) -> Result<Option<Vec<u8>>> {
+        self.inner.load_kept(generation)
+    }
+
+    fn kept(&self) -> Result<Vec<u64>> {
         match self.slip {
             Slip::KeepsNoOlderImage => Ok(Vec::new()),
             _ => self.inner.kept(),

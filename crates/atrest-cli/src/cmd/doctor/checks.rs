@@ -58,7 +58,7 @@ pub(super) fn all(at: &StoreArgs, keys: Vec<Arc<dyn Kms>>, json: bool) -> Result
     if let Some(store) = store {
         elsewhere(dir, store, &mut found, &mut to, json)?;
     }
-    leftovers(&names, &found, &mut to);
+    leftovers(&names, &found, store, &mut to);
     files(&found, status.as_ref(), &mut to);
     Ok(to.0)
 }
@@ -206,8 +206,25 @@ fn lock(dir: &Path, to: &mut Findings) {
     }
 }
 
-fn leftovers(names: &[(String, PathBuf)], found: &Scan, to: &mut Findings) {
+fn leftovers(names: &[(String, PathBuf)], found: &Scan, store: Option<&Opened>, to: &mut Findings) {
     let mut any = false;
+    match store.map_or(Ok(Vec::new()), |store| store.keyring().keys().copies_aside()) {
+        Ok(copies) => {
+            for name in copies.iter().filter(|name| generation(name).is_some()) {
+                any = true;
+                to.problem(
+                    "leftover",
+                    format!("{name} may hold keys that were replaced or destroyed since"),
+                    "find out why it could not be removed; `atrest keys retire DIR` tries again",
+                );
+            }
+        }
+        Err(error) => {
+            any = true;
+            let advice = "run as the user who owns the store";
+            to.problem("leftover", told(&Failure::from(error)), advice);
+        }
+    }
     let mut tell = |name: &str, shown: &str| {
         let Some((what, advice)) = kind_of(name.as_bytes()).and_then(leftover) else { return };
         any = true;

@@ -15,7 +15,8 @@ use crate::units;
 ///
 /// Files under keys that `keys shred` destroyed may lie there still; they are counted, and
 /// nothing reads them. A file under a key that `keys retire` destroyed fails the command:
-/// it came back from elsewhere; so does a copy of the keyring that a recovery put aside.
+/// it came back from elsewhere; so does a copy of the keyring that a recovery put aside, or
+/// that could not be removed when the key was destroyed.
 /// Copies elsewhere, such as file system snapshots and the older versions of objects in a
 /// bucket, cannot be seen from here.
 #[derive(clap::Args)]
