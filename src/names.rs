@@ -18,6 +18,8 @@ pub const LOCK_FILE: &str = "KEYRING.lock";
 pub(crate) const STAGING_PREFIX: &str = "KEYRING.staging.";
 pub(crate) const RESTORE_DIR: &str = "KEYRING.restore";
 const REENCRYPT_PREFIX: &str = ".atrest-reencrypt-";
+/// Begins, behind the keyring's prefix, the names of files that tell of mirrors.
+pub(crate) const MIRROR_NOTE: &str = "mirror.";
 const MARKER_PREFIX: &str = "KEYRING.directory.";
 const PARTIAL_PREFIX: &str = ".atrest-partial-";
 
@@ -49,6 +51,8 @@ pub enum NameKind {
     Reencrypt,
     /// Tells that a registered directory is there, and whose it is.
     Marker,
+    /// Tells of a mirror.
+    Mirror,
     /// A file that is being written, and is renamed when it is whole.
     Partial,
     /// Reserved, and nothing this version makes.
@@ -73,6 +77,7 @@ impl NameKind {
             | Self::RestoreNote
             | Self::Reencrypt
             | Self::Marker
+            | Self::Mirror
             | Self::Partial => false,
         }
     }
@@ -111,6 +116,7 @@ pub const RESERVED_NAMES: &[ReservedName] = &[
         "KEYRING.directory.<store id>",
         "the `location` of the keyring that registered this directory, in hexadecimal (D6)",
     ),
+    row("KEYRING.mirror.<hash>", "the path of a mirror, which has to have what the store has"),
     row(".atrest-reencrypt-<hash>", "the successor of a file that is re-encrypted, beside it"),
     row(".atrest-reencrypt-<hash>-<hash>-<hash>", "it or the file itself while they change places"),
     row(".atrest-partial-<hash>", "a file that is being written, beside where it will be"),
@@ -146,6 +152,7 @@ pub fn kind_of(name: &[u8]) -> Option<NameKind> {
         _ if rest.starts_with(b"staging.") => NameKind::Staging,
         _ if rest.starts_with(b"bad-") => NameKind::Bad,
         _ if rest.starts_with(b"directory.") => NameKind::Marker,
+        _ if rest.starts_with(MIRROR_NOTE.as_bytes()) => NameKind::Mirror,
         _ => NameKind::Unknown,
     })
 }

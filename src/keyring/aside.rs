@@ -29,6 +29,16 @@ impl Keys<'_> {
         Ok(names)
     }
 
+    /// Refuses where a [mirror](super::DirectoryStorage::with_mirror) may hold such a key.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the storage was not given a mirror
+    /// that the keyring has, or one does not have the present image;
+    /// [`Io`](crate::ErrorKind::Io).
+    pub fn check_mirrors(&self) -> Result<()> {
+        self.0.inner.storage.check_mirrors()
+    }
+
     /// Removes them for good: nothing under keys that only they hold can be read again.
     ///
     /// # Errors
@@ -99,13 +109,15 @@ fn stale_names(storage: &dyn KeyringStorage, current: &Image) -> Result<Vec<Stri
 /// Whether an image has no wrapped key but those of the current one. What is damaged may be mended
 /// by somebody.
 fn is_within(bytes: Vec<u8>, current: &Image) -> bool {
-    // The wrapped store key differs with every store key, the blob with every slot key.
-    let holds = |slot: &Slot| {
-        let mut current = current.slots.iter();
-        current.any(|other| other.blob == slot.blob && other.store_key == slot.store_key)
-    };
     let stored = StoredImage { bytes, version: String::new() };
-    Image::parse(stored).is_ok_and(|image| image.slots.iter().all(holds))
+    Image::parse(stored).is_ok_and(|image| has_slots_of(current, &image))
+}
+
+/// Whether an image has every wrapped key that another one has.
+pub(super) fn has_slots_of(image: &Image, other: &Image) -> bool {
+    // The wrapped store key differs with every store key, the blob with every slot key.
+    let same = |a: &Slot, b: &Slot| a.blob == b.blob && a.store_key == b.store_key;
+    other.slots.iter().all(|slot| image.slots.iter().any(|own| same(own, slot)))
 }
 
 /// Whether what has such a name is neither the keyring nor a whole image of a commit.
@@ -163,7 +175,7 @@ impl DirectoryStorage {
         Ok(())
     }
 
-    fn named(&self, dir: &Path, chosen: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    pub(super) fn named(&self, dir: &Path, chosen: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
         let entries = match self.vfs.list(dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use super::aside::has_slots_of;
 use super::audit::{AuditKind, Event};
 use super::body::check_live;
 use super::{
@@ -313,6 +314,10 @@ impl Inner {
             let committed = old.body.audit.tail_len();
             draft.body.audit.archive(&*self.storage, self.store_id, committed)?;
             let mut new = draft.prove(&old)?;
+            if !has_slots_of(&new.image, &old.image) {
+                // Wrapped keys are replaced, as with every key that is destroyed.
+                self.storage.check_mirrors()?;
+            }
             let stored = &new.image.stored.bytes;
             let generation = new.image.fixed.generation;
             match self.storage.commit(stored, generation, Some(&old.image.stored)) {

@@ -343,6 +343,10 @@ impl KeyringStorage for DirectoryStorage {
         self.remove_all(self.aside_paths()?)
     }
 
+    fn check_mirrors(&self) -> Result<()> {
+        self.check_noted_mirrors()
+    }
+
     fn location(&self) -> Location {
         let directory = self.vfs.canonical(&self.home).unwrap_or_else(|_| self.home.clone());
         let (id, is_certain) = self.place();

@@ -50,7 +50,9 @@ impl Keys<'_> {
     /// then on. Older images of the keyring, which hold the old keys, are removed.
     ///
     /// # Errors
-    /// Those of [`rotate`](Self::rotate), and
+    /// Those of [`rotate`](Self::rotate);
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) where a
+    /// [mirror](super::DirectoryStorage::with_mirror) would keep the old keys; and
     /// [`Kms`](crate::ErrorKind::Kms): every slot's key service has to wrap a new slot key. The old
     /// store key then stays. If only the removal of the older images failed, the error is
     /// [`Io`](crate::ErrorKind::Io) and the new key is in place; the next opening for writing

@@ -128,8 +128,9 @@ impl Keyspaces<'_> {
     /// an older keyring together with the customer's key.
     ///
     /// # Errors
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an unknown name and for the
-    /// keyspace that every store has; those of
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an unknown name, for the
+    /// keyspace that every store has, and where a
+    /// [mirror](super::DirectoryStorage::with_mirror) would keep the keys; those of
     /// [`Keys::rotate`](super::Keys::rotate).
     pub fn danger_shred(&self, name: &str) -> Result<()> {
         let index = self.find(name).filter(|id| id.0 != 0).ok_or_else(|| {

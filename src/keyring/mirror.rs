@@ -6,15 +6,24 @@
 //! image gets its name. So a crash leaves the mirror at the store's generation or one
 //! before it, never after, and the next writer brings it up to date before it does
 //! anything else; no key is handed out that is not durable in both.
+//!
+//! A file beside the keyring tells of each mirror, before it gets anything: a writer that was not
+//! given it goes past it, but destroys and replaces no key, which the mirror would keep.
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
+use super::FilesBeside;
 use super::directory::DirectoryStorage;
 use super::format::Image;
 use super::storage::StoredImage;
 use crate::error::{Error, ErrorKind, Result};
-use crate::names::{KEYRING_FILE, NEW_FILE};
+use crate::names::{KEYRING_FILE, MIRROR_NOTE, NEW_FILE, NameKind, kind_of};
 use crate::vfs::Rename;
+
+/// Most bytes of a mirror's path that an error shows: nobody authenticated it.
+const PATH_SHOWN_MAX: usize = 4096;
 
 impl DirectoryStorage {
     /// Lets every commit also write the keyring to `dir`, which must exist: another disk.
@@ -23,6 +32,13 @@ impl DirectoryStorage {
     /// reading and writing files goes on. A keyring older than its mirror is refused with
     /// [`KeyringRolledBack`](ErrorKind::KeyringRolledBack) when the store is opened for
     /// writing.
+    ///
+    /// From then on a file `KEYRING.mirror.<hash>` in the store's directory tells of it. Who opens
+    /// the store without the mirror may write files and start new data keys, and the mirror catches
+    /// up when it is given again. But what the mirror would keep is neither replaced, destroyed nor
+    /// said to be gone without it: that fails with
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument). Where a mirror was given up and destroyed,
+    /// remove that file.
     #[must_use]
     pub fn with_mirror(mut self, dir: impl Into<PathBuf>) -> Self {
         self.mirror = Some(dir.into());
@@ -41,6 +57,7 @@ impl DirectoryStorage {
     pub(super) fn prepare_mirror(&self, bytes: &[u8]) -> Result<()> {
         let Some(dir) = &self.mirror else { return Ok(()) };
         self.check_mirror(dir, bytes)?;
+        self.note_mirror(dir)?;
         let new = dir.join(NEW_FILE);
         self.write_new(&new, bytes)
             .map_err(|e| Error::io("the keyring's mirror cannot be written", e).with_path(&new))
@@ -74,6 +91,7 @@ impl DirectoryStorage {
         let Some(image) = bytes.as_deref().and_then(parse) else { return Ok(()) };
         let mirrored = self.load_mirror()?;
         if mirrored.as_ref() == bytes.as_ref() {
+            self.note_mirror(dir)?;
             // Its writer may have died between the rename and the sync.
             let synced = self.vfs.sync_dir(dir);
             return synced.map_err(|e| Error::io("the mirror cannot be synced", e).with_path(dir));
@@ -90,6 +108,42 @@ impl DirectoryStorage {
         }
         self.prepare_mirror(&image.stored.bytes)?;
         self.publish_mirror()
+    }
+
+    /// The name, behind `KEYRING.`, and the content of the file that tells of a mirror.
+    fn note_of(&self, dir: &Path) -> Result<(String, Vec<u8>)> {
+        let fail = |e| Error::io("the mirror cannot be used", e).with_path(dir);
+        let path = self.vfs.canonical(dir).map_err(fail)?.into_os_string().into_encoded_bytes();
+        let hash = crate::hex::encode(&Sha256::digest(&path)[..8]);
+        Ok((format!("{MIRROR_NOTE}{hash}"), path))
+    }
+
+    fn note_mirror(&self, dir: &Path) -> Result<()> {
+        let (name, path) = self.note_of(dir)?;
+        if self.exists_beside(&name)? { Ok(()) } else { self.put_beside(&name, &path) }
+    }
+
+    /// Refuses if a mirror that was ever written was not given, or has another image.
+    pub(super) fn check_noted_mirrors(&self) -> Result<()> {
+        let own = self.mirror.as_ref().map(|dir| self.note_of(dir)).transpose()?;
+        let is_note = |name: &str| kind_of(name.as_bytes()) == Some(NameKind::Mirror);
+        for note in self.named(&self.dir, is_note)? {
+            let mut path = self.read(&note)?.unwrap_or_default();
+            if own.as_ref().is_some_and(|(_, own)| *own == path) {
+                continue;
+            }
+            path.truncate(PATH_SHOWN_MAX);
+            let path = String::from_utf8_lossy(&path);
+            let what = format!("expected the keyring's mirror {path:?}, which was not given");
+            return Err(Error::new(ErrorKind::InvalidArgument, what).with_path(note));
+        }
+        let Some(dir) = &self.mirror else { return Ok(()) };
+        if self.load_mirror()? == self.read(&self.dir.join(KEYRING_FILE))? {
+            return Ok(());
+        }
+        let what = "expected the present keyring in its mirror, found another: open the store for \
+                    writing with it";
+        Err(Error::new(ErrorKind::InvalidArgument, what).with_path(dir))
     }
 
     /// Refuses a mirror that is another store's.

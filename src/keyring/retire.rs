@@ -113,7 +113,8 @@ impl Keys<'_> {
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if files of the store are in
-    /// directories and no [`Store`](crate::Store) is open over the keyring to look at them;
+    /// directories and no [`Store`](crate::Store) is open over the keyring to look at them, and
+    /// where a [mirror](super::DirectoryStorage::with_mirror) would keep the key;
     /// [`KeyringBusy`](ErrorKind::KeyringBusy) beside another retirement; what `live` returns;
     /// those of [`rotate`](Self::rotate). No key is
     /// destroyed then, unless only the removal of older images failed.

@@ -98,6 +98,16 @@ pub trait KeyringStorage: FilesBeside + Send + Sync + Debug {
     /// [`Io`](ErrorKind::Io).
     fn forget_aside(&self) -> Result<()>;
 
+    /// Refuses to let a key be replaced or destroyed, or said to be gone, while another copy that
+    /// every commit should write may lack the present image: a mirror that this storage was not
+    /// given. A storage without such copies has nothing to do.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument), [`Io`](ErrorKind::Io).
+    fn check_mirrors(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Where the keyring is.
     fn location(&self) -> Location;
 }
@@ -293,6 +303,10 @@ impl<T: KeyringStorage + ?Sized> KeyringStorage for std::sync::Arc<T> {
 
     fn forget_aside(&self) -> Result<()> {
         (**self).forget_aside()
+    }
+
+    fn check_mirrors(&self) -> Result<()> {
+        (**self).check_mirrors()
     }
 
     fn location(&self) -> Location {

@@ -69,13 +69,15 @@ impl Renewal<'_> {
 
     /// Shows that a data key is destroyed, that no file of the store names it, unless its
     /// keyspace was shredded, and that no
-    /// older copy of the keyring stands beside it. What a bucket keeps of older versions of
+    /// older copy of the keyring stands beside it or in a
+    /// [mirror](crate::keyring::DirectoryStorage::with_mirror). What a bucket keeps of older versions of
     /// its objects, and copies elsewhere, it cannot know.
     ///
     /// # Errors
     /// [`UnknownKey`](ErrorKind::UnknownKey) for a key that is not in the keyring,
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for one that is not destroyed, or that
-    /// a [copy](crate::keyring::Keys::copies_aside) of the keyring may hold,
+    /// a [copy](crate::keyring::Keys::copies_aside) of the keyring or a
+    /// [mirror](crate::keyring::Keys::check_mirrors) may hold,
     /// [`KeyDestroyed`](ErrorKind::KeyDestroyed) for one that was retired and that a
     /// file names, as after the file was brought back from elsewhere,
     /// [`CorruptHeader`](ErrorKind::CorruptHeader) if nobody can tell the key of a file; those of
@@ -125,6 +127,7 @@ impl Renewal<'_> {
             let what = format!("damaged files whose data keys cannot be told: {unreadable}");
             return fail(ErrorKind::CorruptHeader, what);
         }
+        keyring.keys().check_mirrors()?;
         let copies = keyring.keys().copies_aside()?;
         if !copies.is_empty() {
             let what = format!("copies of the keyring may still hold keys: {}", copies.join(", "));

@@ -117,6 +117,10 @@ impl KeyringStorage for Faulty {
         self.reach()?.forget_aside()
     }
 
+    fn check_mirrors(&self) -> Result<()> {
+        self.reach()?.check_mirrors()
+    }
+
     fn location(&self) -> Location {
         self.inner.location()
     }

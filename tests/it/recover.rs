@@ -10,7 +10,7 @@ use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
 
 use crate::support::{
     DIR, ScriptedKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create, mem_files,
-    mem_open, mem_storage, write_file,
+    mem_open, mem_storage, store_of, write_file,
 };
 use atrest_testkit::MemFs;
 
@@ -302,6 +302,100 @@ fn a_mirror_that_fails_leaves_the_store_as_it_was() {
     let opened = Keyring::open(store.storage().with_mirror(missing), store.kms(), manual());
     assert!(matches!(kind(opened), ErrorKind::Io(_)));
     drop(store.keyring());
+}
+
+#[test]
+fn nothing_is_replaced_or_destroyed_past_a_mirror() {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
+    let mirror = std::path::Path::new(MIRROR).join(KEYRING_FILE);
+    let with_mirror =
+        || mem_files(&mem, Keyring::open(mirrored(&mem), kms.clone(), manual()).unwrap());
+    let proofs = |fs: &EncryptedFs| store_of(fs).renewal().prove_all_destroyed(&|_| {});
+    let keyring = Keyring::create(mirrored(&mem), kms.clone(), manual()).unwrap();
+    keyring.keyspaces().create("red").unwrap();
+    drop(keyring);
+    // Whoever was not given it goes on, but for what it would keep.
+    let fs = mem_open(&mem, &kms).unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    fs.keyring().slots().add("second", ScriptedKms::new(8)).unwrap();
+    write_file(&fs, "file").unwrap();
+    let before = mem.files();
+    let refused = fs.keyring().keyspaces().danger_shred("red").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    assert!(refused.to_string().contains(MIRROR), "{refused}");
+    for refused in [
+        fs.keyring().keys().rotate_store_key().map(drop),
+        fs.keyring().slots().rewrap(None).map(drop),
+        fs.keyring().slots().remove("second"),
+        fs.keyring().slots().replace("default", ScriptedKms::new(9)),
+        fs.keyring().slots().enable_cmek(ScriptedKms::new(9)),
+        fs.keyring().keyspaces().danger_shred_store(fs.keyring().store_id()),
+    ] {
+        assert_eq!(kind(refused), ErrorKind::InvalidArgument);
+    }
+    assert_eq!(mem.files(), before);
+    drop(fs);
+    let fs = with_mirror();
+    fs.keyring().keyspaces().danger_shred("red").unwrap();
+    assert_eq!(proofs(&fs).unwrap().len(), 1);
+    drop(fs);
+    // Without it nobody says that the key is gone, nor with one that lacks the present image.
+    assert_eq!(kind(proofs(&mem_open(&mem, &kms).unwrap())), ErrorKind::InvalidArgument);
+    let reader =
+        || mem_files(&mem, Keyring::open_read_only(mirrored(&mem), kms.clone(), manual()).unwrap());
+    assert_eq!(proofs(&reader()).unwrap().len(), 1);
+    let present = mem.read(&mirror).unwrap();
+    for other in [Some(&before[KEYRING_FILE]), None] {
+        match other {
+            Some(other) => mem.put(&mirror, other),
+            None => mem.delete(&mirror),
+        }
+        assert_eq!(kind(proofs(&reader())), ErrorKind::InvalidArgument);
+        assert_eq!(proofs(&with_mirror()).unwrap().len(), 1);
+        assert_eq!(mem.read(&mirror).unwrap(), present);
+    }
+    // Another mirror is not this one.
+    mem.put_dir(std::path::Path::new("/mirror 2"));
+    let second = mem_storage(&mem).with_mirror("/mirror 2");
+    let fs = mem_files(&mem, Keyring::open(second, kms.clone(), manual()).unwrap());
+    assert_eq!(kind(proofs(&fs)), ErrorKind::InvalidArgument);
+    drop(fs);
+    // They were given up.
+    let notes: Vec<_> =
+        mem.files().into_keys().filter(|name| name.starts_with("KEYRING.mirror.")).collect();
+    assert_eq!(notes.len(), 2);
+    notes.iter().for_each(|name| mem.delete(&in_dir(name)));
+    let fs = mem_open(&mem, &kms).unwrap();
+    assert_eq!(proofs(&fs).unwrap().len(), 1);
+    fs.keyring().keyspaces().danger_shred_store(fs.keyring().store_id()).unwrap();
+}
+
+#[test]
+fn a_mirror_has_nothing_before_the_store_tells_of_it() {
+    let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
+    drop(mem_create(&mem, &kms).unwrap());
+    mem.put_dir(std::path::Path::new(MIRROR));
+    let open = |mem: &MemFs| Keyring::open(mirrored(mem), kms.clone(), manual());
+    let count = {
+        let fork = mem.fork();
+        open(&fork).unwrap();
+        fork.log().len()
+    };
+    for at in 0..=count {
+        let stopped = mem.fork();
+        stopped.stop_at(at);
+        drop(open(&stopped));
+        for (crash, left) in stopped.crashes() {
+            let told = left
+                .files()
+                .keys()
+                .any(|name| name.starts_with("KEYRING.mirror.") && !name.ends_with(".new"));
+            let has = ["KEYRING", "KEYRING.new"]
+                .iter()
+                .any(|name| left.read(&std::path::Path::new(MIRROR).join(name)).is_some());
+            assert!(told || !has, "{at} {crash:?}");
+        }
+    }
 }
 
 /// Every way to write a store whose keyring was put back is refused, and nothing of it

@@ -42,6 +42,10 @@ pub(crate) struct StoreArgs {
     /// elsewhere.
     #[arg(long, value_name = "TEXT")]
     anchor: Option<Anchor>,
+    /// The directory that the keyring is mirrored to: every change is written there too. Without
+    /// it no key of a mirrored store is destroyed, replaced or proven to be gone.
+    #[arg(long, value_name = "DIR")]
+    mirror: Option<PathBuf>,
 }
 
 type Keys = Vec<Arc<dyn Kms>>;
@@ -146,20 +150,23 @@ impl StoreArgs {
     }
 
     /// The images of the keyring that are there, each tried with the keys.
-    pub(crate) fn images(&self, mirror: Option<&Path>, keys: &Keys) -> Result<Vec<ImageInfo>> {
-        let images = mirrored(&self.dir, mirror).images(keys, &self.options());
+    pub(crate) fn images(&self, keys: &Keys) -> Result<Vec<ImageInfo>> {
+        let images = self.mirrored(DirectoryStorage::new(&self.dir)).images(keys, &self.options());
         images.map_err(|error| self.at(error))
     }
 
+    /// Refuses where a mirror was not given, or is behind.
+    pub(crate) fn check_mirrors(&self) -> Result<()> {
+        let checked = self.mirrored(DirectoryStorage::new(&self.dir)).check_mirrors();
+        checked.map_err(|error| Failure::from(error).advise(
+            "give the mirror with --mirror; where it was given up and destroyed, remove the file that tells of it",
+        ))
+    }
+
     /// Puts an image back.
-    pub(crate) fn recover(
-        &self,
-        mirror: Option<&Path>,
-        place: ImagePlace,
-        keys: Keys,
-    ) -> Result<Recovery> {
+    pub(crate) fn recover(&self, place: ImagePlace, keys: Keys) -> Result<Recovery> {
         let _committing = signal::Committing::begin();
-        let storage = mirrored(&self.dir, mirror);
+        let storage = self.mirrored(DirectoryStorage::new(&self.dir));
         match storage.recover(place, keys, self.options()) {
             Ok((_, recovery)) => Ok(recovery),
             Err(error) => Err(self.at(error)),
@@ -213,7 +220,7 @@ impl StoreArgs {
         open: impl FnOnce(DirectoryStorage, Keys, Options) -> atrest::Result<Keyring>,
     ) -> Result<Opened> {
         let given = uris(&keys);
-        let keyring = open(storage(dir)?, keys, self.options());
+        let keyring = open(self.mirrored(storage(dir)?), keys, self.options());
         let keyring = keyring.map_err(|error| words_are_wrong(&given, at(dir, error)))?;
         Ok(Opened { inner: Store::over(keyring)?, given })
     }
@@ -224,11 +231,22 @@ impl StoreArgs {
         keys: Keys,
         open: impl FnOnce(Arc<dyn KeyringStorage>, Keys, Options) -> atrest::Result<Keyring>,
     ) -> Result<Opened> {
+        if self.mirror.is_some() {
+            let what = "expected no --mirror: a keyring in an object store has none";
+            return Err(Failure::new(ErrorKind::InvalidArgument, what));
+        }
         let given = uris(&keys);
         let storage = bucket.existing()?.keyring().map_err(|error| bucket.at(error))?;
         let keyring = open(Arc::from(storage), keys, self.options());
         let keyring = keyring.map_err(|error| words_are_wrong(&given, bucket.at(error)))?;
         Ok(Opened { inner: Store::over(keyring)?, given })
+    }
+
+    fn mirrored(&self, storage: DirectoryStorage) -> DirectoryStorage {
+        match &self.mirror {
+            Some(mirror) => storage.with_mirror(mirror),
+            None => storage,
+        }
     }
 
     fn at(&self, error: atrest::Error) -> Failure {
@@ -439,12 +457,4 @@ fn at(dir: &Path, error: atrest::Error) -> Failure {
         return failure.advise(format!("see what they open: atrest recover {dir} --cmek URI"));
     }
     failure
-}
-
-fn mirrored(dir: &Path, mirror: Option<&Path>) -> DirectoryStorage {
-    let storage = DirectoryStorage::new(dir);
-    match mirror {
-        Some(mirror) => storage.with_mirror(mirror),
-        None => storage,
-    }
 }

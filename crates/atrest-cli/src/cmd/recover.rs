@@ -1,7 +1,7 @@
 //! `atrest recover`: a lost or damaged keyring.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use atrest::keyring::{ImageInfo, ImagePlace, KEYRING_FILE, Recovery};
@@ -47,9 +47,6 @@ pub(crate) struct Args {
     /// removed: nothing under keys that only they hold can be read again.
     #[arg(long, conflicts_with_all = ["generation", "from_mirror", "from_current"])]
     forget_aside: bool,
-    /// The directory that commits are mirrored to.
-    #[arg(long, value_name = "DIR")]
-    mirror: Option<PathBuf>,
     /// Put the mirror's image back.
     #[arg(long, requires = "mirror")]
     from_mirror: bool,
@@ -83,7 +80,7 @@ impl Args {
         self.mirror.as_deref().map_or(Ok(()), refuse_uri)?;
         dir.metadata().map_err(|e| Failure::io("the store cannot be opened", dir, e))?;
         let keys = self.at.cmek.some()?;
-        let images = self.at.images(self.mirror.as_deref(), &keys)?;
+        let images = self.at.images(&keys)?;
         if images.is_empty() {
             let what = "there is neither a keyring nor an older image of one";
             let error = Error::new(ErrorKind::KeyringMissing, what).with_path(dir);
@@ -118,7 +115,7 @@ impl Args {
     }
 
     fn recover(&self, place: ImagePlace, keys: Vec<Arc<dyn Kms>>) -> Result<Recovery> {
-        let recovered = self.at.recover(self.mirror.as_deref(), place, keys);
+        let recovered = self.at.recover(place, keys);
         recovered.map_err(|failure| match failure.kind() {
             Some(ErrorKind::KeyringExists) => {
                 failure.advise("use the store as it is: there is nothing to recover")

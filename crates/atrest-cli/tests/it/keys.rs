@@ -80,6 +80,26 @@ fn a_key_that_an_older_image_still_has_is_not_proven_to_be_gone() {
 }
 
 #[test]
+fn no_key_is_destroyed_while_a_mirror_keeps_it() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("mirror")).unwrap();
+    bench.good(&["rotate", "data-key", "data", "--mirror", "mirror"]);
+    let shred = ["keys", "shred", "data", "--keyspace", "red", "--confirm", "red"];
+    bench.good(&["keys", "add-keyspace", "data", "red"]);
+    let refused = bench.bad(2, "invalid-argument", &shred);
+    assert!(refused.stderr.contains("mirror"), "{}", refused.stderr);
+    bench.good(&[&shred[..], &["--mirror", "mirror"]].concat());
+    assert_eq!(bench.read("mirror/KEYRING"), bench.read("data/KEYRING"));
+    let refused = bench.bad(2, "invalid-argument", &["keys", "proof", "data"]);
+    assert!(refused.stderr.contains("--mirror"), "{}", refused.stderr);
+    bench.good(&["keys", "proof", "data", "--mirror", "mirror"]);
+    let doctor = bench.run(&["doctor", "data"]);
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    assert!(doctor.code == 1 && told.contains("mirror"), "{told}");
+    bench.good(&["doctor", "data", "--mirror", "mirror"]);
+}
+
+#[test]
 fn suites_and_plaintext() {
     let bench = Bench::empty();
     bench.command(&["keygen", "cmek.key"]).status().unwrap();

@@ -254,6 +254,10 @@ impl KeyringStorage for Sloppy {
         self.inner.forget_aside()
     }
 
+    fn check_mirrors(&self) -> Result<()> {
+        self.inner.check_mirrors()
+    }
+
     fn location(&self) -> Location {
         self.inner.location()
     }

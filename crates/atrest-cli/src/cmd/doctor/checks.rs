@@ -46,6 +46,13 @@ pub(super) fn all(at: &StoreArgs, keys: Vec<Arc<dyn Kms>>, json: bool) -> Result
         rolled_back(at, info, &mut to);
         pinned(at, info, &mut to);
         unlocked(&opened, &mut to);
+        if let Err(failure) = at.check_mirrors() {
+            to.problem(
+                "mirror",
+                told(&failure),
+                "give it with --mirror to a command that writes; where it was given up and destroyed, remove the file that tells of it",
+            );
+        }
     }
     lock(dir, &mut to);
     modes(dir, &names, &mut to);

@@ -48,6 +48,7 @@ struct Report {
 impl Proof {
     pub(super) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open_read_only()?;
+        self.at.check_mirrors()?;
         let copies = store.keyring().keys().copies_aside().map_err(Failure::from)?;
         if !copies.is_empty() {
             let what = format!("copies of the keyring may still hold keys: {}", copies.join(", "));
