@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use atrest::keyring::{Access, AuditKind, DEFAULT_SLOT, DirectoryStorage, SlotInfo};
+use atrest::keyring::{
+    Access, AuditKind, DEFAULT_SLOT, DirectoryStorage, KeyringInfo, KeyringStorage as _, SlotInfo,
+};
 use atrest::kms::Kms;
 use atrest::{Error, ErrorKind, Keyring, Options, Result};
 
@@ -60,12 +62,12 @@ impl Store {
     /// customer's keys to try. One that is revoked is served as revoked until a client
     /// restores it; one whose key service refuses or does not answer also until that
     /// unwraps again, which is tried each `recovery_interval` of the options; one without a
-    /// keyring is served as disabled.
+    /// keyring, and without older images of one, is served as disabled.
     ///
     /// # Errors
     /// Those of [`Keyring::open`], except [`CmekRevoked`](ErrorKind::CmekRevoked),
     /// [`Kms`](ErrorKind::Kms), and [`KeyringMissing`](ErrorKind::KeyringMissing) of an
-    /// existing directory.
+    /// existing directory that has no older images either.
     pub fn in_directory(
         region: impl Into<String>,
         path: impl Into<PathBuf>,
@@ -144,17 +146,16 @@ impl Store {
         Err(withdrawn())
     }
 
-    /// Gives a store without a keyring one, under `kms`.
+    /// Gives a store without a keyring one, under `kms`, unless it lost one.
     pub(crate) fn create(&self, kms: Arc<dyn Kms>) -> Result<()> {
         let revocations = self.revocations();
         let _opening = self.opening();
         let Some(directory) = &self.directory else { return Err(handed()) };
         self.open_by(revocations, || {
-            Keyring::create(
-                directory.storage(),
-                kms,
-                directory.options.clone().allowing_plaintext(),
-            )
+            // Not over the keyring alone, which looks at no file.
+            let options = directory.options.clone().allowing_plaintext();
+            let store = atrest::Store::create(directory.storage(), kms, options)?;
+            Ok(store.keyring().clone())
         })
     }
 
@@ -288,10 +289,10 @@ impl Directory {
     fn open(&self) -> Result<State> {
         exists(&self.path)?;
         // Before opening, which leaves a lock file.
-        match atrest::keyring::KeyringInfo::read(&self.storage()) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::KeyringMissing => return Ok(State::Plain),
-            Err(error) => return Err(error.with_path(&self.path)),
+        let storage = self.storage();
+        if let Err(error) = KeyringInfo::read(&storage) {
+            let never = error.kind() == ErrorKind::KeyringMissing && storage.kept()?.is_empty();
+            return if never { Ok(State::Plain) } else { Err(error.with_path(&self.path)) };
         }
         match Keyring::open(self.storage(), self.kms.clone(), self.options.clone()) {
             Ok(keyring) => Ok(State::Open(keyring)),
@@ -308,9 +309,7 @@ impl Directory {
         Closed {
             kind: error.kind(),
             message: crate::rpc::sentence(error),
-            slots: atrest::keyring::KeyringInfo::read(&self.storage())
-                .map(|info| info.slots)
-                .unwrap_or_default(),
+            slots: KeyringInfo::read(&self.storage()).map(|info| info.slots).unwrap_or_default(),
         }
     }
 }

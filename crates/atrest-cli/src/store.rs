@@ -438,7 +438,7 @@ fn storage(dir: &Path) -> Result<DirectoryStorage> {
 
 /// An error of the store in `dir`. A lost keyring of which older images are left is none to
 /// create anew.
-fn at(dir: &Path, error: atrest::Error) -> Failure {
+pub(crate) fn at(dir: &Path, error: atrest::Error) -> Failure {
     let is_lost = match error.kind() {
         ErrorKind::KeyringMissing => true,
         ErrorKind::KeyringExists => !dir.join(KEYRING_FILE).exists(),

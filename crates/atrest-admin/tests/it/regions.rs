@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use atrest::keyring::DirectoryStorage;
 use atrest::kms::{Kms as _, KmsErrorKind};
-use atrest::{ErrorKind, Keyring};
+use atrest::{ErrorKind, FileKind, Keyring};
 use atrest_admin::{AdminState, Store, Token, router};
 use axum::Router;
 
@@ -115,6 +115,36 @@ async fn a_store_whose_key_service_refuses_can_still_be_revoked() {
     let storage = DirectoryStorage::new(bench.path("data"));
     let refused = Keyring::open(storage, cmek, Bench::options()).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::CmekRevoked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_lost_its_keyring_is_not_begun_anew() {
+    let bench = Bench::new();
+    let cmek = bench.key("cmek");
+    let dir = bench.path("data");
+    std::fs::create_dir(&dir).unwrap();
+    let store = atrest::Store::create(&*dir, cmek.clone(), Bench::options()).unwrap();
+    let mut file = store.files().create_new(dir.join("table"), FileKind::Table).unwrap();
+    file.append(b"a block").unwrap();
+    file.finish().unwrap();
+    store.keys().rotate().unwrap();
+    drop(store);
+    std::fs::remove_file(dir.join("KEYRING")).unwrap();
+
+    // An older image is left.
+    assert!(dir.join("KEYRING.1").exists());
+    let opened = Store::in_directory("eu", &dir, vec![cmek.clone()], Bench::options());
+    let refused = opened.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::KeyringMissing);
+    assert!(refused.to_string().contains("older images exist: 1"), "{refused}");
+
+    // Only its file is.
+    std::fs::remove_file(dir.join("KEYRING.1")).unwrap();
+    let router = served(&bench, &cmek);
+    let message = call(&router, "POST", spec(&[("eu", &cmek)])).await.refuses(400, 9);
+    assert!(message.contains("a file is encrypted under that of store"), "{message}");
+    get(&router, PATH).await.shows("ENABLE_FAILED");
+    assert!(!dir.join("KEYRING").exists());
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::output::Out;
 use crate::paint::BOLD;
 use crate::place::refuse_uri;
 use crate::signal::Committing;
+use crate::store;
 use crate::units;
 
 /// Where the token may stand instead of a file.
@@ -220,7 +221,8 @@ impl Args {
             if self.credential_revokes {
                 options.access.lapsed_credential = LapsedCredential::Denial;
             }
-            let store = Store::in_directory(region, dir, kms.clone(), options)?;
+            let store = Store::in_directory(region, dir, kms.clone(), options)
+                .map_err(|error| store::at(dir.as_ref(), error))?;
             reports.push(RegionReport {
                 region: region.into(),
                 directory: dir.into(),

@@ -126,6 +126,17 @@ fn a_served_store_is_revoked_restored_and_closed_on_sigterm() {
 }
 
 #[test]
+fn a_store_without_its_keyring_is_not_served_as_a_new_one() {
+    let bench = with_token(0o600);
+    bench.good(&["rotate", "data-key", "data"]);
+    std::fs::remove_file(bench.path("data/KEYRING")).unwrap();
+    let serve = ["serve", "data", "--listen", "127.0.0.1:0", "--token-file", "token"];
+    bench.bad(7, "keyring-missing", &serve);
+    let run = bench.run(&serve);
+    assert!(run.stderr.contains("atrest recover data"), "{}", run.stderr);
+}
+
+#[test]
 fn what_would_show_the_token_is_refused() {
     let bench = with_token(0o644);
     let run = bench.run(&["serve", "data", "--listen", "127.0.0.1:0", "--token-file", "token"]);
