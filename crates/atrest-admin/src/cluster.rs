@@ -1,7 +1,7 @@
 //! A cluster: the stores behind one id, what is being done to them, and what last failed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use atrest::keyring::{DEFAULT_SLOT, SlotInfo};
 use atrest::{Error, ErrorKind, Result};
@@ -61,6 +61,7 @@ impl Operation {
 pub(crate) struct Cluster {
     pub(crate) stores: Vec<Arc<Store>>,
     progress: Mutex<Progress>,
+    ended: Condvar,
 }
 
 #[derive(Clone, Default)]
@@ -111,7 +112,7 @@ impl Cluster {
         }
         let stores: Vec<_> = stores.into_iter().map(Arc::new).collect();
         stores.iter().for_each(reopen_in_background);
-        Ok(Self { stores, progress: Mutex::default() })
+        Ok(Self { stores, progress: Mutex::default(), ended: Condvar::new() })
     }
 
     /// The region of a store's slot. Where a cluster has one store, a region is a slot of
@@ -154,6 +155,13 @@ impl Cluster {
 
     pub(crate) fn progress(&self) -> Progress {
         self.lock().clone()
+    }
+
+    /// Waits until no operation runs.
+    pub(crate) fn wait(&self) {
+        let runs = |progress: &mut Progress| progress.running.is_some() || progress.revoking;
+        // Every change is one assignment.
+        drop(self.ended.wait_while(self.lock(), runs).unwrap_or_else(PoisonError::into_inner));
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
@@ -254,5 +262,6 @@ impl Drop for Ticket {
             Operation::Revoke => progress.revoking = false,
             _ => progress.running = None,
         }
+        self.cluster.ended.notify_all();
     }
 }

@@ -19,7 +19,7 @@ struct Standing {
     since_ns: u64,
 }
 
-/// The cluster as it is now. Reads the disk where a keyring is not open.
+/// The cluster as it is now, as memory has it: this waits for no disk and no key service.
 pub(crate) fn cluster_info(cluster: &Cluster, local: Option<&str>) -> ClusterInfo {
     let progress = cluster.progress();
     let mut regions = BTreeMap::<String, (CmekStatus, Vec<KeyInfo>)>::new();

@@ -35,6 +35,7 @@ mod fuzz;
 mod health;
 mod info;
 mod keys;
+mod looks;
 mod metered;
 mod metrics;
 mod operation;

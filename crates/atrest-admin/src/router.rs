@@ -15,11 +15,13 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 
-use crate::api::{ActionRequest, ClusterInfo, ClusterSpec};
+use crate::api::{ActionRequest, ClusterInfo, ClusterSpec, CustomerAction};
 use crate::cluster::Cluster;
 use crate::health::Health;
 use crate::info::cluster_info;
+use crate::looks::in_a_thread;
 use crate::operation::{self, Begun};
 use crate::rpc::{Code, RpcError};
 use crate::state::AdminState;
@@ -35,10 +37,11 @@ type Shared = Arc<AdminState>;
 /// The routes `/api/v1/clusters/{cluster_id}/cmek`, `/metrics`, `/livez`, `/readyz` and
 /// `/openapi.json`.
 ///
-/// They **MUST** be served inside a tokio runtime with a timer: operations run in its
-/// blocking threads, and go on when their client leaves.
-pub fn router(state: AdminState) -> Router {
-    let state = Arc::new(state);
+/// They **MUST** be served inside a tokio runtime with a timer. Nothing runs in its blocking
+/// threads: operations have threads of their own, and go on when their client leaves; see
+/// [`AdminState::wait_for_operations`].
+pub fn router(state: impl Into<Arc<AdminState>>) -> Router {
+    let state = state.into();
     let api = Router::new()
         .route("/api/v1/clusters/{cluster_id}/cmek", get(show).post(enable).put(update).patch(act))
         .method_not_allowed_fallback(wrong_method)
@@ -103,7 +106,7 @@ type Body = Result<Bytes, BytesRejection>;
 
 async fn show(State(state): State<Shared>, id: ClusterId) -> Result<Json<ClusterInfo>, RpcError> {
     let cluster = find(&state, id)?;
-    answer(state, cluster).await
+    Ok(answer(&state, &cluster))
 }
 
 async fn enable(
@@ -114,7 +117,9 @@ async fn enable(
 ) -> Result<Json<ClusterInfo>, RpcError> {
     let cluster = find(&state, id)?;
     let spec: ClusterSpec = parse(&headers, body)?;
-    run(state, cluster, move |state, cluster| operation::enable(state, cluster, &spec)).await
+    let begin = move |state: &_, cluster: &_| operation::enable(state, cluster, &spec);
+    let end = start(&state, &cluster, begin)?;
+    finish(&state, &cluster, end).await
 }
 
 async fn update(
@@ -125,7 +130,9 @@ async fn update(
 ) -> Result<Json<ClusterInfo>, RpcError> {
     let cluster = find(&state, id)?;
     let spec: ClusterSpec = parse(&headers, body)?;
-    run(state, cluster, move |state, cluster| operation::update(state, cluster, &spec)).await
+    let begin = move |state: &_, cluster: &_| operation::update(state, cluster, &spec);
+    let end = start(&state, &cluster, begin)?;
+    finish(&state, &cluster, end).await
 }
 
 async fn act(
@@ -135,8 +142,16 @@ async fn act(
     body: Body,
 ) -> Result<Json<ClusterInfo>, RpcError> {
     let cluster = find(&state, id)?;
-    let request: ActionRequest = parse(&headers, body)?;
-    run(state, cluster, move |state, cluster| operation::act(state, cluster, request.action)).await
+    let action = parse::<ActionRequest>(&headers, body)?.action;
+    let begin = move |state: &_, cluster: &_| operation::act(state, cluster, action);
+    match start(&state, &cluster, begin) {
+        // Keys go even so, and this thread of the runtime waits for that.
+        Err(_) if action == CustomerAction::Revoke => {
+            begin(&state, &cluster)?.run(state.local_uri())?;
+            Ok(answer(&state, &cluster))
+        }
+        end => finish(&state, &cluster, end?).await,
+    }
 }
 
 fn find(state: &AdminState, id: ClusterId) -> Result<Arc<Cluster>, RpcError> {
@@ -175,41 +190,38 @@ fn told(error: &serde_json::Error) -> String {
     }
 }
 
-/// Runs an operation in a blocking thread and answers when it is done, or when it takes
-/// long.
-async fn run(
-    state: Shared,
-    cluster: Arc<Cluster>,
+type End = oneshot::Receiver<Result<(), RpcError>>;
+
+/// Runs an operation in a thread of its own, where it goes on without its client.
+fn start(
+    state: &Shared,
+    cluster: &Arc<Cluster>,
     begin: impl FnOnce(&AdminState, &Arc<Cluster>) -> Result<Begun, RpcError> + Send + 'static,
+) -> Result<End, RpcError> {
+    let (state, cluster) = (state.clone(), cluster.clone());
+    let (ended, end) = oneshot::channel();
+    // Checks read the disk too.
+    let work = move || begin(&state, &cluster)?.run(state.local_uri());
+    in_a_thread(move || drop(ended.send(work())))?;
+    Ok(end)
+}
+
+/// Answers when the operation is done, or when it takes long.
+async fn finish(
+    state: &AdminState,
+    cluster: &Cluster,
+    end: End,
 ) -> Result<Json<ClusterInfo>, RpcError> {
-    let within = state.answer_within();
-    let work = {
-        let (state, cluster) = (state.clone(), cluster.clone());
-        // Checks read the disk too. The ticket is taken before this task waits for
-        // anything, and the operation goes on without its client.
-        blocking(move || begin(&state, &cluster)?.run(state.local_uri()))
-    };
-    let mut work = std::pin::pin!(work);
-    match tokio::time::timeout(within, &mut work).await {
-        Ok(done) => done?,
+    match tokio::time::timeout(state.answer_within(), end).await {
+        Ok(end) => end.unwrap_or_else(|_| Err(RpcError::panicked()))?,
         Err(_elapsed) => {}
     }
-    answer(state, cluster).await
+    Ok(answer(state, cluster))
 }
 
-async fn answer(state: Shared, cluster: Arc<Cluster>) -> Result<Json<ClusterInfo>, RpcError> {
-    blocking(move || Ok(Json(cluster_info(&cluster, state.local_uri())))).await
-}
-
-/// Runs `work` in a blocking thread. It goes on if this future is dropped.
-fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RpcError> + Send + 'static,
-) -> impl Future<Output = Result<T, RpcError>> {
-    let task = tokio::task::spawn_blocking(work);
-    async {
-        // What a panic says stays in the server's standard error.
-        task.await.unwrap_or_else(|_| Err(RpcError::new(Code::Internal, "the operation panicked")))
-    }
+/// The cluster as it is now, from memory alone.
+fn answer(state: &AdminState, cluster: &Cluster) -> Json<ClusterInfo> {
+    Json(cluster_info(cluster, state.local_uri()))
 }
 
 /// The process answers, and that is all: what keeps a store from serving is not mended by
@@ -219,7 +231,8 @@ async fn alive() -> &'static str {
 }
 
 async fn ready(State(state): State<Shared>) -> Result<Response, RpcError> {
-    let health = blocking(move || Ok(Health::of(&state))).await?;
+    let looked = state.clone();
+    let health = state.health.take(move || Health::of(&looked)).await?;
     let status = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok((status, format!("{}\n", health.as_str())).into_response())
 }
@@ -229,6 +242,7 @@ async fn openapi() -> Response {
 }
 
 async fn show_metrics(State(state): State<Shared>) -> Result<Response, RpcError> {
-    let text = blocking(move || Ok(crate::metrics::text(&state))).await?;
+    let looked = state.clone();
+    let text = state.metrics.take(move || crate::metrics::text(&looked)).await?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

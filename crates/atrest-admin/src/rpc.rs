@@ -85,6 +85,11 @@ impl RpcError {
         Self::new(Code::InvalidArgument, message)
     }
 
+    /// What a panic says stays in the server's standard error.
+    pub(crate) fn panicked() -> Self {
+        Self::new(Code::Internal, "the operation panicked")
+    }
+
     /// For what HTTP has a status of its own.
     pub(crate) fn with_http(mut self, http: StatusCode) -> Self {
         self.http = http;

@@ -86,8 +86,8 @@ impl Server {
     }
 
     /// Serves `router` until `shutdown` is ready; then accepts no more and waits for the
-    /// requests that run, 20 seconds at most. The operations themselves run in blocking
-    /// threads, for which the runtime waits when it ends.
+    /// requests that run, 20 seconds at most. For the operations themselves wait with
+    /// [`AdminState::wait_for_operations`](crate::AdminState::wait_for_operations).
     pub async fn run(self, router: Router, shutdown: impl Future<Output = ()>) {
         let graceful = GracefulShutdown::new();
         let connections = Connections::new(CONNECTIONS_MAX);

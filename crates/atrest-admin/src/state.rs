@@ -9,7 +9,9 @@ use atrest::kms::Kms;
 use atrest::{Error, ErrorKind, Result};
 
 use crate::cluster::Cluster;
+use crate::health::Health;
 use crate::keys::Keys;
+use crate::looks::Looks;
 use crate::store::Store;
 use crate::token::Token;
 
@@ -22,6 +24,8 @@ pub struct AdminState {
     public_metrics: bool,
     answer_within: Duration,
     request_time_max: Duration,
+    pub(crate) health: Looks<Health>,
+    pub(crate) metrics: Looks<String>,
 }
 
 impl AdminState {
@@ -35,6 +39,8 @@ impl AdminState {
             public_metrics: false,
             answer_within: Duration::from_secs(10),
             request_time_max: Duration::from_secs(30),
+            health: Looks::default(),
+            metrics: Looks::default(),
         }
     }
 
@@ -84,6 +90,12 @@ impl AdminState {
     pub fn with_request_time_max(mut self, time_max: Duration) -> Self {
         self.request_time_max = time_max;
         self
+    }
+
+    /// Waits until no operation runs. Operations have threads of their own, which end with
+    /// the process: one that ends by itself calls this after it stopped to serve.
+    pub fn wait_for_operations(&self) {
+        self.clusters.values().for_each(|cluster| cluster.wait());
     }
 
     pub(crate) fn token(&self) -> &Token {

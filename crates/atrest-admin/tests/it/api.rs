@@ -188,17 +188,20 @@ async fn an_operation_that_takes_long_goes_on_after_its_answer() {
     let keyring = bench.keyring("data", &first);
     let stores = vec![Store::of_keyring("eu", keyring.clone())];
     let state = state(keys(&[&first, &second]), stores).with_answer_within(Duration::ZERO);
-    let router = router(state);
+    let state = Arc::new(state);
+    let router = router(state.clone());
     let held = second.hold();
     let answer = call(&router, "PUT", spec(&[("eu", &second)])).await;
     assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
     let called = second.clone();
     tokio::task::spawn_blocking(move || called.wait_for_call()).await.unwrap();
     get(&router, PATH).await.shows("ROTATING");
+    // A process that ends waits for it.
+    let ending = std::thread::spawn(move || state.wait_for_operations());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!ending.is_finished());
     drop(held);
-    while get(&router, PATH).await.json()["status"] == "ROTATING" {
-        tokio::task::yield_now().await;
-    }
+    tokio::task::spawn_blocking(move || ending.join().unwrap()).await.unwrap();
     get(&router, PATH).await.shows("ENABLED");
     assert_eq!(keyring.slots().list()[0].key_uri, second.key_uri().as_str());
 }

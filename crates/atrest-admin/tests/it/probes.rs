@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use atrest::Keyring;
 use atrest::kms::KmsErrorKind;
@@ -79,6 +80,42 @@ async fn a_store_that_did_not_open_is_told_by_its_key_service() {
             Store::in_directory("eu", bench.path("data"), vec![cmek.clone()], Bench::options());
         let router = router(state(keys(&[&cmek]), vec![open.unwrap()]));
         assert_eq!(ready(&router).await, is(503, word), "{kind}");
+    }
+}
+
+/// Looks that hang as on a disk that does: many may come, and there is one at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn looks_that_hang_take_one_thread_and_keep_no_revocation_out() {
+    for path in ["/readyz", "/metrics"] {
+        let bench = Bench::new();
+        let cmek = bench.key("cmek");
+        drop(bench.keyring("data", &cmek));
+        let (router, keyring) = served(&bench.path("data"), &cmek);
+        let held = cmek.hold();
+        let look = async |router: Router| get(&router, path).await.status.as_u16();
+        let looks: Vec<_> = (0..50).map(|_| tokio::spawn(look(router.clone()))).collect();
+        while cmek.asking() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(cmek.asking(), 1, "{path}");
+        let revoking = tokio::spawn({
+            let router = router.clone();
+            async move { act(&router, "REVOKE").await }
+        });
+        let gone = async {
+            while keyring.keys().active_id().is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(8), gone).await.expect("no key in memory");
+        drop(held);
+        for look in looks {
+            assert!(matches!(look.await.unwrap(), 200 | 503), "{path}");
+        }
+        revoking.await.unwrap().shows("REVOKED");
+        // The next look is a new one.
+        assert_eq!(ready(&router).await, is(503, "revoked"));
     }
 }
 

@@ -37,6 +37,7 @@ struct Script {
     credential: Option<Credential>,
     held: bool,
     waiting: usize,
+    asking: usize,
 }
 
 impl Scripted {
@@ -60,6 +61,11 @@ impl Scripted {
     pub(crate) fn wait_for_call(&self) {
         let script = self.script.lock().unwrap();
         drop(self.changed.wait_while(script, |script| script.waiting == 0).unwrap());
+    }
+
+    /// Threads that ask for the credential, and are held back.
+    pub(crate) fn asking(&self) -> usize {
+        self.script.lock().unwrap().asking
     }
 
     fn obey(&self) -> Result<(), KmsError> {
@@ -111,7 +117,11 @@ impl Kms for Scripted {
     }
 
     fn credential(&self) -> Option<Credential> {
-        self.script.lock().unwrap().credential
+        let mut script = self.script.lock().unwrap();
+        script.asking += 1;
+        let mut script = self.changed.wait_while(script, |script| script.held).unwrap();
+        script.asking -= 1;
+        script.credential
     }
 }
 

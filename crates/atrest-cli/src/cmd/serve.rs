@@ -158,6 +158,7 @@ impl Args {
         if let Some(local) = local {
             state = state.with_local_key(local);
         }
+        let state = Arc::new(state);
         // The first signal ends the server gently, a second one the process.
         let _running = Committing::begin();
         // What takes time runs in blocking threads.
@@ -165,7 +166,7 @@ impl Args {
             .enable_all()
             .build()
             .map_err(|error| atrest::Error::io("the server cannot be started", error))?;
-        runtime.block_on(async {
+        let served = runtime.block_on(async {
             let shutdown = shutdown()?;
             let plain = if self.danger_plain_http {
                 PlainHttp::DangerAnywhere
@@ -182,9 +183,11 @@ impl Args {
             let cluster_id = self.cluster_id.clone();
             let report = Report { listening, cluster_id, regions };
             out.result(&report, || text(&report))?;
-            server.run(router(state), shutdown).await;
+            server.run(router(state.clone()), shutdown).await;
             Ok(())
-        })
+        });
+        state.wait_for_operations();
+        served
     }
 
     fn token(&self) -> Result<Token> {
