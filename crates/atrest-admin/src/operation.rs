@@ -1,7 +1,9 @@
-//! What the API does to a cluster. All of it blocks: each runs in a thread of its own.
+//! What the API does to a cluster. All of it blocks: each runs in a thread of its own, a
+//! revocation without one where the system gives none.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::thread::Builder;
 
 use atrest::kms::Kms;
 
@@ -164,12 +166,15 @@ impl Begun {
                     note(&ticket, store, revoked)
                 };
                 std::thread::scope(|scope| {
-                    let threads: Vec<_> =
-                        stores.iter().map(|store| scope.spawn(|| revoke(store))).collect();
-                    let ends = threads.into_iter().map(|thread| {
-                        thread.join().unwrap_or_else(|_| {
-                            Err(RpcError::new(Code::Internal, "the operation panicked"))
-                        })
+                    let threads = stores.iter().map(|store| {
+                        let thread = Builder::new().spawn_scoped(scope, || revoke(store));
+                        // Where there is none, in this one, before any other is waited for.
+                        thread.map_err(|_| revoke(store))
+                    });
+                    let threads: Vec<_> = threads.collect();
+                    let ends = threads.into_iter().map(|thread| match thread {
+                        Ok(thread) => thread.join().unwrap_or_else(|_| Err(RpcError::panicked())),
+                        Err(revoked) => revoked,
                     });
                     // All of them, then the first that failed.
                     ends.collect::<Vec<_>>().into_iter().collect()

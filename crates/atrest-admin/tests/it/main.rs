@@ -10,4 +10,6 @@ mod probes;
 mod regions;
 mod schemathesis;
 mod support;
+#[cfg(target_os = "linux")]
+mod threads;
 mod tls;
