@@ -112,7 +112,7 @@ impl Access<'_> {
         self.0.inner.revoke(AuditKind::Revoked, "on request")
     }
 
-    /// Asks the key service again; if it unwraps the store key, open files go on where
+    /// Asks the key service again; if it unwraps its slot's key, open files go on where
     /// they were, and the mark of [`revoke`](Self::revoke) is removed.
     ///
     /// # Errors

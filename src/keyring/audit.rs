@@ -47,7 +47,7 @@ pub enum AuditKind {
     SlotAdded = 4,
     /// A slot was removed.
     SlotRemoved = 5,
-    /// A slot's store key was wrapped anew, by the newest version of the same key.
+    /// A slot's key was wrapped anew, by the newest version of the same customer's key.
     SlotRewrapped = 6,
     /// A keyspace got a new data key.
     DataKeyRotated = 7,

@@ -26,8 +26,8 @@ use crate::secret::{DataKey, StoreKey};
 use crate::sync::Mutex;
 
 impl Keyring {
-    /// Creates the keyring of a new store: a random store key wrapped by `kms`, and a
-    /// first data key.
+    /// Creates the keyring of a new store: a random store key under the key of a slot, which
+    /// `kms` wraps, and a first data key.
     ///
     /// # Errors
     /// [`KeyringExists`](ErrorKind::KeyringExists) if there is one, or older images of

@@ -37,7 +37,7 @@ pub struct SlotInfo {
     pub name: String,
     /// The customer's key.
     pub key_uri: String,
-    /// Its version that wrapped the store key; empty where the service does not tell.
+    /// Its version that wrapped the slot's key; empty where the service does not tell.
     pub key_version: String,
     /// When it was wrapped, nanoseconds since the Unix epoch.
     pub created_ns: u64,

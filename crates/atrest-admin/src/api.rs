@@ -107,7 +107,7 @@ pub struct KeyInfo {
     pub status: CmekStatus,
     /// A sentence for people; empty when all is well.
     pub user_message: String,
-    /// When it wrapped the store key, RFC 3339.
+    /// When it wrapped its slot's key, RFC 3339.
     pub created_at: String,
     /// When that, or its access state, last changed.
     pub updated_at: String,

@@ -1,7 +1,7 @@
 //! Which customer's keys a client may name.
 //!
 //! Whoever names a key makes this process call its service with this process's
-//! credentials, and hands it the store key: a client must not send either to a host, a
+//! credentials, and hands it a slot key: a client must not send either to a host, a
 //! file or a library of its own choice.
 
 use std::fmt;

@@ -75,7 +75,7 @@ const FAMILIES: [(&str, &str, &str); 30] = [
     (
         "atrest_cmek_slot_age_seconds",
         "gauge",
-        "Time since the customer's key of a slot wrapped the store key.",
+        "Time since the customer's key of a slot wrapped the slot's key.",
     ),
     (
         "atrest_credential_expires_seconds",

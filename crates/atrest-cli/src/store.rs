@@ -306,7 +306,10 @@ impl Opened {
         if error.kind() != ErrorKind::Kms(KmsErrorKind::Misconfigured) || !is_about_one {
             return error.into();
         }
-        let advice = format!("this needs the key of every slot; {}", wanted(missing.into_iter()));
+        let advice = format!(
+            "this needs the key of each slot that it wraps anew; {}",
+            wanted(missing.into_iter())
+        );
         Failure::from(error).advise(advice)
     }
 }

@@ -18,7 +18,7 @@ pub(crate) fn integrity(what: impl Into<String>) -> KmsError {
     fail(KmsErrorKind::Integrity, what)
 }
 
-/// The unwrapped bytes as a store key. A success of another length is no proof of access,
+/// The unwrapped bytes as a slot key. A success of another length is no proof of access,
 /// and no key.
 pub(crate) fn slot_key(bytes: &[u8]) -> Result<atrest::kms::SlotKey, KmsError> {
     atrest::kms::SlotKey::from_slice(bytes).ok_or_else(|| {

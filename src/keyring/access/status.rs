@@ -21,7 +21,7 @@ pub struct AccessStatus {
     /// How long it has lasted, time asleep included.
     #[serde(serialize_with = "seconds", rename = "in_state_s")]
     pub in_state: Duration,
-    /// Since the last check that unwrapped the store key; opening the store counts.
+    /// Since the last check that unwrapped a slot's key; opening the store counts.
     #[serde(serialize_with = "seconds", rename = "since_good_check_s")]
     pub since_good_check: Duration,
     /// Until the keys are given up unless a good check comes first; `None` for never, or

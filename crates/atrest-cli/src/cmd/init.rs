@@ -31,8 +31,8 @@ rotation_bytes, plaintext, integrity, plaintext_files
 
 /// Create a store: a directory with a keyring.
 ///
-/// DIR is created if needed. A random store key is made and wrapped by the customer's
-/// key; the first data key is made and wrapped by the store key.
+/// DIR is created if needed. The customer's key wraps a random key of its slot, that one a
+/// random store key, and the store key the first data key.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

@@ -76,7 +76,7 @@ struct StoreKey {
     at: StoreArgs,
 }
 
-/// Replace the customer's key: the store key is wrapped by the new one.
+/// Replace the customer's key: the new one opens the store from then on.
 ///
 /// The new key is proven by an unwrap before the old wrapped copy is dropped. Data keys
 /// and files are not touched. If the old key may be known outside, follow with `rotate

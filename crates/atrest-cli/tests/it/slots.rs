@@ -68,6 +68,44 @@ fn keys_are_retired_and_shredded_with_the_key_of_one_slot() {
     assert_eq!(bench.json(&["keys", "proof", "data", "--key", id])["proofs"][0], proofs[1]);
 }
 
+/// What the README says is needed, and for nothing else.
+#[test]
+fn one_key_does_for_all_that_wraps_nothing_anew() {
+    let readme = include_str!("../../README.md");
+    let (_, said) = readme.split_once("**Stores with several slots.**").unwrap();
+    let (said, _) = said.split_once("They name the slots").unwrap();
+    let said = said.replace('\n', " ");
+    let mut bench = bench();
+    bench.keygen("new.key");
+    bench.write("src", b"text");
+    bench.good(&["keys", "add-keyspace", "data", "red"]);
+    let (eu, new) = (bench.uri("cmek.key"), bench.uri("new.key"));
+    let key = bench.json(&["keys", "list", "data"])["keys"][0]["id"].as_str().unwrap().to_owned();
+    for (needs_all, args) in [
+        (false, &["encrypt", "data", "src", "f"][..]),
+        (false, &["rotate", "data-key", "data"]),
+        (true, &["rotate", "store-key", "data"]),
+        (true, &["cmek", "rewrap", "data"]),
+        (false, &["cmek", "rewrap", "data", "default"]),
+        (true, &["cmek", "rotate", "data"]),
+        (false, &["keys", "hold", "data", &key, "--name", "backup"]),
+        (false, &["keys", "release", "data", "backup"]),
+        (false, &["reencrypt", "data", "--all"]),
+        (false, &["keys", "retire", "data", "--grace", "1s"]),
+        (false, &["keys", "shred", "data", "--keyspace", "red", "--confirm", "red"]),
+        (false, &["backup", "create", "data", "backups"]),
+        (false, &["verify", "data"]),
+        (false, &["cmek", "rotate", "data", "--new-cmek", &new]),
+    ] {
+        let run = bench.run(&[args, &["--cmek", &eu]].concat());
+        assert_eq!(run.code, if needs_all { 2 } else { 0 }, "{args:?}: {}", run.stderr);
+        assert_eq!(run.stderr.contains("for the slot us"), needs_all, "{args:?}: {}", run.stderr);
+        let command = format!("`{} {}`", args[0], args[1]);
+        assert!(!needs_all || said.contains(&command), "{command}: {said}");
+        assert!(!said.contains("keys retire") && !said.contains("keys shred"), "{said}");
+    }
+}
+
 #[test]
 fn the_variable_holds_several_keys() {
     let bench = bench();

@@ -30,8 +30,8 @@ const API_VERSION: &str = "api-version=7.4";
 /// A key of Azure Key Vault (RSA) or Managed HSM (AES).
 ///
 /// In a vault the key wraps with RSA-OAEP-256, which can bind no context: anybody with the
-/// public key could make such a blob, and only the keyring's HMAC ties the store key to
-/// its store. With `?proof=PS256` the key signs context and blob, and what is not signed is
+/// public key could make such a blob, and only the keyring's HMAC ties what it leads to
+/// to its store. With `?proof=PS256` the key signs context and blob, and what is not signed is
 /// refused. In a Managed HSM it encrypts with AES-256-GCM and the context as additional
 /// data. `?alg=RSA-OAEP-256` or `?alg=A256GCM` chooses.
 ///

@@ -1,4 +1,4 @@
-//! A store key as base64, in memory that is zeroized.
+//! A slot key as base64, in memory that is zeroized.
 
 use atrest::kms::KmsError;
 use atrest::kms::SlotKey;
@@ -14,7 +14,7 @@ use crate::fail::{integrity, slot_key};
 /// 32 bytes as base64 with padding.
 const TEXT_LEN: usize = 44;
 
-/// A store key in base64, on the stack, zeroized on drop.
+/// A slot key in base64, on the stack, zeroized on drop.
 pub(crate) struct KeyText(Zeroizing<[u8; TEXT_LEN]>, usize);
 
 impl KeyText {
@@ -44,13 +44,13 @@ impl KeyText {
     }
 }
 
-/// The store key in `text`, as services with the standard alphabet answer.
+/// The slot key in `text`, as services with the standard alphabet answer.
 #[cfg(any(feature = "aws", feature = "gcp", feature = "vault"))]
 pub(crate) fn key_from_base64(text: &str) -> Result<SlotKey, KmsError> {
     decode(text, &STANDARD)
 }
 
-/// The store key in `text`, as services with the URL-safe alphabet answer.
+/// The slot key in `text`, as services with the URL-safe alphabet answer.
 #[cfg(feature = "azure")]
 pub(crate) fn key_from_base64_url(text: &str) -> Result<SlotKey, KmsError> {
     decode(text.trim_end_matches('='), &URL_SAFE_NO_PAD)

@@ -160,7 +160,7 @@ impl Remove {
     }
 }
 
-/// Wrap the store key anew by the newest version of the same customer's key.
+/// Wrap the slots' keys anew by the newest version of the same customer's key.
 ///
 /// In all slots, or in one. Needs the key of each slot that is wrapped anew, and an
 /// unwrap proves each before the old one is dropped.
@@ -184,7 +184,7 @@ pub(crate) struct Rewrap {
 
 impl Rewrap {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        let headline = "Wrapped the store key anew; an unwrap proved it.";
+        let headline = "Wrapped the slot's key anew; an unwrap proved it.";
         change(&self.at, "rewrapped", out, headline, Some(&self.chains), |keyring| {
             keyring.slots().rewrap(self.name.as_deref()).map(drop)
         })
@@ -193,8 +193,8 @@ impl Rewrap {
 
 /// Rotate the customer's key: to its newest version, or to another key.
 ///
-/// Without --new-cmek the store key is wrapped anew by the newest version of the same
-/// key. With it, the slot gets the new key, which an unwrap proves first. Files are not
+/// Without --new-cmek each slot's key is wrapped anew by the newest version of the same
+/// customer's key. With it, the slot gets the new key, which an unwrap proves first. Files are not
 /// touched.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -222,7 +222,7 @@ pub(crate) struct Rotate {
 impl Rotate {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let Some(uri) = &self.new_cmek else {
-            let headline = "Wrapped the store key by the key's newest version.";
+            let headline = "Wrapped the slot's key by the newest version of the customer's.";
             return change(&self.at, "rotated", out, headline, Some(&self.chains), |keyring| {
                 keyring.slots().rewrap(self.slot.as_deref()).map(drop)
             });

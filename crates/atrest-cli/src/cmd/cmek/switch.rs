@@ -45,8 +45,8 @@ impl Report {
 ///
 /// A directory without a keyring gets one: what is written from now on is encrypted, the
 /// plaintext files that are there can still be read. A store under a locally managed key,
-/// given by --cmek, gets a new store key and new data keys, wrapped by the customer's key
-/// alone.
+/// given by --cmek, gets a new store key, to which the customer's key alone leads, and new
+/// data keys.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
