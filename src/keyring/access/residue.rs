@@ -1,6 +1,7 @@
 //! After a revocation no key is left anywhere in the process, and what is made of a key for
-//! one call never is; and before one no key is where a core dump would have it: a child process
-//! opens a store, works with it and revokes; its parent, which knows all keys, reads its memory.
+//! one call never is; and before one, while no call runs, no key is where a core dump would have it:
+//! a child process opens a store, works with it and revokes; its parent, which knows all keys, reads
+//! its memory each time that it waits.
 //! Once for each width of the kernels.
 
 use std::collections::HashMap;
