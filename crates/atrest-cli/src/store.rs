@@ -151,13 +151,13 @@ impl StoreArgs {
 
     /// The images of the keyring that are there, each tried with the keys.
     pub(crate) fn images(&self, keys: &Keys) -> Result<Vec<ImageInfo>> {
-        let images = self.mirrored(DirectoryStorage::new(&self.dir)).images(keys, &self.options());
+        let images = self.mirrored(DirectoryStorage::new(&self.dir))?.images(keys, &self.options());
         images.map_err(|error| self.at(error))
     }
 
     /// Refuses where a mirror was not given, or is behind.
     pub(crate) fn check_mirrors(&self) -> Result<()> {
-        let checked = self.mirrored(DirectoryStorage::new(&self.dir)).check_mirrors();
+        let checked = self.mirrored(DirectoryStorage::new(&self.dir))?.check_mirrors();
         checked.map_err(|error| Failure::from(error).advise(
             "give the mirror with --mirror; where it was given up and destroyed, remove the file that tells of it",
         ))
@@ -166,7 +166,7 @@ impl StoreArgs {
     /// Puts an image back.
     pub(crate) fn recover(&self, place: ImagePlace, keys: Keys) -> Result<Recovery> {
         let _committing = signal::Committing::begin();
-        let storage = self.mirrored(DirectoryStorage::new(&self.dir));
+        let storage = self.mirrored(DirectoryStorage::new(&self.dir))?;
         match storage.recover(place, keys, self.options()) {
             Ok((_, recovery)) => Ok(recovery),
             Err(error) => Err(self.at(error)),
@@ -220,7 +220,7 @@ impl StoreArgs {
         open: impl FnOnce(DirectoryStorage, Keys, Options) -> atrest::Result<Keyring>,
     ) -> Result<Opened> {
         let given = uris(&keys);
-        let keyring = open(self.mirrored(storage(dir)?), keys, self.options());
+        let keyring = open(self.mirrored(storage(dir)?)?, keys, self.options());
         let keyring = keyring.map_err(|error| words_are_wrong(&given, at(dir, error)))?;
         Ok(Opened { inner: Store::over(keyring)?, given })
     }
@@ -242,11 +242,10 @@ impl StoreArgs {
         Ok(Opened { inner: Store::over(keyring)?, given })
     }
 
-    fn mirrored(&self, storage: DirectoryStorage) -> DirectoryStorage {
-        match &self.mirror {
-            Some(mirror) => storage.with_mirror(mirror),
-            None => storage,
-        }
+    fn mirrored(&self, storage: DirectoryStorage) -> Result<DirectoryStorage> {
+        let Some(mirror) = &self.mirror else { return Ok(storage) };
+        refuse_uri(mirror)?;
+        Ok(storage.with_mirror(mirror))
     }
 
     fn at(&self, error: atrest::Error) -> Failure {

@@ -77,7 +77,6 @@ impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let dir = &self.at.dir;
         refuse_uri(dir)?;
-        self.mirror.as_deref().map_or(Ok(()), refuse_uri)?;
         dir.metadata().map_err(|e| Failure::io("the store cannot be opened", dir, e))?;
         let keys = self.at.cmek.some()?;
         let images = self.at.images(&keys)?;
