@@ -159,8 +159,9 @@ impl Args {
             state = state.with_local_key(local);
         }
         let state = Arc::new(state);
-        // The first signal ends the server gently, a second one the process.
-        let _running = Committing::begin();
+        // The first signal ends the server gently, a second one the process. To the end: who waits
+        // for signals may see the first one when the server has ended by it.
+        std::mem::forget(Committing::begin());
         // What takes time runs in blocking threads.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

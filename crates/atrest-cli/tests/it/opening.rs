@@ -37,19 +37,22 @@ fn a_store_is_opened_once() {
     bench.write("src", b"words");
     bench.good(&["encrypt", "data", "src", "f"]);
     let count = |args: &[&str]| openings(&bench.path("data"), || drop(bench.good(args)));
+    for args in
+        [&["status", "data", "--cmek", ""][..], &["audit", "data"], &["cmek", "list", "data"]]
+    {
+        assert_eq!(count(args), 1, "{args:?}");
+    }
+    // Once more when the key service has answered: somebody may have revoked the store meanwhile.
     for args in [
         &["status", "data"][..],
-        &["status", "data", "--cmek", ""],
         &["doctor", "data"],
         &["verify", "data"],
-        &["audit", "data"],
         &["decrypt", "data", "f", "-o", "out"],
         &["keys", "list", "data"],
         &["keys", "proof", "data"],
-        &["cmek", "list", "data"],
         &["reencrypt", "data"],
     ] {
-        assert_eq!(count(args), 1, "{args:?}");
+        assert_eq!(count(args), 2, "{args:?}");
     }
     // A commit looks once more that nobody was before it.
     for args in [
@@ -61,6 +64,6 @@ fn a_store_is_opened_once() {
         &["cmek", "restore", "data"],
         &["cmek", "rewrap", "data"],
     ] {
-        assert_eq!(count(args), 2, "{args:?}");
+        assert_eq!(count(args), 3, "{args:?}");
     }
 }
