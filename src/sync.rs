@@ -12,6 +12,18 @@ pub(crate) use std::sync::{Mutex, RwLock};
 #[cfg(test)]
 pub(crate) use looked_between::*;
 
+use std::sync::{TryLockError, TryLockResult};
+
+/// The lock that was tried, if nobody had it: also after a panic of somebody who did, as in what a
+/// caller gave to be called.
+pub(crate) fn unless_held<T>(tried: TryLockResult<T>) -> Option<T> {
+    match tried {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 #[cfg(test)]
 mod looked_between {
     use std::cell::Cell;

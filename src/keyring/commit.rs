@@ -16,8 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::SlotKeyId;
 use crate::secret::DataKey;
 
-/// Conflicts with other writers before a commit gives up: each means that somebody else
-/// succeeded.
+/// Conflicts with other writers before a commit gives up: each is a success of somebody else.
 const ATTEMPTS_MAX: usize = 8;
 
 /// The next generation while it is made.
@@ -425,8 +424,7 @@ impl Inner {
     /// Takes over a newer generation that another process committed. If that process
     /// revoked the store, gives the keys up.
     pub(super) fn reload(&self, writer: &mut WriterState) -> Result<()> {
-        // The image that can be read now may be gone after a crash: its keys must not be
-        // used.
+        // The image that can be read now may be gone after a crash: its keys must not be used.
         self.settle(writer)?;
         let old = self.vault.load_full();
         let unlocked = old.unlocked()?;

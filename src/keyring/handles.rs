@@ -9,7 +9,7 @@ use crate::cipher::{KeySlot, SlotKey, revoked};
 use crate::error::Result;
 use crate::header::PREFIX_LEN;
 use crate::ids::DataKeyId;
-use crate::sync::{AtomicBool, Mutex};
+use crate::sync::{AtomicBool, Mutex, unless_held};
 
 /// Keys that are made before they are put back together.
 const AT_ONCE: usize = 64;
@@ -156,7 +156,7 @@ impl Handles {
 
     /// Makes the caller the only one who closes keys; `None` beside another.
     pub(super) fn try_closing(&self) -> Option<MutexGuard<'_, Graces>> {
-        self.closing.try_lock().ok()
+        unless_held(self.closing.try_lock())
     }
 
     /// Refuses new files under these data keys from now on, with `readers` the opening of

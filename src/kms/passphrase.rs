@@ -1,6 +1,6 @@
 //! `passphrase:`: a key from words, by Argon2id (RFC 9106).
 
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -8,6 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey, local};
 use crate::secret::{CmekParent, KEY_LEN, Secret, SlotKey};
+use crate::sync::unless_held;
 
 /// RFC 9106 section 4, second recommended option: 64 MiB, 3 passes, 4 lanes.
 const DEFAULT: Cost = Cost { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
@@ -93,13 +94,10 @@ impl Passphrase {
     /// Waits until no other key is computed in this process, as long as the deadline lets it.
     fn turn(&self, deadline: Deadline) -> Result<MutexGuard<'static, ()>, KmsError> {
         while !deadline.remaining().is_zero() {
-            match COMPUTING.try_lock() {
-                Ok(turn) => return Ok(turn),
-                Err(TryLockError::Poisoned(turn)) => return Ok(turn.into_inner()),
-                Err(TryLockError::WouldBlock) => {
-                    std::thread::sleep(LOOK.min(deadline.remaining()));
-                }
+            if let Some(turn) = unless_held(COMPUTING.try_lock()) {
+                return Ok(turn);
             }
+            std::thread::sleep(LOOK.min(deadline.remaining()));
         }
         let what = "no time was left to compute the key";
         Err(KmsError::new(KmsErrorKind::Unreachable, what).with_key_uri(&self.uri))

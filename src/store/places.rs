@@ -11,6 +11,7 @@ use super::left::{Leaving, Left};
 use super::moves::Moves;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::Keyring;
+use crate::sync::unless_held;
 use crate::vfs::{EntryKind, Vfs, WriteFile, is_os};
 
 /// Names directories in one way, and keeps what is known of the files in them. One for
@@ -127,7 +128,7 @@ impl Places {
     /// [`ReadOnly`](ErrorKind::ReadOnly), [`KeyringBusy`](ErrorKind::KeyringBusy).
     pub(super) fn reencrypting(&self) -> Result<MutexGuard<'_, ()>> {
         self.keyring.check_writable()?;
-        self.reencrypting.try_lock().map_err(|_| {
+        unless_held(self.reencrypting.try_lock()).ok_or_else(|| {
             Error::new(ErrorKind::KeyringBusy, "another thread is re-encrypting the store")
         })
     }

@@ -39,8 +39,9 @@ fn raise_limits() {
     }
 }
 
-/// Keys are left out of core dumps; tokens, passphrases as they are typed, and plaintext are
-/// not. One byte, since none at all would still be piped to a program that collects dumps.
+/// Keys are left out of core dumps, but for those of calls that run; tokens, passphrases as they
+/// are typed, and plaintext are not. One byte, since none at all would still be piped to a program
+/// that collects dumps.
 fn refuse_core_dumps() {
     let limit = Rlimit { current: Some(1), ..getrlimit(Resource::Core) };
     if setrlimit(Resource::Core, limit).is_ok() {

@@ -14,6 +14,7 @@ use super::monitor::{Monitor, jitter};
 use crate::error::{Error, ErrorKind, KmsErrorKind, Result};
 use crate::kms::Deadline;
 use crate::secret::StoreKey;
+use crate::sync::unless_held;
 
 /// Until the watch looks again while somebody else asks.
 const LOOK: Duration = Duration::from_millis(20);
@@ -28,7 +29,7 @@ impl Inner {
         self.tick(now);
         if self.watch.monitor().machine.next_check() <= now
             // Somebody else's check is as good.
-            && let Ok(_asking) = self.watch.asking.try_lock()
+            && let Some(_asking) = unless_held(self.watch.asking.try_lock())
         {
             self.check_alone(cancelled);
         }

@@ -1,12 +1,13 @@
 //! What happens while a retirement looks.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use atrest::keyring::{KeyState, LiveKeys, MemoryStorage, RetireOutcome};
-use atrest::store::ScanProgress;
+use atrest::store::{Reencrypt, ScanProgress, StalePolicy};
 use atrest::{DataKeyId, FileKind, Keyring};
 
 use super::{GRACE, open, outcome, quiet, retire};
@@ -158,4 +159,27 @@ fn files_that_move_during_the_scan_save_their_key() {
             assert_eq!(outcome(&found, wanted), RetireOutcome::InUse);
         }
     });
+}
+
+#[test]
+fn what_panics_during_the_scan_keeps_no_later_retirement_out() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    write(&fs, &store.data().join("a"), b"something to scan");
+    let old = fs.keyring().keys().active_id().unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    let whole = store_of(&fs);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        whole.renewal().retire(None, GRACE, &|_| panic!("a fault of the engine's"))
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(outcome(&retire(&fs), old), RetireOutcome::InUse);
+    let run = |on_scan: &(dyn Fn(ScanProgress) + Sync)| {
+        let mut how = Reencrypt::default();
+        (how.policy, how.on_scan) = (StalePolicy::older_than(Duration::ZERO), on_scan);
+        whole.renewal().reencrypt(&how).unwrap().files
+    };
+    let panicked = catch_unwind(AssertUnwindSafe(|| run(&|_| panic!("a fault of the engine's"))));
+    assert!(panicked.is_err());
+    assert_eq!(run(&|_| {}), 1);
 }
