@@ -51,7 +51,7 @@ pub enum NameKind {
     Reencrypt,
     /// Tells that a registered directory is there, and whose it is.
     Marker,
-    /// Tells of a mirror.
+    /// Tells of a mirror, and which one it is.
     Mirror,
     /// A file that is being written, and is renamed when it is whole.
     Partial,
@@ -116,7 +116,10 @@ pub const RESERVED_NAMES: &[ReservedName] = &[
         "KEYRING.directory.<store id>",
         "the `location` of the keyring that registered this directory, in hexadecimal (D6)",
     ),
-    row("KEYRING.mirror.<hash>", "the path of a mirror, which has to have what the store has"),
+    row(
+        "KEYRING.mirror.<id>",
+        "the path of a mirror, which has to have what the store has; empty in that mirror",
+    ),
     row(".atrest-reencrypt-<hash>", "the successor of a file that is re-encrypted, beside it"),
     row(".atrest-reencrypt-<hash>-<hash>-<hash>", "it or the file itself while they change places"),
     row(".atrest-partial-<hash>", "a file that is being written, beside where it will be"),

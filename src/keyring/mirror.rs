@@ -10,9 +10,9 @@
 //! A file beside the keyring tells of each mirror, before it gets anything: a writer that was not
 //! given it goes past it, but destroys and replaces no key, which the mirror would keep.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest, Sha256};
 
 use super::FilesBeside;
 use super::directory::DirectoryStorage;
@@ -33,7 +33,7 @@ impl DirectoryStorage {
     /// [`KeyringRolledBack`](ErrorKind::KeyringRolledBack) when the store is opened for
     /// writing.
     ///
-    /// From then on a file `KEYRING.mirror.<hash>` in the store's directory tells of it. Who opens
+    /// From then on a file `KEYRING.mirror.<id>` in both tells of it, wherever it is mounted. Who opens
     /// the store without the mirror may write files and start new data keys, and the mirror catches
     /// up when it is given again. But what the mirror would keep is neither replaced, destroyed nor
     /// said to be gone without it: that fails with
@@ -110,32 +110,45 @@ impl DirectoryStorage {
         self.publish_mirror()
     }
 
-    /// The name, behind `KEYRING.`, and the content of the file that tells of a mirror.
-    fn note_of(&self, dir: &Path) -> Result<(String, Vec<u8>)> {
-        let fail = |e| Error::io("the mirror cannot be used", e).with_path(dir);
-        let path = self.vfs.canonical(dir).map_err(fail)?.into_os_string().into_encoded_bytes();
-        let hash = crate::hex::encode(&Sha256::digest(&path)[..8]);
-        Ok((format!("{MIRROR_NOTE}{hash}"), path))
+    /// The names of the files that say which mirror a directory is, or of which mirrors a store
+    /// tells.
+    fn notes(&self, dir: &Path) -> Result<Vec<OsString>> {
+        let is_note = |name: &str| kind_of(name.as_bytes()) == Some(NameKind::Mirror);
+        let notes = self.named(dir, is_note)?.into_iter();
+        Ok(notes.filter_map(|path| path.file_name().map(OsStr::to_owned)).collect())
     }
 
+    /// Lets the store tell of the mirror, by a name that the mirror has too: its path may lead to
+    /// another directory one day, as where nothing is mounted, or be another one.
     fn note_mirror(&self, dir: &Path) -> Result<()> {
-        let (name, path) = self.note_of(dir)?;
-        if self.exists_beside(&name)? { Ok(()) } else { self.put_beside(&name, &path) }
+        let fail = |e| Error::io("the mirror cannot be used", e).with_path(dir);
+        let (known, mut own) = (self.notes(&self.dir)?, self.notes(dir)?);
+        if own.iter().any(|note| known.contains(note)) {
+            return Ok(());
+        }
+        if own.is_empty() {
+            let mut id = [0; 8];
+            crate::random::fill(&mut id)?;
+            let note = format!("{KEYRING_FILE}.{MIRROR_NOTE}{}", crate::hex::encode(&id));
+            let written = self.write_new(&dir.join(&note), &[]);
+            written.and_then(|()| self.vfs.sync_dir(dir)).map_err(fail)?;
+            own.push(note.into());
+        }
+        let path = self.vfs.canonical(dir).map_err(fail)?.into_os_string().into_encoded_bytes();
+        let note =
+            own[0].to_str().and_then(|note| note.strip_prefix(KEYRING_FILE)?.strip_prefix('.'));
+        note.map_or(Ok(()), |note| self.put_beside(note, &path))
     }
 
     /// Refuses if a mirror that was ever written was not given, or has another image.
     pub(super) fn check_noted_mirrors(&self) -> Result<()> {
-        let own = self.mirror.as_ref().map(|dir| self.note_of(dir)).transpose()?;
-        let is_note = |name: &str| kind_of(name.as_bytes()) == Some(NameKind::Mirror);
-        for note in self.named(&self.dir, is_note)? {
-            let mut path = self.read(&note)?.unwrap_or_default();
-            if own.as_ref().is_some_and(|(_, own)| *own == path) {
-                continue;
-            }
+        let own = self.mirror.as_ref().map(|dir| self.notes(dir)).transpose()?.unwrap_or_default();
+        if let Some(note) = self.notes(&self.dir)?.into_iter().find(|note| !own.contains(note)) {
+            let mut path = self.read(&self.dir.join(note))?.unwrap_or_default();
             path.truncate(PATH_SHOWN_MAX);
-            let path = String::from_utf8_lossy(&path);
-            let what = format!("expected the keyring's mirror {path:?}, which was not given");
-            return Err(Error::new(ErrorKind::InvalidArgument, what).with_path(note));
+            let what = "expected the keyring's mirror, which was not given or is not mounted here";
+            let error = Error::new(ErrorKind::InvalidArgument, what);
+            return Err(error.with_path(OsString::from_vec(path)));
         }
         let Some(dir) = &self.mirror else { return Ok(()) };
         if self.load_mirror()? == self.read(&self.dir.join(KEYRING_FILE))? {

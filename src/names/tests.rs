@@ -34,7 +34,7 @@ fn sample(pattern: &str) -> (String, NameKind) {
         "KEYRING.from" => NameKind::RestoreNote,
         "KEYRING.bad-*" => NameKind::Bad,
         "KEYRING.directory.<store id>" => NameKind::Marker,
-        "KEYRING.mirror.<hash>" => NameKind::Mirror,
+        "KEYRING.mirror.<id>" => NameKind::Mirror,
         ".atrest-reencrypt-<hash>" | ".atrest-reencrypt-<hash>-<hash>-<hash>" => {
             NameKind::Reencrypt
         }

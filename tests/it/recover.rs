@@ -354,6 +354,20 @@ fn nothing_is_replaced_or_destroyed_past_a_mirror() {
         assert_eq!(proofs(&with_mirror()).unwrap().len(), 1);
         assert_eq!(mem.read(&mirror).unwrap(), present);
     }
+    // It is the same one wherever it is mounted; where nothing is, there is another.
+    let is_note = |name: &String| name.starts_with("KEYRING.mirror.");
+    let note = mem.files().into_keys().find(is_note).unwrap();
+    mem.put_dir(std::path::Path::new("/moved"));
+    for name in [KEYRING_FILE, &note] {
+        let path = std::path::Path::new(MIRROR).join(name);
+        mem.put(&std::path::Path::new("/moved").join(name), &mem.read(&path).unwrap());
+        mem.delete(&path);
+    }
+    let moved = mem_storage(&mem).with_mirror("/moved");
+    let fs = mem_files(&mem, Keyring::open(moved, kms.clone(), manual()).unwrap());
+    assert_eq!(proofs(&fs).unwrap().len(), 1);
+    drop(fs);
+    assert_eq!(kind(proofs(&with_mirror())), ErrorKind::InvalidArgument);
     // Another mirror is not this one.
     mem.put_dir(std::path::Path::new("/mirror 2"));
     let second = mem_storage(&mem).with_mirror("/mirror 2");
@@ -361,9 +375,8 @@ fn nothing_is_replaced_or_destroyed_past_a_mirror() {
     assert_eq!(kind(proofs(&fs)), ErrorKind::InvalidArgument);
     drop(fs);
     // They were given up.
-    let notes: Vec<_> =
-        mem.files().into_keys().filter(|name| name.starts_with("KEYRING.mirror.")).collect();
-    assert_eq!(notes.len(), 2);
+    let notes: Vec<_> = mem.files().into_keys().filter(is_note).collect();
+    assert_eq!(notes.len(), 3);
     notes.iter().for_each(|name| mem.delete(&in_dir(name)));
     let fs = mem_open(&mem, &kms).unwrap();
     assert_eq!(proofs(&fs).unwrap().len(), 1);
