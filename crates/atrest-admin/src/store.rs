@@ -29,6 +29,7 @@ pub struct Store {
 
 struct Directory {
     path: PathBuf,
+    mirror: Option<PathBuf>,
     kms: Vec<Arc<dyn Kms>>,
     options: Options,
 }
@@ -64,6 +65,9 @@ impl Store {
     /// unwraps again, which is tried each `recovery_interval` of the options; one without a
     /// keyring, and without older images of one, is served as disabled.
     ///
+    /// `mirror` is what [`DirectoryStorage::with_mirror`] takes. Without it no key of a store that
+    /// has one can be changed: it would keep the old ones.
+    ///
     /// # Errors
     /// Those of [`Keyring::open`], except [`CmekRevoked`](ErrorKind::CmekRevoked),
     /// [`Kms`](ErrorKind::Kms), and [`KeyringMissing`](ErrorKind::KeyringMissing) of an
@@ -71,10 +75,11 @@ impl Store {
     pub fn in_directory(
         region: impl Into<String>,
         path: impl Into<PathBuf>,
+        mirror: Option<PathBuf>,
         kms: Vec<Arc<dyn Kms>>,
         options: Options,
     ) -> Result<Self> {
-        let directory = Directory { path: path.into(), kms, options };
+        let directory = Directory { path: path.into(), mirror, kms, options };
         let state = directory.open()?;
         Ok(Self::new(region.into(), Some(directory), state))
     }
@@ -283,11 +288,19 @@ impl Store {
 
 impl Directory {
     fn storage(&self) -> DirectoryStorage {
-        DirectoryStorage::new(&self.path)
+        let storage = DirectoryStorage::new(&self.path);
+        match &self.mirror {
+            Some(mirror) => storage.with_mirror(mirror),
+            None => storage,
+        }
     }
 
     fn open(&self) -> Result<State> {
-        exists(&self.path)?;
+        exists(&self.path, "the store cannot be opened")?;
+        // Where there is no keyring yet, nothing else would look at it before a client does.
+        if let Some(mirror) = &self.mirror {
+            exists(mirror, "the mirror cannot be used")?;
+        }
         // Before opening, which leaves a lock file.
         let storage = self.storage();
         if let Err(error) = KeyringInfo::read(&storage) {
@@ -314,8 +327,8 @@ impl Directory {
     }
 }
 
-fn exists(path: &Path) -> Result<()> {
-    let io = |error| Error::io("the store cannot be opened", error).with_path(path);
+fn exists(path: &Path, otherwise: &'static str) -> Result<()> {
+    let io = |error| Error::io(otherwise, error).with_path(path);
     if path.metadata().map_err(io)?.is_dir() {
         return Ok(());
     }

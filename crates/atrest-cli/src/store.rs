@@ -141,12 +141,14 @@ impl StoreArgs {
 
     /// Creates the keyring of a new store in the directory, which exists.
     pub(crate) fn create(&self, key: Arc<dyn Kms>, options: Options) -> Result<Keyring> {
-        create(&self.dir, key, options)
+        let storage = self.mirrored(DirectoryStorage::new(&self.dir))?;
+        let store = Store::create(storage, key, options);
+        store.map(|store| store.keyring().clone()).map_err(|error| self.at(error))
     }
 
     /// Creates a keyring beside the plaintext files of a directory in use.
     pub(crate) fn enable(&self, key: Arc<dyn Kms>) -> Result<Keyring> {
-        create(&self.dir, key, self.options().allowing_plaintext())
+        self.create(key, self.options().allowing_plaintext())
     }
 
     /// The images of the keyring that are there, each tried with the keys.
@@ -405,7 +407,8 @@ pub(crate) fn open(dir: &Path, key: Arc<dyn Kms>, options: Options) -> Result<Ke
     Ok(Keyring::open(DirectoryStorage::new(dir), key, options)?)
 }
 
-/// A new store in a directory that is there.
+/// A new store in such a directory, which is there.
+#[cfg(feature = "demo")]
 pub(crate) fn create(dir: &Path, key: Arc<dyn Kms>, options: Options) -> Result<Keyring> {
     let store = Store::create(DirectoryStorage::new(dir), key, options);
     store.map(|store| store.keyring().clone()).map_err(|error| at(dir, error))

@@ -26,7 +26,7 @@ fn is(status: u16, body: &str) -> (u16, String) {
 
 /// A served directory, and its keyring.
 fn served(path: &Path, kms: &Arc<Scripted>) -> (Router, Keyring) {
-    let store = Store::in_directory("eu", path, vec![kms.clone()], Bench::options()).unwrap();
+    let store = Store::in_directory("eu", path, None, vec![kms.clone()], Bench::options()).unwrap();
     let keyring = store.keyring().expect("an open store");
     (router(state(keys(&[kms]), vec![store])), keyring)
 }
@@ -76,8 +76,8 @@ async fn a_store_that_did_not_open_is_told_by_its_key_service() {
         let cmek = bench.key("cmek");
         drop(bench.keyring("data", &cmek));
         cmek.fail(Some(kind));
-        let open =
-            Store::in_directory("eu", bench.path("data"), vec![cmek.clone()], Bench::options());
+        let (dir, options) = (bench.path("data"), Bench::options());
+        let open = Store::in_directory("eu", dir, None, vec![cmek.clone()], options);
         let router = router(state(keys(&[&cmek]), vec![open.unwrap()]));
         assert_eq!(ready(&router).await, is(503, word), "{kind}");
     }

@@ -1,6 +1,7 @@
 //! Several regions: as slots of one store, and as stores of their own; stores that a
 //! server opens itself.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,9 +64,63 @@ async fn each_store_of_a_cluster_is_a_region() {
 }
 
 fn served(bench: &Bench, kms: &Arc<Scripted>) -> Router {
-    let store =
-        Store::in_directory("eu", bench.path("data"), vec![kms.clone()], Bench::options()).unwrap();
+    let dir = bench.path("data");
+    let store = Store::in_directory("eu", dir, None, vec![kms.clone()], Bench::options()).unwrap();
     router(state(keys(&[kms]), vec![store]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_a_mirrored_store_are_changed_with_its_mirror_alone() {
+    let bench = Bench::new();
+    let (old, new, local) = (bench.key("old"), bench.key("new"), bench.key("local"));
+    let (dir, mirror) = (bench.path("data"), bench.path("mirror"));
+    for path in [&dir, &mirror] {
+        std::fs::create_dir(path).unwrap();
+    }
+    let storage = DirectoryStorage::new(&dir).with_mirror(&mirror);
+    drop(Keyring::create(storage, old.clone(), Bench::options()).unwrap());
+    let served = |mirror: Option<PathBuf>| {
+        let store = Store::in_directory("eu", &dir, mirror, vec![old.clone()], Bench::options());
+        let state = state(keys(&[&old, &new]), vec![store.unwrap()]);
+        router(state.with_local_key(local.clone()))
+    };
+    let image = |dir: &Path| std::fs::read(dir.join("KEYRING")).unwrap();
+    let before = image(&dir);
+
+    let without = served(None);
+    for kms in [&new, &old] {
+        let message = call(&without, "PUT", spec(&[("eu", kms)])).await.refuses(400, 3);
+        assert!(message.contains("mirror"), "{message}");
+    }
+    let message = act(&without, "DISABLE").await.refuses(400, 3);
+    assert!(message.contains("mirror"), "{message}");
+    drop(without);
+    assert!(image(&dir) == before && image(&mirror) == before);
+
+    let with = served(Some(mirror.clone()));
+    // Another key, and the same one wrapped anew.
+    for kms in [&new, &new] {
+        call(&with, "PUT", spec(&[("eu", kms)])).await.shows("ENABLED");
+        assert_eq!(image(&mirror), image(&dir));
+    }
+    act(&with, "DISABLE").await.shows("DISABLED");
+    assert_eq!(image(&mirror), image(&dir));
+    assert_ne!(image(&dir), before);
+}
+
+#[test]
+fn a_mirror_has_to_be_a_directory_before_there_is_a_keyring() {
+    let bench = Bench::new();
+    let (dir, cmek) = (bench.path("data"), bench.key("cmek"));
+    std::fs::create_dir(&dir).unwrap();
+    for (mirror, kind) in [
+        ("nowhere", ErrorKind::Io(std::io::ErrorKind::NotFound)),
+        ("cmek", ErrorKind::InvalidArgument),
+    ] {
+        let mirror = Some(bench.path(mirror));
+        let opened = Store::in_directory("eu", &dir, mirror, vec![cmek.clone()], Bench::options());
+        assert_eq!(opened.unwrap_err().kind(), kind);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +188,7 @@ async fn a_store_that_lost_its_keyring_is_not_begun_anew() {
 
     // An older image is left.
     assert!(dir.join("KEYRING.1").exists());
-    let opened = Store::in_directory("eu", &dir, vec![cmek.clone()], Bench::options());
+    let opened = Store::in_directory("eu", &dir, None, vec![cmek.clone()], Bench::options());
     let refused = opened.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::KeyringMissing);
     assert!(refused.to_string().contains("older images exist: 1"), "{refused}");
@@ -167,7 +222,7 @@ fn ids_and_regions_are_checked() {
     let twice = state().with_cluster("a", vec![store("eu")]).unwrap();
     drop(twice.with_cluster("a", vec![store("eu")]).unwrap_err());
     for path in ["nowhere", "cmek"] {
-        let opened = Store::in_directory("eu", bench.path(path), vec![], Bench::options());
+        let opened = Store::in_directory("eu", bench.path(path), None, vec![], Bench::options());
         drop(opened.unwrap_err());
     }
 }
@@ -182,7 +237,7 @@ fn in_directories(
     let opened = stores.iter().map(|(name, kms)| {
         let mut options = Bench::options();
         options.access.recovery_interval = recovery_interval;
-        Store::in_directory(*name, bench.path(name), vec![(*kms).clone()], options).unwrap()
+        Store::in_directory(*name, bench.path(name), None, vec![(*kms).clone()], options).unwrap()
     });
     router(state(keys(&known), opened.collect()))
 }

@@ -1,5 +1,6 @@
 //! A process that may start no more threads, as in a container at its limit.
 
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +24,10 @@ fn a_revocation_reaches_every_store_without_a_new_thread() {
     child.args(["threads::child", "--exact", "--nocapture", "--test-threads", "1"]);
     child.env(CHILD, "1").env("TMPDIR", dir.path());
     if geteuid().is_root() {
-        std::os::unix::fs::chown(dir.path(), Some(NOBODY_ELSE), Some(NOBODY_ELSE)).unwrap();
+        if chown(dir.path(), Some(NOBODY_ELSE), Some(NOBODY_ELSE)).is_err() {
+            eprintln!("SKIPPED: root of a user namespace that has no other user");
+            return;
+        }
         child.uid(NOBODY_ELSE).gid(NOBODY_ELSE);
     }
     let output = child.current_dir(dir.path()).output().unwrap();

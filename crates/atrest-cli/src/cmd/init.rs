@@ -24,6 +24,7 @@ Examples:
   atrest init ledger --cmek env:CMEK --integrity authenticated
   atrest init db --cmek env:CMEK --integrity authenticated,table=confidential
   atrest init old-data --cmek file:///etc/app/cmek.key --allow-plaintext
+  atrest init data --cmek file:///etc/app/cmek.key --mirror /mnt/b/keyring
 
 JSON fields: directory, store_id, store_key_id, data_key_id, key_uri, rotation_period_s,
 rotation_bytes, plaintext, integrity, plaintext_files

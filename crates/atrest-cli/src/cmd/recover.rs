@@ -96,13 +96,16 @@ impl Args {
         out.result(&report, || report.text(dir))
     }
 
-    /// The names of what was put aside, which is gone then.
+    /// The names of what was put aside and is gone.
     fn forget(&self) -> Result<Vec<String>> {
         let store = self.at.open()?;
         let keys = store.keyring().keys();
-        let aside = keys.copies_aside()?;
+        let mut forgotten = keys.copies_aside()?;
         keys.danger_forget_aside()?;
-        Ok(aside)
+        // What was left alone, or came back meanwhile, is not gone.
+        let left = keys.copies_aside()?;
+        forgotten.retain(|name| !left.contains(name));
+        Ok(forgotten)
     }
 
     fn chosen(&self) -> Option<ImagePlace> {

@@ -1,5 +1,6 @@
 //! `atrest serve`: the status API, the metrics and the health of stores, over HTTP.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -34,6 +35,8 @@ Examples:
       --cmek aws-kms://arn:aws:kms:eu-central-1:111122223333:key/ID1 \\
       --cmek aws-kms://arn:aws:kms:us-east-1:111122223333:key/ID2 \\
       --token-file admin.token --listen 10.0.0.5:8443 --tls-cert tls.pem --tls-key tls.key
+  atrest serve eu=/srv/eu us=/srv/us --mirror eu=/mnt/b/eu --mirror us=/mnt/b/us \\
+      --cmek file:///etc/app/cmek.key --token-file admin.token
   curl -H \"Authorization: Bearer $(cat admin.token)\" \\
       http://127.0.0.1:8470/api/v1/clusters/default/cmek
 
@@ -61,6 +64,11 @@ pub(crate) struct Args {
     stores: Vec<String>,
     #[command(flatten)]
     cmek: CmekArgs,
+    /// The directory that a store's keyring is mirrored to, as REGION=DIR if there are several
+    /// stores: every change is written there too. Without it no customer's key of a mirrored
+    /// store is replaced, wrapped anew or switched off.
+    #[arg(long = "mirror", value_name = "DIR")]
+    mirrors: Vec<String>,
     /// Refuse another store than this, as REGION=ID if there are several.
     #[arg(long = "store-id", value_name = "ID")]
     store_ids: Vec<String>,
@@ -162,7 +170,7 @@ impl Args {
         // The first signal ends the server gently, a second one the process. To the end: who waits
         // for signals may see the first one when the server has ended by it.
         std::mem::forget(Committing::begin());
-        // What takes time runs in blocking threads.
+        // Requests alone run in it: what takes time has threads of its own.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -206,18 +214,11 @@ impl Args {
 
     fn stores(&self, kms: Vec<Arc<dyn Kms>>) -> Result<(Vec<Store>, Vec<RegionReport>)> {
         let alone = self.stores.len() == 1;
+        let given = self.stores.iter().map(|given| parse(given, alone.then_some(DEFAULT_REGION)));
+        let given = given.collect::<Result<Vec<_>>>()?;
+        let mut mirrors = self.mirrors(&given)?;
         let (mut stores, mut reports) = (Vec::new(), Vec::new());
-        for given in &self.stores {
-            let (region, dir) = match given.split_once('=') {
-                Some(pair) => pair,
-                None if alone => (DEFAULT_REGION, given.as_str()),
-                None => {
-                    let what = format!("expected REGION=DIR for each of the stores, found {given}");
-                    return Err(Failure::new(ErrorKind::InvalidArgument, what)
-                        .advise("such as eu-central-1=/srv/eu"));
-                }
-            };
-            refuse_uri(Path::new(dir))?;
+        for (region, dir) in given {
             let mut options = Options::default();
             options.store_id = pinned("--store-id", &self.store_ids, region, alone)?;
             options.anchor = pinned("--anchor", &self.anchors, region, alone)?;
@@ -225,7 +226,8 @@ impl Args {
             if self.credential_revokes {
                 options.access.lapsed_credential = LapsedCredential::Denial;
             }
-            let store = Store::in_directory(region, dir, kms.clone(), options)
+            let mirror = mirrors.remove(region);
+            let store = Store::in_directory(region, dir, mirror, kms.clone(), options)
                 .map_err(|error| store::at(dir.as_ref(), error))?;
             reports.push(RegionReport {
                 region: region.into(),
@@ -236,6 +238,47 @@ impl Args {
         }
         Ok((stores, reports))
     }
+
+    /// The mirrors by the region of their store, each of which is one of `stores`.
+    fn mirrors<'a>(&'a self, stores: &[(&'a str, &str)]) -> Result<HashMap<&'a str, PathBuf>> {
+        let refuse = |what: String| {
+            let failure = Failure::new(ErrorKind::InvalidArgument, what);
+            Err(failure.advise("give --mirror REGION=DIR once for each store that has one"))
+        };
+        let only = match stores {
+            [(region, _)] => Some(*region),
+            _ => None,
+        };
+        let mut mirrors = HashMap::new();
+        for given in &self.mirrors {
+            let (region, dir) = parse(given, only)?;
+            if stores.iter().all(|(served, _)| *served != region) {
+                return refuse(format!(
+                    "expected a mirror of a store that is served, found {region}"
+                ));
+            }
+            if mirrors.insert(region, PathBuf::from(dir)).is_some() {
+                return refuse(format!(
+                    "expected one mirror for each store, found two for {region}"
+                ));
+            }
+        }
+        Ok(mirrors)
+    }
+}
+
+/// The region and the directory of `REGION=DIR`. `only` is the region of a store that is alone,
+/// which need not be named.
+fn parse<'a>(given: &'a str, only: Option<&'a str>) -> Result<(&'a str, &'a str)> {
+    // In a URI a `=` parts something else.
+    refuse_uri(Path::new(given))?;
+    let Some((region, dir)) = given.split_once('=').or(only.map(|region| (region, given))) else {
+        let what = format!("expected REGION=DIR for each of the stores, found {given}");
+        let failure = Failure::new(ErrorKind::InvalidArgument, what);
+        return Err(failure.advise("such as eu-central-1=/srv/eu"));
+    };
+    refuse_uri(Path::new(dir))?;
+    Ok((region, dir))
 }
 
 /// What was given by `option` for the store of a region; nothing only if it was given for

@@ -332,6 +332,7 @@ fn a_uri_is_no_directory_where_files_are_looked_for() {
             vec!["doctor", uri],
             vec!["recover", uri],
             vec!["recover", "data", "--mirror", uri],
+            vec!["init", "new", "--mirror", uri],
             vec!["cmek", "revoke", uri],
             vec!["cmek", "enable", uri, "--new-cmek", &own],
             vec!["cmek", "disable", uri, "--new-cmek", &own],

@@ -100,6 +100,35 @@ fn no_key_is_destroyed_while_a_mirror_keeps_it() {
 }
 
 #[test]
+fn a_new_store_is_mirrored_from_its_first_keyring_on() {
+    let bench = Bench::new();
+    let own = bench.uri("cmek.key");
+    for dir in ["mirror of new", "mirror of old", "old"] {
+        std::fs::create_dir(bench.path(dir)).unwrap();
+    }
+    bench.write("old/table.sst", b"from before");
+    let enable = ["cmek", "enable", "old", "--new-cmek", &own];
+    for (create, dir) in [(&["init", "new"][..], "new"), (&enable, "old")] {
+        let with = |mirror| [create, &["--mirror", mirror]].concat();
+        bench.bad(7, "io-not-found", &with("nowhere"));
+        let refused = bench.bad(2, "invalid-argument", &with("s3://bucket/mirror"));
+        assert!(refused.stderr.contains("found a URI"), "{}", refused.stderr);
+        assert!(!bench.path(dir).join("KEYRING").exists());
+        // What init made it took back.
+        assert_eq!(bench.path(dir).exists(), dir == "old");
+        let mirror = format!("mirror of {dir}");
+        bench.good(&with(&mirror));
+        let image = |dir: &str| bench.read(&format!("{dir}/KEYRING"));
+        assert_eq!(image(&mirror), image(dir));
+        // The store itself tells of it.
+        let refused = bench.bad(2, "invalid-argument", &["rotate", "store-key", dir]);
+        assert!(refused.stderr.contains("mirror"), "{}", refused.stderr);
+        bench.good(&["rotate", "store-key", dir, "--mirror", &mirror]);
+        assert_eq!(image(&mirror), image(dir));
+    }
+}
+
+#[test]
 fn suites_and_plaintext() {
     let bench = Bench::empty();
     bench.command(&["keygen", "cmek.key"]).status().unwrap();

@@ -137,6 +137,46 @@ fn a_store_without_its_keyring_is_not_served_as_a_new_one() {
 }
 
 #[test]
+fn a_mirrored_store_is_served_with_its_mirror() {
+    let mut bench = with_token(0o600);
+    bench.keygen("new.key");
+    std::fs::create_dir(bench.path("mirror")).unwrap();
+    bench.good(&["rotate", "data-key", "data", "--mirror", "mirror"]);
+    let serve = ["serve", "data", "--listen", "127.0.0.1:0", "--token-file", "token"];
+    for (code, kind, mirrors, says) in [
+        (2, "invalid-argument", &["eu=mirror"][..], "found eu"),
+        (2, "invalid-argument", &["default=mirror", "mirror"], "found two for default"),
+        (2, "invalid-argument", &["s3://bucket/mirror?a=b"], "found a URI"),
+        (2, "invalid-argument", &["default=file:///mirror"], "found a URI"),
+        (7, "io-not-found", &["nowhere"], "the mirror"),
+    ] {
+        let options: Vec<_> = mirrors.iter().flat_map(|mirror| ["--mirror", mirror]).collect();
+        let refused = bench.bad(code, kind, &[&serve[..], &options].concat());
+        assert!(refused.stderr.contains(says), "{mirrors:?}: {}", refused.stderr);
+    }
+    let several = ["eu=data", "us=data", "--mirror", "mirror"];
+    let refused =
+        bench.bad(2, "invalid-argument", &[&["serve"][..], &several, &serve[2..]].concat());
+    assert!(refused.stderr.contains("expected REGION=DIR"), "{}", refused.stderr);
+
+    let (own, new) = (bench.uri("cmek.key"), bench.uri("new.key"));
+    let spec = serde_json::json!({
+        "region_specs": [{ "region": "default", "key_spec": { "type": "FILE", "uri": new } }],
+    });
+    let put = |more: &[&str]| {
+        let serving =
+            Serving::start_with(&bench, &[&["--cmek", &own, "--cmek", &new][..], more].concat());
+        serving.ask("PUT", "/api/v1/clusters/default/cmek", &spec.to_string())
+    };
+    let answer = put(&[]);
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("mirror"), "{answer}");
+    let answer = put(&["--mirror", "mirror"]);
+    assert!(answer.contains("\"status\":\"ENABLED\""), "{answer}");
+    assert_eq!(bench.read("mirror/KEYRING"), bench.read("data/KEYRING"));
+    bench.good(&["status", "data", "--cmek", &new]);
+}
+
+#[test]
 fn what_would_show_the_token_is_refused() {
     let bench = with_token(0o644);
     let run = bench.run(&["serve", "data", "--listen", "127.0.0.1:0", "--token-file", "token"]);
