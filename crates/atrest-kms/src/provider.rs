@@ -43,7 +43,8 @@ pub(crate) trait Provider: fmt::Debug + Send + Sync + Sized {
         Ok(None)
     }
 
-    /// Lets the next call get another credential in the place of a kept one.
+    /// Lets the next call get another credential in the place of a kept one, unless that was
+    /// tried a short while ago.
     fn outdate_credential(&self) {}
 
     /// The credential of the last call, if its end is known. Calls nothing.

@@ -267,7 +267,38 @@ fn access_that_was_given_back_to_a_role_is_noticed() {
     assert_eq!(denied(), Some(KmsErrorKind::AccessDenied));
     server.admin("DELETE", &format!("auth/{mount}/role/app"), &Value::Null);
     assert_eq!(denied(), Some(KmsErrorKind::AccessDenied));
-    assert!(kms.credential().is_some_and(|credential| !credential.renews));
+    assert!(kms.credential().is_some_and(|credential| credential.renews), "it is not due");
+}
+
+#[test]
+fn a_token_outlives_a_denial_after_which_nobody_can_log_in() {
+    let suite = "vault_tokens::a_token_outlives_a_denial_after_which_nobody_can_log_in";
+    let Some(server) = require(suite, openbao::shared()) else { return };
+    let (name, dir) = (server.new_key(), TempDir::new().unwrap());
+    let (options, _) = approle(&server, &name, dir.path(), "8s");
+    let mount = options.split("auth_mount=").nth(1).expect("a mount");
+    let mount = mount.split('&').next().expect("a mount");
+    // It can be renewed, and its secret id is good for one log-in.
+    let role = json!({"token_max_ttl": "1h", "secret_id_num_uses": 1});
+    server.admin("POST", &format!("auth/{mount}/role/app"), &role);
+    let secret = server.admin("POST", &format!("auth/{mount}/role/app/secret-id"), &json!({}));
+    let secret = secret["data"]["secret_id"].as_str().expect("an id");
+    std::fs::write(dir.path().join("secret-id"), format!("{secret}\n")).unwrap();
+    let kms = open(&(server.uri(&name) + &options), &[]);
+    let wrapped = kms.wrap(&key(1), &context(1), soon()).unwrap_or_else(|e| panic!("{e:?}"));
+    // The second one comes after a log-in that failed.
+    server.deny(&name);
+    for _ in 0..2 {
+        let denied = kind(kms.unwrap(&wrapped, &context(1), soon()));
+        assert_eq!(denied, Some(KmsErrorKind::AccessDenied));
+    }
+    // A policy that was put back holds for the token that there is. Two lives of it.
+    server.allow(&name);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(16) {
+        assert_opens(&*kms, &wrapped, &key(1));
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }
 
 #[test]
