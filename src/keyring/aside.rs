@@ -72,7 +72,8 @@ pub(super) fn forget_stale(
 ) -> Result<()> {
     let (last, stale) = (last(current), stale(storage, current, kept)?);
     let before = if stale.iter().any(|at| last.contains(at)) { last.end } else { last.start };
-    if stale.iter().all(|at| *at >= before) { Ok(()) } else { storage.forget_kept(before) }
+    let is_clean = stale.iter().all(|at| *at >= before) && !is_unfinished(storage, current)?;
+    if is_clean { Ok(()) } else { storage.forget_kept(before) }
 }
 
 /// Generations of the images that commits keep beside this one.
@@ -86,8 +87,10 @@ fn last(current: &Image) -> Range<u64> {
 fn stale(storage: &dyn KeyringStorage, current: &Image, kept: &[u64]) -> Result<Vec<u64>> {
     let mut found = Vec::new();
     for at in kept {
-        let is_good = last(current).contains(at)
-            && storage.load_kept(*at)?.is_none_or(|bytes| is_within(bytes, current));
+        // A commit that was cut off left its own generation that name already.
+        let is_commits = last(current).contains(at) || *at == current.fixed.generation;
+        let is_good =
+            is_commits && storage.load_kept(*at)?.is_none_or(|bytes| is_within(bytes, current));
         if !is_good {
             found.push(*at);
         }
@@ -99,11 +102,16 @@ fn stale(storage: &dyn KeyringStorage, current: &Image, kept: &[u64]) -> Result<
 fn stale_names(storage: &dyn KeyringStorage, current: &Image) -> Result<Vec<String>> {
     let stale = stale(storage, current, &storage.kept()?)?;
     let mut names: Vec<_> = stale.iter().map(|at| format!("{KEYRING_FILE}.{at}")).collect();
-    let unfinished = storage.load_beside("new")?;
-    if unfinished.is_some_and(|bytes| !is_within(bytes, current)) {
+    if is_unfinished(storage, current)? {
         names.push(NEW_FILE.into());
     }
     Ok(names)
+}
+
+/// Whether a commit that did not finish left an image that may hold such a key.
+fn is_unfinished(storage: &dyn KeyringStorage, current: &Image) -> Result<bool> {
+    let unfinished = storage.load_beside("new")?;
+    Ok(unfinished.is_some_and(|bytes| !is_within(bytes, current)))
 }
 
 /// Whether an image has no wrapped key but those of the current one. What is damaged may be mended

@@ -189,7 +189,7 @@ const RULES: &[(&str, &[&str])] = &[
         &[
             "tests/it/recover.rs::what_a_recovery_put_aside_spoils_the_proof_of_destruction",
             "tests/it/recover.rs::what_a_killed_restore_left_goes_with_the_older_images",
-            "tests/it/renewal/retire.rs::an_image_that_was_not_removed_spoils_the_proof_until_it_is",
+            "tests/it/renewal/retire/left.rs::an_image_that_was_not_removed_spoils_the_proof_until_it_is",
         ],
     ),
     (

@@ -153,6 +153,21 @@ fn a_reader_asks_once_about_each_mark() {
 }
 
 #[test]
+fn a_request_that_outlives_a_restoration_and_goes_keeps_no_reader_out() {
+    let store = store("outlives");
+    let (writer, reader) = (&store.keyring, store.reader());
+    Access::request_revocation(&*store.storage).unwrap();
+    assert_eq!(reader.access().check_now().state, Revoked);
+    assert_eq!(writer.access().check_now().state, Revoked);
+    writer.access().restore().unwrap();
+    // As if the restoration could not remove it.
+    Access::request_revocation(&*store.storage).unwrap();
+    assert!((1..=10).contains(&asked(&store, &reader)), "once for each interval");
+    store.storage.remove_beside("revoke").unwrap();
+    assert_eq!(reader.access().check_now().state, Restored);
+}
+
+#[test]
 fn a_service_that_answers_again_opens_no_store_that_was_revoked_meanwhile() {
     let store = store("meanwhile");
     let reader = store.reader();
