@@ -1,6 +1,6 @@
 //! `passphrase:`: a key from words, by Argon2id (RFC 9106).
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -8,7 +8,6 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{Deadline, KeyUri, Kms, KmsError, KmsErrorKind, WrapContext, WrappedKey, local};
 use crate::secret::{CmekParent, KEY_LEN, Secret, SlotKey};
-use crate::sync::unless_held;
 
 /// RFC 9106 section 4, second recommended option: 64 MiB, 3 passes, 4 lanes.
 const DEFAULT: Cost = Cost { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
@@ -19,11 +18,21 @@ const MAX: Cost = Cost { memory_kib: 1024 * 1024, passes: 16, lanes: 16 };
 const PREFIX_LEN: usize = 12 + 16;
 const PIECE_LEN: usize = 32;
 
-/// Held while a key is computed: a keyring that nobody authenticated yet may have many slots, and
-/// each would take as much memory as [`MAX`] says.
-static COMPUTING: Mutex<()> = Mutex::new(());
+/// The id of the process that computes a key now, or 0: a keyring that nobody authenticated yet may
+/// have many slots, and each would take as much memory as [`MAX`] says. Of a parent that computed
+/// one when it was forked a child finds the parent's, which is not its own.
+static COMPUTING: AtomicU32 = AtomicU32::new(0);
 /// How often who waits looks whether it is his turn.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// The turn of one who computes.
+struct Turn;
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        COMPUTING.store(0, Ordering::Release);
+    }
+}
 
 struct Cost {
     memory_kib: u32,
@@ -92,10 +101,14 @@ impl Passphrase {
     }
 
     /// Waits until no other key is computed in this process, as long as the deadline lets it.
-    fn turn(&self, deadline: Deadline) -> Result<MutexGuard<'static, ()>, KmsError> {
+    fn turn(&self, deadline: Deadline) -> Result<Turn, KmsError> {
+        let own = std::process::id();
         while !deadline.remaining().is_zero() {
-            if let Some(turn) = unless_held(COMPUTING.try_lock()) {
-                return Ok(turn);
+            let taken = COMPUTING.fetch_update(Ordering::Acquire, Ordering::Relaxed, |other| {
+                (other != own).then_some(own)
+            });
+            if taken.is_ok() {
+                return Ok(Turn);
             }
             std::thread::sleep(LOOK.min(deadline.remaining()));
         }
@@ -231,9 +244,13 @@ mod tests {
         });
         assert_eq!(MOST.load(Ordering::SeqCst), 1);
         // Who waited for longer than he has does not begin.
-        let (turn, before) = (COMPUTING.lock().unwrap(), EVER.load(Ordering::SeqCst));
-        let refused = unwrap(Deadline::after(Duration::from_millis(30)));
+        let kms = Passphrase::new("correct horse".into()).unwrap();
+        let soon = || Deadline::after(Duration::from_millis(30));
+        let (turn, before) = (kms.turn(soon()).unwrap(), EVER.load(Ordering::SeqCst));
+        let refused = unwrap(soon());
         assert_eq!((refused, EVER.load(Ordering::SeqCst)), (KmsErrorKind::Unreachable, before));
+        // The turn of a parent is none of its child's.
+        assert!(in_forked_child(|| kms.turn(soon()).is_ok()));
         drop(turn);
     }
 
