@@ -113,7 +113,8 @@ impl Chain {
         let meter = Meter::new(on, copies.len() as u64, bytes_total);
         meter.add(0, 0)?;
         let copied = parallel::each(&copies, |file| {
-            match self.copy(fs, file, number, &meter) {
+            let copied = self.copy(fs, file, number, &meter);
+            match copied.and_then(|copied| self.known_before(file, copied, &last, &leftovers)) {
                 // Its keyspace was shredded meanwhile, before it was opened or after.
                 Err(error)
                     if matches!(error.kind(), ErrorKind::KeyDestroyed | ErrorKind::CmekRevoked)
@@ -287,6 +288,30 @@ impl Chain {
         let object = writer.finish(copied.len, identity, number)?;
         meter.add(1, 0)?;
         Ok(Ok((object, copied)))
+    }
+
+    /// A file that could again not be copied to its end has a copy already: that one, then.
+    fn known_before(
+        &self,
+        file: &SnapFile,
+        copied: Result<(Object, Copied), LackReason>,
+        last: &Last,
+        leftovers: &HashMap<[u8; 32], Object>,
+    ) -> Result<Result<(Object, Copied), LackReason>> {
+        let Ok((object, copied)) = copied else { return Ok(copied) };
+        if file.header.is_none() || copied_len(file, &copied) == file.stat.len {
+            return Ok(Ok((object, copied)));
+        }
+        let is_same = |other: &&Object| {
+            (other.identity, other.len, other.sha256)
+                == (object.identity, object.len, object.sha256)
+        };
+        let before = last.manifest.iter().flat_map(|manifest| &manifest.files);
+        let before = before.map(|file| &file.object).chain(leftovers.values()).find(is_same);
+        if before.is_some() {
+            self.discard(&objects::name(&object.id))?;
+        }
+        Ok(Ok((before.copied().unwrap_or(object), copied)))
     }
 }
 

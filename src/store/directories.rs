@@ -208,7 +208,9 @@ impl Directories {
     fn mark(&self, dir: &Path) -> Result<()> {
         match self.is_own(dir)? {
             Some(false) => Err(foreign(dir)),
-            _ => self.put_marker(dir),
+            // Its writer may have died before it was durable.
+            Some(true) => self.vfs.sync_dir(dir).map_err(|e| cannot_mark(dir, e)),
+            None => self.put_marker(dir),
         }
     }
 
@@ -232,7 +234,7 @@ impl Directories {
             vfs.rename(&new, &path, Rename::Replace)?;
             vfs.sync_dir(dir)
         };
-        put().map_err(|e| Error::io("the directory cannot be marked", e).with_path(dir))
+        put().map_err(|e| cannot_mark(dir, e))
     }
 
     fn marker(&self, dir: &Path) -> PathBuf {
@@ -281,10 +283,14 @@ impl Directories {
     }
 }
 
+fn cannot_mark(dir: &Path, error: io::Error) -> Error {
+    Error::io("the directory cannot be marked", error).with_path(dir)
+}
+
 fn foreign(dir: &Path) -> Error {
-    let what = "expected a directory that the keyring registered from where it is, found one of \
-                another place: if the store was moved here, take the directory over; a copy must \
-                not";
+    let what = "expected a directory that the keyring registered from where it is, found the \
+                marker of one at another place: take it over if the store or the directory was \
+                moved or copied here, but never while the store at that place uses it";
     Error::new(ErrorKind::IdentityMismatch, what).with_path(dir)
 }
 

@@ -49,8 +49,10 @@ impl Left {
         let (mut links, mut key) = (stat.links, None);
         // One is that at `path`.
         let names = if links > 1 { names().max(1) } else { 1 };
+        // A backup may let go of it just now.
+        let again = || vfs.stat(path).map_or(stat.links, |stat| stat.links);
         if links > names {
-            links = links_without(vfs, &self.stagings(), inode).unwrap_or(links);
+            links = links_without(vfs, &self.stagings(), inode).unwrap_or_else(again);
         }
         if links > names {
             let (_, what) = look(vfs, path).ok()??;
@@ -58,7 +60,7 @@ impl Left {
             key = Some(header.data_key_id);
             if !self.files().values().any(|known| Some(*known) == key) {
                 let stagings = self.find_stagings(vfs, &around());
-                links = links_without(vfs, &stagings, inode).unwrap_or(links);
+                links = links_without(vfs, &stagings, inode).unwrap_or_else(again);
             }
         }
         match links {
@@ -66,6 +68,19 @@ impl Left {
             _ if links <= names => None,
             _ => Some(Leaving { inode, key }),
         }
+    }
+
+    /// Whether a file that has more than these names has them by running backups alone, which may
+    /// have made their directories in those `around` it.
+    pub(super) fn is_backups(
+        &self,
+        vfs: &dyn Vfs,
+        inode: Inode,
+        names: u64,
+        around: &[PathBuf],
+    ) -> bool {
+        let stagings = self.find_stagings(vfs, around);
+        links_without(vfs, &stagings, inode).is_some_and(|links| links <= names)
     }
 
     /// It has lost it.

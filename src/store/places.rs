@@ -12,7 +12,7 @@ use super::moves::Moves;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::Keyring;
 use crate::sync::unless_held;
-use crate::vfs::{EntryKind, Vfs, WriteFile, is_os};
+use crate::vfs::{EntryKind, Inode, Vfs, WriteFile, is_os};
 
 /// Names directories in one way, and keeps what is known of the files in them. One for
 /// each open keyring.
@@ -106,6 +106,11 @@ impl Places {
         let names = || self.place(path).map_or(0, |place| self.ledger.names(place));
         let around = || self.around(path);
         self.left.look(&*self.vfs, path, self.keyring.store_id(), names, around)
+    }
+
+    /// Whether the file at `path` has more than these names by running backups alone.
+    pub(super) fn is_backups(&self, path: &Path, inode: Inode, names: u64) -> bool {
+        self.left.is_backups(&*self.vfs, inode, names, &self.around(path))
     }
 
     /// The directories above `path` that are the store's.

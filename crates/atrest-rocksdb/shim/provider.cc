@@ -156,7 +156,7 @@ class Provider : public EncryptionProvider {
     if (registered_.count(directory) != 0) return Status::OK();
     char* path = realpath(directory.empty() ? "." : directory.c_str(), nullptr);
     if (path == nullptr) return Status::IOError(directory, strerror(errno));
-    const Atrest1 code = atrest1_register_directory(store_.get(), path);
+    const Atrest1 code = atrest1_create_directory(store_.get(), path);
     free(path);
     if (code != ATREST1_OK) return Failed<Status>(code, directory);
     registered_.insert(directory);

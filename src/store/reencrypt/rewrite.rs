@@ -83,7 +83,13 @@ impl Run<'_> {
             // Linked or replaced since, maybe by a backup: the next run knows all of its names.
             return Ok(Rewritten::Skipped(Skipped::Changed));
         }
-        if let Some(header) = header.filter(|_| before.links > work.names && linked.is_some()) {
+        if let (Some(header), Some(inode)) = (header, linked)
+            && before.links > work.names
+        {
+            if self.fs.places().is_backups(path, inode, work.names) {
+                // It began before the scan met the file, and its links came behind the scan.
+                return Ok(Rewritten::Skipped(Skipped::Changed));
+            }
             hold_key(self.fs.keyring(), header.data_key_id)?;
         }
         let reader = self.fs.open(path);

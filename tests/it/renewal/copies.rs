@@ -54,7 +54,7 @@ fn assert_refused(store: &Store, outside: &Path) {
     ] {
         let error = refused.unwrap_err();
         assert_eq!((error.kind(), error.path()), (ErrorKind::IdentityMismatch, Some(outside)));
-        assert!(error.to_string().contains("take the directory over"), "{error}");
+        assert!(error.to_string().contains("take it over"), "{error}");
     }
     let foreign = store.directories().foreign();
     assert_eq!(foreign.iter().map(|(dir, _)| dir.as_path()).collect::<Vec<_>>(), [outside]);

@@ -242,6 +242,29 @@ fn a_backup_that_begins_in_the_middle_of_a_re_encryption_holds_no_key() {
 }
 
 #[test]
+fn a_backup_that_begins_before_a_file_is_met_holds_no_key() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    std::fs::create_dir(store.data().join("below")).unwrap();
+    let old = write(&fs, &store.data().join("met first"), b"content");
+    assert_eq!(write(&fs, &store.data().join("below/met later"), b"content"), old);
+    fs.keyring().keys().rotate().unwrap();
+    let snapshot = std::sync::Mutex::new(None);
+    // The directory that gets the backup's links has been listed by then.
+    let begin = |_| {
+        let mut snapshot = snapshot.lock().unwrap();
+        snapshot.get_or_insert_with(|| Snapshot::take(&store_of(&fs), store.data()).unwrap());
+    };
+    let mut how = Reencrypt::default();
+    (how.policy, how.on_scan) = (StalePolicy::older_than(Duration::ZERO), &begin);
+    let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
+    assert_eq!((report.files, report.skipped.len()), (0, 2), "{report:?}");
+    drop(snapshot);
+    assert_eq!(reencrypt(&fs).files, 2);
+    assert!(matches!(retire(&fs, old), RetireOutcome::Retiring { .. }));
+}
+
+#[test]
 fn a_checkpoint_keeps_its_key_beside_running_backups() {
     let (store, clock) = (TestStore::new(), ManualClock::new());
     let fs = open(&store, &clock);
