@@ -151,6 +151,11 @@ impl Keyring {
         }
     }
 
+    /// The clock of [`Options::clock`], which all its times are told by.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.inner.clock
+    }
+
     /// The present state.
     pub fn status(&self) -> KeyringStatus {
         KeyringStatus::from(&**self.inner.vault.load())

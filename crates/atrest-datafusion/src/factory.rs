@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
+use atrest::keyring::Hold;
 use atrest::{DataKeyId, Error, ErrorKind, Keyring, KeyspaceId, Result};
 use datafusion_common::DataFusionError;
 use datafusion_common::config::EncryptionFactoryOptions;
@@ -35,9 +36,10 @@ pub struct ParquetKeys {
 struct Inner {
     keyring: Keyring,
     name: String,
-    /// Data keys that are held, as far as this process knows.
-    held: Mutex<BTreeSet<DataKeyId>>,
-    /// Files that are being written: the writer has the properties for as long as it writes.
+    /// One change of the holds at a time.
+    holding: Mutex<()>,
+    /// Files that are being written: the writer has the properties until all is encrypted, and
+    /// sends the last of it after that.
     writing: Mutex<Vec<InWork>>,
 }
 
@@ -58,7 +60,7 @@ impl ParquetKeys {
         let inner = Inner {
             keyring: keyring.clone(),
             name: name.to_owned(),
-            held: Mutex::default(),
+            holding: Mutex::default(),
             writing: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner), columns: Arc::default() })
@@ -78,20 +80,21 @@ impl ParquetKeys {
         &self.inner.keyring
     }
 
-    /// How the name of every hold of these files begins.
-    pub(crate) fn hold_prefix(&self) -> String {
-        format!("parquet/{}/", self.inner.name)
+    /// The holds of these files by their numbers. The newest has the data keys of new files; what
+    /// older ones have beside them is on its way out.
+    pub(crate) fn holds(&self) -> BTreeMap<u64, Hold> {
+        let (holds, prefix) = (self.keyring().holds().list().into_iter(), self.hold_name(""));
+        let number = |hold: &Hold| hold.name.strip_prefix(&prefix)?.parse().ok();
+        holds.filter_map(|hold| Some((number(&hold)?, hold))).collect()
     }
 
-    /// The number of the newest hold; 0 before there is one.
-    pub(crate) fn hold_number(&self) -> u64 {
-        let (holds, prefix) = (self.keyring().holds().list(), self.hold_prefix());
-        let numbers = holds.iter().filter_map(|hold| hold.name.strip_prefix(&prefix)?.parse().ok());
-        numbers.max().unwrap_or(0)
+    pub(crate) fn hold_name(&self, number: impl fmt::Display) -> String {
+        format!("parquet/{}/{number}", self.inner.name)
     }
 
-    pub(crate) fn held(&self) -> MutexGuard<'_, BTreeSet<DataKeyId>> {
-        self.inner.held.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Keeps others from changing the holds, in this process.
+    pub(crate) fn holding(&self) -> MutexGuard<'_, ()> {
+        self.inner.holding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The data keys of files that this process is writing.
@@ -165,22 +168,35 @@ impl ParquetKeys {
         Ok(properties)
     }
 
-    /// Registers a hold for data keys that have none: one commit of the keyring after a rotation.
+    /// Holds data keys of new files: one commit of the keyring after a rotation.
     async fn hold(&self, keys: &BTreeSet<DataKeyId>) -> Result<()> {
-        // Never waits here: a retirement has it for long, and may need this thread.
-        if self.inner.held.try_lock().is_ok_and(|held| keys.is_subset(&held)) {
+        if self.lacking(keys).1.is_empty() {
             return Ok(());
         }
         let (this, keys) = (self.clone(), keys.clone());
         blocking(move || {
-            let mut held = this.held();
-            let missing: Vec<_> = keys.difference(&held).copied().collect();
-            let name = format!("{}{}", this.hold_prefix(), this.hold_number());
-            this.keyring().holds().register(&name, &missing)?;
-            held.extend(missing);
-            Ok(())
+            let _alone = this.holding();
+            // Another process may have a newer hold, and be about to give up this one.
+            this.keyring().reload()?;
+            this.hold_in_newest(&keys)
         })
         .await
+    }
+
+    /// Registers what the newest hold lacks, be it in an older one: that goes.
+    pub(crate) fn hold_in_newest(&self, keys: &BTreeSet<DataKeyId>) -> Result<()> {
+        let (number, missing) = self.lacking(keys);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.keyring().holds().register(&self.hold_name(number), &missing)
+    }
+
+    /// The number of the newest hold, 0 before there is one, and which of the data keys it lacks.
+    fn lacking(&self, keys: &BTreeSet<DataKeyId>) -> (u64, Vec<DataKeyId>) {
+        let newest = self.holds().pop_last();
+        let (number, held) = newest.map_or((0, Vec::new()), |(number, hold)| (number, hold.keys));
+        (number, keys.iter().filter(|id| !held.contains(id)).copied().collect())
     }
 }
 

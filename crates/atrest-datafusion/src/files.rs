@@ -58,11 +58,13 @@ impl ParquetKeys {
 
     /// [`Keys::retire`](atrest::keyring::Keys::retire) for all files of this set, which are at
     /// `places`: destroys data keys that none of them is under, nor one of a
-    /// [`Store`](atrest::Store) over the keyring, in two calls at least `grace` apart. The hold on
-    /// data keys that no file needs any more is given up at once.
+    /// [`Store`](atrest::Store) over the keyring, in three calls at least `grace` apart. The first
+    /// that finds no file under a data key begins a hold without it; the second, which finds none
+    /// either, gives up the hold that has it; the third destroys it.
     ///
-    /// Files that this process writes are known; `grace` **MUST** be longer than what another
-    /// takes to write one. A place that is left out is lost with its data keys.
+    /// Files that this process writes are known as long as Parquet writes them, and not while the
+    /// last is sent; those of other processes are not. `grace` **MUST** be longer than it takes to
+    /// write a file and send it. A place that is left out is lost with its data keys.
     ///
     /// # Errors
     /// Those of [`usage`](Self::usage) and of [`Keys::retire`](atrest::keyring::Keys::retire). No
@@ -78,37 +80,44 @@ impl ParquetKeys {
                 store => store.ok(),
             };
             let live = Live { keys: this.clone(), places, runtime };
-            this.hold_only(&live)?;
+            this.hold_only(&live, grace)?;
             keyring.keys().retire(&live, grace)
         })
         .await
     }
 
-    /// Replaces the hold by one of the data keys that are needed: the new one is there before the
-    /// old one goes.
-    fn hold_only(&self, live: &Live) -> Result<()> {
-        let (keyring, prefix) = (self.keyring(), self.hold_prefix());
-        // Until it is done nobody learns that a key has a hold.
-        let mut held = self.held();
+    /// Moves the hold on to the data keys that are needed. One that is not may have a file that
+    /// lands after the look: so the old hold stays beside the new one until a look after the grace
+    /// has missed the same files.
+    fn hold_only(&self, live: &Live, grace: Duration) -> Result<()> {
+        let keyring = self.keyring();
+        // A look that began within the grace may have passed by where a file landed since.
+        let begun_ns = keyring.clock().now_ns();
+        let mut found: BTreeSet<_> = live.keys_in_use()?.into_iter().collect();
+        let _alone = self.holding();
         keyring.reload()?;
-        let found: BTreeSet<_> = live.keys_in_use()?.into_iter().collect();
-        // Active ones: somebody may be about to use them.
-        let keys = keyring.status().data_keys.into_iter();
-        let needed = keys.filter(|key| {
-            key.state == KeyState::Active
-                || (key.state != KeyState::Destroyed && found.contains(&key.id))
-        });
-        let needed: BTreeSet<_> = needed.map(|key| key.id).collect();
-        let mut old = keyring.holds().list();
-        old.retain(|hold| hold.name.starts_with(&prefix));
-        if old.iter().any(|hold| hold.keys.iter().any(|id| !needed.contains(id))) {
-            let name = format!("{prefix}{}", self.hold_number() + 1);
-            keyring.holds().register(&name, &needed.iter().copied().collect::<Vec<_>>())?;
-            for hold in old {
+        let mut keys = keyring.status().data_keys;
+        keys.retain(|key| key.state != KeyState::Destroyed);
+        found.retain(|id| keys.iter().any(|key| key.id == *id));
+        self.hold_in_newest(&found)?;
+        let mut older = self.holds();
+        let Some((number, newest)) = older.pop_last() else { return Ok(()) };
+        if newest.created_ns > keyring.clock().now_ns() {
+            // The clock was ahead. The grace of the old holds counts from another one.
+            keyring.holds().register(&self.hold_name(number + 1), &newest.keys)?;
+            return Ok(());
+        }
+        if u128::from(begun_ns.saturating_sub(newest.created_ns)) >= grace.as_nanos() {
+            while let Some((_, hold)) = older.pop_first() {
                 keyring.holds().release(&hold.name)?;
             }
         }
-        held.retain(|id| needed.contains(id));
+        // Active ones: somebody may be about to use them.
+        keys.retain(|key| key.state == KeyState::Active || found.contains(&key.id));
+        let needed: Vec<_> = keys.into_iter().map(|key| key.id).collect();
+        if older.is_empty() && newest.keys.iter().any(|id| !needed.contains(id)) {
+            keyring.holds().register(&self.hold_name(number + 1), &needed)?;
+        }
         Ok(())
     }
 }

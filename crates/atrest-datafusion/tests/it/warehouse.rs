@@ -162,6 +162,10 @@ impl Tables {
     /// What becomes of the replaced data keys.
     pub async fn retire(&self) -> Vec<RetireOutcome> {
         let mut outcomes = Vec::new();
+        if let Encryption::Parquet(keys) = &self.encryption {
+            // The hold goes first.
+            keys.retire(&self.places(), Duration::ZERO).await.unwrap();
+        }
         // Seen unused, and then destroyed.
         for _ in 0..2 {
             let retired = match &self.encryption {
