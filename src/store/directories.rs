@@ -50,8 +50,8 @@ impl Directories {
     /// directory; a store with many may name their common parent first.
     ///
     /// A copy of the store knows the directories of its original, and a store that was moved
-    /// looks like a copy. So where the marker has another place the files there are read and
-    /// written as ever, but [re-encryption](super::Renewal::reencrypt),
+    /// looks like a copy. So where the marker of a known directory has another place, files
+    /// there are read and written as ever, but [re-encryption](super::Renewal::reencrypt),
     /// [retirement](super::Renewal::retire) and
     /// [removal](super::Renewal::remove_temporary) refuse, until the store that was moved
     /// [takes over](Self::take_over), or the copy [lets go](Self::unregister). Keyrings

@@ -217,6 +217,19 @@ fn what_goes_while_another_process_backs_it_up_holds_no_key() {
     }
 }
 
+/// The backup begins when the first files were met, and so behind the listing of the directory
+/// that gets its links, and ends after the re-encryption.
+fn reencrypt_while_a_backup_begins(fs: &EncryptedFs, data: &Path) -> ReencryptReport {
+    let snapshot = std::sync::Mutex::new(None);
+    let begin = |_| {
+        let mut snapshot = snapshot.lock().unwrap();
+        snapshot.get_or_insert_with(|| Snapshot::take(&store_of(fs), data).unwrap());
+    };
+    let mut how = Reencrypt::default();
+    (how.policy, how.on_scan) = (StalePolicy::older_than(Duration::ZERO), &begin);
+    store_of(fs).renewal().reencrypt(&how).unwrap()
+}
+
 #[test]
 fn a_backup_that_begins_in_the_middle_of_a_re_encryption_holds_no_key() {
     let (store, clock) = (TestStore::new(), ManualClock::new());
@@ -225,18 +238,8 @@ fn a_backup_that_begins_in_the_middle_of_a_re_encryption_holds_no_key() {
     let old = write(&fs, &path, b"content");
     fs.hard_link(&path, store.data().join("b")).unwrap();
     fs.keyring().keys().rotate().unwrap();
-    let snapshot = std::sync::Mutex::new(None);
-    let begin = |_| {
-        let mut snapshot = snapshot.lock().unwrap();
-        snapshot.get_or_insert_with(|| Snapshot::take(&store_of(&fs), store.data()).unwrap());
-    };
-    let mut how = Reencrypt::default();
-    how.policy = StalePolicy::older_than(Duration::ZERO);
-    // Told when the files were met.
-    how.on_scan = &begin;
-    let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
+    let report = reencrypt_while_a_backup_begins(&fs, &store.data());
     assert_eq!((report.files, report.skipped.len()), (0, 1), "{report:?}");
-    drop(snapshot);
     assert_eq!(reencrypt(&fs).files, 1);
     assert!(matches!(retire(&fs, old), RetireOutcome::Retiring { .. }));
 }
@@ -249,17 +252,8 @@ fn a_backup_that_begins_before_a_file_is_met_holds_no_key() {
     let old = write(&fs, &store.data().join("met first"), b"content");
     assert_eq!(write(&fs, &store.data().join("below/met later"), b"content"), old);
     fs.keyring().keys().rotate().unwrap();
-    let snapshot = std::sync::Mutex::new(None);
-    // The directory that gets the backup's links has been listed by then.
-    let begin = |_| {
-        let mut snapshot = snapshot.lock().unwrap();
-        snapshot.get_or_insert_with(|| Snapshot::take(&store_of(&fs), store.data()).unwrap());
-    };
-    let mut how = Reencrypt::default();
-    (how.policy, how.on_scan) = (StalePolicy::older_than(Duration::ZERO), &begin);
-    let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
+    let report = reencrypt_while_a_backup_begins(&fs, &store.data());
     assert_eq!((report.files, report.skipped.len()), (0, 2), "{report:?}");
-    drop(snapshot);
     assert_eq!(reencrypt(&fs).files, 2);
     assert!(matches!(retire(&fs, old), RetireOutcome::Retiring { .. }));
 }
