@@ -266,25 +266,35 @@ impl EncryptedFs {
         Ok(reader)
     }
 
-    /// Renames over whatever is at `to`.
+    /// Renames over whatever is at `to`. A [registered](crate::store::Directories::register)
+    /// directory stays registered under its new name: that costs two commits, between which a
+    /// retirement finds one of the names missing, and fails.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io); [`InvalidArgument`](ErrorKind::InvalidArgument) for a
-    /// [reserved name](crate::names).
+    /// [reserved name](crate::names), or a registered directory without its marker, which may not
+    /// be mounted; those of [`Directories::register`](crate::store::Directories::register).
     pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
         self.check_name(from)?;
         self.check_name(to)?;
-        let target = self.cover(to)?;
-        let moves = self.places.moves();
-        let _shared = moves.shared();
-        moves.note(to);
-        let leaving = self.places.leaving(to);
-        self.vfs
-            .rename(from, to, Rename::Replace)
-            .map_err(|e| Error::io("the file cannot be renamed", e).with_path(from))?;
-        self.places.renamed(from, to);
-        self.places.unlinked(leaving);
+        let moving = self.places.moving(from, to).map_err(|e| e.with_path(from))?;
+        let target = if moving.alone { Target::default() } else { self.cover(to)? };
+        let renamed = {
+            let moves = self.places.moves();
+            let _shared = moves.shared();
+            moves.note(to);
+            let leaving = self.places.leaving(to);
+            let renamed = self.vfs.rename(from, to, Rename::Replace);
+            if renamed.is_ok() {
+                self.places.renamed(from, to);
+                self.places.unlinked(leaving);
+            }
+            renamed
+        };
+        let settled = self.places.directories().moved(&moving, renamed.is_ok());
+        renamed.map_err(|e| Error::io("the file cannot be renamed", e).with_path(from))?;
+        settled?;
         if target.linked {
             self.cover(to)?;
         }
@@ -392,7 +402,7 @@ impl EncryptedFs {
     /// Creates a directory for files of the store, whose parent exists; one that is there already
     /// is fine. Where none above it is [registered](crate::store::Directories::register) it is,
     /// by this and not by its first file: so no directory below it gets a marker, and an engine
-    /// that clears one of those can remove it.
+    /// that clears one of those can remove it by itself.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io); those of
@@ -405,6 +415,24 @@ impl EncryptedFs {
             .create_dir(dir, 0o777)
             .map_err(|e| Error::io("the directory cannot be created", e).with_path(dir))?;
         self.cover(&dir.join("file")).map(drop)
+    }
+
+    /// Removes an empty directory: one that holds nothing but the marker by which the store
+    /// [knows](crate::store::Directories::register) it. The store no longer knows it then, which
+    /// costs a commit. **MUST NOT** be called while files are created there.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io), `DirectoryNotEmpty` or `NotADirectory` among others, for a symbolic
+    /// link too; [`InvalidArgument`](ErrorKind::InvalidArgument) for a
+    /// [reserved name](crate::names), or a registered directory without its marker, which may not
+    /// be mounted;
+    /// [`IdentityMismatch`](ErrorKind::IdentityMismatch) if it is the directory of a store at
+    /// another place, of which this is a copy; those of
+    /// [`Directories::unregister`](crate::store::Directories::unregister).
+    pub fn remove_dir(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
+        self.check_name(dir)?;
+        self.places.directories().remove(dir)
     }
 
     /// Makes creations, renames and removals in a directory durable.

@@ -36,10 +36,14 @@ impl Keyring {
         self.inner.check_may_write()
     }
 
-    /// The directory that the keyring is in, and those that the store keeps in its body.
+    /// The directory that the keyring is in, and those that are [registered](Self::registered).
     pub(crate) fn roots(&self) -> (Option<PathBuf>, Vec<Vec<u8>>) {
-        let registered = self.inner.vault.load().body.directories.clone();
-        (self.inner.storage.location().directory, registered)
+        (self.inner.storage.location().directory, self.registered())
+    }
+
+    /// The directories that the store keeps in the keyring's body.
+    pub(crate) fn registered(&self) -> Vec<Vec<u8>> {
+        self.inner.vault.load().body.directories.clone()
     }
 
     /// Where the keyring is, in hexadecimal, as the markers of the store's directories have it.

@@ -64,8 +64,7 @@ impl Directories {
     /// [`Keys::rotate`](crate::keyring::Keys::rotate).
     pub fn register(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = self.named(dir.as_ref())?;
-        let (_, registered) = self.keyring.roots();
-        if registered.iter().any(|known| path_of(known) == dir) {
+        if self.is_registered(&dir) {
             return self.mark(&dir);
         }
         self.cover(&dir, self.device(&dir)?)
@@ -102,19 +101,12 @@ impl Directories {
     /// # Errors
     /// Those of [`register`](Self::register).
     pub(super) fn cover(&self, dir: &Path, device: u64) -> Result<()> {
-        let (own, registered) = self.keyring.roots();
-        let known = own.iter().map(PathBuf::as_path).chain(registered.iter().map(|p| path_of(p)));
-        let nearest =
-            known.filter(|known| dir.starts_with(known)).max_by_key(|p| p.as_os_str().len());
-        if let Some(nearest) = nearest {
-            // A device of its own may one day not be mounted, and then looks empty.
-            if nearest == dir || self.device(nearest)? == device {
-                return Ok(());
-            }
+        if self.covers(dir, device)? {
+            return Ok(());
         }
         self.mark(dir)?;
         self.keyring.edit_roots(|directories| {
-            let bytes = dir.as_os_str().as_bytes().to_vec();
+            let bytes = bytes_of(dir);
             if directories.contains(&bytes) {
                 return Ok(false);
             }
@@ -125,6 +117,16 @@ impl Directories {
             directories.push(bytes);
             Ok(true)
         })
+    }
+
+    /// Whether scans of the store come by a directory of this canonical path and device.
+    fn covers(&self, dir: &Path, device: u64) -> Result<bool> {
+        let (own, registered) = self.keyring.roots();
+        let known = own.iter().map(PathBuf::as_path).chain(registered.iter().map(|p| path_of(p)));
+        let nearest =
+            known.filter(|known| dir.starts_with(known)).max_by_key(|p| p.as_os_str().len());
+        // A device of its own may one day not be mounted, and then looks empty.
+        nearest.map_or(Ok(false), |it| Ok(it == dir || self.device(it)? == device))
     }
 
     /// Whether all registered directories are there, as what they were when they were
@@ -152,7 +154,7 @@ impl Directories {
     /// were registered: a link leads elsewhere, or nothing is mounted. Each with what is
     /// wrong, as [`Renewal::retire`](super::Renewal::retire) would say it.
     pub fn absent(&self) -> Vec<(PathBuf, Error)> {
-        self.failing(|dir| self.check(dir))
+        self.failing(|dir| self.check(dir).map(drop))
     }
 
     /// The registered directories whose marker has another place: this is a copy, and they are
@@ -166,7 +168,7 @@ impl Directories {
     }
 
     fn failing(&self, check: impl Fn(&Path) -> Result<()>) -> Vec<(PathBuf, Error)> {
-        let registered = self.keyring.roots().1;
+        let registered = self.keyring.registered();
         let registered = registered.iter().map(|dir| path_of(dir).to_owned());
         let check = |dir: PathBuf| {
             let error = check(&dir).err()?;
@@ -175,13 +177,14 @@ impl Directories {
         registered.filter_map(check).collect()
     }
 
-    fn check(&self, dir: &Path) -> Result<()> {
+    /// Whether a registered directory that is there is this store's to change.
+    fn check(&self, dir: &Path) -> Result<bool> {
         let refuse = |what| Err(Error::new(ErrorKind::InvalidArgument, what).with_path(dir));
         if self.canonical(dir)? != dir {
             return refuse("a symbolic link has taken the place of this directory");
         }
         match self.is_own(dir)? {
-            Some(_) => Ok(()),
+            Some(own) => Ok(own),
             None => refuse(
                 "the directory has not the store's marker: another one may be mounted here, or \
                  none",
@@ -218,7 +221,7 @@ impl Directories {
         let _one = self.marking.lock().unwrap_or_else(PoisonError::into_inner);
         let vfs = &*self.vfs;
         let path = self.marker(dir);
-        let new = dir.join(format!("{}.new", marker_name(self.keyring.store_id())));
+        let new = dir.join(self.marker_names().1);
         let put = || {
             match vfs.remove(&new) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -238,7 +241,14 @@ impl Directories {
     }
 
     fn marker(&self, dir: &Path) -> PathBuf {
-        dir.join(marker_name(self.keyring.store_id()))
+        dir.join(self.marker_names().0)
+    }
+
+    /// Of the marker, and of one that is being written.
+    fn marker_names(&self) -> (String, String) {
+        let name = marker_name(self.keyring.store_id());
+        let new = format!("{name}.new");
+        (name, new)
     }
 
     fn device(&self, dir: &Path) -> Result<u64> {
@@ -277,6 +287,108 @@ impl Directories {
         result
     }
 
+    /// Removes a directory that holds nothing but the store's marker, and takes it off the list
+    /// first: what a crash leaves is empty, and removed by another call.
+    ///
+    /// # Errors
+    /// Those of [`EncryptedFs::remove_dir`](crate::EncryptedFs::remove_dir).
+    pub(crate) fn remove(&self, dir: &Path) -> Result<()> {
+        let fail = |e| Error::io("the directory cannot be removed", e).with_path(dir);
+        let stat = self.vfs.stat(dir).map_err(fail)?;
+        if stat.kind != EntryKind::Directory {
+            return Err(fail(io::ErrorKind::NotADirectory.into()));
+        }
+        let dir = self.canonical(dir)?;
+        let entries = self.vfs.list(&dir).map_err(fail)?;
+        let (marker, new) = self.marker_names();
+        let is_marker = |name: &OsStr| [&*marker, &*new].iter().any(|ours| name == *ours);
+        if !entries.iter().all(|entry| entry.path.file_name().is_some_and(is_marker)) {
+            return Err(fail(io::ErrorKind::DirectoryNotEmpty.into()));
+        }
+        let registered = self.is_registered(&dir);
+        // Where none is mounted a registered directory looks empty.
+        let own = if registered { Some(self.check(&dir)?) } else { self.is_own(&dir)? };
+        if own == Some(false) {
+            return Err(foreign(&dir));
+        }
+        if registered {
+            self.unregister(&dir)?;
+        }
+        for entry in entries {
+            match self.vfs.remove(&entry.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+                _ => {}
+            }
+        }
+        let removed = self.vfs.remove(&dir).map_err(fail);
+        if removed.is_err() && registered {
+            // Somebody put a file there meanwhile, or it is where a device is mounted.
+            self.register(&dir)?;
+        }
+        removed
+    }
+
+    /// Before what is at `from` gets the name `to`, both in canonical directories: puts the
+    /// names that registered directories at and below `from` will have on the list, beside those
+    /// they have, so that whenever a crash comes none is unknown.
+    ///
+    /// # Errors
+    /// Those of [`register`](Self::register), and of [`absent`](Self::absent).
+    pub(super) fn moving(&self, from: &Path, to: &Path) -> Result<Moving> {
+        let mut moving = Moving { from: from.into(), to: to.into(), ..Moving::default() };
+        for known in self.keyring.registered() {
+            let known = path_of(&known);
+            let Ok(below) = known.strip_prefix(from) else { continue };
+            if !self.check(known)? {
+                return Err(foreign(known));
+            }
+            // An empty path that is joined leaves a slash.
+            let new: PathBuf = to.components().chain(below.components()).collect();
+            if !self.covers(&new, self.device(known)?)? {
+                moving.new.push(new);
+            }
+            moving.old.push(known.into());
+        }
+        if let (false, Some(above)) = (moving.old.is_empty(), from.parent()) {
+            moving.alone = !self.covers(above, self.device(above)?)?;
+        }
+        if !moving.new.is_empty() {
+            self.keyring.edit_roots(|directories| {
+                directories.extend(moving.new.iter().map(|dir| bytes_of(dir)));
+                Ok(true)
+            })?;
+        }
+        Ok(moving)
+    }
+
+    /// Takes the old names off the list, or if it was not `done` the new ones.
+    ///
+    /// # Errors
+    /// Those of [`register`](Self::register).
+    pub(crate) fn moved(&self, moving: &Moving, done: bool) -> Result<()> {
+        if done && !moving.old.is_empty() {
+            for dir in [&moving.from, &moving.to].into_iter().filter_map(|path| path.parent()) {
+                let synced = self.vfs.sync_dir(dir);
+                synced
+                    .map_err(|e| Error::io("the directory cannot be synced", e).with_path(dir))?;
+            }
+        }
+        let gone = if done { &moving.old } else { &moving.new };
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.keyring.edit_roots(|directories| {
+            directories.retain(|dir| !gone.iter().any(|gone| gone == path_of(dir)));
+            Ok(true)
+        })?;
+        self.serial.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    fn is_registered(&self, dir: &Path) -> bool {
+        self.keyring.registered().iter().any(|known| path_of(known) == dir)
+    }
+
     /// What was true of the directories stays true while this number does.
     pub(super) fn serial(&self) -> u64 {
         self.serial.load(Ordering::Acquire)
@@ -292,6 +404,22 @@ fn foreign(dir: &Path) -> Error {
                 marker of one at another place: take it over if the store or the directory was \
                 moved or copied here, but never while the store at that place uses it";
     Error::new(ErrorKind::IdentityMismatch, what).with_path(dir)
+}
+
+/// Registered directories that get other names.
+#[derive(Default)]
+pub(crate) struct Moving {
+    from: PathBuf,
+    to: PathBuf,
+    old: Vec<PathBuf>,
+    /// Those of the new names that no known directory holds.
+    new: Vec<PathBuf>,
+    /// Whether nothing else that moves is the store's.
+    pub(crate) alone: bool,
+}
+
+fn bytes_of(dir: &Path) -> Vec<u8> {
+    dir.as_os_str().as_bytes().to_vec()
 }
 
 fn path_of(bytes: &[u8]) -> &Path {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::directories::Directories;
+use super::directories::{Directories, Moving};
 use super::ledger::{FileRecord, Ledger, Owner, Place, PlacesIn, Token};
 use super::left::{Leaving, Left};
 use super::moves::Moves;
@@ -224,6 +224,20 @@ impl Places {
             // All places below have changed.
             self.ledger.lose_track();
         }
+    }
+
+    /// Asked before what is at `from` gets the name `to`, which may be a registered directory,
+    /// or hold one.
+    ///
+    /// # Errors
+    /// Those of [`Directories::register`].
+    pub(crate) fn moving(&self, from: &Path, to: &Path) -> Result<Moving> {
+        if self.keyring.registered().is_empty() {
+            return Ok(Moving::default());
+        }
+        let name = |path: &Path| Some(self.directory(path)?.join(path.file_name()?));
+        let (Some(from), Some(to)) = (name(from), name(to)) else { return Ok(Moving::default()) };
+        self.directories.moving(&from, &to)
     }
 
     pub(crate) fn linked(&self, from: &Path, to: &Path) {

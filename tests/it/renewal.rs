@@ -16,6 +16,7 @@ mod directories;
 pub mod exchange;
 mod killed;
 mod links;
+mod moved;
 mod nested;
 mod reencrypt;
 mod retire;

@@ -349,7 +349,7 @@ Atrest1 atrest1_reader_read_at(const struct Atrest1Reader *reader,
 // Frees it.
 void atrest1_reader_free(struct Atrest1Reader *reader);
 
-// Renames a file over whatever is at `to`.
+// Renames a file or directory over whatever is at `to`.
 Atrest1 atrest1_rename(const struct Atrest1Store *store, const char *from, const char *to);
 
 // Makes a hard link; `to` must not exist.
@@ -359,8 +359,16 @@ Atrest1 atrest1_link(const struct Atrest1Store *store, const char *from, const c
 Atrest1 atrest1_remove(const struct Atrest1Store *store, const char *file);
 
 // Creates a directory for files of the store, whose parent exists; one that is there already
-// is fine. Directories below it can be removed when they are empty.
+// is fine. Where none above it is known to the store it becomes so, by a file in it of which
+// `atrest1_is_reserved` tells: `atrest1_remove_directory` removes it with that file.
 Atrest1 atrest1_create_directory(const struct Atrest1Store *store, const char *directory);
+
+// Removes a directory with nothing in it but what the store put there.
+Atrest1 atrest1_remove_directory(const struct Atrest1Store *store, const char *directory);
+
+// Whether what has this name in a directory of the store is the library's: no engine lists,
+// reads or removes it. A name, no path.
+bool atrest1_is_reserved(const char *name);
 
 // Makes creations, renames and removals in a directory durable.
 Atrest1 atrest1_sync_directory(const struct Atrest1Store *store, const char *directory);
@@ -370,6 +378,12 @@ Atrest1 atrest1_sync_directory(const struct Atrest1Store *store, const char *dir
 // if it is below one that is known. One that a store at another place registered, of which this
 // is a copy or which was moved, is refused: `ATREST1_IDENTITY_MISMATCH`.
 Atrest1 atrest1_register_directory(const struct Atrest1Store *store, const char *directory);
+
+// The same, also for a directory that a store at another place registered: this store was moved,
+// or the directory was restored. Never where that one still uses it: each would rewrite the
+// other's files and destroy its keys.
+Atrest1 atrest1_take_over_directory(const struct Atrest1Store *store,
+                                    const char *directory);
 
 // Makes a new key file, for a customer's key `file://PATH`. `file` must not exist.
 Atrest1 atrest1_generate_key_file(const char *file);

@@ -36,7 +36,8 @@ pub use file::{
 };
 pub use file::{atrest1_reader_read_at, atrest1_writer_flush, atrest1_writer_free};
 pub use hook::{Atrest1Access, Atrest1AccessCallback};
-pub use names::{atrest1_create_directory, atrest1_generate_key_file, atrest1_sync_directory};
+pub use names::{atrest1_create_directory, atrest1_is_reserved, atrest1_remove_directory};
+pub use names::{atrest1_generate_key_file, atrest1_sync_directory, atrest1_take_over_directory};
 pub use names::{atrest1_link, atrest1_register_directory, atrest1_remove, atrest1_rename};
 pub use store::{ATREST1_ABI, ATREST1_HEADER_LEN, Atrest1Store, atrest1_abi, atrest1_version};
 pub use store::{atrest1_store_close, atrest1_store_free, atrest1_store_open};

@@ -1,14 +1,15 @@
 //! The names of a store's files and directories, and of a key file.
 
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 
 use atrest::kms::generate_key_file;
+use atrest::names::kind_of;
 
 use crate::border::{borrow, guard, path};
 use crate::code::Atrest1;
 use crate::store::Atrest1Store;
 
-/// Renames a file over whatever is at `to`.
+/// Renames a file or directory over whatever is at `to`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn atrest1_rename(
     store: *const Atrest1Store,
@@ -41,7 +42,8 @@ pub unsafe extern "C" fn atrest1_remove(
 }
 
 /// Creates a directory for files of the store, whose parent exists; one that is there already
-/// is fine. Directories below it can be removed when they are empty.
+/// is fine. Where none above it is known to the store it becomes so, by a file in it of which
+/// `atrest1_is_reserved` tells: `atrest1_remove_directory` removes it with that file.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn atrest1_create_directory(
     store: *const Atrest1Store,
@@ -49,6 +51,24 @@ pub unsafe extern "C" fn atrest1_create_directory(
 ) -> Atrest1 {
     // SAFETY: the header's rules.
     guard(|| unsafe { Ok(borrow(store)?.store.files().create_dir(path(directory)?)?) })
+}
+
+/// Removes a directory with nothing in it but what the store put there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atrest1_remove_directory(
+    store: *const Atrest1Store,
+    directory: *const c_char,
+) -> Atrest1 {
+    // SAFETY: the header's rules.
+    guard(|| unsafe { Ok(borrow(store)?.store.files().remove_dir(path(directory)?)?) })
+}
+
+/// Whether what has this name in a directory of the store is the library's: no engine lists,
+/// reads or removes it. A name, no path.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atrest1_is_reserved(name: *const c_char) -> bool {
+    // SAFETY: the header's rules.
+    !name.is_null() && kind_of(unsafe { CStr::from_ptr(name) }.to_bytes()).is_some()
 }
 
 /// Makes creations, renames and removals in a directory durable.
@@ -72,6 +92,18 @@ pub unsafe extern "C" fn atrest1_register_directory(
 ) -> Atrest1 {
     // SAFETY: the header's rules.
     guard(|| unsafe { Ok(borrow(store)?.store.directories().register(path(directory)?)?) })
+}
+
+/// The same, also for a directory that a store at another place registered: this store was moved,
+/// or the directory was restored. Never where that one still uses it: each would rewrite the
+/// other's files and destroy its keys.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atrest1_take_over_directory(
+    store: *const Atrest1Store,
+    directory: *const c_char,
+) -> Atrest1 {
+    // SAFETY: the header's rules.
+    guard(|| unsafe { Ok(borrow(store)?.store.directories().take_over(path(directory)?)?) })
 }
 
 /// Makes a new key file, for a customer's key `file://PATH`. `file` must not exist.

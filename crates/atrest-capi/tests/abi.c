@@ -1,10 +1,12 @@
 /* Every function, every rule of the header. Usage: abi EMPTY-DIRECTORY */
 #include <atrest.h>
+#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define LEN 100000
 #define THREADS 4
@@ -265,6 +267,42 @@ static void access_to_the_key(Atrest1Store *store)
     atrest1_encryptor_free(encryptor);
 }
 
+/* How many entries a directory has, and how many of them are the library's. */
+static void entries(const char *of, int *all, int *reserved)
+{
+    DIR *open = opendir(of);
+    CHECK(open != NULL);
+    *all = *reserved = 0;
+    for (struct dirent *entry; (entry = readdir(open)) != NULL;) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        ++*all;
+        *reserved += atrest1_is_reserved(entry->d_name);
+    }
+    closedir(open);
+}
+
+static void directories(Atrest1Store *store)
+{
+    char outside[2100], renamed[2100];
+    int all, reserved;
+
+    snprintf(outside, sizeof outside, "%s.outside", dir);
+    snprintf(renamed, sizeof renamed, "%s.renamed", dir);
+    OK(atrest1_create_directory(store, outside));
+    entries(outside, &all, &reserved);
+    CHECK(all == 1 && reserved == 1);
+    OK(atrest1_rename(store, outside, renamed));
+    IS(ATREST1_IO_NOT_FOUND, atrest1_remove_directory(store, outside));
+    IS(ATREST1_IO_NOT_FOUND, atrest1_take_over_directory(store, outside));
+    OK(atrest1_take_over_directory(store, renamed));
+    OK(atrest1_remove_directory(store, renamed));
+    CHECK(access(renamed, F_OK) != 0);
+    IS(ATREST1_INVALID_ARGUMENT, atrest1_remove_directory(store, NULL));
+    CHECK(atrest1_is_reserved("KEYRING") && !atrest1_is_reserved("000012.sst"));
+    CHECK(!atrest1_is_reserved(NULL) && !atrest1_is_reserved(""));
+}
+
 static void opening(void)
 {
     Atrest1Store *store = NULL, *second;
@@ -299,6 +337,7 @@ static void opening(void)
     atrest1_string_free(json);
     OK(atrest1_register_directory(store, dir));
     IS(ATREST1_INVALID_ARGUMENT, atrest1_register_directory(store, "relative"));
+    directories(store);
     OK(atrest1_store_close(store));
 }
 

@@ -237,14 +237,22 @@ class Files : public FileSystemWrapper {
     const IOStatus status = reader.Open(store_);
     return status.ok() ? reader.Length(size) : status;
   }
+  // Without what is the store's: RocksDB removes what it finds where a checkpoint was broken off.
+  IOStatus GetChildren(const std::string& directory, const IOOptions& options,
+                       std::vector<std::string>* result, IODebugContext* debug) override {
+    const IOStatus status = target()->GetChildren(directory, options, result, debug);
+    const auto reserved = [](const std::string& name) { return atrest1_is_reserved(name.c_str()); };
+    result->erase(std::remove_if(result->begin(), result->end(), reserved), result->end());
+    return status;
+  }
   IOStatus GetChildrenFileAttributes(const std::string& directory, const IOOptions& options,
                                      std::vector<FileAttributes>* result,
                                      IODebugContext* debug) override {
     return FileSystem::GetChildrenFileAttributes(directory, options, result, debug);
   }
   // The store puts a marker into the first directory of its files below no known one. RocksDB
-  // makes that one first, and so can remove those below, of old backups say. The store makes it,
-  // so that a name of its own is refused before anything is there.
+  // makes that one first, and removes it by the store, which forgets it. The store makes it, so
+  // that a name of its own is refused before anything is there.
   IOStatus CreateDir(const std::string& directory, const IOOptions& options,
                      IODebugContext* debug) override {
     const bool missing = target()->FileExists(directory, options, debug).IsNotFound();
@@ -253,6 +261,9 @@ class Files : public FileSystemWrapper {
   IOStatus CreateDirIfMissing(const std::string& directory, const IOOptions&,
                               IODebugContext*) override {
     return Known(directory);
+  }
+  IOStatus DeleteDir(const std::string& directory, const IOOptions&, IODebugContext*) override {
+    return Done(atrest1_remove_directory(store_.get(), directory.c_str()), directory);
   }
   IOStatus DeleteFile(const std::string& file, const IOOptions&, IODebugContext*) override {
     return Done(atrest1_remove(store_.get(), file.c_str()), file);

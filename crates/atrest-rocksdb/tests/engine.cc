@@ -84,6 +84,18 @@ Status Checkpoint(Engine& engine, const std::string& to) {
   return checkpoint->CreateCheckpoint(to);
 }
 
+// What a checkpoint leaves that is killed in the middle.
+Status HalfCheckpoint(Engine& engine, const std::string& to) {
+  Env* const env = engine.options.env;
+  Status status = env->CreateDir(to + ".tmp");
+  if (status.ok()) status = WriteStringToFile(env, "half", to + ".tmp/CURRENT");
+  std::vector<Env::FileAttributes> files;
+  if (status.ok()) status = env->GetChildrenFileAttributes(to + ".tmp", &files);
+  if (!status.ok()) return status;
+  const bool alone = files.size() == 1 && files[0].name == "CURRENT" && files[0].size_bytes == 4;
+  return alone ? status : Status::Corruption("RocksDB sees what is the store's");
+}
+
 Status Backup(Engine& engine, const std::string& to, const std::string& restored) {
   BackupEngine* made;
   Status status = BackupEngine::Open(engine.options.env, BackupEngineOptions(to), &made);
@@ -136,6 +148,8 @@ Status Run(Engine& engine, std::istream& line) {
   if (command == "sync-log") return engine.db->FlushWAL(true);
   if (command == "resume") return engine.db->Resume();
   if (command == "checkpoint") return line >> path, Checkpoint(engine, path);
+  if (command == "half-checkpoint") return line >> path, HalfCheckpoint(engine, path);
+  if (command == "destroy") return line >> path, DestroyDB(path, engine.options);
   if (command == "backup") return line >> path >> other, Backup(engine, path, other);
   if (command == "ingest") {
     line >> path >> from >> count >> tag >> other;

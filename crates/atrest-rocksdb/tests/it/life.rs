@@ -128,6 +128,38 @@ fn a_log_is_made_durable_on_request(form: Form) {
     place.engine().run(&["get 0 200 a"]);
 }
 
+/// A copy elsewhere has its keys as long as it is there under its name, and one that was broken
+/// off is in nobody's way.
+#[test]
+fn a_checkpoint_outside_of_the_store_is_known_by_its_name() {
+    let Some(place) = Place::new(Form::FileSystem) else { return };
+    std::fs::create_dir(place.path("outside")).unwrap();
+    let copy = place.path("outside").canonicalize().unwrap().join("copy");
+    let known = || {
+        let store = place.store();
+        // Fails where one is missing.
+        store.renewal().retire(None, std::time::Duration::ZERO, &|_| {}).unwrap();
+        let mut known = store.directories().list();
+        known.retain(|dir| !dir.ends_with("data"));
+        known
+    };
+    let mut engine = place.engine();
+    engine.run(&["put 0 500 a", "flush", "put 500 500 a"]);
+    engine.run(&[&format!("half-checkpoint {}", copy.display())]);
+    engine.run(&[&format!("checkpoint {}", copy.display()), "compact"]);
+    engine.quit();
+    assert_eq!(known(), [copy.clone()]);
+    let store = place.store();
+    let files = store.files().list(&copy).unwrap();
+    assert!(files.iter().any(|file| file.path.extension().is_some_and(|it| it == "sst")));
+    files.iter().for_each(|file| drop(store.files().open(&file.path).unwrap()));
+    drop(store);
+    let mut engine = place.engine();
+    engine.run(&[&format!("destroy {}", copy.display()), "get 0 1000 a"]);
+    engine.quit();
+    assert!(!copy.exists() && known().is_empty());
+}
+
 /// What an attacker changes on the disk is refused, also where he makes RocksDB's checksums fit.
 #[test]
 fn changed_bytes_are_refused() {

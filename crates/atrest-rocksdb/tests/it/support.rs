@@ -155,10 +155,13 @@ impl Place {
 
     /// Starts a new data key, of a store that no engine has open.
     pub(crate) fn rotate(&self) -> DataKeyId {
+        self.store().keys().rotate().unwrap()
+    }
+
+    /// The store, which no engine has open.
+    pub(crate) fn store(&self) -> Store {
         let kms = KeyFile::new(self.path("cmek.key")).unwrap();
-        let store =
-            Store::open(self.path("data"), std::sync::Arc::new(kms), Options::default()).unwrap();
-        store.keys().rotate().unwrap()
+        Store::open(self.path("data"), std::sync::Arc::new(kms), Options::default()).unwrap()
     }
 
     /// Every file of the database with what its header says; RocksDB's lock, which is empty,
