@@ -101,10 +101,12 @@ impl Snapshot {
     /// # Errors
     /// [`Io`](ErrorKind::Io), with `ResourceBusy` for a store whose files never stay for
     /// as long as it takes to look at them; [`InvalidArgument`](ErrorKind::InvalidArgument)
-    /// if another store or a backup lies inside.
+    /// if another store or a backup lies inside, or if a registered directory that is inside has
+    /// not its marker: it may not be mounted.
     pub fn take(store: &Store, root: impl AsRef<Path>) -> Result<Self> {
         let fs = store.files();
         let (vfs, root) = (fs.vfs(), root.as_ref());
+        check_inside(store, root)?;
         let first = Listing::read(&**vfs, root)?;
         for left in &first.stagings {
             staging::sweep(vfs, left)?;
@@ -123,6 +125,8 @@ impl Snapshot {
             let settled = taking.settle()?;
             drop(alone);
             let Some(listing) = settled else { continue };
+            // What was taken away in between was not looked at.
+            check_inside(store, root)?;
             let Listing { directories, links, others, lost_found, .. } = listing;
             let links = links.iter().map(|link| LackEntry::new(link, LackReason::Link));
             let Taking { staging, linked, .. } = taking;
@@ -157,10 +161,22 @@ impl Snapshot {
     }
 }
 
+fn canonical(store: &Store, root: &Path) -> Result<PathBuf> {
+    let canonical = store.files().vfs().canonical(root);
+    canonical.map_err(|e| Error::io("the directory is lost", e).with_path(root))
+}
+
+/// Whether the registered directories below the one that is backed up are there: where none is
+/// mounted there are no files, and nothing else would tell that they are lacking.
+fn check_inside(store: &Store, root: &Path) -> Result<()> {
+    let root = canonical(store, root)?;
+    let mut absent = store.directories().absent().into_iter();
+    absent.find(|(dir, _)| dir.starts_with(&root)).map_or(Ok(()), |(_, error)| Err(error))
+}
+
 /// The store's directories that are not below the one that is backed up.
 fn elsewhere(store: &Store, root: &Path) -> Result<Vec<LackEntry>> {
-    let canonical = store.files().vfs().canonical(root);
-    let root = canonical.map_err(|e| Error::io("the directory is lost", e).with_path(root))?;
+    let root = canonical(store, root)?;
     let all = store.directories().list();
     let others = all.iter().filter(|dir| !dir.starts_with(&root));
     Ok(others.map(|dir| LackEntry::new(dir, LackReason::Elsewhere)).collect())
@@ -349,13 +365,15 @@ impl Linked {
                 FileKind::Log => 1,
                 _ => 2,
             },
+            // It may be one that is being written, and named by others that are written meanwhile.
+            what if is_unreadable(what) => 2,
             // Nobody knows what a plaintext file is for.
             _ => 0,
         }
     }
 
     fn may_name_others(&self) -> bool {
-        !is_unreadable(&self.what) && self.rank() < 2
+        self.rank() < 2
     }
 
     fn is_at(&self, path: &Path, listing: &Listing) -> bool {

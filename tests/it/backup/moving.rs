@@ -18,6 +18,9 @@ enum Work {
     Add,
     /// A log grows, and then the manifest says how long it is.
     Grow,
+    /// A table of which nothing was written yet is finished, and named by an append to the
+    /// manifest.
+    Fill,
 }
 
 /// An engine with one table, log and manifest, in directories of these names.
@@ -27,6 +30,8 @@ struct Engine {
     manifests: &'static str,
     manifest: Writer,
     log: Writer,
+    /// Of the next table.
+    table: Option<Writer>,
     number: u64,
 }
 
@@ -38,7 +43,11 @@ impl Engine {
         bench.write(&format!("{tables}/0"), FileKind::Table, &[b"table 0"]);
         let manifest = Self::begin(bench, &format!("{manifests}/0"), FileKind::Manifest, 0);
         let log = Self::begin(bench, &format!("{tables}/log"), FileKind::Log, 0);
-        Self { work, tables, manifests, manifest, log, number: 0 }
+        let table = (work == Work::Fill).then(|| {
+            let path = bench.store.data().join(tables).join("1");
+            bench.fs.create_new(path, FileKind::Table).unwrap()
+        });
+        Self { work, tables, manifests, manifest, log, table, number: 0 }
     }
 
     /// A file that grows, and begins with a number.
@@ -62,6 +71,11 @@ impl Engine {
         };
         if self.work == Work::Grow {
             Self::append(&mut self.log, self.number);
+            return Self::append(&mut self.manifest, self.number);
+        }
+        if let Some(mut table) = self.table.take() {
+            table.append(b"table 1").unwrap();
+            table.finish().unwrap();
             return Self::append(&mut self.manifest, self.number);
         }
         let table = format!("{}/{}", self.tables, self.number);
@@ -95,7 +109,7 @@ impl Engine {
 
 #[test]
 fn a_snapshot_is_of_one_moment_whenever_the_engine_works() {
-    for work in [Work::Compact, Work::Replace, Work::Add, Work::Grow] {
+    for work in [Work::Compact, Work::Replace, Work::Add, Work::Grow, Work::Fill] {
         for dirs in [["a", "b"], ["b", "a"]] {
             let mut at = 0;
             while works(work, dirs, at) {
