@@ -69,6 +69,13 @@ impl<'a> Pair<'a> {
             Err(error) => return Err(self.fail(error)),
         }
         self.vfs.hard_link(successor, &self.aside).map_err(|e| self.fail(e))?;
+        let linked = self.vfs.stat(&self.aside);
+        if !linked.as_ref().is_ok_and(|linked| same_content(&self.new, linked)) {
+            // Whoever works past the library replaced the successor just before. That file keeps
+            // its own name.
+            self.vfs.remove(&self.aside).map_err(|e| self.fail(e))?;
+            return linked.map(|_| Err(Skipped::Changed)).map_err(|e| self.fail(e));
+        }
         self.exchange_aside(excluded)
     }
 

@@ -79,8 +79,13 @@ impl Run<'_> {
             return Ok(Rewritten::Skipped(Skipped::BeingWritten));
         }
         let linked = before.shared_inode();
-        if linked != work.inode || before.links > work.links {
-            // Linked or replaced since, maybe by a backup: the next run knows all of its names.
+        let is_name = |name: &Path| vfs.stat(name).is_ok_and(|it| it.shared_inode() == linked);
+        if linked != work.inode
+            || before.links > work.links
+            || !work.others.iter().all(|other| is_name(other))
+        {
+            // Linked or replaced since, maybe by a backup, or met under two names one after the
+            // other, the second in place of one elsewhere: the next run knows all of its names.
             return Ok(Rewritten::Skipped(Skipped::Changed));
         }
         if let (Some(header), Some(inode)) = (header, linked)

@@ -19,9 +19,11 @@ use crate::support::{TestStore, store_of};
 
 /// What is about to happen.
 pub enum Call<'a> {
+    Create(&'a Path),
     Stat(&'a Path),
     List(&'a Path),
     Rename(&'a Path, Rename),
+    SyncDir,
 }
 
 type Before = dyn Fn(&Call<'_>) -> io::Result<()> + Send + Sync;
@@ -50,6 +52,7 @@ impl fmt::Debug for Between {
 #[deny(clippy::missing_trait_methods)]
 impl Vfs for Between {
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
+        (self.before)(&Call::Create(path))?;
         OsVfs.create_new(path, mode)
     }
     fn open(&self, path: &Path, links: Links) -> io::Result<Box<dyn ReadFile>> {
@@ -89,6 +92,7 @@ impl Vfs for Between {
         OsVfs.set_attributes(path, attributes)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        (self.before)(&Call::SyncDir)?;
         OsVfs.sync_dir(dir)
     }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -209,6 +213,35 @@ fn a_newer_file_outlives_a_look_that_fails_after_the_exchange() {
         assert!(leftovers(&store).is_empty());
         assert_eq!(read(&fs, &store.data().join("a")), b"newer");
     }
+}
+
+/// What takes the first name's place becomes no name of the second.
+#[test]
+fn a_newer_file_takes_no_other_names_from_the_old_one() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    let [a, b] = ["a", "b"].map(|name| store.data().join(name));
+    write(&fs, &a, b"old");
+    std::fs::hard_link(&a, &b).unwrap();
+    fs.keyring().keys().rotate().unwrap();
+    write(&fs, &store.data().join("newer"), b"newer");
+    drop(fs);
+    let exchanged = AtomicUsize::new(0);
+    let other = b.clone();
+    let between = Between::new(move |call| match call {
+        Call::Rename(_, Rename::Exchange) => {
+            exchanged.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        Call::Stat(path) if *path == other && exchanged.swap(0, Ordering::Relaxed) > 0 => {
+            std::fs::rename(other.with_file_name("newer"), other.with_file_name("a"))
+        }
+        _ => Ok(()),
+    });
+    let fs = open(&store, &between);
+    store_of(&fs).renewal().reencrypt(&all()).unwrap();
+    assert_eq!((read(&fs, &a), read(&fs, &b)), (b"newer".to_vec(), b"old".to_vec()));
+    assert!(leftovers(&store).is_empty());
 }
 
 #[test]

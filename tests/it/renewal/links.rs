@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use atrest::backup::Snapshot;
@@ -10,6 +11,7 @@ use atrest::keyring::{KeyState, RETIRE_GRACE, RetireOutcome};
 use atrest::store::{HARD_LINKS_HOLD, Reencrypt, ReencryptReport, StalePolicy};
 use atrest::{DataKeyId, EncryptedFs, ErrorKind, Header, Keyring, Store};
 
+use super::exchange::{Between, Call};
 use super::{counts, write};
 use crate::support::{ManualClock, TestStore, kind, manual, options, store_of};
 
@@ -256,6 +258,37 @@ fn a_backup_that_begins_before_a_file_is_met_holds_no_key() {
     assert_eq!((report.files, report.skipped.len()), (0, 2), "{report:?}");
     assert_eq!(reencrypt(&fs).files, 2);
     assert!(matches!(retire(&fs, old), RetireOutcome::Retiring { .. }));
+}
+
+/// Met under the old name and then under the new one, it has as many names as were met.
+#[test]
+fn a_checkpoint_keeps_its_key_when_a_name_moves_while_it_is_looked_for() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let dirs = ["1-from", "2-to"].map(|dir| store.data().join(dir));
+    dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+    let [from, to] = dirs.map(|dir| dir.join("f"));
+    let [old, new] = [from.clone(), to.clone()];
+    let armed = Arc::new(AtomicBool::new(true));
+    let strike = armed.clone();
+    let between = Between::new(move |call| match call {
+        Call::List(dir) if dir.ends_with("2-to") && !strike.swap(true, Ordering::Relaxed) => {
+            std::fs::rename(&old, &new)
+        }
+        _ => Ok(()),
+    });
+    let keyring = Keyring::open_or_create(store.storage(), store.kms(), options(&clock)).unwrap();
+    let fs = Store::over_vfs(keyring, Arc::new(between)).unwrap().files().clone();
+    let key = write(&fs, &from, b"content");
+    let outside = checkpoint(&store, &from);
+    fs.keyring().keys().rotate().unwrap();
+    armed.store(false, Ordering::Relaxed);
+    let mut how = Reencrypt::default();
+    how.policy = StalePolicy::older_than(Duration::ZERO);
+    let run = || store_of(&fs).renewal().reencrypt(&how).unwrap().files;
+    assert_eq!(run() + run(), 1);
+    assert!(armed.load(Ordering::Relaxed));
+    assert_eq!(retire(&fs, key), held());
+    assert_eq!(read(&fs, &outside), b"content");
 }
 
 #[test]
