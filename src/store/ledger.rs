@@ -164,6 +164,26 @@ pub(crate) struct Token {
     serial: u32,
 }
 
+/// A scan under way. One that is dropped, as by a panic, did not go through.
+pub(crate) struct Scanning<'a> {
+    ledger: &'a Ledger,
+    whole: bool,
+}
+
+impl Scanning<'_> {
+    /// Ends it: what it did not see and nobody touched is gone. `whole` tells whether it went
+    /// through.
+    pub(crate) fn end(mut self, whole: bool) {
+        self.whole = whole;
+    }
+}
+
+impl Drop for Scanning<'_> {
+    fn drop(&mut self) {
+        self.ledger.end_scan(self.whole);
+    }
+}
+
 /// A file as a scan found it.
 pub(crate) struct Seen {
     pub(crate) place: Place,
@@ -273,17 +293,17 @@ impl Ledger {
         self.table().owners.clone()
     }
 
-    /// From now on [`seen`](Self::seen) is told what is on the disk. False if another scan
+    /// From now on [`seen`](Self::seen) is told what is on the disk. `None` if another scan
     /// is under way.
-    pub(crate) fn begin_scan(&self) -> bool {
+    pub(crate) fn begin_scan(&self) -> Option<Scanning<'_>> {
         let mut table = self.table();
         if table.scan.is_some() {
-            return false;
+            return None;
         }
         table.epoch = table.epoch.wrapping_add(1);
         table.scan = Some(Scan::default());
         table.complete = true;
-        true
+        Some(Scanning { ledger: self, whole: false })
     }
 
     pub(crate) fn seen(&self, files: &[Seen]) {
@@ -293,9 +313,7 @@ impl Ledger {
         }
     }
 
-    /// Ends the scan: what it did not see and nobody touched is gone. `whole` tells
-    /// whether it went through.
-    pub(crate) fn end_scan(&self, whole: bool) {
+    fn end_scan(&self, whole: bool) {
         let mut table = self.table();
         let Some(scan) = table.scan.take() else { return };
         table.free.extend(scan.freed);

@@ -205,10 +205,10 @@ impl Renewal<'_> {
         let recording = places.moves().record();
         // After the recording began: a file may have moved into a new one just before.
         let roots = self.roots()?;
-        if !ledger.begin_scan() {
+        let Some(scanning) = ledger.begin_scan() else {
             let what = "another thread is reading the headers of the store";
             return Err(Error::new(ErrorKind::KeyringBusy, what));
-        }
+        };
         let result = self.scan_whole(&roots, on_scan, || Rebuild::new(ledger, keyring.store_id()));
         if result.is_ok() {
             // Renames that the walk may have missed.
@@ -223,7 +223,7 @@ impl Renewal<'_> {
                 }
             }
         }
-        ledger.end_scan(result.is_ok());
+        scanning.end(result.is_ok());
         result.map(|(_, passed_by)| passed_by)
     }
 

@@ -182,4 +182,9 @@ fn what_panics_during_the_scan_keeps_no_later_retirement_out() {
     let panicked = catch_unwind(AssertUnwindSafe(|| run(&|_| panic!("a fault of the engine's"))));
     assert!(panicked.is_err());
     assert_eq!(run(&|_| {}), 1);
+    let rebuild = |on_scan: &(dyn Fn(ScanProgress) + Sync)| whole.renewal().rebuild_usage(on_scan);
+    let panicked =
+        catch_unwind(AssertUnwindSafe(|| rebuild(&|_| panic!("a fault of the engine's"))));
+    assert!(panicked.is_err());
+    assert_eq!(rebuild(&|_| {}).unwrap().of_key(old).unwrap().count.files, 0);
 }
