@@ -122,6 +122,30 @@ fn is_keyring(entry: &DirEntry) -> bool {
     entry.kind != EntryKind::Directory && entry.path.file_name() == Some(KEYRING_FILE.as_ref())
 }
 
+/// Which directory, of those from `dir` up to and without `root`, a walk over `root` passes by: one
+/// with a keyring of its own, or of a name that is the library's. Canonical paths.
+pub(crate) fn is_passed_by<'a>(
+    vfs: &dyn Vfs,
+    root: &Path,
+    dir: &'a Path,
+) -> Result<Option<&'a Path>> {
+    for level in dir.ancestors().take_while(|level| *level != root) {
+        let name = level.file_name().unwrap_or_default();
+        if is_keyring_name(name.as_encoded_bytes()) {
+            return Ok(Some(level));
+        }
+        match vfs.stat(&level.join(KEYRING_FILE)) {
+            Ok(stat) if stat.kind != EntryKind::Directory => return Ok(Some(level)),
+            Err(error) if !is_gone(&error) => {
+                let what = "whether a keyring is there is unknown";
+                return Err(Error::io(what, error).with_path(level));
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
 /// What was listed is removed, or replaced by what is no directory.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)

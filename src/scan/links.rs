@@ -8,6 +8,7 @@ use super::look;
 use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::vfs::{EntryKind, FileStat, Vfs};
+use crate::walk::is_passed_by;
 
 /// Looks at the file that a link leads to. `None` if the link is gone, leads to a directory
 /// that is scanned anyway because it is below one of `roots` (canonical paths), or to what
@@ -15,7 +16,8 @@ use crate::vfs::{EntryKind, FileStat, Vfs};
 ///
 /// # Errors
 /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a link whose end is missing, or is a
-/// directory elsewhere: nobody knows what is there. [`Io`](ErrorKind::Io).
+/// directory elsewhere, or in one that is passed by: nobody knows what is there.
+/// [`Io`](ErrorKind::Io).
 pub(crate) fn look_through(
     vfs: &dyn Vfs,
     link: &Path,
@@ -37,7 +39,15 @@ pub(crate) fn look_through(
     };
     match vfs.stat(&target).map_err(fail)?.kind {
         EntryKind::File => look(vfs, &target),
-        EntryKind::Directory if !roots.iter().any(|root| target.starts_with(root)) => {
+        EntryKind::Directory => {
+            let root = roots.iter().find(|root| target.starts_with(root));
+            let seen = match root {
+                Some(root) => is_passed_by(vfs, root, &target)?.is_none(),
+                None => false,
+            };
+            if seen {
+                return Ok(None);
+            }
             refuse(format!(
                 "the symbolic link leads to {}, which is none of the store's directories",
                 target.display()

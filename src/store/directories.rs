@@ -1,6 +1,7 @@
 //! The directories that hold a store's files: where to look before a data key is
 //! destroyed.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -12,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::Keyring;
 use crate::names::marker_name;
 use crate::vfs::{Attributes, EntryKind, Links, Rename, Vfs, adopt_owner, keep_attributes};
+use crate::walk::is_passed_by;
 
 /// The directories that hold a store's files.
 #[derive(Debug)]
@@ -110,9 +112,13 @@ impl Directories {
             if directories.contains(&bytes) {
                 return Ok(false);
             }
+            // One whose marker is not to be seen may be a device that is not mounted, or another
+            // store's: this one must not speak for it.
             directories.retain(|other| {
                 let other = path_of(other);
-                !other.starts_with(dir) || self.device(other).ok() != Some(device)
+                !other.starts_with(dir)
+                    || self.device(other).ok() != Some(device)
+                    || !matches!(self.is_own(other), Ok(Some(true)))
             });
             directories.push(bytes);
             Ok(true)
@@ -120,13 +126,30 @@ impl Directories {
     }
 
     /// Whether scans of the store come by a directory of this canonical path and device.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) where they pass it by.
     fn covers(&self, dir: &Path, device: u64) -> Result<bool> {
         let (own, registered) = self.keyring.roots();
         let known = own.iter().map(PathBuf::as_path).chain(registered.iter().map(|p| path_of(p)));
         let nearest =
             known.filter(|known| dir.starts_with(known)).max_by_key(|p| p.as_os_str().len());
         // A device of its own may one day not be mounted, and then looks empty.
-        nearest.map_or(Ok(false), |it| Ok(it == dir || self.device(it)? == device))
+        let Some(nearest) = nearest else { return Ok(false) };
+        if nearest != dir && self.device(nearest)? != device {
+            return Ok(false);
+        }
+        match is_passed_by(&*self.vfs, nearest, dir)? {
+            None => Ok(true),
+            Some(store) => {
+                let what = format!(
+                    "expected a directory of this store, found one of what is in {}, where nobody \
+                     looks for its files",
+                    store.display()
+                );
+                Err(Error::new(ErrorKind::InvalidArgument, what).with_path(dir))
+            }
+        }
     }
 
     /// Whether all registered directories are there, as what they were when they were
@@ -148,6 +171,28 @@ impl Directories {
     pub(super) fn check_own(&self) -> Result<()> {
         self.check_present()?;
         self.foreign().into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Whether all of these files are this store's to change: none is below a directory that a
+    /// store at another place registered, and this one knows by one above it.
+    ///
+    /// # Errors
+    /// [`IdentityMismatch`](ErrorKind::IdentityMismatch), [`Io`](ErrorKind::Io).
+    pub(super) fn check_own_files<'a>(&self, files: impl Iterator<Item = &'a Path>) -> Result<()> {
+        let roots = self.list();
+        let mut asked = HashSet::new();
+        for dir in files.filter_map(Path::parent) {
+            // Those above one that was asked were asked too.
+            for level in dir.ancestors().take_while(|level| asked.insert(level.as_os_str())) {
+                if self.is_own(level)? == Some(false) {
+                    return Err(foreign(level));
+                }
+                if roots.iter().any(|root| root == level) {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The registered directories that are not there, or not as what they were when they
@@ -336,8 +381,15 @@ impl Directories {
     /// Those of [`register`](Self::register), and of [`absent`](Self::absent).
     pub(super) fn moving(&self, from: &Path, to: &Path) -> Result<Moving> {
         let mut moving = Moving { from: from.into(), to: to.into(), ..Moving::default() };
+        if from == to {
+            return Ok(Moving { alone: true, ..moving });
+        }
         for known in self.keyring.registered() {
             let known = path_of(&known);
+            if known.starts_with(to) && self.vfs.stat(known).is_ok() {
+                // An empty place where another one is mounted at times is not to be replaced.
+                self.check(known)?;
+            }
             let Ok(below) = known.strip_prefix(from) else { continue };
             if !self.check(known)? {
                 return Err(foreign(known));
@@ -351,6 +403,10 @@ impl Directories {
         }
         if let (false, Some(above)) = (moving.old.is_empty(), from.parent()) {
             moving.alone = !self.covers(above, self.device(above)?)?;
+            if self.vfs.list(to).is_ok_and(|entries| !entries.is_empty()) {
+                let fail = io::ErrorKind::DirectoryNotEmpty.into();
+                return Err(Error::io("the directory cannot be replaced", fail).with_path(to));
+            }
         }
         if !moving.new.is_empty() {
             self.keyring.edit_roots(|directories| {
@@ -382,6 +438,13 @@ impl Directories {
             Ok(true)
         })?;
         self.serial.fetch_add(1, Ordering::Release);
+        // Others may have begun to use one of these names while it was on the list.
+        for dir in gone {
+            match self.device(dir) {
+                Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => {}
+                device => self.cover(dir, device?)?,
+            }
+        }
         Ok(())
     }
 

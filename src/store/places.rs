@@ -150,12 +150,13 @@ impl Places {
     /// # Errors
     /// Those of [`Directories::register`].
     pub(crate) fn cover(&self, path: &Path) -> Result<Target> {
-        // A path without a directory: what follows fails for a better reason.
-        let Some(dir) = self.directory(path) else { return Ok(Target::default()) };
+        // A path without a directory: what follows fails for a better reason, or one came.
+        let again = Target { linked: true, ..Target::default() };
+        let Some(dir) = self.directory(path) else { return Ok(again) };
         let names = self.ledger.directory(&dir);
         let place = path.file_name().map(|name| names.place(name.as_encoded_bytes()));
         let target = Target { place, linked: path.parent() != Some(&*dir), device: None };
-        let Ok(stat) = self.vfs.stat(&dir) else { return Ok(target) };
+        let Ok(stat) = self.vfs.stat(&dir) else { return Ok(again) };
         let serial = self.directories.serial();
         let now = Covered { device: stat.device, inode: stat.inode, serial };
         let covered = self.covered.read().unwrap_or_else(PoisonError::into_inner);

@@ -225,7 +225,12 @@ impl Renewal<'_> {
         let new = || Collect::new(&judge, how);
         let (mut found, passed_by) = self.scan_all(how.on_scan, new)?;
         let mut report = ReencryptReport { passed_by, ..ReencryptReport::default() };
-        for leftover in found.iter_mut().flat_map(Collect::take_leftovers) {
+        let leftovers: Vec<_> = found.iter_mut().flat_map(Collect::take_leftovers).collect();
+        let files = Work::of(found);
+        let names =
+            files.iter().flat_map(Work::names).chain(leftovers.iter().map(PathBuf::as_path));
+        self.0.places().directories().check_own_files(names)?;
+        for leftover in leftovers {
             if self.remove_leftover(&leftover)? {
                 report.leftovers_removed += 1;
             } else {
@@ -234,7 +239,6 @@ impl Renewal<'_> {
                 report.failed.push((leftover, error));
             }
         }
-        let files = Work::of(found);
         let run = Run::new(self.0, how, &judge, &files);
         let count = descriptors::threads(how.threads).min(files.len());
         parallel::on_threads(count, || run.work());

@@ -27,7 +27,9 @@ impl Renewal<'_> {
         self.0.places().directories().check_own()?;
         let (found, _) = self.scan_all(on_scan, || Collect { keyring, ended: Vec::new() })?;
         let mut removed = Vec::new();
-        for path in found.into_iter().flat_map(|part| part.ended) {
+        let ended: Vec<_> = found.into_iter().flat_map(|part| part.ended).collect();
+        self.0.places().directories().check_own_files(ended.iter().map(PathBuf::as_path))?;
+        for path in ended {
             // Made anew since, maybe.
             if !self.is_ended(&path)? {
                 continue;

@@ -208,6 +208,7 @@ const RULES: &[(&str, &[&str])] = &[
             "tests/it/renewal/directories.rs::what_is_registered_is_where_a_link_leads",
             "tests/it/renewal/moved.rs::a_crash_while_a_directory_moves_leaves_its_files_known",
             "tests/it/renewal/moved.rs::what_is_not_mounted_is_neither_moved_nor_removed",
+            "tests/it/renewal/nested.rs::no_file_gets_a_name_in_what_is_another_stores",
         ],
     ),
     (

@@ -24,6 +24,11 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// The names of the file that were met, but for those that backups gave it.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&*self.file.path).chain(self.others.iter().map(|other| &**other))
+    }
+
     /// The files that were found, oldest first.
     pub(super) fn of(found: Vec<Collect<'_>>) -> Vec<Self> {
         let mut names: HashMap<Inode, u64> = HashMap::new();

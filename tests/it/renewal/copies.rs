@@ -77,8 +77,17 @@ fn a_copy_leaves_the_directories_of_its_original_alone() {
     let go_on = &|_: WorkProgress| std::ops::ControlFlow::Continue(());
     verify(clone.files(), store.dir.path().join("clone"), go_on).unwrap();
     Snapshot::take(&clone, store.dir.path().join("clone")).unwrap();
-    // It lets go, and gets it back by nothing but the word of somebody who knows.
+    // Nor by a directory above, which nobody has marked.
+    let base = store.dir.path().canonicalize().unwrap();
+    write(clone.files(), &base.join("above"), b"above");
+    assert_refused(&clone, &outside);
     clone.directories().unregister(&outside).unwrap();
+    assert_eq!(kind(reencrypt(&clone)), ErrorKind::IdentityMismatch);
+    let temporary = clone.renewal().remove_temporary(&|_| {});
+    assert_eq!(kind(temporary), ErrorKind::IdentityMismatch);
+    clone.directories().unregister(&base).unwrap();
+    std::fs::remove_file(base.join("above")).unwrap();
+    // It gets what it let go back by nothing but the word of somebody who knows.
     assert_eq!(reencrypt(&clone).unwrap(), 1);
     let mismatch = ErrorKind::IdentityMismatch;
     assert_eq!(kind(clone.files().create_new(outside.join("c"), FileKind::Table)), mismatch);

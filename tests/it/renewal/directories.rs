@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use atrest::backup::Snapshot;
 use atrest::keyring::{KeyState, RETIRE_GRACE, RetireOutcome, Retirement};
 use atrest::store::{OnScan, Reencrypt, Renewal, StalePolicy};
 use atrest::{DataKeyId, EncryptedFs, Error, ErrorKind, Keyring, Store};
@@ -151,6 +152,11 @@ fn a_disk_that_is_not_mounted_keeps_its_keys(store: &TestStore, fs: &EncryptedFs
         for look in all {
             assert_eq!(kind(look(&renewal, on_scan)), ErrorKind::InvalidArgument);
         }
+        let root = store.directories().list().into_iter().find(|dir| dir.ends_with("data"));
+        let root = root.unwrap();
+        if disk.starts_with(&root) {
+            assert_eq!(kind(Snapshot::take(&store, root)), ErrorKind::InvalidArgument);
+        }
         // A file that comes there does not make it the right one.
         let _ = std::fs::remove_file(disk.join("new"));
         write(fs, &disk.join("new"), b"1");
@@ -184,6 +190,30 @@ fn a_directory_that_is_not_mounted_is_not_taken_for_empty() {
     let fs = open(&store, &clock);
     let disk = beside(&store, "disk");
     a_disk_that_is_not_mounted_keeps_its_keys(&store, &fs, &disk);
+}
+
+/// What is registered above it speaks for what is there.
+#[test]
+fn nor_when_a_directory_above_it_is_registered() {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let fs = open(&store, &clock);
+    let above = beside(&store, "above");
+    let (disk, away) = (above.join("disk"), above.join("away"));
+    std::fs::create_dir(&disk).unwrap();
+    let key = write(&fs, &disk.join("a"), b"1");
+    fs.keyring().keys().rotate().unwrap();
+    std::fs::rename(&disk, store.dir.path().join("away")).unwrap();
+    std::fs::create_dir(&disk).unwrap();
+    write(&fs, &above.join("b"), b"2");
+    store_of(&fs).directories().register(&above).unwrap();
+    for _ in 0..2 {
+        let refused = retire(&fs).unwrap_err();
+        assert_eq!((refused.kind(), refused.path()), (ErrorKind::InvalidArgument, Some(&*disk)));
+    }
+    std::fs::remove_dir(&disk).unwrap();
+    std::fs::rename(store.dir.path().join("away"), &away).unwrap();
+    std::fs::rename(away, &disk).unwrap();
+    assert!(in_use(&fs, key));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use atrest::keyring::{KeyState, RetireOutcome};
@@ -110,6 +110,64 @@ fn nothing_else_is_removed() {
     assert!(!outside.exists() && registered(&fs).is_empty());
 }
 
+#[test]
+fn a_rename_to_the_same_name_changes_nothing() {
+    let (_store, fs, base) = beside();
+    let (outside, up) = (base.join("outside"), base.join("up"));
+    fs.create_dir(&outside).unwrap();
+    symlink(&base, &up).unwrap();
+    let key = write(&fs, &outside.join("a"), b"1");
+    fs.keyring().keys().rotate().unwrap();
+    for same in [outside.clone(), up.join("outside")] {
+        fs.rename(&outside, same).unwrap();
+        assert_eq!(registered(&fs), [outside.clone()]);
+        assert_eq!(retire(&fs, key), RetireOutcome::InUse);
+    }
+}
+
+/// Two threads, one of which makes anew what the other moves.
+#[test]
+fn a_name_that_others_use_meanwhile_stays_known() {
+    let store = TestStore::new();
+    let base = store.dir.path().canonicalize().unwrap();
+    let (old, new) = (base.join("old"), base.join("new"));
+    let files: Arc<OnceLock<EncryptedFs>> = Arc::default();
+    let (others, place) = (files.clone(), old.clone());
+    let between = Between::new(move |call| {
+        // Behind the rename, before the old name goes off the list.
+        if matches!(call, Call::SyncDir) && others.get().is_some() && !place.exists() {
+            std::fs::create_dir(&place)?;
+            write(others.get().unwrap(), &place.join("b"), b"2");
+        }
+        Ok(())
+    });
+    let fs = Store::over_vfs(store.keyring(), Arc::new(between)).unwrap().files().clone();
+    fs.create_dir(&old).unwrap();
+    write(&fs, &old.join("a"), b"1");
+    files.set(fs.clone()).unwrap();
+    fs.rename(&old, &new).unwrap();
+    assert_eq!((registered(&fs), markers(&old)), (vec![new, old.clone()], 1));
+    fs.remove(old.join("b")).unwrap();
+    fs.remove_dir(&old).unwrap();
+}
+
+/// That appears between the look at it and the creation of a file.
+#[test]
+fn a_directory_that_others_make_is_known_from_its_first_file() {
+    let store = TestStore::new();
+    let outside = store.dir.path().canonicalize().unwrap().join("outside");
+    let place = outside.clone();
+    let between = Between::new(move |call| match call {
+        Call::Create(path) if path.parent() == Some(&place) && !place.exists() => {
+            std::fs::create_dir(&place)
+        }
+        _ => Ok(()),
+    });
+    let fs = Store::over_vfs(store.keyring(), Arc::new(between)).unwrap().files().clone();
+    write(&fs, &outside.join("a"), b"1");
+    assert_eq!((registered(&fs), markers(&outside)), (vec![outside], 1));
+}
+
 /// It looks empty, and its files are elsewhere.
 #[test]
 fn what_is_not_mounted_is_neither_moved_nor_removed() {
@@ -125,6 +183,9 @@ fn what_is_not_mounted_is_neither_moved_nor_removed() {
         assert_eq!((registered(&fs), new.exists()), (vec![disk.clone()], false));
         let _ = std::fs::create_dir(&disk);
     }
+    // Nor does another one take its place.
+    fs.create_dir(&new).unwrap();
+    assert_eq!(kind(fs.rename(&new, &disk)), ErrorKind::InvalidArgument);
     std::fs::remove_dir(&disk).unwrap();
     std::fs::rename(&away, &disk).unwrap();
     assert_eq!(retire(&fs, key), RetireOutcome::InUse);

@@ -154,6 +154,36 @@ fn links_and_stores_inside_are_seen_through_any_file_system() {
     assert!(matches!(retire(&fs, key).unwrap(), RetireOutcome::Retiring { .. }));
 }
 
+/// Nobody would look for it there before its data key is destroyed.
+#[test]
+fn no_file_gets_a_name_in_what_is_another_stores() {
+    let (store, (mem, kms)) = (TestStore::new(), (MemFs::new(DIR), ScriptedKms::new("other")));
+    let data = store.data().canonicalize().unwrap();
+    std::fs::create_dir_all(data.join("old/deep")).unwrap();
+    std::fs::write(data.join("old/KEYRING"), b"").unwrap();
+    symlink(data.join("old"), data.join("link")).unwrap();
+    mem.put_dir(&in_dir("old/deep"));
+    mem.put_link(&in_dir("old/KEYRING"), "/none");
+    mem.put_link(&in_dir("link"), in_dir("old"));
+    for (fs, data) in [(store.fs(), &*data), (mem_create(&mem, &kms).unwrap(), Path::new(DIR))] {
+        write(&fs, &data.join("a"), b"rows");
+        fs.keyring().keys().rotate().unwrap();
+        for dir in ["old", "old/deep", "link", "link/deep"] {
+            let path = data.join(dir).join("f");
+            let refused = [
+                kind(fs.create_new(&path, FileKind::Other)),
+                kind(fs.rename(data.join("a"), &path)),
+                kind(fs.hard_link(data.join("a"), &path)),
+                kind(fs.create_dir(&path)),
+                kind(store_of(&fs).directories().register(path.parent().unwrap())),
+            ];
+            assert_eq!(refused, [ErrorKind::InvalidArgument; 5], "{dir}");
+        }
+        let refused = store_of(&fs).renewal().retire(None, Duration::ZERO, &quiet);
+        assert_eq!(kind(refused), ErrorKind::InvalidArgument, "a link leads there");
+    }
+}
+
 #[test]
 fn a_directory_with_a_keyrings_name_hides_no_files() {
     let (store, clock) = (TestStore::new(), ManualClock::new());
