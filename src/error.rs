@@ -81,7 +81,8 @@ pub enum ErrorKind {
     /// The unwrapped store key does not fit the keyring: the key service answered with
     /// another key, or somebody changed the keyring. Alert; do not retry.
     WrongStoreKey,
-    /// The keyring is older than the caller's anchor: somebody put an old one back. Alert.
+    /// The keyring is older than the caller's anchor, than its mirror, or than images that stand
+    /// beside it: somebody put an old one back. Alert.
     KeyringRolledBack,
     /// Another process has the keyring open for writing. Wait, or open it read-only.
     KeyringBusy,

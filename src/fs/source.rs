@@ -15,7 +15,8 @@ pub enum ReadPath {
     #[default]
     Pread,
     /// From a map of the file into the caller's buffer: decryption takes the place of the
-    /// system's copy, which makes reads of cached files faster than plain ones. For files that are
+    /// system's copy, which makes reads of cached files faster than by [`Pread`](Self::Pread), and
+    /// in small pieces, or where that copy is slow, faster than plain ones. For files that are
     /// finished, in suites 1 and 2; logs of suite 3, and what was added since a file was opened,
     /// are read as by [`Pread`](Self::Pread), and so is what cannot be mapped. It costs:
     ///

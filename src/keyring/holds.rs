@@ -9,8 +9,9 @@ use super::{Keyring, body};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::DataKeyId;
 
-/// A backup, a hard link or a copy outside of the store's directories: its data keys are
-/// not destroyed while it is registered.
+/// A hard link or a copy outside of the store's directories, such as another tool's backup: its
+/// data keys are not destroyed while it is registered. A [backup](crate::backup) has a key of its
+/// own, and needs none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Hold {

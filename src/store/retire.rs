@@ -38,8 +38,8 @@ impl Renewal<'_> {
     /// A key with a file, a [hold](crate::keyring::Holds::register) or an open file under
     /// it is never destroyed. A file of 0 bytes, or cut inside its header, names no key and
     /// keeps none: whatever brings its content back has to come before the grace ends, or be
-    /// held, as backups are. What [`Keys::retire`](crate::keyring::Keys::retire) says
-    /// holds here.
+    /// held, as copies by other tools have to be; a [backup](crate::backup) needs no hold. What
+    /// [`Keys::retire`](crate::keyring::Keys::retire) says holds here.
     ///
     /// Files that the engine renames without the library **MUST NOT** move between the
     /// store's directories meanwhile.

@@ -397,7 +397,7 @@ const char *atrest1_version(void);
 
 // Opens the store whose keyring is in `directory`, with the customer's key `cmek`: a key URI
 // such as `file:///etc/app/cmek.key`, or several with spaces between to open a store that has
-// several.
+// several, with mode=open or mode=read-only alone.
 //
 // `options` may be NULL, or is a list such as "mode=open;check_interval_s=60":
 //
@@ -435,8 +435,9 @@ void atrest1_store_free(struct Atrest1Store *store);
 // Its 16 bytes of id go to `data_key_id`, unless that is NULL.
 Atrest1 atrest1_store_rotate(const struct Atrest1Store *store, uint8_t *data_key_id);
 
-// What the store tells of itself, as one JSON object: the fields of `atrest status --json`
-// without the files, and `access`. It is freed by `atrest1_string_free`.
+// What the store tells of itself, as one JSON object: `store_id`, `store_key_id`, `generation`,
+// `written_ns`, `slots`, `unlocked`, `settings`, `data_keys`, `history` and `access`. It is
+// freed by `atrest1_string_free`.
 Atrest1 atrest1_store_status_json(const struct Atrest1Store *store, char **json);
 
 // Frees a string that this library made.

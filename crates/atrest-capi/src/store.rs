@@ -76,7 +76,7 @@ pub extern "C" fn atrest1_version() -> *const c_char {
 
 /// Opens the store whose keyring is in `directory`, with the customer's key `cmek`: a key URI
 /// such as `file:///etc/app/cmek.key`, or several with spaces between to open a store that has
-/// several.
+/// several, with mode=open or mode=read-only alone.
 ///
 /// `options` may be NULL, or is a list such as "mode=open;check_interval_s=60":
 ///
@@ -176,8 +176,9 @@ pub unsafe extern "C" fn atrest1_store_rotate(
     })
 }
 
-/// What the store tells of itself, as one JSON object: the fields of `atrest status --json`
-/// without the files, and `access`. It is freed by `atrest1_string_free`.
+/// What the store tells of itself, as one JSON object: `store_id`, `store_key_id`, `generation`,
+/// `written_ns`, `slots`, `unlocked`, `settings`, `data_keys`, `history` and `access`. It is
+/// freed by `atrest1_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn atrest1_store_status_json(
     store: *const Atrest1Store,

@@ -26,8 +26,9 @@ use crate::place::Place;
 ///
 /// A directory of backups, or a prefix of an object store, holds one full backup and the
 /// incremental ones on top of it. It has a keyring of its own, wrapped by the customer's
-/// key: it opens without the store. `atrest status`, `verify`, `cmek` and `rotate` work on
-/// backups as on a store, in an object store too.
+/// key: it opens without the store. `atrest status`, `verify`, `rotate` and `cmek list`, `add`,
+/// `remove`, `rewrap`, `rotate` and `status` work on backups as on a store, in an object store
+/// too.
 #[derive(clap::Args)]
 #[command(after_help = OBJECT_STORES_HELP)]
 pub(crate) struct Args {

@@ -94,7 +94,7 @@ struct List {
 ///
 /// A key without files is marked first; a run after the time of grace looks again and
 /// destroys it: its wrapped bytes are erased, the store key is replaced and older images
-/// of the keyring are removed. A key with one file, or that a backup holds, stays.
+/// of the keyring are removed. A key with one file, or with a hold (`keys hold`), stays.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -40,8 +40,9 @@ as by `atrest backup verify`, with its report.
 
 JSON fields: directory, good, authenticated_files, authenticated_bytes,
 unauthenticated_files, unauthenticated_bytes, plaintext_files, temporary_files, unfinished_files,
-empty_files, torn_logs, torn [path, reason, kept_bytes, lost_bytes], problems [path, message],
-nested_stores, lost_found, seconds
+empty_files, empty (paths), torn_logs, torn [path, reason, kept_bytes, lost_bytes], problems [path,
+message], nested_stores, lost_found, elsewhere (directories of the store's files that were not
+looked at), seconds
 ")]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -34,9 +34,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 ///
 /// The store **MUST** replace an object on condition (`PutMode::Update` with an ETag, and
 /// `PutMode::Create`), as S3, GCS, Azure and memory do. Opening for writing tries it out
-/// with an object `_atrest/PROBE` and refuses a store that cannot, such as
-/// `LocalFileSystem`, or that ignores the condition. A keyring beside a local store is kept
-/// in its directory by [`DirectoryStorage`](atrest::keyring::DirectoryStorage).
+/// with eight requests for an object `_atrest/PROBE.*`, which has to be written, read and
+/// deleted, and refuses a store that cannot, such as `LocalFileSystem`, or that ignores the
+/// condition. A keyring beside a local store is kept in its directory by
+/// [`DirectoryStorage`](atrest::keyring::DirectoryStorage).
 ///
 /// A bucket that keeps older versions of its objects keeps older images of the keyring with
 /// them, and in these what was destroyed or replaced since: let it expire noncurrent versions

@@ -118,9 +118,10 @@ Examples:
   atrest cmek status s3://backups/data
 
 JSON fields: state (\"active\", \"revoked\", \"unavailable\" or, without a key, \"unknown\"),
-revocation_requested, slots [name, key_uri, key_version, created_ns], keys [key_uri,
-answer (\"good\" or an error kind), credential_expires_s where it ends], worst_case_s, worst_case_unreachable_s: from
-revocation at the key service to refusal, with the default checks
+revocation_requested, store_id, store_key_id, generation, written_ns, slots [name, key_uri,
+key_version, created_ns], keys [key_uri, answer (\"good\" or an error kind),
+credential_expires_s where it ends], worst_case_s, worst_case_unreachable_s: from revocation
+at the key service to refusal, with the default checks
 ")]
 pub(crate) struct Status {
     #[command(flatten)]
