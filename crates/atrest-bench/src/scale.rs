@@ -188,7 +188,7 @@ fn keyring(dir: &Path, kms: &Arc<dyn Kms>, keys: usize, keyspaces: usize) -> Any
     measured("another one", || Ok(keyring.keys().rotate()?))?;
     measured("the store key rotates", || Ok(keyring.keys().rotate_store_key()?))?;
     let all: Vec<_> = keyring.status().data_keys.iter().map(|key| key.id).collect();
-    measured("all keys held, as by a backup", || Ok(keyring.holds().register("all", &all)?))?;
+    measured("all keys held, as for a copy", || Ok(keyring.holds().register("all", &all)?))?;
     measured("the hold released", || Ok(keyring.holds().release("all")?))?;
     measured("revoked", || Ok(keyring.access().revoke()?))?;
     measured("restored", || Ok(keyring.access().restore()?))?;
