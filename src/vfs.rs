@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 mod direct;
 mod extended;
 mod map;
+mod mount;
 mod os;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ mod tests;
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 pub use direct::DirectVfs;
 pub use map::Map;
+pub(crate) use mount::mount_of;
 pub use os::OsVfs;
 pub(crate) use os::regular;
 

@@ -12,8 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::Keyring;
 use crate::names::marker_name;
-use crate::vfs::{Attributes, EntryKind, Links, Rename, Vfs, adopt_owner, keep_attributes};
+use crate::vfs::{
+    Attributes, EntryKind, Links, Rename, Vfs, adopt_owner, is_os, keep_attributes, mount_of,
+};
 use crate::walk::is_passed_by;
+
+/// Where a directory is: the device, and which of its mounts.
+type Device = (u64, u64);
 
 /// The directories that hold a store's files.
 #[derive(Debug)]
@@ -69,7 +74,7 @@ impl Directories {
         if self.is_registered(&dir) {
             return self.mark(&dir);
         }
-        self.cover(&dir, self.device(&dir)?)
+        self.cover(&dir)
     }
 
     /// [Registers](Self::register) a directory although its marker has another place, for a
@@ -96,13 +101,14 @@ impl Directories {
         self.canonical(dir)
     }
 
-    /// Registers the directory of this canonical path and device if scans of the store would not come
-    /// by, or might not one day. A directory that is known gets no marker here: it may be
+    /// Registers the directory of this canonical path if scans of the store would not come by, or
+    /// might not one day. A directory that is known gets no marker here: it may be
     /// the empty place where another one was mounted.
     ///
     /// # Errors
     /// Those of [`register`](Self::register).
-    pub(super) fn cover(&self, dir: &Path, device: u64) -> Result<()> {
+    pub(super) fn cover(&self, dir: &Path) -> Result<()> {
+        let device = self.device(dir)?;
         if self.covers(dir, device)? {
             return Ok(());
         }
@@ -125,16 +131,16 @@ impl Directories {
         })
     }
 
-    /// Whether scans of the store come by a directory of this canonical path and device.
+    /// Whether scans of the store come by a directory of this canonical path, and will: what is
+    /// mounted there, device or directory, may one day not be, and looks empty then.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) where they pass it by.
-    fn covers(&self, dir: &Path, device: u64) -> Result<bool> {
+    fn covers(&self, dir: &Path, device: Device) -> Result<bool> {
         let (own, registered) = self.keyring.roots();
         let known = own.iter().map(PathBuf::as_path).chain(registered.iter().map(|p| path_of(p)));
         let nearest =
             known.filter(|known| dir.starts_with(known)).max_by_key(|p| p.as_os_str().len());
-        // A device of its own may one day not be mounted, and then looks empty.
         let Some(nearest) = nearest else { return Ok(false) };
         if nearest != dir && self.device(nearest)? != device {
             return Ok(false);
@@ -296,10 +302,11 @@ impl Directories {
         (name, new)
     }
 
-    fn device(&self, dir: &Path) -> Result<u64> {
+    fn device(&self, dir: &Path) -> Result<Device> {
         let stat = self.vfs.stat(dir);
         let fail = |e| Error::io("the directory's attributes are unknown", e).with_path(dir);
-        stat.map(|stat| stat.device).map_err(fail)
+        let mount = if is_os(&*self.vfs) { mount_of(dir) } else { 0 };
+        stat.map(|stat| (stat.device, mount)).map_err(fail)
     }
 
     fn canonical(&self, dir: &Path) -> Result<PathBuf> {
@@ -442,7 +449,7 @@ impl Directories {
         for dir in gone {
             match self.device(dir) {
                 Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => {}
-                device => self.cover(dir, device?)?,
+                other => other.and_then(|_| self.cover(dir))?,
             }
         }
         Ok(())

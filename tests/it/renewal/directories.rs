@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use atrest::backup::Snapshot;
@@ -12,7 +13,7 @@ use atrest::{DataKeyId, EncryptedFs, Error, ErrorKind, Keyring, Store};
 
 use super::exchange::Between;
 use super::write;
-use crate::support::{ManualClock, TestStore, kind, options, store_of};
+use crate::support::{ManualClock, TestStore, key_file, kind, manual, options, store_of};
 
 fn open(store: &TestStore, clock: &Arc<ManualClock>) -> EncryptedFs {
     let keyring = Keyring::open_or_create(store.storage(), store.kms(), options(clock)).unwrap();
@@ -214,6 +215,47 @@ fn nor_when_a_directory_above_it_is_registered() {
     std::fs::rename(store.dir.path().join("away"), &away).unwrap();
     std::fs::rename(away, &disk).unwrap();
     assert!(in_use(&fs, key));
+}
+
+const CHILD: &str = "ATREST_STORE_WITH_A_MOUNT";
+
+/// A directory that is mounted at another place has the same device: a volume of a container
+/// whose parts are mounted one by one, say.
+#[test]
+fn nor_is_one_that_is_mounted_from_the_same_device() {
+    let store = TestStore::new();
+    store.create(options(&ManualClock::new())).close().unwrap();
+    let (disk, part) = (store.data().join("disk"), beside(&store, "part"));
+    std::fs::create_dir(&disk).unwrap();
+    let mount = "mount --bind \"$1\" \"$2\" && exec \"$3\" --exact \
+                 renewal::directories::writes_to_what_is_mounted --nocapture";
+    let mut child = Command::new("unshare");
+    child.args(["--mount", "sh", "-c", mount, "sh"]).args([&part, &disk]);
+    child.arg(std::env::current_exe().unwrap()).env(CHILD, store.dir.path());
+    let said = child.output().map(|it| [it.stdout, it.stderr].concat()).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    if !said.contains("running 1 test") {
+        eprintln!("NOT TESTED: nothing can be mounted here: {said}");
+        return;
+    }
+    assert!(said.contains("1 passed"), "{said}");
+    // Where it is not mounted.
+    let fs = open(&store, &ManualClock::new());
+    let disk = disk.canonicalize().unwrap();
+    let refused = retire(&fs).unwrap_err();
+    assert_eq!((refused.kind(), refused.path()), (ErrorKind::InvalidArgument, Some(&*disk)));
+}
+
+/// The other process of the test above.
+#[test]
+fn writes_to_what_is_mounted() {
+    let Some(dir) = std::env::var_os(CHILD) else { return };
+    let kms = key_file(&Path::new(&dir).join("cmek.key"));
+    let data = Path::new(&dir).join("data");
+    let opened = Store::open(&data, kms, manual()).unwrap();
+    write(opened.files(), &data.join("disk/a"), b"1");
+    opened.keys().rotate().unwrap();
+    opened.close().unwrap();
 }
 
 #[test]
