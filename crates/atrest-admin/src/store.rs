@@ -47,9 +47,11 @@ pub(crate) enum State {
 /// Why a keyring did not open.
 #[derive(Clone)]
 pub(crate) struct Closed {
+    /// [`CmekRevoked`](ErrorKind::CmekRevoked) or [`Kms`](ErrorKind::Kms): what else fails, such
+    /// as a disk, says nothing about access.
     pub(crate) kind: ErrorKind,
     pub(crate) message: String,
-    /// Read without a key, so not authenticated.
+    /// Those last read, without a key, so not authenticated. There is one at least.
     pub(crate) slots: Vec<SlotInfo>,
 }
 
@@ -173,19 +175,20 @@ impl Store {
             (State::Plain, _) => Ok(()),
             (State::Closed(_), Some(directory)) => {
                 Access::request_revocation(&directory.storage())?;
-                let closed = directory.refusal(&withdrawn());
                 let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-                match &*state {
+                match &mut *state {
                     // Opened meanwhile.
                     State::Open(keyring) => {
                         let keyring = keyring.clone();
                         drop(state);
                         keyring.access().revoke()
                     }
-                    _ => {
-                        *state = State::Closed(closed);
+                    State::Closed(closed) => {
+                        closed.kind = ErrorKind::CmekRevoked;
+                        closed.message = crate::rpc::sentence(&withdrawn());
                         Ok(())
                     }
+                    State::Plain => Ok(()),
                 }
             }
             (State::Closed(_), None) => Err(handed()),
@@ -207,12 +210,7 @@ impl Store {
                     let (storage, options) = (directory.storage(), directory.options.clone());
                     Access::open_and_restore(storage, directory.kms.clone(), options)
                 });
-                if let Err(error) = &restored
-                    && !matches!(self.state(), State::Open(_))
-                {
-                    self.set(State::Closed(directory.refusal(error)));
-                }
-                restored
+                restored.inspect_err(|error| self.refused(directory, revocations, error))
             }
             (State::Closed(_), None) => Err(handed()),
         }
@@ -224,19 +222,35 @@ impl Store {
         let Some(directory) = &self.directory else { return false };
         let revocations = self.revocations();
         let _opening = self.opening();
-        let waits = |state| matches!(state, State::Closed(Closed { kind: ErrorKind::Kms(_), .. }));
-        if waits(self.state()) {
+        if matches!(self.state(), State::Closed(Closed { kind: ErrorKind::Kms(_), .. })) {
             let opened = self.open_by(revocations, || {
                 let (storage, options) = (directory.storage(), directory.options.clone());
                 Keyring::open(storage, directory.kms.clone(), options)
             });
-            if let Err(error) = opened
-                && waits(self.state())
-            {
-                self.set(State::Closed(directory.refusal(&error)));
+            if let Err(error) = opened {
+                self.refused(directory, revocations, &error);
             }
         }
         true
+    }
+
+    /// Notes why a closed store did not open, unless it was revoked after the first
+    /// `revocations`. A failure that is no key service's leaves the reason why it is closed, and
+    /// so whether it is tried again.
+    fn refused(&self, directory: &Directory, revocations: u64, error: &Error) {
+        let read = KeyringInfo::read(&directory.storage());
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let State::Closed(closed) = &mut *state else { return };
+        if self.revocations() != revocations {
+            return;
+        }
+        if let ErrorKind::CmekRevoked | ErrorKind::Kms(_) = error.kind() {
+            closed.kind = error.kind();
+        }
+        closed.message = crate::rpc::sentence(error);
+        if let Ok(info) = read {
+            closed.slots = info.slots;
+        }
     }
 
     /// Between two tries to [`reopen`](Self::reopen); `None` for a keyring that was handed.
@@ -303,26 +317,21 @@ impl Directory {
         }
         // Before opening, which leaves a lock file.
         let storage = self.storage();
-        if let Err(error) = KeyringInfo::read(&storage) {
-            let never = error.kind() == ErrorKind::KeyringMissing && storage.kept()?.is_empty();
-            return if never { Ok(State::Plain) } else { Err(error.with_path(&self.path)) };
-        }
+        let slots = match KeyringInfo::read(&storage) {
+            Ok(info) => info.slots,
+            Err(error) => {
+                let never = error.kind() == ErrorKind::KeyringMissing && storage.kept()?.is_empty();
+                return if never { Ok(State::Plain) } else { Err(error.with_path(&self.path)) };
+            }
+        };
         match Keyring::open(self.storage(), self.kms.clone(), self.options.clone()) {
             Ok(keyring) => Ok(State::Open(keyring)),
             Err(error) => match error.kind() {
-                ErrorKind::CmekRevoked | ErrorKind::Kms(_) => {
-                    Ok(State::Closed(self.refusal(&error)))
+                kind @ (ErrorKind::CmekRevoked | ErrorKind::Kms(_)) => {
+                    Ok(State::Closed(Closed { kind, message: crate::rpc::sentence(&error), slots }))
                 }
                 _ => Err(error.with_path(&self.path)),
             },
-        }
-    }
-
-    fn refusal(&self, error: &Error) -> Closed {
-        Closed {
-            kind: error.kind(),
-            message: crate::rpc::sentence(error),
-            slots: KeyringInfo::read(&self.storage()).map(|info| info.slots).unwrap_or_default(),
         }
     }
 }

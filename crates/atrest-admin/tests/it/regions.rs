@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::keyring::DirectoryStorage;
+use atrest::keyring::{DirectoryStorage, KeyringStorage as _};
 use atrest::kms::{Kms as _, KmsErrorKind};
 use atrest::{ErrorKind, FileKind, Keyring};
 use atrest_admin::{AdminState, Store, Token, router};
@@ -232,14 +232,14 @@ fn in_directories(
     bench: &Bench,
     stores: &[(&str, &Arc<Scripted>)],
     recovery_interval: Duration,
-) -> Router {
+) -> AdminState {
     let known: Vec<_> = stores.iter().map(|(_, kms)| *kms).collect();
     let opened = stores.iter().map(|(name, kms)| {
         let mut options = Bench::options();
         options.access.recovery_interval = recovery_interval;
         Store::in_directory(*name, bench.path(name), None, vec![(*kms).clone()], options).unwrap()
     });
-    router(state(keys(&known), opened.collect()))
+    state(keys(&known), opened.collect())
 }
 
 /// In a runtime with one thread for all that blocks.
@@ -259,7 +259,8 @@ async fn revoke_beside_a_restoration_that_hangs() {
     let (eu, us) = (bench.key("k1"), bench.key("k2"));
     drop((bench.keyring("eu", &eu), bench.keyring("us", &us)));
     eu.fail(Some(KmsErrorKind::AccessDenied));
-    let router = in_directories(&bench, &[("eu", &eu), ("us", &us)], Duration::from_secs(3600));
+    let stores = [("eu", &eu), ("us", &us)];
+    let router = router(in_directories(&bench, &stores, Duration::from_secs(3600)));
     let status = |body: &serde_json::Value, at: usize| body["region_infos"][at]["status"].clone();
     let body = get(&router, PATH).await.json();
     assert_eq!((status(&body, 0), status(&body, 1)), ("REVOKED".into(), "ENABLED".into()));
@@ -296,23 +297,66 @@ async fn revoke_beside_a_restoration_that_hangs() {
     assert_eq!(refused.kind(), ErrorKind::CmekRevoked);
 }
 
+/// Waits until the cluster's answer contains `text`.
+async fn until(router: &Router, text: &str) {
+    for _ in 0..500 {
+        if get(router, PATH).await.text.contains(text) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("no {text} in {}", get(router, PATH).await.text);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_comes_back_with_its_key_service_but_not_after_a_revocation() {
     let bench = Bench::new();
     let cmek = bench.key("k");
     drop(bench.keyring("eu", &cmek));
     cmek.fail(Some(KmsErrorKind::Unreachable));
-    let router = in_directories(&bench, &[("eu", &cmek)], Duration::from_millis(20));
+    let router = router(in_directories(&bench, &[("eu", &cmek)], Duration::from_millis(20)));
     get(&router, PATH).await.shows("REVOKED");
     cmek.fail(None);
-    for _ in 0..500 {
-        if get(&router, PATH).await.json()["status"] == "ENABLED" {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(&router, "\"status\":\"ENABLED\"").await;
     get(&router, PATH).await.shows("ENABLED");
     act(&router, "REVOKE").await.shows("REVOKED");
     tokio::time::sleep(Duration::from_millis(200)).await;
     get(&router, PATH).await.shows("REVOKED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_comes_back_though_something_else_failed_meanwhile() {
+    for hidden in [true, false] {
+        let bench = Bench::new();
+        let (cmek, local) = (bench.key("k"), bench.key("local"));
+        drop(bench.keyring("eu", &cmek));
+        cmek.fail(Some(KmsErrorKind::Unreachable));
+        let state = in_directories(&bench, &[("eu", &cmek)], Duration::from_millis(20));
+        let router = router(state.with_local_key(local));
+        let (dir, away) = (bench.path("eu"), bench.path("away"));
+        let busy = DirectoryStorage::new(&dir);
+        let (text, code) = if hidden {
+            std::fs::rename(&dir, &away).unwrap();
+            ("the keyring cannot be locked", (500, 13))
+        } else {
+            // A try to open it has the lock now and then.
+            while busy.lock().is_err() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            ("another process has the store open for writing", (409, 10))
+        };
+        until(&router, text).await;
+        act(&router, "RESTORE").await.refuses(code.0, code.1);
+        get(&router, PATH).await.shows("REVOKED");
+        let metrics = get(&router, "/metrics").await.text;
+        let line = "atrest_access_state{cluster=\"orders\",region=\"eu\",state=\"suspended\"} 1\n";
+        assert!(metrics.contains(line), "{metrics}");
+        drop(busy);
+        if hidden {
+            std::fs::rename(&away, &dir).unwrap();
+        }
+        cmek.fail(None);
+        until(&router, "\"status\":\"ENABLED\"").await;
+        get(&router, PATH).await.shows("ENABLED");
+    }
 }
