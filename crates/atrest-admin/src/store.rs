@@ -174,22 +174,23 @@ impl Store {
             (State::Open(keyring), _) => keyring.access().revoke(),
             (State::Plain, _) => Ok(()),
             (State::Closed(_), Some(directory)) => {
-                Access::request_revocation(&directory.storage())?;
+                // First in memory: what the disk does not take keeps the store closed too.
                 let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
                 match &mut *state {
                     // Opened meanwhile.
                     State::Open(keyring) => {
                         let keyring = keyring.clone();
                         drop(state);
-                        keyring.access().revoke()
+                        return keyring.access().revoke();
                     }
                     State::Closed(closed) => {
                         closed.kind = ErrorKind::CmekRevoked;
                         closed.message = crate::rpc::sentence(&withdrawn());
-                        Ok(())
                     }
-                    State::Plain => Ok(()),
+                    State::Plain => {}
                 }
+                drop(state);
+                Access::request_revocation(&directory.storage())
             }
             (State::Closed(_), None) => Err(handed()),
         }

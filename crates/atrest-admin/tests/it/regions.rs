@@ -360,3 +360,21 @@ async fn a_store_comes_back_though_something_else_failed_meanwhile() {
         get(&router, PATH).await.shows("ENABLED");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_could_not_be_marked_keeps_the_store_closed() {
+    let bench = Bench::new();
+    let cmek = bench.key("k");
+    drop(bench.keyring("eu", &cmek));
+    cmek.fail(Some(KmsErrorKind::Unreachable));
+    let router = router(in_directories(&bench, &[("eu", &cmek)], Duration::from_millis(20)));
+    let (dir, away) = (bench.path("eu"), bench.path("away"));
+    std::fs::rename(&dir, &away).unwrap();
+    act(&router, "REVOKE").await.refuses(500, 13);
+    get(&router, PATH).await.shows("REVOKE_FAILED");
+    std::fs::rename(&away, &dir).unwrap();
+    cmek.fail(None);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(get(&router, "/readyz").await.text, "revoked\n");
+    act(&router, "RESTORE").await.shows("ENABLED");
+}
