@@ -205,7 +205,7 @@ fn add_keys(out: &mut Families, at: Labels<'_>, keyring: &Keyring) {
     }
     let period = status.settings.rotation_period.as_secs_f64();
     out.add("atrest_data_key_rotation_period_seconds", at, period);
-    let mut states = BTreeMap::from(KEY_STATES.map(|state| (state, 0_u64)));
+    let mut states = BTreeMap::from(KEY_STATES.map(|state| (state_name(state), 0_u64)));
     for key in &status.data_keys {
         *states.entry(state_name(key.state)).or_default() += 1;
         if key.destroyed_ns.is_some() {
@@ -225,7 +225,7 @@ fn add_keys(out: &mut Families, at: Labels<'_>, keyring: &Keyring) {
         }
     }
     for (state, count) in states {
-        out.add("atrest_data_keys", &with(at, &[("state", state)]), count as f64);
+        out.add("atrest_data_keys", &with(at, &[("state", &state)]), count as f64);
     }
 }
 
@@ -263,15 +263,15 @@ fn add_kms(out: &mut Families, state: &AdminState) {
     }
 }
 
-const KEY_STATES: [&str; 3] = ["active", "decrypt-only", "destroyed"];
+/// Those that are told though no key is in them.
+const KEY_STATES: [KeyState; 4] =
+    [KeyState::Active, KeyState::DecryptOnly, KeyState::Retiring, KeyState::Destroyed];
 
-fn state_name(state: KeyState) -> &'static str {
-    match state {
-        KeyState::Active => KEY_STATES[0],
-        KeyState::DecryptOnly => KEY_STATES[1],
-        KeyState::Destroyed => KEY_STATES[2],
-        _ => "unknown",
-    }
+/// The state as the keyring's own JSON has it, so that a new one has its name here too.
+fn state_name(state: KeyState) -> String {
+    let name = serde_json::to_value(state).ok();
+    // OK because a state without fields is a text.
+    name.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
 }
 
 fn flag(on: bool) -> f64 {

@@ -141,6 +141,32 @@ async fn metrics_tell_when_a_credential_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_state_of_a_data_key_is_counted_by_its_name() {
+    let bench = Bench::new();
+    let (router, keyring) = one(&bench, &bench.key("cmek"), &[]);
+    let store = atrest::Store::over(keyring.clone()).unwrap();
+    let counts = async || {
+        let samples = read(&get(&router, "/metrics").await.text);
+        let at = "atrest_data_keys{cluster=\"orders\",region=\"eu\",state=\"";
+        let count = |(series, value): (&String, &f64)| {
+            Some((series.strip_prefix(at)?.strip_suffix("\"}")?.to_owned(), *value))
+        };
+        samples.iter().filter_map(count).collect::<Vec<_>>()
+    };
+    let each = |counts: [f64; 4]| {
+        let states = ["active", "decrypt-only", "destroyed", "retiring"].map(str::to_owned);
+        states.into_iter().zip(counts).collect::<Vec<_>>()
+    };
+    keyring.keys().rotate().unwrap();
+    assert_eq!(counts().await, each([1.0, 1.0, 0.0, 0.0]));
+    let retire = |grace| store.renewal().retire(None, grace, &|_| {}).unwrap();
+    retire(Duration::from_secs(3600));
+    assert_eq!(counts().await, each([1.0, 0.0, 0.0, 1.0]));
+    retire(Duration::ZERO);
+    assert_eq!(counts().await, each([1.0, 0.0, 1.0, 0.0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn public_metrics_name_no_keyspace() {
     let bench = Bench::new();
     let cmek = bench.key("cmek");
