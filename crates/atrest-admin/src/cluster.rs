@@ -79,10 +79,15 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// What runs in the region, for who looks from outside: not what a revocation has made
-    /// vain, and which only waits for a key service.
+    /// What runs, for who looks from outside: not what a revocation has made vain, and which
+    /// only waits for a key service.
+    pub(crate) fn shown(&self) -> Option<&(Operation, BTreeSet<String>)> {
+        self.running.as_ref().filter(|_| !self.overtaken)
+    }
+
+    /// The same in a region.
     pub(crate) fn running_in(&self, region: &str) -> Option<Operation> {
-        let (operation, regions) = self.running.as_ref().filter(|_| !self.overtaken)?;
+        let (operation, regions) = self.shown()?;
         regions.contains(region).then_some(*operation)
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn cluster_info(cluster: &Cluster, local: Option<&str>) -> ClusterInf
         }
     }
     // Regions that an operation is about to add, or failed to.
-    let planned = progress.running.iter().flat_map(|(operation, regions)| {
+    let planned = progress.shown().into_iter().flat_map(|(operation, regions)| {
         regions.iter().map(|region| (region.clone(), Some(operation.running())))
     });
     let failed = progress.failed.iter().map(|(region, (op, _))| (region.clone(), op.failed()));

@@ -182,6 +182,26 @@ async fn an_operation_shows_while_it_runs_and_only_a_revocation_gets_past_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_a_revocation_made_vain_is_not_shown() {
+    let bench = Bench::new();
+    let (eu, us) = (bench.key("eu"), bench.key("us"));
+    let (router, _keyring) = one(&bench, &eu, &[&us]);
+    // Before a slot is added, the present key's service is asked.
+    let held = eu.hold_calls();
+    let adding = tokio::spawn({
+        let (router, body) = (router.clone(), spec(&[("us", &us)]));
+        async move { call(&router, "PUT", body).await }
+    });
+    let called = eu.clone();
+    tokio::task::spawn_blocking(move || called.wait_for_call()).await.unwrap();
+    assert_eq!(get(&router, PATH).await.json()["status"], "ROTATING");
+    act(&router, "REVOKE").await.shows("REVOKED");
+    get(&router, PATH).await.shows("REVOKED");
+    drop(held);
+    adding.await.unwrap().refuses(400, 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_operation_that_takes_long_goes_on_after_its_answer() {
     let bench = Bench::new();
     let (first, second) = (bench.key("first"), bench.key("second"));

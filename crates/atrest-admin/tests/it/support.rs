@@ -36,6 +36,7 @@ struct Script {
     fails: Option<KmsErrorKind>,
     credential: Option<Credential>,
     held: bool,
+    credential_held: bool,
     waiting: usize,
     asking: usize,
 }
@@ -53,6 +54,12 @@ impl Scripted {
     /// Holds every call back until the result is dropped, be it by a panic: a runtime ends
     /// after its blocking threads.
     pub(crate) fn hold(self: &Arc<Self>) -> Held {
+        self.script.lock().unwrap().credential_held = true;
+        self.hold_calls()
+    }
+
+    /// The same, but for what it says of the credential, as a status shows it.
+    pub(crate) fn hold_calls(self: &Arc<Self>) -> Held {
         self.script.lock().unwrap().held = true;
         Held(self.clone())
     }
@@ -86,7 +93,8 @@ pub(crate) struct Held(Arc<Scripted>);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.script.lock().unwrap().held = false;
+        let mut script = self.0.script.lock().unwrap();
+        (script.held, script.credential_held) = (false, false);
         self.0.changed.notify_all();
     }
 }
@@ -119,7 +127,7 @@ impl Kms for Scripted {
     fn credential(&self) -> Option<Credential> {
         let mut script = self.script.lock().unwrap();
         script.asking += 1;
-        let mut script = self.changed.wait_while(script, |script| script.held).unwrap();
+        let mut script = self.changed.wait_while(script, |script| script.credential_held).unwrap();
         script.asking -= 1;
         script.credential
     }
