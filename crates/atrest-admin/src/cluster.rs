@@ -7,6 +7,7 @@ use atrest::keyring::{DEFAULT_SLOT, SlotInfo};
 use atrest::{Error, ErrorKind, Result};
 
 use crate::api::{CmekStatus, check_region};
+use crate::looks::Looks;
 use crate::rpc::{Code, RpcError};
 use crate::store::Store;
 
@@ -60,6 +61,8 @@ impl Operation {
 
 pub(crate) struct Cluster {
     pub(crate) stores: Vec<Arc<Store>>,
+    /// Looks into archives of audit events.
+    pub(crate) archives: Looks<()>,
     progress: Mutex<Progress>,
     ended: Condvar,
 }
@@ -117,7 +120,8 @@ impl Cluster {
         }
         let stores: Vec<_> = stores.into_iter().map(Arc::new).collect();
         stores.iter().for_each(reopen_in_background);
-        Ok(Self { stores, progress: Mutex::default(), ended: Condvar::new() })
+        let (archives, progress) = (Looks::default(), Mutex::default());
+        Ok(Self { stores, archives, progress, ended: Condvar::new() })
     }
 
     /// The region of a store's slot. Where a cluster has one store, a region is a slot of
@@ -156,6 +160,11 @@ impl Cluster {
             }
         }
         regions
+    }
+
+    /// Lets every store know whether its customer's key is switched off. Reads disks.
+    pub(crate) fn catch_up(&self) {
+        self.stores.iter().for_each(|store| store.catch_up());
     }
 
     pub(crate) fn progress(&self) -> Progress {

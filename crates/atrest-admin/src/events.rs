@@ -1,4 +1,5 @@
-//! A store's audit events, counted by kind.
+//! What a store's audit events tell: how many there are by kind, and whether its customer's key
+//! is switched off.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,38 @@ impl EventCounts {
             *self = Self { generation, by_kind: count(&keyring.audit().events()?) };
         }
         Ok(&self.by_kind)
+    }
+}
+
+/// Whether a customer's key is switched off, by the newest event that tells. It is remembered,
+/// since that event goes to an archive some day.
+#[derive(Debug, Default)]
+pub(crate) struct Switch {
+    off: bool,
+    /// Events with lower numbers are known.
+    next: u64,
+}
+
+impl Switch {
+    pub(crate) fn is_off(&self) -> bool {
+        self.off
+    }
+
+    /// Takes in a trail's last events. Whether that is enough: else one that tells may be among
+    /// those before them, which nobody took in.
+    pub(crate) fn take(&mut self, events: &[AuditEvent]) -> bool {
+        let off = events.iter().rev().find_map(|event| match event.what {
+            AuditKind::Disabled => Some(true),
+            AuditKind::Enabled | AuditKind::CmekReplaced | AuditKind::Created => Some(false),
+            _ => None,
+        });
+        let (Some(first), Some(last)) = (events.first(), events.last()) else { return true };
+        if off.is_none() && first.number > self.next {
+            return false;
+        }
+        self.off = off.unwrap_or(self.off);
+        self.next = last.number + 1;
+        true
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn enable(
     cluster: &Arc<Cluster>,
     spec: &ClusterSpec,
 ) -> Result<Begun, RpcError> {
+    cluster.catch_up();
     let changes = changes(state, cluster, spec)?;
     if cluster.stores.iter().all(|store| store.is_managed(state.local_uri())) {
         let what = "the cluster is under customer-managed keys already: change them with PUT";
@@ -54,6 +55,7 @@ pub(crate) fn update(
     cluster: &Arc<Cluster>,
     spec: &ClusterSpec,
 ) -> Result<Begun, RpcError> {
+    cluster.catch_up();
     let changes = changes(state, cluster, spec)?;
     let managed = cluster.stores.iter().any(|store| store.is_managed(state.local_uri()));
     let operation = if managed { Operation::Rotate } else { Operation::Enable };
@@ -105,6 +107,10 @@ pub(crate) fn act(
     cluster: &Arc<Cluster>,
     action: CustomerAction,
 ) -> Result<Begun, RpcError> {
+    // A revocation waits for no disk.
+    if action != CustomerAction::Revoke {
+        cluster.catch_up();
+    }
     let managed = cluster.stores.iter().any(|store| store.is_managed(state.local_uri()));
     if !managed {
         let what = "the cluster is under no customer-managed key";

@@ -106,6 +106,12 @@ type Body = Result<Bytes, BytesRejection>;
 
 async fn show(State(state): State<Shared>, id: ClusterId) -> Result<Json<ClusterInfo>, RpcError> {
     let cluster = find(&state, id)?;
+    if cluster.stores.iter().any(|store| store.is_behind()) {
+        let looked = cluster.clone();
+        let look = cluster.archives.take(move || looked.catch_up());
+        // What is known is told even if a disk hangs.
+        let _ = tokio::time::timeout(state.answer_within(), look).await;
+    }
     Ok(answer(&state, &cluster))
 }
 

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use atrest::keyring::{
-    Access, AuditKind, DEFAULT_SLOT, DirectoryStorage, KeyringInfo, KeyringStorage as _, SlotInfo,
+    Access, DEFAULT_SLOT, DirectoryStorage, KeyringInfo, KeyringStorage as _, SlotInfo,
 };
 use atrest::kms::Kms;
 use atrest::{Error, ErrorKind, Keyring, Options, Result};
 
-use crate::events::EventCounts;
+use crate::events::{EventCounts, Switch};
 
 /// One store of a cluster, in a region.
 pub struct Store {
@@ -25,6 +25,7 @@ pub struct Store {
     /// Revocations so far: an opening that one of them overtook ends without keys.
     revocations: AtomicU64,
     pub(crate) events: Mutex<EventCounts>,
+    switch: Mutex<Switch>,
 }
 
 struct Directory {
@@ -94,6 +95,7 @@ impl Store {
             opening: Mutex::default(),
             revocations: AtomicU64::new(0),
             events: Mutex::default(),
+            switch: Mutex::default(),
         }
     }
 
@@ -266,19 +268,38 @@ impl Store {
             State::Plain => return false,
             State::Closed(closed) => closed.slots,
             State::Open(keyring) => {
+                let mut switch = self.switch();
                 let status = keyring.status();
-                let switch = status.history.iter().rev().find_map(|event| match event.what {
-                    AuditKind::Disabled => Some(false),
-                    AuditKind::Enabled | AuditKind::CmekReplaced | AuditKind::Created => Some(true),
-                    _ => None,
-                });
-                if switch == Some(false) {
+                switch.take(&status.history);
+                if switch.is_off() {
                     return false;
                 }
                 status.info.slots
             }
         };
         local.is_none_or(|local| slots.iter().any(|slot| slot.key_uri != local))
+    }
+
+    /// Whether [`is_managed`](Self::is_managed) may go by old events: those since are in archives.
+    pub(crate) fn is_behind(&self) -> bool {
+        let State::Open(keyring) = self.state() else { return false };
+        let mut switch = self.switch();
+        !switch.take(&keyring.status().history)
+    }
+
+    /// Reads the archives if that is so. Where they cannot be read, what was known stays.
+    pub(crate) fn catch_up(&self) {
+        if self.is_behind()
+            && let Some(keyring) = self.keyring()
+            && let Ok(events) = keyring.audit().events()
+        {
+            self.switch().take(&events);
+        }
+    }
+
+    /// Held for no look at a disk.
+    fn switch(&self) -> MutexGuard<'_, Switch> {
+        self.switch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The slots, where there are any.

@@ -1,11 +1,12 @@
 //! Each method with each answer, on one store.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::ErrorKind;
-use atrest::keyring::AccessState;
+use atrest::keyring::{AccessState, AuditEvent, AuditKind};
 use atrest::kms::{Kms as _, KmsErrorKind};
+use atrest::{ErrorKind, Keyring};
 use atrest_admin::{Store, router};
 use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL};
@@ -130,6 +131,48 @@ async fn a_store_leaves_its_local_key_and_returns_to_it() {
     act(&router, "DISABLE").await.shows("DISABLED");
     assert_eq!(keyring.slots().list()[0].key_uri, local.key_uri().as_str());
     call(&router, "PUT", spec(&[("eu", &cmek)])).await.shows("ENABLED");
+}
+
+/// Switches the customer's key off, and goes on until only an archive tells of it.
+fn disable_long_ago(bench: &Bench, keyring: &Keyring) {
+    keyring.slots().disable_cmek(bench.key("local")).unwrap();
+    let tells = |event: &AuditEvent| event.what == AuditKind::Disabled;
+    for number in 0.. {
+        if !keyring.status().history.iter().any(tells) {
+            return;
+        }
+        keyring.keyspaces().create(&number.to_string()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_stays_disabled_when_its_keyring_does_not_tell_any_more() {
+    let bench = Bench::new();
+    let cmek = bench.key("cmek");
+    let (router, keyring) = one(&bench, &cmek, &[]);
+    get(&router, PATH).await.shows("ENABLED");
+    disable_long_ago(&bench, &keyring);
+    get(&router, PATH).await.shows("DISABLED");
+    act(&router, "RESTORE").await.refuses(400, 9);
+    // What the other key may have leaked opens nothing written from now on.
+    let store_key = keyring.status().info.store_key_id;
+    call(&router, "PUT", spec(&[("eu", &cmek)])).await.shows("ENABLED");
+    assert_ne!(keyring.status().info.store_key_id, store_key);
+    call(&router, "POST", spec(&[("eu", &cmek)])).await.refuses(409, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_cannot_be_read_keeps_nothing_back() {
+    let bench = Bench::new();
+    let cmek = bench.key("cmek");
+    let keyring = bench.keyring("data", &cmek);
+    disable_long_ago(&bench, &keyring);
+    let names = std::fs::read_dir(bench.path("data")).unwrap().map(|entry| entry.unwrap().path());
+    let is_archive = |path: &PathBuf| path.to_str().unwrap().contains("KEYRING.audit.");
+    names.filter(is_archive).for_each(|archive| std::fs::remove_file(archive).unwrap());
+    let router = router(state(keys(&[&cmek]), vec![Store::of_keyring("eu", keyring.clone())]));
+    get(&router, PATH).await.shows("ENABLED");
+    act(&router, "REVOKE").await.shows("REVOKED");
 }
 
 #[tokio::test(flavor = "multi_thread")]
