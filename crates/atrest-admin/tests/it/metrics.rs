@@ -141,6 +141,22 @@ async fn metrics_tell_when_a_credential_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_audit_event_is_counted() {
+    let bench = Bench::new();
+    let (router, keyring) = one(&bench, &bench.key("cmek"), &[]);
+    keyring.keyspaces().create("tenant").unwrap();
+    keyring.keyspaces().danger_shred("tenant").unwrap();
+    let samples = read(&get(&router, "/metrics").await.text);
+    let at = "atrest_key_events_total{cluster=\"orders\",region=\"eu\",kind=";
+    for kind in ["created", "keyspace-created", "keyspace-shredded"] {
+        assert_eq!(samples.get(&format!("{at}\"{kind}\"}}")), Some(&1.0), "{kind}");
+    }
+    let counted = samples.iter().filter(|(series, _)| series.starts_with(at));
+    let events = keyring.audit().events().unwrap().len();
+    assert_eq!(counted.map(|(_, count)| count).sum::<f64>(), events as f64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_state_of_a_data_key_is_counted_by_its_name() {
     let bench = Bench::new();
     let (router, keyring) = one(&bench, &bench.key("cmek"), &[]);
