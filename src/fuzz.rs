@@ -11,6 +11,7 @@ use crate::cipher::ctr::{CtrKey, Width};
 use crate::cipher::{ByteCount, Decryptor, Encryptor, KeySlot};
 use crate::header::{FileKind, HEADER_LEN, Header, NewHeader, PREFIX_LEN};
 use crate::ids::{DataKeyId, FileId, StoreId};
+use crate::process::Process;
 use crate::secret::DataKey;
 use crate::suite::Suite;
 use crate::suite::layout::Layout;
@@ -181,5 +182,5 @@ fn new_file(suite: Suite) -> (Encryptor, Decryptor) {
     let header = Header::parse(&bytes[..]).expect("a header of ours");
     let slot = KeySlot::new(&header.prefix, &derived);
     let decryptor = Decryptor::new(&header, KeySlot::new(&header.prefix, &derived));
-    (Encryptor::new(bytes, layout, slot, ByteCount::new(0)), decryptor)
+    (Encryptor::new(bytes, layout, slot, ByteCount::new(0), Process::current()), decryptor)
 }

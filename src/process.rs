@@ -51,13 +51,12 @@ impl Process {
 #[inline]
 fn machine() -> u64 {
     #[cfg(target_os = "linux")]
-    {
-        machine::generation()
-    }
+    let run = machine::generation();
     #[cfg(not(target_os = "linux"))]
-    {
-        0
-    }
+    let run = 0;
+    #[cfg(test)]
+    let run = run.wrapping_add(tests::COPIES.get());
+    run
 }
 
 /// What names this process; 0, which names none, where the system has no randomness.
@@ -114,7 +113,30 @@ fn emptied_by_fork() -> Option<&'static AtomicU64> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// How often the machine was copied, to the eyes of this thread.
+        pub(super) static COPIES: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// What is copied is one again when this is dropped: the next test may run in this thread.
+    pub(crate) struct MachineCopies;
+
+    impl MachineCopies {
+        /// This thread goes on in a copy of the machine.
+        pub(crate) fn make() {
+            COPIES.set(COPIES.get() + 1);
+        }
+    }
+
+    impl Drop for MachineCopies {
+        fn drop(&mut self) {
+            COPIES.set(0);
+        }
+    }
 
     unsafe extern "C" {
         fn fork() -> i32;

@@ -63,7 +63,7 @@ pub struct Encryptor {
     uncounted: u64,
     count: Arc<ByteCount>,
     /// The process that may write: a forked child shares the file and would reuse the
-    /// keystream.
+    /// keystream. From before the salt was drawn, which a copy of the machine has too.
     process: Process,
 }
 
@@ -73,8 +73,8 @@ impl Encryptor {
         layout: Layout,
         slot: Arc<KeySlot>,
         count: Arc<ByteCount>,
+        process: Process,
     ) -> Self {
-        let process = Process::current();
         let (suite, sealer) = (layout.suite(), Sealer::new(layout));
         Self { header, suite, slot, position: 0, sealer, uncounted: 0, count, process }
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cipher::{ByteCount, Decryptor, Encryptor, KeySlot};
+use crate::process::Process;
 use crate::suite::limits::BODY_LEN_MAX;
 use crate::vectors::{array, bytes, vectors};
 
@@ -66,7 +67,8 @@ fn a_known_file_of_suite_1() {
     let mut prefix = [0; PREFIX_LEN];
     prefix.copy_from_slice(&file[..PREFIX_LEN]);
     let slot = KeySlot::new(&prefix, &derived);
-    let mut encryptor = Encryptor::new(file, Layout::Stream, slot, ByteCount::new(0));
+    let (count, process) = (ByteCount::new(0), Process::current());
+    let mut encryptor = Encryptor::new(file, Layout::Stream, slot, count, process);
     let mut whole = encryptor.header().to_vec();
     let mut body: Vec<u8> = (0..10_000_u32).map(|i| (131 * i + 7) as u8).collect();
     let (first, second) = body.split_at_mut(3333);

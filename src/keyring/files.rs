@@ -201,7 +201,8 @@ impl Keyring {
         let mut prefix = [0; PREFIX_LEN];
         prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
         let slot = self.key_slot(&prefix, &derived, true)?;
-        Ok(Encryptor::new(bytes, layout, slot, entry.count.clone()))
+        // The one that was asked above, before the salt: the machine may have been copied since.
+        Ok(Encryptor::new(bytes, layout, slot, entry.count.clone(), self.inner.process))
     }
 
     /// Compares a proven header with what the caller and the store expect.

@@ -65,6 +65,8 @@ impl Keyring {
         kms: Arc<dyn Kms>,
         options: Options,
     ) -> Result<Self> {
+        // Before anything is drawn: what a copy of the machine has too is not its own.
+        let process = Process::current();
         options.settings.check()?;
         let kms = Client::new(kms);
         let what = match options.settings.plaintext {
@@ -120,7 +122,7 @@ impl Keyring {
                 _ => error,
             })?;
         let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
-        Self::start(storage, vec![kms], options, snapshot, true)
+        Self::start(storage, vec![kms], options, snapshot, true, process)
     }
 
     /// Opens the keyring of a storage, which is locked if it is to be written.
@@ -211,6 +213,8 @@ impl Keyring {
         writable: bool,
         marks: Marks,
     ) -> Result<Self> {
+        // Before anything is read, which a copy of the machine would go on with too.
+        let process = Process::current();
         let kms = Client::all(kms);
         let look = || look(&*storage, &options, writable, marks);
         let (Look { kept, image }, store_key, body) = unlock_patiently(look, &kms, &options)?;
@@ -229,7 +233,7 @@ impl Keyring {
         let location = storage.location();
         let moved = writable && body.location != location.id && body.location != [0; 16];
         let snapshot = Snapshot { image, body, unlocked: Some(Arc::new(unlocked)) };
-        let keyring = Self::start(storage, kms, options, snapshot, writable)?;
+        let keyring = Self::start(storage, kms, options, snapshot, writable, process)?;
         if moved {
             // A copy must not go on under the original's data key.
             let inner = &keyring.inner;
@@ -244,6 +248,7 @@ impl Keyring {
         options: Options,
         snapshot: Snapshot,
         writable: bool,
+        process: Process,
     ) -> Result<Self> {
         let customers = CustomerKeys::new(kms, &options);
         let monitor = Monitor::new(options.access, options.clock.since_boot());
@@ -252,7 +257,7 @@ impl Keyring {
             storage,
             clock: options.clock,
             writable,
-            process: Process::current(),
+            process,
             writer: Mutex::new(WriterState::default()),
             vault: Vault::new(snapshot),
             customers,

@@ -41,8 +41,9 @@ pub struct DirectVfs;
 #[deny(clippy::missing_trait_methods)]
 impl Vfs for DirectVfs {
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
+        let process = Process::current();
         let (file, straight) = os::create_new(path, mode, OFlags::DIRECT)?;
-        let (pages, process) = (pages(PAGES), Process::current());
+        let pages = pages(PAGES);
         Ok(Box::new(DirectWriter { file, straight, pages, filled: 0, offset: 0, process }))
     }
 

@@ -19,8 +19,9 @@ pub struct OsVfs;
 
 impl Vfs for OsVfs {
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
+        let process = Process::current();
         let (file, straight) = create_new(path, mode, OFlags::empty())?;
-        Ok(Box::new(OsWriter { file, straight, process: Process::current() }))
+        Ok(Box::new(OsWriter { file, straight, process }))
     }
 
     fn open(&self, path: &Path, links: Links) -> io::Result<Box<dyn ReadFile>> {

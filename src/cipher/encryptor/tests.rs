@@ -38,7 +38,7 @@ fn file(suite: Suite, chunk_log2: u8) -> (Encryptor, Decryptor) {
     let parsed = Header::parse(&header[..]).expect("a new header");
     let slot = KeySlot::new(&parsed.prefix, &derived);
     let decryptor = Decryptor::new(&parsed, slot.clone());
-    (Encryptor::new(header, layout, slot, ByteCount::new(0)), decryptor)
+    (Encryptor::new(header, layout, slot, ByteCount::new(0), Process::current()), decryptor)
 }
 
 /// The whole file, appended in these pieces.

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::error::{ErrorKind, Result};
 use crate::keyring::{
     DirectoryStorage, KeyState, Keyring, KeyringStorage, MemoryStorage, Options, format,
 };
 use crate::kms::{KeyFile, Kms, generate_key_file};
-use crate::process::tests::{beside_forked_child, in_forked_child};
-use crate::{EncryptedFs, FileKind, FileSpec, Header, Store};
+use crate::process::tests::{MachineCopies, beside_forked_child, in_forked_child};
+use crate::{Clock, EncryptedFs, FileKind, FileSpec, Header, Store};
 
 const ROUNDS: u64 = 40;
 
@@ -109,6 +111,60 @@ fn a_forked_child_does_not_wait_for_its_parents_thread() {
         drop(keyring);
         true
     }));
+}
+
+/// Once armed, whoever asks it goes on in a copy of the machine.
+#[derive(Debug, Default)]
+struct CopyingClock(AtomicBool);
+
+impl CopyingClock {
+    fn arm(&self, armed: bool) {
+        self.0.store(armed, Ordering::Relaxed);
+    }
+
+    fn asked(&self) {
+        if self.0.load(Ordering::Relaxed) {
+            MachineCopies::make();
+        }
+    }
+}
+
+impl Clock for CopyingClock {
+    fn now_ns(&self) -> u64 {
+        self.asked();
+        1_700_000_000_000_000_000
+    }
+
+    fn since_boot(&self) -> Duration {
+        self.asked();
+        Duration::from_secs(1)
+    }
+}
+
+#[test]
+fn a_copy_of_the_machine_writes_nothing_that_was_begun_before_it() {
+    let _one_again = MachineCopies;
+    let (keys, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (kms, clock) = (customer(keys.path()), Arc::new(CopyingClock::default()));
+    let options = || Options { clock: clock.clone(), ..options() };
+    let storage = || DirectoryStorage::new(dir.path());
+    // Both copies have the identities and the keys of the new store.
+    clock.arm(true);
+    let keyring = Keyring::create(storage(), kms.clone(), options()).unwrap();
+    assert!(poisoned(keyring.keys().rotate()) && poisoned(keyring.encryptor(FileKind::Log)));
+    drop(keyring);
+    // Both go on from one image.
+    let keyring = Keyring::open(storage(), kms.clone(), options()).unwrap();
+    assert!(poisoned(keyring.keys().rotate()) && poisoned(keyring.encryptor(FileKind::Log)));
+    drop(keyring);
+    // Both have the salt of one file.
+    clock.arm(false);
+    let keyring = Keyring::open(storage(), kms, options()).unwrap();
+    let mut out = Vec::new();
+    keyring.encryptor(FileKind::Log).unwrap().append(b"alone", &mut out).unwrap();
+    clock.arm(true);
+    let mut encryptor = keyring.encryptor(FileKind::Log).unwrap();
+    assert!(poisoned(encryptor.append(b"twice", &mut out)));
 }
 
 /// An opening that got the key just before, and keeps it just after.
