@@ -31,10 +31,17 @@ impl Process {
         Self { token: token(), machine: machine() }
     }
 
-    /// Whether this is still the same process.
+    /// Whether this is still the same process, in the same run of the machine.
     #[inline]
     pub(crate) fn is_current(self) -> bool {
-        self.token != 0 && self.token == token() && self.machine == machine()
+        self.has_same_memory() && self.machine == machine()
+    }
+
+    /// Whether its memory, its threads and its locks are still here: a copy of the machine has
+    /// them too, a forked child has not.
+    #[inline]
+    pub(crate) fn has_same_memory(self) -> bool {
+        self.token != 0 && self.token == token()
     }
 
     /// Refuses in another process.
@@ -191,6 +198,7 @@ pub(crate) mod tests {
         assert!(now.is_current());
         let before = Process { machine: now.machine.wrapping_sub(1), ..now };
         assert!(!before.is_current() && before.check("refused").is_err());
+        assert!(before.has_same_memory());
     }
 
     #[cfg(target_os = "linux")]

@@ -95,7 +95,7 @@ fn follow(alarm: &Alarm, inner: &Weak<Inner>) {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        if !self.process.is_current() {
+        if !self.process.has_same_memory() {
             // A forked child has no such threads: it would wait for ever.
             self.threads.drain(..).for_each(std::mem::forget);
             return;

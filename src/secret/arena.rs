@@ -205,14 +205,14 @@ impl Arena {
 fn present() -> Option<&'static Arena> {
     let arena = ARENA.load(Ordering::Acquire);
     // SAFETY: those that were stored there are never freed.
-    unsafe { arena.as_ref() }.filter(|arena| arena.process.is_current())
+    unsafe { arena.as_ref() }.filter(|arena| arena.process.has_same_memory())
 }
 
 /// This process's arena. `None` where nothing tells which process this is.
 fn current() -> Option<&'static Arena> {
     present().or_else(|| {
         let (known, process) = (ARENA.load(Ordering::Acquire), Process::current());
-        if !process.is_current() {
+        if !process.has_same_memory() {
             return None;
         }
         let new = Box::into_raw(Box::new(Arena { process, classes: Mutex::default() }));

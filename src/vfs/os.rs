@@ -322,7 +322,7 @@ impl Drop for Locked {
     fn drop(&mut self) {
         // Closing alone leaves the lock to a process that is just being started, which has a copy
         // of the descriptor until it runs its program. A forked child must not end its parent's.
-        if self.process.is_current() {
+        if self.process.has_same_memory() {
             let _ = self.file.unlock();
         }
     }

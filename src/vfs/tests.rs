@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::process::tests::{beside_forked_child, in_forked_child};
+use crate::process::tests::{MachineCopies, beside_forked_child, in_forked_child};
 use crate::{Error, ErrorKind};
 
 /// Makes a pipe that nobody writes to.
@@ -51,26 +51,32 @@ fn a_lock_creates_nothing_behind_a_link() {
 #[test]
 fn a_lock_ends_with_its_holder_and_not_with_a_child() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, done) = (dir.path().join("lock"), dir.path().join("done"));
+    let path = dir.path().join("lock");
     let mut lock = Some(OsVfs.lock(&path).unwrap());
     // A child that ends ends no lock of its parent's.
     assert!(in_forked_child(|| lock.take().is_some()));
     assert_eq!(OsVfs.lock(&path).err().unwrap().kind(), io::ErrorKind::WouldBlock);
     // A child that still has a copy of the descriptor, as one has that is being started, keeps
-    // no lock that its parent gave up.
-    let (mut again, wait) = (None, || std::thread::sleep(Duration::from_millis(1)));
-    let waited = || {
-        while !done.exists() {
-            wait();
-        }
-        true
-    };
-    assert!(beside_forked_child(waited, || {
-        lock = None;
-        again = Some(OsVfs.lock(&path));
-        fs::write(&done, "").unwrap();
-    }));
-    assert!(again.unwrap().is_ok());
+    // no lock that its parent gave up; be the parent in a copy of the machine by then.
+    let _one_again = MachineCopies;
+    for copied in [false, true] {
+        let (mut again, done) = (None, dir.path().join(format!("done.{copied}")));
+        let waited = || {
+            while !done.exists() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            true
+        };
+        assert!(beside_forked_child(waited, || {
+            if copied {
+                MachineCopies::make();
+            }
+            lock = None;
+            again = Some(OsVfs.lock(&path));
+            fs::write(&done, "").unwrap();
+        }));
+        lock = Some(again.unwrap().unwrap());
+    }
 }
 
 #[test]

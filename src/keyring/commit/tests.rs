@@ -142,6 +142,22 @@ impl Clock for CopyingClock {
 }
 
 #[test]
+fn a_copy_of_the_machine_ends_the_threads_of_what_it_closes() {
+    let _one_again = MachineCopies;
+    let (keys, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (kms, storage) = (customer(keys.path()), || DirectoryStorage::new(dir.path()));
+    let keyring = Keyring::create(storage(), kms.clone(), Options::default()).unwrap();
+    let watch = keyring.inner.watch.clone();
+    MachineCopies::make();
+    drop(keyring);
+    for alarm in [&watch.alarm, &watch.watcher] {
+        assert!(alarm.is_stopping());
+        assert_eq!(Arc::strong_count(alarm), 1, "the thread still has it");
+    }
+    Keyring::open(storage(), kms, options()).unwrap();
+}
+
+#[test]
 fn a_copy_of_the_machine_writes_nothing_that_was_begun_before_it() {
     let _one_again = MachineCopies;
     let (keys, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::*;
 use crate::keyring::{KeyringStorage, MemoryStorage, Options};
 use crate::kms::{KeyFile, generate_key_file};
+use crate::process::tests::MachineCopies;
+use crate::secret::Secret;
 use crate::{Expect, FileKind, FileSpec, Header, Keyring, Suite};
 
 #[test]
@@ -33,6 +35,16 @@ fn slots_are_apart_and_slabs_go_back() {
     assert!(class.slabs.values().all(|slab| slab.free.len() == slab.slots));
     let address = NonNull::from(&class).cast();
     assert!(class.give_back(address).is_none() && class.open.len() == class.slabs.len());
+}
+
+#[test]
+fn a_copy_of_the_machine_has_the_memory_that_was_copied() {
+    let _one_again = MachineCopies;
+    let _key = Secret::new([1_u8; 200]);
+    let before = current().unwrap();
+    MachineCopies::make();
+    assert!(KeyMemory::now().bytes > 0);
+    assert!(ptr::eq(current().unwrap(), before));
 }
 
 const CHILD: &str = "ATREST_KEY_MEMORY_CHILD";
