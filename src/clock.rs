@@ -24,9 +24,8 @@ fn since_boot() -> Duration {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn since_boot() -> Duration {
-    static START: std::sync::LazyLock<std::time::Instant> =
-        std::sync::LazyLock::new(std::time::Instant::now);
-    START.elapsed()
+    static START: crate::process::Made<std::time::Instant> = crate::process::Made::new();
+    START.get_or_make(std::time::Instant::now).elapsed()
 }
 
 /// The operating system's clock.

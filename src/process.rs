@@ -6,14 +6,15 @@
 #![allow(unsafe_code)]
 
 #[cfg(target_os = "linux")]
-use std::sync::OnceLock;
-#[cfg(target_os = "linux")]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 
 #[cfg(target_os = "linux")]
 mod machine;
+mod made;
+
+pub(crate) use made::Made;
 
 /// The process that something was made in, by a random number that a fork replaces: a
 /// process id does not tell a child in a new PID namespace from its parent. And the run of the
@@ -71,8 +72,8 @@ fn machine() -> u64 {
 fn token() -> u64 {
     #[cfg(target_os = "linux")]
     {
-        static PAGE: OnceLock<Option<&AtomicU64>> = OnceLock::new();
-        if let Some(page) = *PAGE.get_or_init(emptied_by_fork) {
+        static PAGE: Made<Option<&AtomicU64>> = Made::new();
+        if let Some(page) = *PAGE.get_or_make(emptied_by_fork) {
             // Only the number itself is read, so nothing has to be ordered.
             return match page.load(Ordering::Relaxed) {
                 0 => draw(page),
@@ -111,8 +112,8 @@ fn emptied_by_fork() -> Option<&'static AtomicU64> {
     // SAFETY: a mapping of its own, at an address that the system chooses.
     let page =
         unsafe { mmap_anonymous(std::ptr::null_mut(), len, access, MapFlags::PRIVATE) }.ok()?;
-    // SAFETY: the page is ours, and nothing is in it yet. One that is refused stays mapped:
-    // this runs once.
+    // SAFETY: the page is ours, and nothing is in it yet. One that is refused stays mapped,
+    // and one of a thread that comes second: once in a process.
     unsafe { madvise(page, len, Advice::LinuxWipeOnFork) }.ok()?;
     // SAFETY: zeroed, aligned, never unmapped, and reached through this reference alone.
     Some(unsafe { &*page.cast::<AtomicU64>() })

@@ -17,12 +17,11 @@ pub(super) mod native;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::sync::OnceLock;
-
 use aes::Aes256Enc;
 use aes::cipher::{BlockCipherEncrypt, InOutBuf, InnerIvInit, KeyInit, StreamCipherCore};
 use ctr::{CtrCore, flavors};
 
+use crate::process::Made;
 #[cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
     allow(unused_imports, reason = "for the kernels")
@@ -85,8 +84,8 @@ impl Width {
     /// The width that [`CtrKey::new`] uses.
     #[must_use]
     pub fn chosen() -> Self {
-        static CHOSEN: OnceLock<Width> = OnceLock::new();
-        *CHOSEN.get_or_init(|| {
+        static CHOSEN: Made<Width> = Made::new();
+        *CHOSEN.get_or_make(|| {
             Self::choose(std::env::var("ATREST_CTR_WIDTH").ok().as_deref(), is_right)
         })
     }

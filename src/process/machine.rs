@@ -10,8 +10,9 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::made::Made;
 
 const DEVICE: &str = "/dev/vmclock0";
 const MAGIC: u32 = u32::from_le_bytes(*b"VCLK");
@@ -27,9 +28,9 @@ const LEN: usize = 112;
 /// Another number in another copy of the machine, where that can be known; otherwise 0.
 #[inline]
 pub(super) fn generation() -> u64 {
-    static COUNTER: OnceLock<Option<&AtomicU64>> = OnceLock::new();
+    static COUNTER: Made<Option<&AtomicU64>> = Made::new();
     // Written before the copy runs, so nothing has to be ordered.
-    match *COUNTER.get_or_init(|| counter(Path::new(DEVICE))) {
+    match *COUNTER.get_or_make(|| counter(Path::new(DEVICE))) {
         Some(counter) => counter.load(Ordering::Relaxed),
         None => 0,
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::geometry::{PAGE_LEN, PAGE_TAGS};
 use crate::cipher::gcm::{TAG_LEN, will_read};
+use crate::process::Made;
 
 pub(super) type Tag = [u8; TAG_LEN];
 
@@ -31,7 +32,8 @@ struct Place {
     version: AtomicU64,
     file: AtomicU64,
     page: AtomicU64,
-    /// Made when first used, and used again for other pages.
+    /// Made when first used, by whoever made the version odd, so that nobody waits for it; and
+    /// used again for other pages.
     words: OnceLock<Box<[AtomicU64; WORDS]>>,
 }
 
@@ -96,8 +98,8 @@ impl TagCache {
 
     /// That of the process.
     pub(super) fn shared() -> &'static Self {
-        static SHARED: OnceLock<TagCache> = OnceLock::new();
-        SHARED.get_or_init(|| Self::new(PAGES))
+        static SHARED: Made<TagCache> = Made::new();
+        SHARED.get_or_make(|| Self::new(PAGES))
     }
 
     /// Neighbours stand in neighbouring sets, files begin anywhere: at multiples of the golden
