@@ -17,6 +17,8 @@ mod scrub;
 mod wiping;
 
 pub use arena::KeyMemory;
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) use arena::tests::REFUSED;
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) use below::BYTES_MAX as SCRUBBED_BYTES_MAX;
 pub(crate) use held::Secret;

@@ -21,6 +21,7 @@ use aes::Aes256Enc;
 use aes::cipher::{BlockCipherEncrypt, InOutBuf, InnerIvInit, KeyInit, StreamCipherCore};
 use ctr::{CtrCore, flavors};
 
+use crate::error::Result;
 use crate::process::Made;
 #[cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
@@ -161,6 +162,20 @@ impl CtrKey {
     fn portable(key: &[u8; 32], nonce: [u8; 8]) -> Self {
         let cipher = Secret::new(Aes256Enc::new(key.into()));
         Self(Schedule::Portable { cipher, nonce: u64::from_be_bytes(nonce), _zeros: [0; 14] })
+    }
+
+    /// Whether a fork emptied nothing of it: what lies inside of a secret may be in the arena
+    /// where that one is not.
+    ///
+    /// # Errors
+    /// [`Poisoned`](crate::ErrorKind::Poisoned).
+    #[inline]
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.0 {
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Schedule::Native(_) => Ok(()),
+            Schedule::Portable { cipher, .. } => cipher.get().map(drop),
+        }
     }
 
     pub(super) fn width(&self) -> Width {

@@ -30,6 +30,7 @@ use zeroize::Zeroize;
 use super::ctr::{CtrKey, Width};
 use super::oracle::Watched;
 use crate::derive::Derived;
+use crate::error::Result;
 #[cfg(target_arch = "x86_64")]
 use crate::secret::scrubbed_shortly;
 use crate::secret::{Secret, scrubbed};
@@ -86,6 +87,20 @@ impl GcmKey {
         }
         let hash = Hash::Portable(Secret::new(portable::hash_key(key, ctr.width())));
         Self { ctr, nonce_low, hash, watched: Watched::new(false) }
+    }
+
+    /// Whether a fork emptied nothing of it, as [`CtrKey::check`] asks.
+    ///
+    /// # Errors
+    /// [`Poisoned`](crate::ErrorKind::Poisoned).
+    #[inline]
+    pub(super) fn check(&self) -> Result<()> {
+        self.ctr.check()?;
+        match &self.hash {
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Hash::Native(powers) => powers.get().map(drop),
+            Hash::Portable(hash) => hash.get().map(drop),
+        }
     }
 
     /// Runs `work`, which uses this key, so that nothing of the key is left outside of it.

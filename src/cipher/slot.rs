@@ -108,12 +108,16 @@ impl KeySlot {
     /// [`CmekRevoked`](ErrorKind::CmekRevoked) if the key was withdrawn,
     /// [`Poisoned`](ErrorKind::Poisoned) in a forked child.
     pub(super) fn check(&self) -> Result<()> {
-        self.key.load().as_ref().ok_or_else(revoked)?.get().map(drop)
+        match self.key.load().as_ref().ok_or_else(revoked)?.get()? {
+            FileKey::Ctr(key) => key.check(),
+            FileKey::Gcm(key) => key.get()?.check(),
+        }
     }
 
     pub(crate) fn with_ctr(&self, use_key: impl FnOnce(&CtrKey)) -> Result<()> {
         match self.key.load().as_ref().ok_or_else(revoked)?.get()? {
             FileKey::Ctr(key) => {
+                key.check()?;
                 key.scrubbed(|| use_key(key));
                 Ok(())
             }
@@ -123,7 +127,11 @@ impl KeySlot {
 
     pub(crate) fn with_gcm(&self, use_key: impl FnOnce(&GcmKey) -> Result<()>) -> Result<()> {
         match self.key.load().as_ref().ok_or_else(revoked)?.get()? {
-            FileKey::Gcm(key) => key.scrubbed(|| use_key(key)),
+            FileKey::Gcm(key) => {
+                let key = key.get()?;
+                key.check()?;
+                key.scrubbed(|| use_key(key))
+            }
             FileKey::Ctr(_) => Err(lacks_authentication()),
         }
     }

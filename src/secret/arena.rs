@@ -122,6 +122,10 @@ impl Slab {
 /// A slot of `bytes`, zeroed and aligned to any power of two that divides `bytes`; `None` if
 /// the system gives none.
 pub(super) fn take(bytes: usize) -> Option<NonNull<u8>> {
+    #[cfg(all(test, target_os = "linux"))]
+    if tests::REFUSED.replace(tests::REFUSED.get() >> 1) & 1 != 0 {
+        return None;
+    }
     let mut classes = current()?.lock();
     classes.entry(bytes).or_default().take(bytes)
 }
@@ -224,4 +228,4 @@ fn current() -> Option<&'static Arena> {
 
 #[cfg(all(test, target_os = "linux"))]
 #[allow(clippy::unwrap_used)]
-mod tests;
+pub(crate) mod tests;

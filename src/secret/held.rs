@@ -91,7 +91,8 @@ fn forked() -> Error {
     Error::new(ErrorKind::Poisoned, "a forked child has no keys of its parent's: open the store")
 }
 
-/// For what is made, used and dropped in one call, and for what lies inside of another secret.
+/// For what is made, used and dropped in one call, and for what was asked [`Secret::get`] before:
+/// a secret inside of another one too, which alone may have found room in the arena.
 ///
 /// # Panics
 /// In a forked child. Whoever may be in one asks [`Secret::get`].

@@ -156,3 +156,54 @@ fn no_use_of_a_key_leaves_anything_in_registers() {
         assert!(!scrubbed, "after {len} bytes");
     }
 }
+
+/// Where memory is short, one part of a key may be where a fork empties it and another not.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_forked_child_without_a_part_of_a_key_is_refused() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use crate::process::tests::in_forked_child;
+    use crate::secret::REFUSED;
+
+    fn ctr(width: Width) -> FileKey {
+        FileKey::Ctr(CtrKey::with_width(&[7; 32], [3; 8], width).expect("the width"))
+    }
+    fn gcm(width: Width) -> FileKey {
+        FileKey::Gcm(Secret::new(GcmKey::with_width(&[7; 32], &[3; 12], width).expect("the width")))
+    }
+    fn used(slot: &KeySlot) -> Result<()> {
+        let seal = |key: &GcmKey| {
+            black_box(key.seal(0, &[], &[1; 16], &mut [0; 16]));
+            Ok(())
+        };
+        match slot.with_gcm(seal) {
+            Err(error) if error.kind() == ErrorKind::UnsupportedFeature => {
+                slot.with_ctr(|key| key.apply_in_place(0, &mut [0; 16]))
+            }
+            other => other,
+        }
+    }
+    /// Whether the child of a key is refused of which this part alone is where a fork empties it.
+    fn refused(make: fn(Width) -> FileKey, width: Width, inside: u32) -> bool {
+        REFUSED.set(!(1 << inside));
+        let key = ArcSwapAny::new(Some(Secret::new(make(width))));
+        REFUSED.set(0);
+        let slot = KeySlot { prefix: [0; PREFIX_LEN], writing: false, key };
+        let poisoned =
+            |result: Result<()>| result.is_err_and(|error| error.kind() == ErrorKind::Poisoned);
+        let check = || poisoned(used(&slot)) && poisoned(slot.check());
+        // A panic may not leave the child.
+        let check = || catch_unwind(AssertUnwindSafe(check)).unwrap_or(false);
+        used(&slot).is_ok() && in_forked_child(check)
+    }
+    // In a child, which counts for itself what is outside. The parts in the order in which they
+    // are made, without a key that hashes nothing but zeros.
+    assert!(in_forked_child(|| {
+        let portable = Width::Portable;
+        [0, 1].into_iter().all(|inside| refused(ctr, portable, inside))
+            && [0, 2, 3, 4].into_iter().all(|inside| refused(gcm, portable, inside))
+            && (Width::chosen() == portable
+                || [0, 1, 2].into_iter().all(|inside| refused(gcm, Width::chosen(), inside)))
+    }));
+}

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::hint::black_box;
 use std::process::Command;
@@ -9,6 +10,11 @@ use crate::kms::{KeyFile, generate_key_file};
 use crate::process::tests::MachineCopies;
 use crate::secret::Secret;
 use crate::{Expect, FileKind, FileSpec, Header, Keyring, Suite};
+
+thread_local! {
+    /// Which of this thread's next keys find no room: the lowest bit is the next one's.
+    pub(crate) static REFUSED: Cell<u32> = const { Cell::new(0) };
+}
 
 #[test]
 fn slots_are_apart_and_slabs_go_back() {
