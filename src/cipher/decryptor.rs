@@ -118,6 +118,7 @@ impl Decryptor {
     /// # Errors
     /// [`Authentication`](ErrorKind::Authentication),
     /// [`CmekRevoked`](ErrorKind::CmekRevoked),
+    /// [`FileTooLarge`](ErrorKind::FileTooLarge) for a number that no chunk has,
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for other lengths,
     /// [`UnsupportedFeature`](ErrorKind::UnsupportedFeature) in other suites. Of `chunks`
     /// nothing is left then.

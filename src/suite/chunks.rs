@@ -162,6 +162,8 @@ pub(crate) fn open_in_place(
     bytes: &mut [u8],
     tags: &[[u8; TAG_LEN]],
 ) -> Result<()> {
+    // All the numbers that a chunk can have count on.
+    chunk_index(first)?;
     for (index, (chunk, tag)) in (first..).zip(bytes.chunks_mut(chunk.bytes()).zip(tags)) {
         checked(index, key.open_in_place(chunk_index(index)?, &[], chunk, tag))?;
     }
@@ -179,6 +181,8 @@ pub(crate) fn open_part(
     mut skip: usize,
     mut plaintext: &mut [u8],
 ) -> Result<()> {
+    // As above.
+    chunk_index(first)?;
     for (index, (chunk, tag)) in (first..).zip(bytes.chunks(chunk.bytes()).zip(tags)) {
         let len = (chunk.len() - skip).min(plaintext.len());
         let (now, later) = plaintext.split_at_mut(len);

@@ -116,6 +116,7 @@ fn sections_are_read_across_and_cannot_be_exchanged() {
         crate::fs::fuzz::reader(bytes, file(Suite::Aes256GcmChunks, 12).1).expect("its end is good")
     };
     let reader = open(&bytes);
+    reader.will_need(0, u64::MAX);
     let mut at = 0;
     for (i, len) in [4096, 1, 65_536, 300_000, 4095, 1 << 20, 7].into_iter().cycle().enumerate() {
         let mut buf = vec![0; len];
@@ -276,8 +277,14 @@ fn chunks_and_frames_decrypt_without_a_file() {
         let other = decryptor.decrypt_chunks(0, &body[..10_000], tags, range.start, &mut back);
         assert_eq!(kind(other), ErrorKind::InvalidArgument, "{range:?}");
     }
-    let end = decryptor.decrypt_chunks(u64::from(u32::MAX), &body[..4], &tags[..16], 0, &mut [0]);
-    assert_eq!(kind(end), ErrorKind::FileTooLarge);
+    for first in [u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+        let (mut part, mut whole) = ([9], body[..10_000].to_vec());
+        let end = decryptor.decrypt_chunks(first, &body[..4], &tags[..16], 0, &mut part);
+        assert_eq!(kind(end), ErrorKind::FileTooLarge);
+        let end = decryptor.decrypt_chunks_in_place(first, &mut whole, tags);
+        assert_eq!(kind(end), ErrorKind::FileTooLarge);
+        assert!(part.iter().chain(&whole).all(|byte| *byte == 0));
+    }
 
     let sealed = seal(Suite::Aes256GcmLog, 0, &[&data[..1], &data[1..]]);
     let (_, decryptor) = file(Suite::Aes256GcmLog, 0);

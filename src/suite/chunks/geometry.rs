@@ -218,7 +218,9 @@ impl ChunkMap {
 
     /// Where in the body the plaintext at an offset is, roughly: for hints.
     pub(super) const fn place(&self, offset: u64) -> u64 {
-        offset + (offset >> self.chunk.log2()) / SECTION_CHUNKS * SECTION_TAGS_LEN
+        let tags = (offset >> self.chunk.log2()) / SECTION_CHUNKS * SECTION_TAGS_LEN;
+        // A hint may reach to the end of all numbers.
+        offset.saturating_add(tags)
     }
 
     /// As many of `chunks`, of which there is one, as are in the section of the first.

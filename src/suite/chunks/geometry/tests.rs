@@ -94,4 +94,5 @@ fn a_range_of_plaintext_needs_the_chunks_that_hold_it() {
     assert_eq!(second.tags, second.bytes.end..second.bytes.end + 48);
     assert_eq!(map.runs(7..7).count(), 0);
     assert_eq!((map.place(5), map.place(section)), (5, start));
+    assert_eq!(map.place(u64::MAX), u64::MAX);
 }
