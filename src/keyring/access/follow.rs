@@ -111,6 +111,8 @@ impl Inner {
     fn heed_others(&self) -> Result<()> {
         // A storage that cannot be read says nothing about access: its lease does.
         if !revocation_requested(&*self.storage).unwrap_or(false) {
+            let now = self.clock.since_boot();
+            self.watch.monitor().view.looked(now, jitter());
             return self.reload(&mut self.writer());
         }
         let old = self.give_up(RevokedBy::Mark);

@@ -134,7 +134,7 @@ impl Monitor {
 
     /// The image in memory is the one in the storage.
     pub(in super::super) fn seen(&mut self, now: Duration) {
-        self.view.good(now, jitter());
+        self.view.good(now);
     }
 
     /// Takes note of a change, if there is one: for the audit, and for the hooks.

@@ -13,7 +13,8 @@ use super::machine::{Jitter, jittered, spread};
 pub(super) struct View {
     /// When the image in memory was last known to be the present one.
     seen: Duration,
-    /// When to look again.
+    /// When to look again, for a request beside the image too: what reads or commits the image
+    /// alone does not put it off.
     pub(super) next: Duration,
     /// How long it vouches; `None` for ever.
     lease: Option<Duration>,
@@ -32,10 +33,15 @@ impl View {
     }
 
     /// The image in memory is the present one.
-    pub(super) fn good(&mut self, now: Duration, jitter: Jitter) {
-        // What was mended may have been mended for many at once.
-        let spread = if self.problem.take().is_some() { spread } else { jittered };
-        (self.seen, self.next) = (now, now.saturating_add(spread(self.interval, jitter)));
+    pub(super) fn good(&mut self, now: Duration) {
+        (self.seen, self.problem) = (now, None);
+    }
+
+    /// No request to revoke is beside the image. Comes before [`good`](Self::good).
+    pub(super) fn looked(&mut self, now: Duration, jitter: Jitter) {
+        // What is mended now may be mended for many at once.
+        let spread = if self.problem.is_some() { spread } else { jittered };
+        self.next = now.saturating_add(spread(self.interval, jitter));
     }
 
     pub(super) fn failed(&mut self, now: Duration, problem: String, jitter: Jitter) {

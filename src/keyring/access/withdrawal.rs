@@ -140,6 +140,8 @@ impl Inner {
         let giving_back = self.vault.let_in(epoch, snapshot)?;
         let now = self.clock.since_boot();
         let change = monitor.machine.restored(now, jitter);
+        // The caller looked for a request.
+        monitor.view.looked(now, jitter);
         monitor.seen(now);
         monitor.revoked_by = RevokedBy::None;
         monitor.barrier = None;

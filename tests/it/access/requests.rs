@@ -79,6 +79,28 @@ fn another_process_can_ask_for_revocation() {
 }
 
 #[test]
+fn a_request_is_heeded_however_often_the_keyring_is_committed_or_read_again() {
+    let (writing, reading) = (store("busy"), store("reread"));
+    let reader = reading.reader();
+    for store in [&writing, &reading] {
+        Access::request_revocation(&*store.storage).unwrap();
+    }
+    for _ in 0..5 {
+        drop(writing.keyring.keys().rotate());
+        drop(reader.reload());
+        for (store, keyring) in [(&writing, &writing.keyring), (&reading, &reader)] {
+            store.clock.advance(Duration::from_secs(60));
+            drop(keyring.maintain());
+        }
+    }
+    for (store, keyring) in [(&writing, &writing.keyring), (&reading, &reader)] {
+        store.clock.advance(Duration::from_secs(31));
+        drop(keyring.maintain());
+        assert_eq!(keyring.access().status().state, Revoked);
+    }
+}
+
+#[test]
 fn a_request_that_cannot_be_read_counts() {
     let (dir, store) = (tempfile::tempdir().unwrap(), store("unreadable"));
     let storage = || atrest::keyring::DirectoryStorage::new(dir.path());

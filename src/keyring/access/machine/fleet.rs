@@ -187,7 +187,9 @@ fn one_keyring_is_not_read_by_all_at_once() {
             if (HOUR..HOUR + 10 * MINUTE).contains(&(view.next.as_secs() as usize)) {
                 view.failed(view.next, String::new(), random.jitter());
             } else {
-                view.good(view.next, random.jitter());
+                let now = view.next;
+                view.looked(now, random.jitter());
+                view.good(now);
             }
         }
     }

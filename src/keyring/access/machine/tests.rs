@@ -157,7 +157,8 @@ fn times_that_no_clock_can_tell_never_come_and_keep_no_denied_key() {
         fields[field](&mut policy);
         let mut view = View::new(&policy, s(1000), jitter);
         view.failed(s(1100), "away".into(), jitter);
-        view.good(s(1200), jitter);
+        view.looked(s(1200), jitter);
+        view.good(s(1200));
         assert!(view.next > s(1200) && view.deadline().is_none_or(|at| at > s(4800)));
         assert_eq!(
             view.deadline().is_none(),
