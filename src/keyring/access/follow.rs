@@ -83,6 +83,7 @@ impl Inner {
     fn bring_back(&self, epoch: u64, image: Image, store_key: Arc<StoreKey>, body: Body) {
         match self.is_marked(&body) {
             Ok(false) => {
+                // What changed meanwhile is looked at again at once: the check is still due.
                 if let Err(error) = self.adopt(epoch, image, store_key, body) {
                     self.conclude(epoch, Refusal::from(error).answer(), None);
                 }
@@ -117,7 +118,9 @@ impl Inner {
         }
         let old = self.give_up(RevokedBy::Mark);
         if self.writable
-            && self.mark(old, AuditKind::Revoked, "on another process's request").is_ok()
+            && self
+                .mark(old, RevokedBy::Mark, AuditKind::Revoked, "on another process's request")
+                .is_ok()
             && self.vault.load().body.revoked_ns != 0
         {
             // The mark stands for it now. If it stays, the mark is made once more.

@@ -26,7 +26,8 @@ pub(in super::super) fn revocation_requested(storage: &dyn KeyringStorage) -> Re
 impl Inner {
     pub(super) fn revoke(&self, what: AuditKind, detail: &str) -> Result<()> {
         let old = self.give_up(RevokedBy::ThisProcess);
-        let marked = if self.writable { self.mark(old, what, detail) } else { Ok(()) };
+        let by = RevokedBy::ThisProcess;
+        let marked = if self.writable { self.mark(old, by, what, detail) } else { Ok(()) };
         self.watch.deliver();
         marked
     }
@@ -43,25 +44,32 @@ impl Inner {
     }
 
     /// Marks the store as revoked, with the last use of the keys that were withdrawn,
-    /// which end here.
-    pub(super) fn mark(&self, old: Arc<Snapshot>, what: AuditKind, detail: &str) -> Result<()> {
-        let mut marked = Err(revoked());
-        if let Some(unlocked) = &old.unlocked {
-            let mut writer = self.writer();
-            marked = self.commit_with(&mut writer, Some(unlocked), |draft| {
+    /// which end here. Without a mark the keys stay withdrawn `by` whom they were.
+    pub(super) fn mark(
+        &self,
+        old: Arc<Snapshot>,
+        by: RevokedBy,
+        what: AuditKind,
+        detail: &str,
+    ) -> Result<()> {
+        let mut writer = self.writer();
+        let mut marked = match &old.unlocked {
+            Some(unlocked) => self.commit_with(&mut writer, Some(unlocked), |draft| {
                 draft.body.revoked_ns = draft.now_ns.max(1);
                 draft.record(what, detail);
                 Ok(true)
-            });
-        }
+            }),
+            None => Err(revoked()),
+        };
         drop(old);
         if marked.is_err() {
             // No key to authenticate a mark with: the request stands for it.
             self.watch.monitor().note(self.clock.now_ns(), what, detail);
-            self.storage.put_beside(REVOKE_REQUEST, b"")?;
+            marked = self.storage.put_beside(REVOKE_REQUEST, b"");
         }
-        self.watch.monitor().revoked_by = RevokedBy::Mark;
-        Ok(())
+        // Whoever restored since the keys were withdrawn saw no mark.
+        drop(self.give_up(if marked.is_ok() { RevokedBy::Mark } else { by }));
+        marked
     }
 
     /// Whether the store says that access was withdrawn on request.
@@ -92,18 +100,21 @@ impl Inner {
         // The image that can be read now may be gone after a crash.
         self.settle(&mut self.writer())?;
         let epoch = self.vault.epoch();
-        let old = self.vault.load_full();
-        if old.unlocked.is_some() {
+        if self.vault.load().unlocked.is_some() {
             return Ok(());
         }
-        let image = self.load_newer(&old)?;
-        let search = self.customers.search(self.watch.monitor().barrier.clone());
-        let (store_key, body) = search.unlock(&image, &self.customers.all())?;
-        let marked = self.is_marked(&body)?;
-        if marked && !self.writable {
-            return Err(revoked());
-        }
-        self.adopt(epoch, image, store_key, body)?;
+        let marked = loop {
+            let image = self.load_newer(&self.vault.load_full())?;
+            let search = self.customers.search(self.watch.monitor().barrier.clone());
+            let (store_key, body) = search.unlock(&image, &self.customers.all())?;
+            let marked = self.is_marked(&body)?;
+            if marked && !self.writable {
+                return Err(revoked());
+            }
+            if self.adopt(epoch, image, store_key, body)? {
+                break marked;
+            }
+        };
         if marked && let Err(error) = self.remove_marks() {
             drop(self.give_up(RevokedBy::Mark));
             self.watch.deliver();
@@ -115,17 +126,25 @@ impl Inner {
     }
 
     /// Lets the keys of a generation in that were unwrapped since withdrawal `epoch`, and
-    /// gives open files theirs back.
+    /// gives open files theirs back. False if a commit that was under way then ended since: the
+    /// image in the storage is another now.
     pub(super) fn adopt(
         &self,
         epoch: u64,
         image: Image,
         store_key: Arc<StoreKey>,
         mut body: Body,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut writer = self.writer();
         self.settle(&mut writer)?;
         let old = self.vault.load_full();
+        if old.unlocked.is_some() {
+            // Somebody else let them in, and what was committed since is in no older image.
+            return Ok(true);
+        }
+        if image.fixed.generation < old.image.fixed.generation {
+            return Ok(false);
+        }
         let counted = old.body.keys.iter().map(|record| (record.id, record.encrypted_bytes));
         let counted: HashMap<_, _> = counted.collect();
         for record in &mut body.keys {
@@ -153,7 +172,7 @@ impl Inner {
         giving_back.run();
         self.watch.monitor().giving_back -= 1;
         self.watch.watcher.ring();
-        Ok(())
+        Ok(true)
     }
 
     /// Gives the keys up because another process marked the store as revoked.

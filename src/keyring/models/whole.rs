@@ -323,6 +323,28 @@ impl Kms for Fickle {
     }
 }
 
+#[test]
+fn no_order_serves_a_store_that_is_marked_as_revoked() {
+    in_many_orders(ORDERS, || {
+        let (keyring, storage) = new();
+        let restoring = {
+            let keyring = keyring.clone();
+            thread::spawn(move || {
+                later();
+                keyring.access().restore()
+            })
+        };
+        later();
+        keyring.access().revoke().unwrap();
+        let restored = restoring.join().unwrap();
+        assert!([None, Some(ErrorKind::CmekRevoked)].contains(&kind(&restored)), "{restored:?}");
+        let with = || Bare::from_uri("fuzz:k").unwrap();
+        let opened = Keyring::open(storage.clone(), with(), options());
+        let serves = keyring.encryptor(FileKind::Table).is_ok();
+        assert_eq!(opened.is_ok(), serves, "{:?}", kind(&opened));
+    });
+}
+
 /// A lock that is waited for without end would end the model.
 #[test]
 fn no_order_of_all_that_a_keyring_does_hangs_or_leaves_it_without_keys() {

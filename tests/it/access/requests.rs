@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
-use atrest::keyring::{Access, AccessState, AuditKind, FilesBeside};
+use atrest::keyring::{Access, AccessState, AuditKind, FileSpec, FilesBeside};
 use atrest::kms::KmsErrorKind;
 use atrest::{ErrorKind, FileKind, Keyring};
 
@@ -229,6 +229,59 @@ fn what_was_unwrapped_before_a_revocation_is_not_let_in_after_it() {
         assert_eq!(restoring.join().unwrap().unwrap_err().kind(), ErrorKind::CmekRevoked);
     });
     assert!(!store.serves());
+}
+
+#[test]
+fn a_late_answer_takes_a_restored_keyring_to_no_older_generation() {
+    let store = store("lookers");
+    let keyring = &store.keyring;
+    let tenant = keyring.keyspaces().create("tenant").unwrap();
+    store.kms.fail(KmsErrorKind::AccessDenied);
+    assert_eq!([331, 16, 16].map(|seconds| store.after(seconds)), [Suspect, Suspect, Revoked]);
+    store.kms.fail(None);
+    let barrier = Arc::new(Barrier::new(2));
+    store.kms.meet(&barrier);
+    let generation = std::thread::scope(|scope| {
+        let looking = scope.spawn(|| keyring.access().check_now());
+        barrier.wait();
+        // The service answers somebody else first.
+        keyring.access().restore().unwrap();
+        keyring.keyspaces().danger_shred("tenant").unwrap();
+        let generation = keyring.anchor().generation;
+        barrier.wait();
+        looking.join().unwrap();
+        generation
+    });
+    assert!(keyring.anchor().generation >= generation);
+    let created = keyring.encryptor(FileSpec::new(FileKind::Table).keyspace(tenant));
+    assert_eq!(created.unwrap_err().kind(), ErrorKind::KeyDestroyed);
+    assert!(store.serves());
+}
+
+#[test]
+fn a_late_answer_takes_no_rotation_back_that_ended_meanwhile() {
+    let store = store("overtaken");
+    let keyring = &store.keyring;
+    let (rotation, look) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    std::thread::scope(|scope| {
+        store.kms.meet(&rotation);
+        let rotating = scope.spawn(|| keyring.keys().rotate_store_key());
+        rotation.wait();
+        // The keys' time ends before the rotation does.
+        store.clock.advance(Duration::from_secs(5000));
+        assert_eq!(keyring.access().watch().state, Suspended);
+        store.kms.meet(&look);
+        let looking = scope.spawn(|| keyring.access().check_now());
+        look.wait();
+        rotation.wait();
+        let store_key = rotating.join().unwrap().unwrap();
+        let generation = keyring.anchor().generation;
+        look.wait();
+        assert_eq!(looking.join().unwrap().state, Suspended);
+        assert_eq!(keyring.access().check_now().state, Restored);
+        assert!(keyring.anchor().generation >= generation);
+        assert_eq!(keyring.status().info.store_key_id, store_key);
+    });
 }
 
 #[test]
