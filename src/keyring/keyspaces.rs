@@ -61,6 +61,7 @@ impl Keyspaces<'_> {
     /// [`Keys::rotate`](super::Keys::rotate).
     pub fn create(&self, name: &str) -> Result<KeyspaceId> {
         super::holds::check_name(name)?;
+        self.0.inner.check_may_rotate()?;
         let mut writer = self.0.inner.writer();
         let mut index = 0;
         self.0.inner.commit(&mut writer, |draft| {
@@ -81,6 +82,7 @@ impl Keyspaces<'_> {
     /// Those of [`create`](Self::create), but for a name that is taken.
     pub(crate) fn find_or_create(&self, names: &[String]) -> Result<Vec<KeyspaceId>> {
         names.iter().try_for_each(|name| super::holds::check_name(name))?;
+        self.0.inner.check_may_rotate()?;
         let mut writer = self.0.inner.writer();
         for names in names.chunks(ADDED_TOGETHER) {
             self.0.inner.commit(&mut writer, |draft| {
@@ -105,6 +107,7 @@ impl Keyspaces<'_> {
     /// As [`Keys::rotate`](super::Keys::rotate);
     /// [`KeyDestroyed`](ErrorKind::KeyDestroyed) for a keyspace that was shredded.
     pub fn rotate(&self, keyspace: KeyspaceId) -> Result<DataKeyId> {
+        self.0.inner.check_may_rotate()?;
         let mut writer = self.0.inner.writer();
         let index = keyspace.0 as usize;
         let before = self.0.inner.vault.load().active(index)?.id;
@@ -131,7 +134,7 @@ impl Keyspaces<'_> {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an unknown name, for the
     /// keyspace that every store has, and where a
     /// [mirror](super::DirectoryStorage::with_mirror) would keep the keys; those of
-    /// [`Keys::rotate`](super::Keys::rotate).
+    /// [`Keys::rotate`](super::Keys::rotate), but for [`Kms`](ErrorKind::Kms): no key begins.
     pub fn danger_shred(&self, name: &str) -> Result<()> {
         let index = self.find(name).filter(|id| id.0 != 0).ok_or_else(|| {
             let what = format!("expected a keyspace beside the default one, found {name}");

@@ -61,12 +61,16 @@ impl Slots<'_> {
     /// that worthless for files written from then on. Older images of the keyring, which
     /// that key opens, are removed.
     ///
+    /// First the present key's service is asked, as for [`replace`](Self::replace): the next
+    /// slot must not stand in for a key that was just revoked.
+    ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such slot or no
-    /// other; those of [`Keys::rotate`](super::Keys::rotate). The slot then stays. If
+    /// other; [`Kms`](ErrorKind::Kms) from the present key; those of [`Keys::rotate`](super::Keys::rotate). The slot then stays. If
     /// only the removal of the older images failed, the error is [`Io`](ErrorKind::Io) and
     /// the slot is gone; the next opening for writing tries the removal again.
     pub fn remove(&self, name: &str) -> Result<()> {
+        self.0.inner.check_not_denied()?;
         let mut writer = self.0.inner.writer();
         let mut former = String::new();
         self.0.inner.commit(&mut writer, |draft| {

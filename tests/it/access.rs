@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
-use atrest::keyring::{AccessState, AuditKind, Grace, KeyringStorage, MemoryStorage, Options};
+use atrest::keyring::{
+    AccessState, AuditKind, Grace, KeyringStorage, KeyspaceId, MemoryStorage, Options,
+};
 use atrest::kms::{Kms, KmsErrorKind};
 use atrest::{Clock, ErrorKind, FileKind, Keyring, PlaintextPolicy, SystemClock};
 
@@ -65,10 +67,15 @@ fn confirmed_denials_withdraw_all_keys_and_access_given_back_resumes() {
     store.kms.fail(KmsErrorKind::AccessDenied);
     assert_eq!(store.after(331), Suspect);
     assert!(store.serves());
-    assert_eq!(
-        store.keyring.keys().rotate().unwrap_err().kind(),
-        ErrorKind::Kms(KmsErrorKind::AccessDenied)
-    );
+    let keyspaces = store.keyring.keyspaces();
+    for refused in [
+        store.keyring.keys().rotate().map(drop),
+        keyspaces.rotate(KeyspaceId::default()).map(drop),
+        keyspaces.create("tenant").map(drop),
+    ] {
+        let denied = ErrorKind::Kms(KmsErrorKind::AccessDenied);
+        assert_eq!(refused.unwrap_err().kind(), denied);
+    }
     assert_eq!(store.after(16), Suspect);
     assert_eq!(store.after(16), Revoked);
     let access = store.keyring.access().status();

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrest::keyring::{AuditKind, LiveKeys, MemoryStorage, Options};
+use atrest::keyring::{AccessState, AuditKind, LiveKeys, MemoryStorage, Options};
 use atrest::kms::{Kms, KmsErrorKind};
 use atrest::{DataKeyId, ErrorKind, Keyring};
 
-use atrest_testkit::{Mode, ScriptedKms};
+use crate::support::options;
+use atrest_testkit::{ManualClock, Mode, ScriptedKms};
 
 fn store() -> (Arc<MemoryStorage>, Arc<ScriptedKms>, Arc<ScriptedKms>) {
     let storage = Arc::new(MemoryStorage::new());
@@ -105,6 +106,26 @@ fn the_next_slot_stands_in_for_an_outage_and_never_for_a_denial() {
     us.fail(KmsErrorKind::Unreachable);
     let (result, _) = open(KmsErrorKind::Throttled);
     assert_eq!(result, Err(ErrorKind::Kms(KmsErrorKind::Throttled)));
+}
+
+#[test]
+fn the_slot_of_a_denied_key_is_not_removed_while_the_denial_is_confirmed() {
+    let (storage, eu, us) = store();
+    let clock = ManualClock::new();
+    let keyring = Keyring::open(storage, both(&eu, &us), options(&clock)).unwrap();
+    let after = |seconds| {
+        clock.advance(Duration::from_secs(seconds));
+        drop(keyring.maintain());
+        keyring.access().status().state
+    };
+    eu.fail(KmsErrorKind::AccessDenied);
+    let denied = ErrorKind::Kms(KmsErrorKind::AccessDenied);
+    // Before the first check, too.
+    assert_eq!(keyring.slots().remove("default").unwrap_err().kind(), denied);
+    assert_eq!(after(331), AccessState::Suspect);
+    assert_eq!(keyring.slots().remove("default").unwrap_err().kind(), denied);
+    assert_eq!([after(16), after(16)], [AccessState::Suspect, AccessState::Revoked]);
+    assert_eq!(names(&keyring), ["default", "us"]);
 }
 
 #[test]
