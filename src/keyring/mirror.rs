@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use super::FilesBeside;
 use super::directory::DirectoryStorage;
 use super::format::Image;
-use super::storage::StoredImage;
+use super::storage::{KeyringStorage, StoredImage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{KEYRING_FILE, MIRROR_NOTE, NEW_FILE, NameKind, kind_of};
 use crate::vfs::Rename;
@@ -29,9 +29,10 @@ impl DirectoryStorage {
     /// Lets every commit also write the keyring to `dir`, which must exist: another disk.
     ///
     /// A mirror that cannot be written makes opening for writing and every rotation fail;
-    /// reading and writing files goes on. A keyring older than its mirror is refused with
+    /// reading and writing files goes on. A keyring older than its mirror, or seen to be of
+    /// another line than it, is refused with
     /// [`KeyringRolledBack`](ErrorKind::KeyringRolledBack) when the store is opened for
-    /// writing.
+    /// writing; [`recover`](Self::recover) goes on with the one or the other.
     ///
     /// From then on a file `KEYRING.mirror.<id>` in both tells of it, wherever it is mounted. Who opens
     /// the store without the mirror may write files and start new data keys, and the mirror catches
@@ -97,17 +98,34 @@ impl DirectoryStorage {
             return synced.map_err(|e| Error::io("the mirror cannot be synced", e).with_path(dir));
         }
         self.check_mirror(dir, &image.stored.bytes)?;
-        if let Some(mirror) = mirrored.as_deref().and_then(parse) {
-            let (expected, found) = (mirror.fixed.generation, image.fixed.generation);
-            if expected > found {
-                let what = format!(
-                    "expected keyring generation {expected}, which the mirror has, found {found}"
-                );
-                return Err(Error::new(ErrorKind::KeyringRolledBack, what).with_path(&self.dir));
-            }
-        }
+        self.check_mirror_is_past(&image)?;
         self.prepare_mirror(&image.stored.bytes)?;
         self.publish_mirror()
+    }
+
+    /// Refuses where the mirror's image is not from before this one: an old keyring was put back,
+    /// and the mirror may be the last to have the keys of the other line. No crash does that. Of a
+    /// mirror that was away for long nothing may tell any more.
+    pub(super) fn check_mirror_is_past(&self, image: &Image) -> Result<()> {
+        let Some(mirror) = self.load_mirror()?.as_deref().and_then(parse) else { return Ok(()) };
+        let (expected, found) = (mirror.fixed.generation, image.fixed.generation);
+        let is_past = match found.checked_sub(expected) {
+            None => false,
+            Some(0) => mirror.stored.bytes == image.stored.bytes,
+            Some(1) => image.fixed.previous_mac == *mirror.mac(),
+            Some(_) => {
+                let kept = self.load_kept(expected)?.as_deref().and_then(parse);
+                kept.is_none_or(|kept| kept.mac() == mirror.mac())
+            }
+        };
+        if is_past {
+            return Ok(());
+        }
+        let what = format!(
+            "expected the mirror's keyring of generation {expected} or one that came after it, \
+             found another of generation {found}"
+        );
+        Err(Error::new(ErrorKind::KeyringRolledBack, what).with_path(&self.dir))
     }
 
     /// The names of the files that say which mirror a directory is, or of which mirrors a store

@@ -186,9 +186,9 @@ impl DirectoryStorage {
     /// a recovery is cut off, the store opens with them or not at all.
     ///
     /// # Errors
-    /// [`KeyringExists`](ErrorKind::KeyringExists) if the current keyring opens and is no
-    /// older than the chosen image, and the choice is not the current one beside newer
-    /// images; [`KeyringMissing`](ErrorKind::KeyringMissing) if there
+    /// [`KeyringExists`](ErrorKind::KeyringExists) if the current keyring opens, is no
+    /// older than the chosen image, and has neither newer images beside it nor a mirror of another
+    /// line; [`KeyringMissing`](ErrorKind::KeyringMissing) if there
     /// is no such image; the errors of a damaged image and of [`Keyring::open`];
     /// [`Io`](ErrorKind::Io). A recovery that was cut off is done again.
     pub fn recover(
@@ -211,9 +211,9 @@ impl DirectoryStorage {
         if let Some(current) = current.as_deref().and_then(parse) {
             let opens = open(&current, &kms, &options).is_ok();
             // One that was put back beside newer images is there by mistake, or by choice.
-            let contested = rollback::refuse(&self, &current, &self.kept()?).is_err();
-            let chosen = place == ImagePlace::Current && contested;
-            if opens && !chosen && current.fixed.generation >= generation {
+            let contested = rollback::refuse(&self, &current, &self.kept()?).is_err()
+                || self.check_mirror_is_past(&current).is_err();
+            if opens && !contested && current.fixed.generation >= generation {
                 let what = format!(
                     "the keyring opens, and its generation {} is no older than {generation}",
                     current.fixed.generation

@@ -14,6 +14,9 @@ use crate::support::{
 };
 use atrest_testkit::MemFs;
 
+mod again;
+mod lines;
+
 const MIRROR: &str = "/mirror";
 
 fn mirrored(mem: &MemFs) -> DirectoryStorage {
@@ -121,50 +124,6 @@ fn later_images_do_not_pass_for_older_ones() {
     let generations: Vec<_> =
         images.iter().map(|image| image.info.as_ref().unwrap().generation).collect();
     assert_eq!(generations, [6, 5, 4]);
-}
-
-#[test]
-fn a_recovery_that_is_cut_off_anywhere_is_done_again() {
-    let (mem, kms) = three();
-    damage(&mem);
-    let images = mem_storage(&mem).images(&keys(&kms), &manual()).unwrap();
-    let old_keys = images[1].data_keys.clone().unwrap();
-    assert_eq!(images[1].place, ImagePlace::Kept(2));
-    let count = {
-        let fork = mem.fork();
-        recover(&fork, mem_storage(&fork), ImagePlace::Kept(2), &kms).unwrap();
-        fork.log().len()
-    };
-    for at in 0..count {
-        let stopped = mem.fork();
-        stopped.stop_at(at);
-        drop(recover(&stopped, mem_storage(&stopped), ImagePlace::Kept(2), &kms));
-        for (crash, left) in stopped.crashes() {
-            // Whoever just opens it goes on under no key of the chosen image.
-            if let Ok(fs) = mem_open(&left.fork(), &kms) {
-                let active = fs.keyring().keys().active_id().unwrap();
-                assert!(!old_keys.contains(&active), "{at} {crash:?}");
-                let status = fs.keyring().status();
-                assert!(status.history.iter().any(|e| e.what == AuditKind::Recovered));
-            }
-            let fs = match recover(&left, mem_storage(&left), ImagePlace::Kept(2), &kms) {
-                Ok((fs, _)) => fs,
-                // It was done already, and the commit after it was at its older image.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::KeyringExists | ErrorKind::KeyringMissing
-                    ) =>
-                {
-                    mem_open(&left, &kms).unwrap()
-                }
-                Err(error) => panic!("{at} {crash:?}: {error:?}"),
-            };
-            check_file(&fs, "first");
-            check_file(&fs, "second");
-            write_file(&fs, "new").unwrap();
-        }
-    }
 }
 
 fn generation(bytes: &[u8]) -> u64 {

@@ -160,7 +160,13 @@ const RULES: &[(&str, &[&str])] = &[
             "tests/it/credentials.rs::an_opening_heeds_what_others_did_while_it_waited",
         ],
     ),
-    ("K18", &["tests/it/recover.rs::a_mirror_is_brought_up_to_date_and_guards_against_rollback"]),
+    (
+        "K18",
+        &[
+            "tests/it/recover.rs::a_mirror_is_brought_up_to_date_and_guards_against_rollback",
+            "tests/it/recover/lines.rs::a_mirror_of_another_line_is_not_overwritten",
+        ],
+    ),
     (
         "K19",
         &[
