@@ -117,7 +117,7 @@ impl DirectoryStorage {
     }
 
     /// Makes durable what the directory says now.
-    fn settle(&self) -> Result<()> {
+    pub(super) fn settle(&self) -> Result<()> {
         self.vfs
             .sync_dir(&self.dir)
             .map_err(|e| Error::io("the directory cannot be synced", e).with_path(&self.dir))
@@ -146,7 +146,7 @@ impl DirectoryStorage {
 
     /// Gives the current image a second name, under which it is kept. A file system
     /// without hard links gets a copy instead, durable before it has that name.
-    fn keep(&self, current: &Path, old: &Path, image: &StoredImage) -> io::Result<()> {
+    pub(super) fn keep(&self, current: &Path, old: &Path, image: &StoredImage) -> io::Result<()> {
         self.remove_if_there(old)?;
         match self.vfs.hard_link(current, old) {
             Err(error) if has_no_links(&error) => {

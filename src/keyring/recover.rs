@@ -103,41 +103,63 @@ impl DirectoryStorage {
         }
     }
 
-    /// Moves what is in the way of `generation` to other names, durably.
+    /// Gives the present image, and those that would pass for later ones of the line that begins
+    /// now, second names, durably. Returns both names of each.
+    fn keep_aside(
+        &self,
+        (generation, chosen): (u64, &[u8]),
+        now_ns: u64,
+    ) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let mut names = vec![(KEYRING_FILE.to_owned(), format!("{KEYRING_FILE}.bad-{now_ns}"))];
+        for kept in self.kept()?.into_iter().filter(|kept| *kept >= generation) {
+            if kept > generation || self.load_kept(kept)?.is_some_and(|it| it != chosen) {
+                let aside = format!("{KEYRING_FILE}.bad-{kept}-{now_ns}");
+                names.push((format!("{KEYRING_FILE}.{kept}"), aside));
+            }
+        }
+        let mut aside = Vec::new();
+        for (from, to) in names {
+            let (from, to) = (self.dir.join(from), self.dir.join(to));
+            let Some(bytes) = self.read(&from)? else { continue };
+            let image = StoredImage { bytes, version: String::new() };
+            self.keep(&from, &to, &image).map_err(|e| cannot_keep(e, &from))?;
+            aside.push((from, to));
+        }
+        self.settle()?;
+        Ok(aside)
+    }
+
+    /// Takes from what is kept aside the names that it had, and keeps the mirror's image aside.
+    /// Returns the names that are left.
     fn clear_way(
         &self,
-        (generation, chosen_bytes): (u64, &[u8]),
+        aside: Vec<(PathBuf, PathBuf)>,
         chosen: ImagePlace,
         now_ns: u64,
     ) -> Result<Vec<PathBuf>> {
-        let mut aside = Vec::new();
-        let mut move_aside = |dir: &Path, name: &str, to: String| {
-            let (from, to) = (dir.join(name), dir.join(to));
+        let current = self.dir.join(KEYRING_FILE);
+        for (from, _) in aside.iter().filter(|(from, _)| *from != current) {
+            self.remove_if_there(from).map_err(|e| cannot_keep(e, from))?;
+        }
+        self.settle()?;
+        let mut aside: Vec<_> = aside.into_iter().map(|(_, to)| to).collect();
+        if let Some(mirror) = self.mirror.as_ref().filter(|_| chosen != ImagePlace::Mirror) {
+            let from = mirror.join(KEYRING_FILE);
+            let to = mirror.join(format!("{KEYRING_FILE}.bad-{now_ns}"));
             match self.vfs.rename(&from, &to, Rename::Replace) {
                 Ok(()) => aside.push(to),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    let what = "the keyring cannot be kept aside";
-                    return Err(Error::io(what, error).with_path(from));
-                }
+                Err(error) => return Err(cannot_keep(error, &from)),
             }
-            Ok(())
-        };
-        move_aside(&self.dir, KEYRING_FILE, format!("{KEYRING_FILE}.bad-{now_ns}"))?;
-        for kept in self.kept()?.into_iter().filter(|kept| *kept >= generation) {
-            // Later images would pass for older ones of the line that begins now.
-            if kept > generation || self.load_kept(kept)?.is_some_and(|it| it != chosen_bytes) {
-                let to = format!("{KEYRING_FILE}.bad-{kept}-{now_ns}");
-                move_aside(&self.dir, &format!("{KEYRING_FILE}.{kept}"), to)?;
-            }
-        }
-        if let Some(mirror) = self.mirror.as_ref().filter(|_| chosen != ImagePlace::Mirror) {
-            move_aside(mirror, KEYRING_FILE, format!("{KEYRING_FILE}.bad-{now_ns}"))?;
             let synced = self.vfs.sync_dir(mirror);
             synced.map_err(|e| Error::io("the mirror cannot be synced", e).with_path(mirror))?;
         }
         Ok(aside)
     }
+}
+
+fn cannot_keep(error: std::io::Error, path: &Path) -> Error {
+    Error::io("the keyring cannot be kept aside", error).with_path(path)
 }
 
 fn judge(place: ImagePlace, bytes: Vec<u8>, kms: &[Arc<dyn Kms>], options: &Options) -> ImageInfo {
@@ -223,8 +245,12 @@ impl DirectoryStorage {
         }
         let now_ns = options.clock.now_ns();
         let renewed = self.renewed(image, store_key, body, now_ns)?;
-        let kept_aside = self.clear_way((generation, &bytes), place, now_ns)?;
-        self.put_back(&renewed.image.stored.bytes)?;
+        // The chosen image keeps its name until the next one is there, and what refuses the store
+        // is in its way until then: a recovery that is cut off is done again.
+        self.prepare(&renewed.image.stored.bytes)?;
+        let aside = self.keep_aside((generation, &bytes), now_ns)?;
+        self.put_back()?;
+        let kept_aside = self.clear_way(aside, place, now_ns)?;
         self.settle_mirror()?;
         let keyring = Keyring::open_locked(Box::new(self), kms, options, true, Marks::Refuse)?;
         let data_key_id = keyring.keys().active_id()?;
@@ -254,11 +280,17 @@ impl DirectoryStorage {
         draft.prove(&chosen)
     }
 
-    fn put_back(&self, bytes: &[u8]) -> Result<()> {
+    /// Writes the next image beside the present one: what takes room, and changes nothing.
+    fn prepare(&self, bytes: &[u8]) -> Result<()> {
+        let new = self.dir.join(NEW_FILE);
+        self.write_new(&new, bytes)
+            .map_err(|e| Error::io("the keyring cannot be written", e).with_path(&new))
+    }
+
+    fn put_back(&self) -> Result<()> {
         let (current, new) = (self.dir.join(KEYRING_FILE), self.dir.join(NEW_FILE));
-        let written = self.write_new(&new, bytes);
-        written
-            .and_then(|()| self.vfs.rename(&new, &current, Rename::Replace))
+        let renamed = self.vfs.rename(&new, &current, Rename::Replace);
+        renamed
             .and_then(|()| self.vfs.sync_dir(&self.dir))
             .map_err(|e| Error::io("the keyring cannot be written", e).with_path(&current))
     }
