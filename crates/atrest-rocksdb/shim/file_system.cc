@@ -7,6 +7,7 @@
 #include <rocksdb/utilities/object_registry.h>
 
 #include <atomic>
+#include <cstring>
 
 namespace atrest_rocksdb {
 namespace {
@@ -15,6 +16,8 @@ constexpr uint32_t kChunks = 2, kFrames = 3;
 // Who reads a byte of a frame decrypts all of it, and RocksDB reads logs 32 KiB at a time. What is
 // flushed or copied may come in a MiB.
 constexpr size_t kFrameMax = 64 << 10;
+// In the options of who reads a log to recover from it, and not to copy it.
+constexpr char kRecovers[] = "atrest-recovers";
 
 using StorePointer = std::shared_ptr<Atrest1Store>;
 
@@ -51,10 +54,13 @@ class Reader {
     const IOStatus status = Done(
         atrest1_reader_read_at(reader_, offset, reinterpret_cast<uint8_t*>(scratch), size, &count),
         file_);
-    if (!status.ok()) return status;
-    *result = Slice(scratch, count);
-    if (count > 0 || size == 0) return IOStatus::OK();
-    // The end. Of a log it may be damage, which looks like the end of a shorter one.
+    if (status.ok()) *result = Slice(scratch, count);
+    return status;
+  }
+
+  // Of a log whose good part does not end as a crash ends it, but looks like a shorter log.
+  IOStatus Damage() const {
+    if (reader_ == nullptr) return IOStatus::OK();
     Atrest1Torn torn;
     const Atrest1 code = atrest1_reader_torn(reader_, &torn);
     if (code != ATREST1_OK) return Done(code, file_);
@@ -70,13 +76,28 @@ class Reader {
 
 class Sequential : public FSSequentialFile {
  public:
-  explicit Sequential(const std::string& file) : reader_(file) {}
+  Sequential(const std::string& file, const FileOptions& options)
+      : reader_(file), recovers_(options.io_options.property_bag.count(kRecovers) > 0) {}
 
   IOStatus Read(size_t size, const IOOptions&, Slice* result, char* scratch,
                 IODebugContext*) override {
-    const IOStatus status = reader_.Read(offset_, size, result, scratch);
-    offset_ += result->size();
-    return status;
+    IOStatus status = reader_.Read(offset_, size, result, scratch);
+    const size_t count = result->size();
+    if (!status.ok() || size == 0) return status;
+    // A damaged log is copied not at all, for some who copy one stop where its good part ends.
+    if (count < size || !recovers_) status = reader_.Damage();
+    if (status.ok()) {
+      offset_ += count;
+      return status;
+    }
+    *result = Slice(scratch, 0);
+    if (!recovers_ || count == 0) return status;
+    // A read that falls short is the end to RocksDB, and of one that fails it takes nothing. So it
+    // gets the good bytes, then zeros, which it skips, and the error when it reads on.
+    memset(scratch + count, 0, size - count);
+    *result = Slice(scratch, size);
+    offset_ += count;
+    return IOStatus::OK();
   }
 
   IOStatus Skip(uint64_t size) override {
@@ -89,16 +110,20 @@ class Sequential : public FSSequentialFile {
   Reader reader_;
 
  private:
+  const bool recovers_;
   uint64_t offset_ = 0;
 };
 
 class RandomAccess : public FSRandomAccessFile {
  public:
-  explicit RandomAccess(const std::string& file) : reader_(file) {}
+  RandomAccess(const std::string& file, const FileOptions&) : reader_(file) {}
 
   IOStatus Read(uint64_t offset, size_t size, const IOOptions&, Slice* result, char* scratch,
                 IODebugContext*) const override {
-    return reader_.Read(offset, size, result, scratch);
+    IOStatus status = reader_.Read(offset, size, result, scratch);
+    if (status.ok() && result->size() < size) status = reader_.Damage();
+    if (!status.ok()) *result = Slice(scratch, 0);
+    return status;
   }
 
   Reader reader_;
@@ -173,6 +198,11 @@ class Files : public FileSystemWrapper {
     return status.ok() ? FileSystemWrapper::PrepareOptions(config) : status;
   }
 
+  FileOptions OptimizeForLogRead(const FileOptions& options) const override {
+    FileOptions recovers = FileSystemWrapper::OptimizeForLogRead(options);
+    recovers.io_options.property_bag[kRecovers];
+    return recovers;
+  }
   IOStatus NewSequentialFile(const std::string& file, const FileOptions& options,
                              std::unique_ptr<FSSequentialFile>* result,
                              IODebugContext*) override {
@@ -281,7 +311,7 @@ class Files : public FileSystemWrapper {
   template <class File, class Result>
   IOStatus Open(const std::string& file, const FileOptions& options, Result* result) {
     if (options.use_mmap_reads) return IOStatus::InvalidArgument(file, "mapped reads");
-    std::unique_ptr<File> opened(new File(file));
+    std::unique_ptr<File> opened(new File(file, options));
     const IOStatus status = opened->reader_.Open(store_);
     if (status.ok()) *result = std::move(opened);
     return status;

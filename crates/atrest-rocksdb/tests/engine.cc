@@ -105,6 +105,14 @@ Status Backup(Engine& engine, const std::string& to, const std::string& restored
   return status.ok() ? backup->RestoreDBFromLatestBackup(restored, restored) : status;
 }
 
+// A backup of its own, of the logs as they are.
+Status BackUp(Engine& engine, const std::string& to) {
+  BackupEngine* made;
+  Status status = BackupEngine::Open(engine.options.env, BackupEngineOptions(to), &made);
+  if (!status.ok()) return status;
+  return std::unique_ptr<BackupEngine>(made)->CreateNewBackup(engine.db.get());
+}
+
 Status Ingest(Engine& engine, const std::string& file, long from, long count,
               const std::string& tag, const std::string& number) {
   SstFileWriter writer(EnvOptions(), engine.options);
@@ -151,6 +159,7 @@ Status Run(Engine& engine, std::istream& line) {
   if (command == "half-checkpoint") return line >> path, HalfCheckpoint(engine, path);
   if (command == "destroy") return line >> path, DestroyDB(path, engine.options);
   if (command == "backup") return line >> path >> other, Backup(engine, path, other);
+  if (command == "back-up") return line >> path, BackUp(engine, path);
   if (command == "ingest") {
     line >> path >> from >> count >> tag >> other;
     return Ingest(engine, path, from, count, tag, other);

@@ -3,6 +3,7 @@
 
 mod access;
 mod crash;
+mod damage;
 mod keystream;
 mod life;
 mod support;
