@@ -133,7 +133,11 @@ class Writable : public FSWritableFile {
  public:
   Writable(std::string file, Atrest1Writer* writer, bool frames)
       : file_(std::move(file)), writer_(writer), frames_(frames) {}
-  ~Writable() override { atrest1_writer_free(writer_); }
+  ~Writable() override {
+    // What RocksDB leaves without closing it is in the file. Of a table nothing would be readable.
+    if (frames_ && !closed_) atrest1_writer_finish(writer_, false);
+    atrest1_writer_free(writer_);
+  }
 
   IOStatus Append(const Slice& data, const IOOptions&, IODebugContext*) override {
     const auto* bytes = reinterpret_cast<const uint8_t*>(data.data());
