@@ -265,8 +265,10 @@ class Files : public FileSystemWrapper {
     return FileSystem::NewLogger(file, options, result, debug);
   }
 
-  IOStatus GetFileSize(const std::string& file, const IOOptions&, uint64_t* size,
-                       IODebugContext*) override {
+  IOStatus GetFileSize(const std::string& file, const IOOptions& options, uint64_t* size,
+                       IODebugContext* debug) override {
+    // Without it RocksDB removes nothing that it renamed to remove it later, readable or not.
+    if (EndOf(file) == ".trash") return target()->GetFileSize(file, options, size, debug);
     Reader reader(file);
     const IOStatus status = reader.Open(store_);
     return status.ok() ? reader.Length(size) : status;

@@ -48,9 +48,18 @@ S Failed(Atrest1 code, const std::string& file) {
 
 enum Kind : uint32_t { kTable = 1, kLog = 2, kManifest = 3, kBlob = 4, kOther = 5 };
 
+inline std::string NameOf(const std::string& file) {
+  return file.substr(file.find_last_of('/') + 1);
+}
+
+// With its dot.
+inline std::string EndOf(const std::string& file) {
+  const std::string name = NameOf(file);
+  return name.substr(std::min(name.size(), name.find_last_of('.')));
+}
+
 inline Kind KindOf(const std::string& file) {
-  const std::string name = file.substr(file.find_last_of('/') + 1);
-  const std::string end = name.substr(std::min(name.size(), name.find_last_of('.')));
+  const std::string name = NameOf(file), end = EndOf(file);
   if (end == ".sst" || end == ".ldb") return kTable;
   if (end == ".log" || name.compare(0, 3, "LOG") == 0) return kLog;
   if (name.compare(0, 9, "MANIFEST-") == 0) return kManifest;

@@ -1,6 +1,7 @@
 //! Keys over the life of a database.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use atrest::FileKind;
 use atrest::kms::generate_key_file;
@@ -138,7 +139,7 @@ fn a_checkpoint_outside_of_the_store_is_known_by_its_name() {
     let known = || {
         let store = place.store();
         // Fails where one is missing.
-        store.renewal().retire(None, std::time::Duration::ZERO, &|_| {}).unwrap();
+        store.renewal().retire(None, Duration::ZERO, &|_| {}).unwrap();
         let mut known = store.directories().list();
         known.retain(|dir| !dir.ends_with("data"));
         known
@@ -158,6 +159,31 @@ fn a_checkpoint_outside_of_the_store_is_known_by_its_name() {
     engine.run(&[&format!("destroy {}", copy.display()), "get 0 1000 a"]);
     engine.quit();
     assert!(!copy.exists() && known().is_empty());
+}
+
+/// What a kill leaves of a table, where files are removed at a rate.
+#[test]
+fn a_table_that_was_not_finished_is_removed() {
+    let Some(place) = Place::new(Form::FileSystem) else { return };
+    let mut engine = place.engine();
+    engine.run(&["put 0 1000 a", "flush"]);
+    engine.quit();
+    let names = || {
+        let entries = std::fs::read_dir(place.db()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+    };
+    let table = names().find(|name| name.ends_with(".sst")).unwrap();
+    let table = std::fs::read(place.db().join(table)).unwrap();
+    std::fs::write(place.db().join("000001.sst"), &table[..table.len() / 2]).unwrap();
+    let mut command = place.command(place.built.join("engine"));
+    let mut engine = place.engine_with(command.env("TRASH", "")).unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while let Some(left) = names().find(|name| name.contains("000001")) {
+        assert!(Instant::now() < end, "{left}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    engine.run(&["get 0 1000 a"]);
+    engine.quit();
 }
 
 /// What an attacker changes on the disk is refused, also where he makes RocksDB's checksums fit.
