@@ -281,10 +281,25 @@ class Files : public FileSystemWrapper {
     result->erase(std::remove_if(result->begin(), result->end(), reserved), result->end());
     return status;
   }
+  // A backup engine lists all of its backups' files, and a file that is broken is one backup's.
   IOStatus GetChildrenFileAttributes(const std::string& directory, const IOOptions& options,
                                      std::vector<FileAttributes>* result,
                                      IODebugContext* debug) override {
-    return FileSystem::GetChildrenFileAttributes(directory, options, result, debug);
+    std::vector<std::string> names;
+    const IOStatus listed = GetChildren(directory, options, &names, debug);
+    result->clear();
+    for (const std::string& name : names) {
+      const std::string file = directory + '/' + name;
+      uint64_t size = 0;
+      IOStatus status = GetFileSize(file, options, &size, debug);
+      const bool broken = status.IsCorruption() || status.IsNotSupported();
+      if (broken) status = target()->GetFileSize(file, options, &size, debug);
+      // It was removed meanwhile.
+      if (!status.ok() && FileExists(file, options, debug).IsNotFound()) continue;
+      if (!status.ok()) return status;
+      result->push_back({name, size});
+    }
+    return listed;
   }
   // The store puts a marker into the first directory of its files below no known one. RocksDB
   // makes that one first, and removes it by the store, which forgets it. The store makes it, so

@@ -24,6 +24,7 @@ S Failed(Atrest1 code, const std::string& file) {
     case ATREST1_INVALID_ARGUMENT:
       return S::InvalidArgument(file, text);
     case ATREST1_NOT_SEQUENTIAL:
+    case ATREST1_UNSUPPORTED_VERSION:
     case ATREST1_UNSUPPORTED_FEATURE:
     // A link to another file system, instead of which RocksDB copies.
     case ATREST1_IO_UNSUPPORTED:
@@ -36,6 +37,7 @@ S Failed(Atrest1 code, const std::string& file) {
     case ATREST1_IDENTITY_MISMATCH:
     case ATREST1_SUITE_TOO_WEAK:
     case ATREST1_AUTHENTICATION:
+    case ATREST1_KEY_DESTROYED:
       return S::Corruption(file, text);
     case ATREST1_IO_NOT_FOUND:
       return S::PathNotFound(file, text);

@@ -114,6 +114,13 @@ Status BackUp(Engine& engine, const std::string& to) {
   return std::unique_ptr<BackupEngine>(made)->CreateNewBackup(engine.db.get());
 }
 
+Status Restore(Engine& engine, const std::string& from, BackupID id, const std::string& to) {
+  BackupEngine* made;
+  Status status = BackupEngine::Open(engine.options.env, BackupEngineOptions(from), &made);
+  if (!status.ok()) return status;
+  return std::unique_ptr<BackupEngine>(made)->RestoreDBFromBackup(id, to, to);
+}
+
 Status Ingest(Engine& engine, const std::string& file, long from, long count,
               const std::string& tag, const std::string& number) {
   SstFileWriter writer(EnvOptions(), engine.options);
@@ -161,6 +168,9 @@ Status Run(Engine& engine, std::istream& line) {
   if (command == "destroy") return line >> path, DestroyDB(path, engine.options);
   if (command == "backup") return line >> path >> other, Backup(engine, path, other);
   if (command == "back-up") return line >> path, BackUp(engine, path);
+  if (command == "restore") {
+    return line >> path >> from >> other, Restore(engine, path, from, other);
+  }
   if (command == "ingest") {
     line >> path >> from >> count >> tag >> other;
     return Ingest(engine, path, from, count, tag, other);
