@@ -61,6 +61,8 @@ inline std::string EndOf(const std::string& file) {
 }
 
 inline Kind KindOf(const std::string& file) {
+  // A backup's file is written under its name with this behind it.
+  if (EndOf(file) == ".tmp") return KindOf(file.substr(0, file.size() - 4));
   const std::string name = NameOf(file), end = EndOf(file);
   if (end == ".sst" || end == ".ldb") return kTable;
   if (end == ".log" || name.compare(0, 3, "LOG") == 0) return kLog;

@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use atrest::classify::Contents;
+use atrest::{FileKind, Suite};
+
 use crate::support::{Form, Place};
 
 fn tables(place: &Place) -> BTreeSet<PathBuf> {
@@ -35,4 +38,21 @@ fn a_broken_file_breaks_its_own_backup_alone() {
     let mut engine = place.engine();
     engine.run(&["get 0 500 b"]);
     engine.quit();
+}
+
+/// The names that they are written under are not their own.
+#[test]
+fn tables_of_a_backup_are_tables() {
+    let Some(place) = Place::new(Form::FileSystem) else { return };
+    let backup = format!("back-up {}", place.path("data/backups").display());
+    let mut engine = place.engine();
+    engine.run(&["put 0 500 a", "flush", &backup]);
+    engine.quit();
+    let tables = tables(&place);
+    assert_eq!(tables.len(), 1);
+    for table in tables {
+        let contents = Contents::of(&std::fs::read(&table).unwrap());
+        let header = contents.header().unwrap();
+        assert_eq!((header.kind, header.suite), (FileKind::Table, Suite::Aes256GcmChunks));
+    }
 }
