@@ -140,6 +140,7 @@ class Writable : public FSWritableFile {
   }
 
   IOStatus Append(const Slice& data, const IOOptions&, IODebugContext*) override {
+    if (closed_) return Refused(file_, "nothing is appended to a file that has its end");
     const auto* bytes = reinterpret_cast<const uint8_t*>(data.data());
     size_t left = data.size();
     while (left > 0) {
@@ -157,17 +158,19 @@ class Writable : public FSWritableFile {
     return Append(data, options, debug);
   }
   IOStatus Flush(const IOOptions&, IODebugContext*) override {
-    return Done(atrest1_writer_flush(writer_), file_);
+    return closed_ ? IOStatus::OK() : Done(atrest1_writer_flush(writer_), file_);
   }
+  // The end of a table: what it consists of to its last chunk is there only then, and who copies
+  // one asks for this and not for how closing it went.
   IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
-    // The last chunk goes out with the end, and nobody reads the file before.
     durable_ = true;
-    return frames_ ? Done(atrest1_writer_sync(writer_), file_) : Flush(options, debug);
+    return frames_ ? Done(atrest1_writer_sync(writer_), file_) : Close(options, debug);
   }
   IOStatus Close(const IOOptions&, IODebugContext*) override {
     if (closed_) return IOStatus::OK();
-    closed_ = true;
-    return Done(atrest1_writer_finish(writer_, durable_), file_);
+    const Atrest1 code = atrest1_writer_finish(writer_, durable_);
+    closed_ = code == ATREST1_OK;
+    return Done(code, file_);
   }
   // To the length it has; RocksDB asks for that before it closes a file.
   IOStatus Truncate(uint64_t size, const IOOptions&, IODebugContext*) override {
@@ -181,7 +184,7 @@ class Writable : public FSWritableFile {
   const std::string file_;
   Atrest1Writer* const writer_;
   const bool frames_;
-  bool closed_ = false;
+  std::atomic<bool> closed_{false};
   std::atomic<bool> durable_{false};
   // RocksDB asks for it at each append to its log.
   std::atomic<uint64_t> size_{0};

@@ -140,6 +140,23 @@ Status RandomWrite(Engine& engine, const std::string& file) {
   return status.ok() ? opened->Write(0, "twice") : status;
 }
 
+// As who copies a table writes it, and closes it without a look at how that went.
+Status Table(Engine& engine, const std::string& file) {
+  Env* const env = engine.options.env;
+  std::unique_ptr<WritableFile> opened;
+  Status status = env->NewWritableFile(file, &opened, EnvOptions());
+  if (status.ok()) status = opened->Append("table");
+  if (status.ok()) status = opened->Sync();
+  if (!status.ok()) return status;
+  const bool ended = opened->Append("more").IsNotSupported();
+  status = opened->Flush();
+  opened.reset();
+  std::string found;
+  if (status.ok()) status = ReadFileToString(env, file, &found);
+  if (!status.ok()) return status;
+  return ended && found == "table" ? status : Status::Corruption("another table");
+}
+
 Status Append(Engine& engine, const std::string& file) {
   std::unique_ptr<WritableFile> opened;
   const Status status = engine.options.env->ReopenWritableFile(file, &opened, EnvOptions());
@@ -176,6 +193,7 @@ Status Run(Engine& engine, std::istream& line) {
     return Ingest(engine, path, from, count, tag, other);
   }
   if (command == "random-write") return line >> path, RandomWrite(engine, path);
+  if (command == "table") return line >> path, Table(engine, path);
   if (command == "append") return line >> path, Append(engine, path);
   return Status::InvalidArgument(command);
 }

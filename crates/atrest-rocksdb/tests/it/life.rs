@@ -129,6 +129,14 @@ fn a_log_is_made_durable_on_request(form: Form) {
     place.engine().run(&["get 0 200 a"]);
 }
 
+#[test]
+fn a_table_that_is_made_durable_has_its_end() {
+    let Some(place) = Place::new(Form::FileSystem) else { return };
+    let mut engine = place.engine();
+    engine.run(&[&format!("table {}", place.path("data/copy.sst").display())]);
+    engine.quit();
+}
+
 /// A copy elsewhere has its keys as long as it is there under its name, and one that was broken
 /// off is in nobody's way.
 #[test]
