@@ -1,7 +1,7 @@
 //! What a file is, by its first bytes. The one place that decides it.
 
 use crate::error::ErrorKind;
-use crate::header::{Header, KEYRING_MAGIC, begins_encrypted};
+use crate::header::{Header, KEYRING_MAGIC, begins_encrypted, is_unwritten};
 
 /// What a file's first bytes say.
 #[derive(Clone, Debug)]
@@ -13,6 +13,9 @@ pub enum Contents {
     Encrypted(Box<Header>),
     /// Fewer bytes than a header, beginning like one: nothing was ever readable in it.
     Torn,
+    /// Zeros where a header would be: plaintext where that is allowed, and otherwise torn, a header
+    /// that a power cut kept from the disk. [`where_plaintext_is`](Self::where_plaintext_is) tells.
+    Unwritten,
     /// An encrypted file whose key nobody can tell, or a file that cannot be read.
     Unreadable(ErrorKind),
     /// The image of a keyring: never data, not even as plaintext.
@@ -30,6 +33,9 @@ impl Contents {
         if start.starts_with(&KEYRING_MAGIC) {
             return Self::Keyring;
         }
+        if is_unwritten(start) {
+            return Self::Unwritten;
+        }
         if !begins_encrypted(start) {
             return Self::Plaintext;
         }
@@ -37,6 +43,16 @@ impl Contents {
             Ok(header) => Self::Encrypted(Box::new(header)),
             Err(error) if error.kind() == ErrorKind::TruncatedHeader => Self::Torn,
             Err(error) => Self::Unreadable(error.kind()),
+        }
+    }
+
+    /// What it is in a store that allows plaintext, or does not: never
+    /// [`Unwritten`](Self::Unwritten).
+    pub fn where_plaintext_is(self, allowed: bool) -> Self {
+        match self {
+            Self::Unwritten if allowed => Self::Plaintext,
+            Self::Unwritten => Self::Torn,
+            other => other,
         }
     }
 
@@ -60,11 +76,12 @@ mod tests {
     use super::*;
     use crate::header::{HEADER_LEN, MAGIC};
 
-    fn name(start: &[u8]) -> &'static str {
-        match Contents::of(start) {
+    fn name(what: &Contents) -> &'static str {
+        match what {
             Contents::Empty => "empty",
             Contents::Encrypted(_) => "encrypted",
             Contents::Torn => "torn",
+            Contents::Unwritten => "unwritten",
             Contents::Unreadable(_) => "unreadable",
             Contents::Keyring => "keyring",
             Contents::Plaintext => "plaintext",
@@ -87,9 +104,18 @@ mod tests {
             // One byte is not yet a keyring's, and begins as a header does.
             (&KEYRING_MAGIC[..1], "torn"),
             (&KEYRING_MAGIC[..5], "plaintext"),
+            (&[0], "unwritten"),
+            (&[0; HEADER_LEN], "unwritten"),
+            (b"\0\0SSTable", "plaintext"),
         ] {
-            assert_eq!(name(start), expected, "{start:?}");
-            assert_eq!(begins_plaintext(start), expected == "plaintext", "{start:?}");
+            assert_eq!(name(&Contents::of(start)), expected, "{start:?}");
+            let allowed = Contents::of(start).where_plaintext_is(true);
+            let plain = matches!(expected, "plaintext" | "unwritten");
+            assert_eq!(name(&allowed), if plain { "plaintext" } else { expected });
+            assert_eq!(begins_plaintext(start), plain, "{start:?}");
+            let refused = Contents::of(start).where_plaintext_is(false);
+            let torn = matches!(expected, "torn" | "unwritten");
+            assert_eq!(name(&refused), if torn { "torn" } else { expected });
         }
     }
 }

@@ -28,8 +28,8 @@ pub enum ErrorKind {
     /// The file has 0 bytes: a crash between its creation and its first write. Recovery
     /// may count it as empty.
     EmptyFile,
-    /// The file ends inside its 4096-byte header. Recovery may delete it: nothing was
-    /// ever readable in it.
+    /// The file ends inside its 4096-byte header, or has zeros in its place, which a power cut
+    /// kept from the disk. Recovery may delete it: nothing was ever readable in it, or synced.
     TruncatedHeader,
     /// The header's checksum or a reserved zero byte is wrong: bit rot. Restore the file.
     CorruptHeader,

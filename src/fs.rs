@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::classify::begins_plaintext;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{HEADER_LEN, Header, LAYOUT_LEN, begins_encrypted, claimed_layout};
+use crate::header::{
+    HEADER_LEN, Header, LAYOUT_LEN, begins_encrypted, claimed_layout, is_unwritten,
+};
 use crate::keyring::{Expect, FileSpec, Keyring, PlaintextPolicy};
 use crate::names::{is_partial_path, is_reserved_path, kind_of};
 use crate::store::places::{Places, Target};
@@ -394,6 +396,8 @@ impl EncryptedFs {
         }
         let body_len = physical_len.saturating_sub(HEADER_LEN as u64);
         match claimed_layout(&start[..read]) {
+            // A header that was never written, as far as can be told: nothing is readable.
+            None if is_unwritten(&start[..read]) => Ok(0),
             Some(layout) => layout.claimed_len(body_len, &FileBody::new(&*file)),
             None => Ok(body_len),
         }

@@ -239,6 +239,7 @@ impl Header {
     ///
     /// # Errors
     /// In the order of the checks: [`EmptyFile`](ErrorKind::EmptyFile),
+    /// [`TruncatedHeader`](ErrorKind::TruncatedHeader) for zeros alone,
     /// [`NotEncrypted`](ErrorKind::NotEncrypted) or
     /// [`ForeignFile`](ErrorKind::ForeignFile),
     /// [`TruncatedHeader`](ErrorKind::TruncatedHeader),
@@ -249,6 +250,10 @@ impl Header {
         let fail = |kind, what: String| Err(Error::new(kind, what));
         if file.is_empty() {
             return fail(ErrorKind::EmptyFile, "the file is empty: it never got a header".into());
+        }
+        if is_unwritten(file) {
+            let what = "the header was never written: expected the magic bytes, found zeros alone";
+            return fail(ErrorKind::TruncatedHeader, what.into());
         }
         if !begins_encrypted(file) {
             return match foreign(file) {
@@ -394,6 +399,12 @@ pub(crate) fn claimed_layout(start: &[u8]) -> Option<Layout> {
 pub(crate) fn begins_encrypted(file: &[u8]) -> bool {
     let seen = file.len().min(MAGIC.len());
     seen > 0 && file[..seen] == MAGIC[..seen]
+}
+
+/// Whether `file` is not empty and has zeros where a header would be, as far as it goes: the page
+/// that a power cut kept from the disk after the length was there.
+pub(crate) fn is_unwritten(file: &[u8]) -> bool {
+    !file.is_empty() && file.iter().take(HEADER_LEN).all(|byte| *byte == 0)
 }
 
 /// The other tool that wrote the file, by its magic.

@@ -160,11 +160,10 @@ impl VerifyReport {
     /// Takes in a file of which only the first 4096 bytes, or all of a shorter one, were read:
     /// its header is proven by its key, its body is not looked at.
     pub fn add_start(&mut self, keyring: &Keyring, path: PathBuf, len: u64, start: &[u8]) {
-        let judged = match Contents::of(start) {
+        let allowed = keyring.settings().plaintext == PlaintextPolicy::Allow;
+        let judged = match Contents::of(start).where_plaintext_is(allowed) {
             Contents::Empty => Ok(Verdict::Empty),
-            Contents::Plaintext if keyring.settings().plaintext == PlaintextPolicy::Allow => {
-                Ok(Verdict::Plaintext)
-            }
+            Contents::Plaintext if allowed => Ok(Verdict::Plaintext),
             _ => Header::parse(start)
                 .and_then(|header| keyring.decryptor(&header, &Expect::default()))
                 .map(|_| Verdict::Unauthenticated(len))

@@ -305,6 +305,8 @@ def file_cases(rng, draft, images, keyring, count):
         yield f"{name}, another kind asked for", image, (kind % 5 + 1, file_id)
         for length in {1, 7, 8, 4095, 4096, 4111, 4112, rng.randrange(len(image)), len(image) - 1}:
             yield f"{name} cut to {length}", image[:length], None
+        yield f"{name}, a header that was not written", bytes(4096) + image[4096:], None
+        yield f"{name}, half of one", bytes(2048) + image[2048:], None
         yield f"{name}, longer", image + rng.choice((b"\0", bytes(20), rng.randbytes(40))), None
         for _ in range(count):
             changed, at = flipped(rng, image, 0, 4096)
@@ -329,6 +331,9 @@ def file_cases(rng, draft, images, keyring, count):
     yield "not quite a magic", FILE_MAGIC[:7] + b"x", None
     yield "text", b"text of before\n", None
     yield "a letter", b"t", None
+    for zeros in (1, 7, 8, 4095, 4096, 5000):
+        yield f"{zeros} zeros", bytes(zeros), None
+        yield f"{zeros} zeros and a letter", bytes(zeros) + b"t", None
 
 
 def with_checksum(image):

@@ -378,7 +378,7 @@ class File:
         refuse(data, "empty file")
         refuse(data[:8] != KEYRING_MAGIC, "foreign file")
         if data[:8] != FILE_MAGIC[: len(data)]:
-            refuse(3 in keyring.settings, "not encrypted")
+            refuse(3 in keyring.settings, "not encrypted" if any(data[:4096]) else "truncated header")
             self.plain = data
             return
         refuse(len(data) >= 4096, "truncated header")

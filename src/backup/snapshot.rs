@@ -18,6 +18,7 @@ use crate::classify::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{FileKind, Header};
 use crate::ids::StoreId;
+use crate::keyring::PlaintextPolicy;
 use crate::names::{NameKind, is_temporary, kind_of};
 use crate::scan;
 use crate::store::Store;
@@ -112,7 +113,8 @@ impl Snapshot {
             staging::sweep(vfs, left)?;
         }
         let staging = Staging::create(vfs.clone(), root)?;
-        let mut taking = Taking { vfs: &**vfs, root, staging, linked: BTreeMap::new() };
+        let plaintext = fs.keyring().settings().plaintext == PlaintextPolicy::Allow;
+        let mut taking = Taking { vfs: &**vfs, root, plaintext, staging, linked: BTreeMap::new() };
         taking.link(&first)?;
         drop(first);
         for attempt in 0..ATTEMPTS_MAX {
@@ -277,6 +279,8 @@ impl Listing {
 struct Taking<'a> {
     vfs: &'a dyn Vfs,
     root: &'a Path,
+    /// Whether it is allowed.
+    plaintext: bool,
     staging: Staging,
     linked: BTreeMap<PathBuf, Linked>,
 }
@@ -324,6 +328,7 @@ impl Taking<'_> {
                 drop(vfs.remove(&link.path()));
                 return Ok(false);
             }
+            let what = what.where_plaintext_is(self.plaintext);
             let linked = Linked { link, inode: now.inode, len: now.len, what, stat: None };
             self.linked.insert(path.clone(), linked);
         }

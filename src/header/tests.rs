@@ -266,7 +266,15 @@ fn files_of_other_tools_are_named() {
         assert!(error.to_string().contains(tool), "{error}");
     }
     assert_eq!(kind_of(b"plain text"), ErrorKind::NotEncrypted);
-    assert_eq!(kind_of(&[0; 5000]), ErrorKind::NotEncrypted);
+    for len in [1, 7, 8, HEADER_LEN - 1, HEADER_LEN, HEADER_LEN + 1] {
+        assert_eq!(kind_of(&vec![0; len]), ErrorKind::TruncatedHeader, "{len} zeros");
+        let mut part = vec![0; len];
+        part[len.min(HEADER_LEN) - 1] = 1;
+        assert_eq!(kind_of(&part), ErrorKind::NotEncrypted, "{len} bytes");
+        part.resize(len.max(HEADER_LEN) + 1, 1);
+        part[..HEADER_LEN].fill(0);
+        assert_eq!(kind_of(&part), ErrorKind::TruncatedHeader, "zeros and a body");
+    }
     // Text-mode damage.
     assert_eq!(kind_of(b"\x89ATRF\n\x1a\x01\x00"), ErrorKind::NotEncrypted);
 }

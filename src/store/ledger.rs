@@ -21,7 +21,7 @@ pub(crate) enum Owner {
     Plaintext,
     /// A temporary file, under no data key of the keyring.
     Temporary,
-    /// Empty, or ending inside its header.
+    /// Empty, ending inside its header, or without one that was written.
     Torn,
     Unreadable,
 }

@@ -13,7 +13,9 @@ use crate::classify::Contents;
 use crate::error::Result;
 use crate::header::{FileKind, Header};
 use crate::ids::DataKeyId;
-use crate::keyring::{DataKeyStatus, IntegrityPolicy, KeyState, Keyring, KeyspaceId};
+use crate::keyring::{
+    DataKeyStatus, IntegrityPolicy, KeyState, Keyring, KeyspaceId, PlaintextPolicy,
+};
 use crate::names::is_temporary;
 use crate::scan::{Found, OnScan, Visitor};
 use crate::suite::Integrity;
@@ -175,6 +177,7 @@ pub(super) struct Judge {
     store_id: crate::ids::StoreId,
     policy: StalePolicy,
     integrity: IntegrityPolicy,
+    plaintext_allowed: bool,
     now_ns: u64,
     keys: HashMap<DataKeyId, DataKeyStatus>,
     keyspaces: HashMap<String, KeyspaceId>,
@@ -193,6 +196,7 @@ impl Judge {
             keyspaces: keyspaces.into_iter().map(|space| (space.name, space.id)).collect(),
             store_id: keyring.store_id(),
             integrity,
+            plaintext_allowed: keyring.settings().plaintext == PlaintextPolicy::Allow,
             policy: policy.clone(),
             now_ns: keyring.now_ns(),
             keys: keys.into_iter().map(|key| (key.id, key)).collect(),
@@ -201,7 +205,10 @@ impl Judge {
 
     pub(super) fn judge(&self, what: &Contents) -> Option<StaleReason> {
         match what {
-            Contents::Plaintext => self.policy.plaintext.then_some(StaleReason::Plaintext),
+            Contents::Unwritten if !self.plaintext_allowed => None,
+            Contents::Plaintext | Contents::Unwritten => {
+                self.policy.plaintext.then_some(StaleReason::Plaintext)
+            }
             Contents::Encrypted(header) if header.store_id == self.store_id => self.header(header),
             // A key that cannot read a file cannot rewrite it.
             _ => None,

@@ -209,7 +209,7 @@ impl Renewal<'_> {
             let what = "another thread is reading the headers of the store";
             return Err(Error::new(ErrorKind::KeyringBusy, what));
         };
-        let result = self.scan_whole(&roots, on_scan, || Rebuild::new(ledger, keyring.store_id()));
+        let result = self.scan_whole(&roots, on_scan, || Rebuild::new(ledger, keyring));
         if result.is_ok() {
             // Renames that the walk may have missed.
             let alone = places.moves().alone();
@@ -219,7 +219,7 @@ impl Renewal<'_> {
                     continue;
                 }
                 if let Ok(Some((stat, what))) = look(&**self.0.vfs(), &path) {
-                    ledger.created(place, record_of(&stat, &what, keyring.store_id()));
+                    ledger.created(place, record_of(&stat, &what, keyring));
                 }
             }
         }
@@ -233,8 +233,8 @@ impl Renewal<'_> {
     /// # Errors
     /// As [`rebuild_usage`](Self::rebuild_usage), without `KeyringBusy`.
     pub fn scan_usage(&self, on_scan: OnScan<'_>) -> Result<Usage> {
-        let (store_id, shared) = (self.0.keyring().store_id(), Met::default());
-        let (found, passed_by) = self.scan_all(on_scan, || Tallies::new(store_id, &shared))?;
+        let (keyring, shared) = (self.0.keyring(), Met::default());
+        let (found, passed_by) = self.scan_all(on_scan, || Tallies::new(keyring, &shared))?;
         Ok(Usage { passed_by, ..Usage::new(self.0, Tallies::merge(found)) })
     }
 
@@ -243,10 +243,9 @@ impl Renewal<'_> {
     /// # Errors
     /// [`Io`](ErrorKind::Io) if a directory cannot be read.
     pub fn scan_usage_of(&self, roots: &[PathBuf], on_scan: OnScan<'_>) -> Result<Usage> {
-        let store_id = self.0.keyring().store_id();
-        let shared = Met::default();
+        let (keyring, shared) = (self.0.keyring(), Met::default());
         let (found, passed_by) =
-            scan(self.0.vfs(), roots, on_scan, || Tallies::new(store_id, &shared))?;
+            scan(self.0.vfs(), roots, on_scan, || Tallies::new(keyring, &shared))?;
         Ok(Usage { passed_by, ..Usage::new(self.0, Tallies::merge(found)) })
     }
 
@@ -264,7 +263,7 @@ impl Renewal<'_> {
         let progress = Mutex::new(ScanProgress::default());
         let parts: Vec<_> = paths.chunks(1024).collect();
         let parts = parallel::each(&parts, |paths| {
-            let mut tallies = Tallies::new(self.0.keyring().store_id(), &shared);
+            let mut tallies = Tallies::new(self.0.keyring(), &shared);
             let mut bytes = 0;
             for path in *paths {
                 if let Some((stat, what)) = look(&**self.0.vfs(), path.as_ref())? {

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ledger::{FileRecord, Ledger, Owner, Seen, Tally};
 use crate::classify::Contents;
-use crate::ids::StoreId;
+use crate::keyring::{Keyring, PlaintextPolicy};
 use crate::scan::{Found, Visitor};
 use crate::vfs::FileStat;
 
 /// What a file counts for.
-pub(super) fn record_of(stat: &FileStat, what: &Contents, store_id: StoreId) -> FileRecord {
+pub(super) fn record_of(stat: &FileStat, what: &Contents, keyring: &Keyring) -> FileRecord {
+    let store_id = keyring.store_id();
     let (owner, created_ns) = match what {
         Contents::Encrypted(header) if header.store_id == store_id && header.is_temporary() => {
             (Owner::Temporary, header.created_ns)
@@ -21,7 +22,10 @@ pub(super) fn record_of(stat: &FileStat, what: &Contents, store_id: StoreId) -> 
         }
         Contents::Encrypted(header) => (Owner::Foreign(header.store_id), header.created_ns),
         Contents::Plaintext | Contents::Keyring => (Owner::Plaintext, 0),
-        Contents::Empty | Contents::Torn => (Owner::Torn, 0),
+        Contents::Unwritten if keyring.settings().plaintext == PlaintextPolicy::Allow => {
+            (Owner::Plaintext, 0)
+        }
+        Contents::Empty | Contents::Torn | Contents::Unwritten => (Owner::Torn, 0),
         Contents::Unreadable(_) => (Owner::Unreadable, 0),
     };
     FileRecord { owner, bytes: stat.len, created_ns }
@@ -31,15 +35,15 @@ pub(super) fn record_of(stat: &FileStat, what: &Contents, store_id: StoreId) -> 
 pub(super) type Met = Arc<Mutex<HashSet<(u64, u64)>>>;
 
 /// Counts and keeps nothing else.
-pub(super) struct Tallies {
-    store_id: StoreId,
+pub(super) struct Tallies<'a> {
+    keyring: &'a Keyring,
     met: Met,
     owners: HashMap<Owner, Tally>,
 }
 
-impl Tallies {
-    pub(super) fn new(store_id: StoreId, met: &Met) -> Self {
-        Self { store_id, met: met.clone(), owners: HashMap::new() }
+impl<'a> Tallies<'a> {
+    pub(super) fn new(keyring: &'a Keyring, met: &Met) -> Self {
+        Self { keyring, met: met.clone(), owners: HashMap::new() }
     }
 
     pub(super) fn add(&mut self, stat: &FileStat, what: &Contents) {
@@ -51,7 +55,7 @@ impl Tallies {
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert((stat.device, stat.inode));
         if !again {
-            let record = record_of(stat, what, self.store_id);
+            let record = record_of(stat, what, self.keyring);
             self.owners.entry(record.owner).or_default().add(&record);
         }
     }
@@ -66,7 +70,7 @@ impl Tallies {
     }
 }
 
-impl Visitor for Tallies {
+impl Visitor for Tallies<'_> {
     fn file(&mut self, found: &Found<'_>) {
         self.add(&found.stat, &found.what);
     }
@@ -81,13 +85,13 @@ impl Visitor for Tallies {
 /// Tells the ledger, some hundred files at a time.
 pub(super) struct Rebuild<'a> {
     ledger: &'a Ledger,
-    store_id: StoreId,
+    keyring: &'a Keyring,
     seen: Vec<Seen>,
 }
 
 impl<'a> Rebuild<'a> {
-    pub(super) fn new(ledger: &'a Ledger, store_id: StoreId) -> Self {
-        Self { ledger, store_id, seen: Vec::new() }
+    pub(super) fn new(ledger: &'a Ledger, keyring: &'a Keyring) -> Self {
+        Self { ledger, keyring, seen: Vec::new() }
     }
 }
 
@@ -96,7 +100,7 @@ impl Visitor for Rebuild<'_> {
         let stat = &found.stat;
         self.seen.push(Seen {
             place: self.ledger.directory(found.dir).place(found.name),
-            record: record_of(stat, &found.what, self.store_id),
+            record: record_of(stat, &found.what, self.keyring),
             linked: stat.shared_inode(),
         });
     }

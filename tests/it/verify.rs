@@ -181,6 +181,7 @@ fn files_are_judged_by_what_was_read_of_them() {
         ("empty", b""),
         ("changed", &foreign),
         ("torn", &bytes[..4095]),
+        ("lost", &[0; 4096]),
         ("plain", b"SQLite format 3"),
     ] {
         report.add_start(keyring, name.into(), start.len() as u64, start);
@@ -198,6 +199,7 @@ fn files_are_judged_by_what_was_read_of_them() {
         [
             ("changed", ErrorKind::CorruptHeader),
             ("torn", ErrorKind::TruncatedHeader),
+            ("lost", ErrorKind::TruncatedHeader),
             ("plain", ErrorKind::NotEncrypted),
             ("unread", ErrorKind::Authentication),
         ]
@@ -206,5 +208,6 @@ fn files_are_judged_by_what_was_read_of_them() {
     lenient.plaintext = PlaintextPolicy::Allow;
     keyring.keys().configure(&lenient).unwrap();
     report.add_start(keyring, "plain".into(), 15, b"SQLite format 3");
-    assert_eq!(report.plaintext_files, 1);
+    report.add_start(keyring, "zeros".into(), 15, &[0; 15]);
+    assert_eq!(report.plaintext_files, 2);
 }

@@ -57,7 +57,7 @@ enum Atrest1
     ATREST1_FOREIGN_FILE = 21,
     // The file has 0 bytes: a crash before its first write.
     ATREST1_EMPTY_FILE = 22,
-    // The file ends inside its 4096-byte header.
+    // The file ends inside its 4096-byte header, or has zeros in its place.
     ATREST1_TRUNCATED_HEADER = 23,
     // Bit rot in the header.
     ATREST1_CORRUPT_HEADER = 24,

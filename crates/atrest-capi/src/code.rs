@@ -33,7 +33,7 @@ pub enum Atrest1 {
     ForeignFile = 21,
     /// The file has 0 bytes: a crash before its first write.
     EmptyFile = 22,
-    /// The file ends inside its 4096-byte header.
+    /// The file ends inside its 4096-byte header, or has zeros in its place.
     TruncatedHeader = 23,
     /// Bit rot in the header.
     CorruptHeader = 24,

@@ -10,7 +10,9 @@ use atrest::classify::Contents;
 use atrest::names::kind_of;
 use atrest::vfs::{Links, OsVfs, Vfs as _};
 use atrest::walk::{Met, PassedBy, walk};
-use atrest::{DataKeyId, Error, ErrorKind, Expect, FileKind, HEADER_LEN, Header, Keyring};
+use atrest::{
+    DataKeyId, Error, ErrorKind, Expect, FileKind, HEADER_LEN, Header, Keyring, PlaintextPolicy,
+};
 use serde::Serialize;
 
 use crate::advice::Verdict;
@@ -187,7 +189,9 @@ impl Scan {
     }
 
     fn judge(&mut self, path: &Path, bytes: u64, start: &[u8], keyring: Option<&Keyring>) {
-        match Contents::of(start) {
+        // Without a keyring there is no policy: zeros may be an engine's own.
+        let allowed = keyring.is_none_or(|it| it.settings().plaintext == PlaintextPolicy::Allow);
+        match Contents::of(start).where_plaintext_is(allowed) {
             Contents::Plaintext => self.plaintext.add(bytes),
             Contents::Empty => self.empty.add(bytes),
             Contents::Encrypted(header) if header.kind == FileKind::Temporary => {

@@ -29,10 +29,11 @@ using Decryptor = std::unique_ptr<Atrest1Decryptor, Freed>;
 // One file: new and written, or there and read, or cut off by a crash and empty.
 class Stream : public BlockAccessCipherStream {
  public:
-  Stream(std::string file, Encryptor encryptor, Decryptor decryptor)
+  Stream(std::string file, Encryptor encryptor, Decryptor decryptor, bool lost = false)
       : file_(std::move(file)),
         encryptor_(std::move(encryptor)),
-        decryptor_(std::move(decryptor)) {}
+        decryptor_(std::move(decryptor)),
+        lost_(lost) {}
 
   size_t BlockSize() override { return 1; }
 
@@ -46,8 +47,13 @@ class Stream : public BlockAccessCipherStream {
 
   Status Decrypt(uint64_t offset, char* data, size_t size) override {
     if (size == 0) return Status::OK();
+    if (lost_) {
+      // No key reads it. Where nothing reached the disk RocksDB finds zeros, and knows them.
+      memset(data, 0, size);
+      return Status::OK();
+    }
     if (decryptor_ == nullptr) {
-      return Status::NotSupported(file_, "a file that is being written, or has no header");
+      return Status::NotSupported(file_, "a file that is being written");
     }
     return Done(atrest1_decrypt_at(decryptor_.get(), offset - ATREST1_HEADER_LEN,
                                    reinterpret_cast<uint8_t*>(data), size));
@@ -65,6 +71,8 @@ class Stream : public BlockAccessCipherStream {
   const std::string file_;
   const Encryptor encryptor_;
   const Decryptor decryptor_;
+  // It has no header.
+  const bool lost_;
 };
 
 // Whether this process has the file open for appending. RocksDB asks for a new prefix when it
@@ -145,7 +153,7 @@ class Provider : public EncryptionProvider {
     // A crash between a file's creation and its first bytes: nothing was ever readable in it.
     const bool torn = code == ATREST1_EMPTY_FILE || code == ATREST1_TRUNCATED_HEADER;
     if (code != ATREST1_OK && !torn) return Failed<Status>(code, file);
-    result->reset(new Stream(file, nullptr, Decryptor(decryptor)));
+    result->reset(new Stream(file, nullptr, Decryptor(decryptor), torn));
     return Status::OK();
   }
 

@@ -86,7 +86,9 @@ impl Visitor for Collect<'_> {
         let path = || found.path().into_boxed_path();
         let stale = if self.how.to_plaintext {
             self.judge.any(path, &found.stat, &found.what)
-        } else if matches!(found.what, Contents::Plaintext) && self.how.plaintext.is_none() {
+        } else if matches!(found.what, Contents::Plaintext | Contents::Unwritten)
+            && self.how.plaintext.is_none()
+        {
             None
         } else {
             self.judge.stale(path, &found.stat, &found.what)

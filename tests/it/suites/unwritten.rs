@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use atrest::backup::{BackupReport, Chain, DirectoryTarget, LackReason, RestoreSpec};
 use atrest::fs::{TornFile, TornReason};
+use atrest::keyring::RetireOutcome;
 use atrest::store::{Reencrypt, ReencryptReport, Skipped, StalePolicy};
 use atrest::{
-    EncryptedFs, FileKind, FileSpec, HEADER_LEN, PlaintextPolicy, Settings, Store, Suite,
+    EncryptedFs, ErrorKind, FileKind, FileSpec, HEADER_LEN, PlaintextPolicy, Settings, Store, Suite,
 };
 
 use crate::support::{TestStore, manual, store_of};
@@ -256,4 +257,73 @@ fn room_behind_a_file_that_is_being_written_is_no_lack() {
     assert_eq!(restored_len(&store, "being written"), 4096);
     drop(writer);
     assert_eq!(told(&back_up(&store, &fs).torn), [(4096, 1 << 20)]);
+}
+
+/// The length is on the disk, the first page is not.
+fn lose_header(path: &Path) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0; HEADER_LEN], 0).unwrap();
+}
+
+#[test]
+fn a_header_that_nobody_wrote_is_a_torn_file_and_no_plaintext() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    for (name, suite) in [("log", Suite::Aes256Ctr), ("wal", Suite::Aes256GcmLog)] {
+        let spec = FileSpec::new(FileKind::Log).suite(suite);
+        written(&fs, &store.data().join(name), spec, &[7; 10_000]);
+    }
+    assert_eq!(back_up(&store, &fs).info.lacks, []);
+    let lost = written(&fs, &store.data().join("new"), FileKind::Log, &[7; 10_000]);
+    let wal = store.data().join("wal");
+    lose_header(&wal);
+    lose_header(&lost);
+    let refused = fs.open(&wal).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::TruncatedHeader, "{refused}");
+    // As of other torn files: nothing can be read, and a list promises nothing.
+    let entries = fs.list(store.data()).unwrap();
+    let entry = entries.iter().find(|entry| entry.path == wal).unwrap();
+    assert_eq!((entry.len, entry.physical_len), (0, 4096 + 10_020));
+    let usage = store_of(&fs).renewal().scan_usage(&|_| {}).unwrap();
+    assert_eq!((usage.torn.files, usage.plaintext.files), (2, 0));
+    let report = back_up(&store, &fs);
+    let [lack] = &report.info.lacks[..] else { panic!("{report:?}") };
+    assert_eq!((lack.path.as_path(), lack.why), (Path::new("wal"), LackReason::Emptied));
+    assert_eq!(restored_len(&store, "restored"), 10_000);
+    assert_eq!(std::fs::metadata(store.dir.path().join("restored/new")).unwrap().len(), 0);
+    // It names no data key, and nothing is to be made of it.
+    fs.keyring().keys().rotate().unwrap();
+    let mut how = Reencrypt::default();
+    how.policy = StalePolicy::older_than(Duration::ZERO);
+    let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
+    assert!(report.failed.is_empty() && report.skipped.is_empty(), "{report:?}");
+    assert_eq!(report.files, 1);
+    let retire = || store_of(&fs).renewal().retire(None, Duration::ZERO, &|_| {}).unwrap();
+    retire();
+    assert!(retire().keys.iter().any(|key| key.outcome == RetireOutcome::Destroyed));
+    assert_eq!(std::fs::read(&wal).unwrap()[..HEADER_LEN], [0; HEADER_LEN]);
+}
+
+#[test]
+fn zeros_are_plaintext_where_that_is_allowed() {
+    let store = TestStore::new();
+    let mut options = manual();
+    options.settings.plaintext = PlaintextPolicy::Allow;
+    let fs = store.create(options).files().clone();
+    let zeros = store.data().join("zeros");
+    std::fs::write(&zeros, [0; 9000]).unwrap();
+    written(&fs, &store.data().join("log"), FileKind::Log, &[7; 100]);
+    let renewal = store_of(&fs);
+    let usage = renewal.renewal().scan_usage(&|_| {}).unwrap();
+    assert_eq!((usage.torn.files, usage.plaintext.files), (0, 1));
+    assert_eq!(back_up(&store, &fs).info.lacks, []);
+    restored_len(&store, "restored");
+    assert_eq!(std::fs::read(store.dir.path().join("restored/zeros")).unwrap(), [0; 9000]);
+    let spec_of = |_: &Path| Some(FileSpec::new(FileKind::Table).suite(Suite::Aes256GcmChunks));
+    let mut how = Reencrypt::default();
+    assert_eq!(renewal.renewal().reencrypt(&how).unwrap().files, 0);
+    how.plaintext = Some(&spec_of);
+    assert_eq!(renewal.renewal().reencrypt(&how).unwrap().files, 1);
+    let reader = fs.open(&zeros).unwrap();
+    assert_eq!((reader.suite(), reader.len().unwrap()), (Some(Suite::Aes256GcmChunks), 9000));
 }

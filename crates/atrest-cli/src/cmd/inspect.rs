@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use atrest::classify::Contents;
 use atrest::{
     DataKeyId, ErrorKind, FORMAT_VERSION, FileId, FileKind, HEADER_LEN, Header, StoreId, Suite,
 };
@@ -65,6 +66,10 @@ impl Args {
             .map_err(|source| Failure::io("the file cannot be read", &self.file, source))?;
         let path = self.file.display().to_string();
         let report = match Header::parse(&start) {
+            _ if matches!(Contents::of(&start), Contents::Unwritten) => {
+                let what = "zeros, which are plaintext or a header that was never written";
+                Report { path, bytes, ..Report::found(what) }
+            }
             Ok(header) => Report { path, ..Report::of(&header, bytes) },
             Err(error) => match error.kind() {
                 ErrorKind::NotEncrypted => Report { path, bytes, ..Report::found("plaintext") },

@@ -38,7 +38,7 @@ impl Opener {
     /// Whether an object that begins so is plaintext. A whole header's length is needed,
     /// or the whole object.
     pub(crate) fn is_plaintext(start: &[u8]) -> bool {
-        matches!(Contents::of(start), Contents::Empty | Contents::Plaintext)
+        matches!(Contents::of(start), Contents::Empty | Contents::Plaintext | Contents::Unwritten)
     }
 
     /// The body of an object of `physical_len` bytes that begins with `start`: at least its

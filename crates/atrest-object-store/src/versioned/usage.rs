@@ -63,7 +63,10 @@ impl ObjectUsage {
                 self.keys.entry(header.data_key_id).or_default()
             }
             Contents::Encrypted(_) => &mut self.foreign,
-            Contents::Empty | Contents::Plaintext | Contents::Keyring => &mut self.plaintext,
+            // No power cut makes an object: zeros are somebody's.
+            Contents::Empty | Contents::Plaintext | Contents::Unwritten | Contents::Keyring => {
+                &mut self.plaintext
+            }
             _ => &mut self.unreadable,
         };
         count.add(meta.size);

@@ -67,14 +67,19 @@ fn what_a_damaged_end_means_is_the_engine_s_decision() {
 
 #[test]
 fn a_log_that_a_crash_left_without_a_header_is_an_empty_one() {
-    for len in [0, 1, 100, HEADER_LEN - 1, HEADER_LEN] {
+    let cut = [0, 1, 100, HEADER_LEN - 1, HEADER_LEN].map(|len| (len, false));
+    // The length is on the disk, and the bytes are not.
+    let lost = [100, HEADER_LEN, HEADER_LEN + 5000].map(|len| (len, true));
+    for (len, lost) in cut.into_iter().chain(lost) {
         let (dir, store) = place();
         put(&mut Raft::open(&store, &dir.path().join("raft")).unwrap(), 0..40);
         let last = logs(&dir).pop().unwrap();
         let number: u64 = last.file_stem().unwrap().to_str().unwrap().parse().unwrap();
         let next = last.with_file_name(format!("{:016}.raftlog", number + 1));
         store.files().create_new(&next, FileKind::Log).unwrap().finish().unwrap();
-        fs::OpenOptions::new().write(true).open(&next).unwrap().set_len(len as u64).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&next).unwrap();
+        file.set_len(if lost { 0 } else { len as u64 }).unwrap();
+        file.set_len(len as u64).unwrap();
         let mut raft = Raft::open(&store, &dir.path().join("raft")).unwrap();
         has(&raft, 40);
         put(&mut raft, 40..80);
