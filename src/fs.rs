@@ -372,9 +372,9 @@ impl EncryptedFs {
             .into_iter()
             .filter(|entry| entry.kind == EntryKind::File && !is_ours(&entry.path))
         {
-            match self.claimed_len(&entry.path, entry.len) {
-                Ok(len) => {
-                    files.push(FileEntry { len, physical_len: entry.len, path: entry.path });
+            match self.claimed_len(&entry.path) {
+                Ok((len, physical_len)) => {
+                    files.push(FileEntry { len, physical_len, path: entry.path });
                 }
                 // Removed since the directory was read.
                 Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => {}
@@ -384,23 +384,26 @@ impl EncryptedFs {
         Ok(files)
     }
 
-    /// The plaintext length that a file's first bytes and its length on disk claim.
-    fn claimed_len(&self, path: &Path, physical_len: u64) -> Result<u64> {
+    /// The plaintext length that a file's first bytes and its length on disk claim, and the
+    /// latter: that of the file which has the name now, not of one that was listed.
+    fn claimed_len(&self, path: &Path) -> Result<(u64, u64)> {
         let fail = |error| Error::io("the file cannot be read", error);
         let file = self.vfs.open(path, Links::Follow).map_err(fail)?;
+        let physical_len = file.opened_len().map_err(fail)?;
         let mut start = [0; LAYOUT_LEN];
         let read = file.read_at(&mut start, 0).map_err(fail)?;
         let encrypted = begins_encrypted(&start[..read]);
         if !encrypted && self.keyring.settings().plaintext == PlaintextPolicy::Allow {
-            return Ok(physical_len);
+            return Ok((physical_len, physical_len));
         }
         let body_len = physical_len.saturating_sub(HEADER_LEN as u64);
-        match claimed_layout(&start[..read]) {
+        let len = match claimed_layout(&start[..read]) {
             // A header that was never written, as far as can be told: nothing is readable.
-            None if is_unwritten(&start[..read]) => Ok(0),
-            Some(layout) => layout.claimed_len(body_len, &FileBody::new(&*file)),
-            None => Ok(body_len),
-        }
+            None if is_unwritten(&start[..read]) => 0,
+            Some(layout) => layout.claimed_len(body_len, &FileBody::new(&*file))?,
+            None => body_len,
+        };
+        Ok((len, physical_len))
     }
 
     /// Creates a directory for files of the store, whose parent exists; one that is there already

@@ -26,6 +26,8 @@ pub enum Call<'a> {
     SyncDir,
 }
 
+/// Told of a file that is about to be opened, or read at an offset.
+type Read = dyn Fn(&Path, Option<u64>) + Send + Sync;
 type Before = dyn Fn(&Call<'_>) -> io::Result<()> + Send + Sync;
 
 /// The operating system's files; somebody is asked before each call, and may do something
@@ -35,11 +37,34 @@ pub struct Between {
     before: Arc<Before>,
     /// As if another device was mounted there.
     pub mounted: Option<PathBuf>,
+    pub read: Option<Arc<Read>>,
+}
+
+struct Told(Box<dyn ReadFile>, PathBuf, Arc<Read>);
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Told")
+    }
+}
+
+impl ReadFile for Told {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        (self.2)(&self.1, Some(offset));
+        self.0.read_at(buf, offset)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
 }
 
 impl Between {
     pub fn new(before: impl Fn(&Call<'_>) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self { before: Arc::new(before), mounted: None }
+        Self { before: Arc::new(before), mounted: None, read: None }
+    }
+
+    pub fn reading(read: impl Fn(&Path, Option<u64>) + Send + Sync + 'static) -> Self {
+        Self { read: Some(Arc::new(read)), ..Self::new(|_| Ok(())) }
     }
 }
 
@@ -56,7 +81,9 @@ impl Vfs for Between {
         OsVfs.create_new(path, mode)
     }
     fn open(&self, path: &Path, links: Links) -> io::Result<Box<dyn ReadFile>> {
-        OsVfs.open(path, links)
+        let Some(read) = &self.read else { return OsVfs.open(path, links) };
+        read(path, None);
+        Ok(Box::new(Told(OsVfs.open(path, links)?, path.into(), read.clone())))
     }
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
         (self.before)(&Call::Stat(path))?;

@@ -1,10 +1,13 @@
 //! Suite 3: a log ends where its frames stop being whole and true, and says why.
 
+use std::sync::Arc;
+
 use atrest::ErrorKind::{Authentication, CmekRevoked, InvalidArgument};
-use atrest::FRAME_LEN_MAX;
 use atrest::fs::TornReason;
+use atrest::{FRAME_LEN_MAX, Store};
 
 use super::*;
+use crate::renewal::exchange::Between;
 
 const LENS: [usize; 5] = [1, 16, 300, 2, 77];
 
@@ -363,4 +366,28 @@ fn a_bad_frame_among_many_ends_the_log_there() {
         at += append.len() + 20;
     }
     assert_eq!(file.open().unwrap().frame_count().unwrap(), 2000);
+}
+
+#[test]
+fn a_list_goes_on_past_a_log_that_a_shorter_one_replaced() {
+    let store = TestStore::new();
+    let [log, other, short] = ["log", "other", "short"].map(|name| store.data().join(name));
+    let (replaced, by, cut) = (log.clone(), other.clone(), short.clone());
+    // Between the listing of the directory and this file's turn; or just after it was opened.
+    let between = Between::reading(move |path, offset| {
+        if path == replaced && offset.is_none() && by.exists() {
+            std::fs::rename(&by, path).unwrap();
+        }
+        if path == cut && offset == Some(0) {
+            OpenOptions::new().write(true).open(path).unwrap().set_len(HEADER + 50).unwrap();
+        }
+    });
+    let fs = Store::over_vfs(store.keyring(), Arc::new(between));
+    let fs = fs.unwrap().files().clone();
+    write(&fs, &log, framed(), &[&data(100), &data(9000), &data(300)]);
+    write(&fs, &other, framed(), &[&data(70), &data(7)]);
+    write(&fs, &short, framed(), &[&data(100)]);
+    let entries = fs.list(store.data()).unwrap();
+    let found = entries.iter().find(|entry| entry.path == log).unwrap();
+    assert_eq!((found.len, found.physical_len), (77, HEADER + 77 + 40));
 }
