@@ -159,7 +159,14 @@ impl Run<'_> {
             .and_then(|old| keep_access(vfs, path, &old, temporary))
             .map_err(|e| Error::io("owner and mode cannot be kept", e).with_path(path))?;
         target.finish()?;
-        self.verify(temporary, &key, by_append, print)?;
+        if !self.reads_back(temporary, &key, by_append, print)? {
+            // What grows while it is read is not what was written of it.
+            if !same_content(before, &stat(vfs, path)?) {
+                return Ok(Rewritten::Skipped(Skipped::Changed));
+            }
+            let what = "the new file does not read back as it was written";
+            return Err(Error::new(ErrorKind::Authentication, what).with_path(temporary));
+        }
         let mut replaced = Err(Skipped::Changed);
         let mut swap = || {
             replaced = self.swap(work, temporary, before)?;
@@ -247,25 +254,21 @@ impl Run<'_> {
         Ok(Some((copied, fingerprint.finish())))
     }
 
-    /// Reads the new file back.
-    fn verify(
+    /// Whether the new file reads back as it was written.
+    fn reads_back(
         &self,
         temporary: &Path,
         key: &FingerprintKey,
         by_append: bool,
         expected: Print,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let reader = self.fs.open(temporary)?;
         let mut fingerprint = Fingerprint::new(key);
         let copied = reader.pieces(by_append, &mut |bytes| {
             fingerprint.take(bytes, by_append);
             Ok(())
         })?;
-        if fingerprint.finish() == expected && copied.torn.is_none() {
-            return Ok(());
-        }
-        let what = "the new file does not read back as it was written";
-        Err(Error::new(ErrorKind::Authentication, what).with_path(temporary))
+        Ok(fingerprint.finish() == expected && copied.torn.is_none())
     }
 
     /// Puts the new file in the old one's place, if that is still the file that was read.

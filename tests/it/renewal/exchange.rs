@@ -12,7 +12,7 @@ use std::time::Duration;
 use atrest::backup::Snapshot;
 use atrest::store::{CommitHook, Reencrypt, ReencryptReport, Skipped, StalePolicy};
 use atrest::vfs::{Attributes, DirEntry, FileStat, Links, OsVfs, ReadFile, Rename, Vfs, WriteFile};
-use atrest::{EncryptedFs, Error, ErrorKind, Store};
+use atrest::{EncryptedFs, Error, ErrorKind, FileKind, FileSpec, PlaintextPolicy, Store};
 
 use super::write;
 use crate::support::{TestStore, store_of};
@@ -296,6 +296,32 @@ fn the_newest_of_two_stands_and_the_other_is_kept_and_told() {
     let [(path, error)] = &report.failed[..] else { panic!("{report:?}") };
     assert_eq!((path, error.kind()), (aside, ErrorKind::ForeignFile));
     assert_eq!((report.leftovers_removed, read(&fs, aside)), (0, b"newer".to_vec()));
+}
+
+#[test]
+fn plaintext_that_grows_while_it_is_copied_is_skipped() {
+    let store = TestStore::new();
+    let (path, grown) = (store.data().join("a"), AtomicUsize::new(0));
+    let growing = path.clone();
+    // Behind the last piece, when the copy looks whether there is more.
+    let between = Between::reading(move |path, offset| {
+        if path == growing && offset == Some(10) && grown.fetch_add(1, Ordering::SeqCst) == 0 {
+            std::fs::write(path, b"ten bytes.and more").unwrap();
+        }
+    });
+    let fs = open(&store, &between);
+    let mut settings = fs.keyring().settings();
+    settings.plaintext = PlaintextPolicy::Allow;
+    fs.keyring().keys().configure(&settings).unwrap();
+    std::fs::write(&path, b"ten bytes.").unwrap();
+    let spec_of = |_: &Path| Some(FileSpec::new(FileKind::Other));
+    let mut how = all();
+    how.plaintext = Some(&spec_of);
+    let report = store_of(&fs).renewal().reencrypt(&how).unwrap();
+    assert!(report.failed.is_empty(), "{report:?}");
+    assert_eq!(report.skipped, [(path.clone(), Skipped::Changed)]);
+    assert_eq!(store_of(&fs).renewal().reencrypt(&how).unwrap().files, 1);
+    assert_eq!(read(&fs, &path), b"ten bytes.and more");
 }
 
 /// Tells of a rename that has begun, and is told to go on.
