@@ -262,6 +262,10 @@ impl Run<'_> {
         by_append: bool,
         expected: Print,
     ) -> Result<bool> {
+        if self.how.to_plaintext && expected.1 == 0 {
+            // Nothing opens a file of nothing.
+            return Ok(stat(&**self.fs.vfs(), temporary)?.len == 0);
+        }
         let reader = self.fs.open(temporary)?;
         let mut fingerprint = Fingerprint::new(key);
         let copied = reader.pieces(by_append, &mut |bytes| {

@@ -235,11 +235,13 @@ fn plaintext_in_and_out() {
         counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap())
     );
 
-    // The active key's files go too.
+    // The active key's files go too, and one of nothing.
+    write(&fs, &path("none.sst"), b"");
     let report =
         store_of(&fs).renewal().reencrypt(&Reencrypt::default().danger_to_plaintext()).unwrap();
     clean(&report);
     assert_eq!(std::fs::read(path("a.sst")).unwrap(), b"plain");
+    assert_eq!((report.files, std::fs::read(path("none.sst")).unwrap()), (2, Vec::new()));
     assert_eq!(
         counts(&store_of(&fs).renewal().usage().unwrap()),
         counts(&store_of(&fs).renewal().scan_usage(&|_| {}).unwrap())
