@@ -42,7 +42,7 @@ pub struct DirectVfs;
 impl Vfs for DirectVfs {
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
         let process = Process::current();
-        let (file, straight) = os::create_new(path, mode, OFlags::DIRECT)?;
+        let (file, straight) = create_new(path, mode, past_the_cache)?;
         let pages = pages(PAGES);
         Ok(Box::new(DirectWriter { file, straight, pages, filled: 0, offset: 0, process }))
     }
@@ -98,6 +98,26 @@ impl Vfs for DirectVfs {
     fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
         OsVfs.canonical(path)
     }
+}
+
+/// Creates a file, and then has it go past the page cache: a system that is asked for both at once
+/// creates the file before it says that the file system cannot.
+fn create_new(
+    path: &Path,
+    mode: u32,
+    past_the_cache: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<(File, bool)> {
+    let (file, straight) = os::create_new(path, mode)?;
+    if let Err(error) = past_the_cache(&file) {
+        // The first error is the one to tell.
+        drop(OsVfs.remove(path));
+        return Err(error);
+    }
+    Ok((file, straight))
+}
+
+fn past_the_cache(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fcntl_setfl(file, OFlags::DIRECT)?)
 }
 
 #[derive(Debug)]
@@ -219,5 +239,27 @@ impl WriteFile for DirectWriter {
     fn sync(&mut self) -> io::Result<()> {
         self.flush()?;
         self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// As ramfs and others refuse it.
+    #[test]
+    fn a_file_that_cannot_go_past_the_cache_is_not_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let odd = dir.path().join("../").join(dir.path().file_name().unwrap());
+        for dir in [dir.path(), &odd] {
+            let path = dir.join("file");
+            for _ in 0..2 {
+                let refused = create_new(&path, 0o600, |_| Err(io::ErrorKind::InvalidInput.into()));
+                assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+                assert!(!path.exists());
+            }
+        }
     }
 }

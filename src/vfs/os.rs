@@ -20,7 +20,7 @@ pub struct OsVfs;
 impl Vfs for OsVfs {
     fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
         let process = Process::current();
-        let (file, straight) = create_new(path, mode, OFlags::empty())?;
+        let (file, straight) = create_new(path, mode)?;
         Ok(Box::new(OsWriter { file, straight, process }))
     }
 
@@ -180,8 +180,8 @@ fn open_straight(path: &Path, flags: OFlags, mode: Mode) -> Option<File> {
 
 /// Creates a file, and tells whether it is known that its path leads through no symbolic link.
 #[allow(clippy::unnecessary_cast, reason = "the type differs from system to system")]
-pub(super) fn create_new(path: &Path, mode: u32, flags: OFlags) -> io::Result<(File, bool)> {
-    let flags = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+pub(super) fn create_new(path: &Path, mode: u32) -> io::Result<(File, bool)> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(mode as rustix::fs::RawMode);
     if let Some(file) = open_straight(path, flags, mode) {
         return Ok((file, true));
