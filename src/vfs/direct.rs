@@ -120,6 +120,43 @@ fn past_the_cache(file: &File) -> io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(file, OFlags::DIRECT)?)
 }
 
+/// Fills `buf` from `offset` on by reads of whole pages into pages. `read` may bring fewer bytes
+/// than it was asked for at the end of the file, or if the system feels like it: only what ends
+/// inside a page is the end.
+fn read_by_pages(
+    buf: &mut [u8],
+    offset: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut done = 0;
+    let mut bounce: Option<Box<[Page]>> = None;
+    while done < buf.len() {
+        let (rest, at) = (&mut buf[done..], offset + done as u64);
+        let skip = (at % ALIGNMENT as u64) as usize;
+        let whole = rest.len() / ALIGNMENT * ALIGNMENT;
+        let straight = skip == 0 && whole > 0 && rest.as_ptr().addr() % ALIGNMENT == 0;
+        let found = if straight {
+            let found = read(&mut rest[..whole], at)?;
+            done += found;
+            found
+        } else {
+            if bounce.is_none() {
+                bounce = Some(pages((skip + rest.len()).div_ceil(ALIGNMENT).min(PAGES)));
+            }
+            let pages = bounce.as_deref_mut().unwrap_or_default().as_mut_bytes();
+            let found = read(pages, at - skip as u64)?;
+            let copied = found.saturating_sub(skip).min(rest.len());
+            rest[..copied].copy_from_slice(&pages[skip..skip + copied]);
+            done += copied;
+            found
+        };
+        if found == 0 || found % ALIGNMENT != 0 {
+            break;
+        }
+    }
+    Ok(done)
+}
+
 #[derive(Debug)]
 struct DirectReader(File);
 
@@ -138,31 +175,7 @@ impl DirectReader {
 
 impl ReadFile for DirectReader {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut done = 0;
-        let mut bounce: Option<Box<[Page]>> = None;
-        while done < buf.len() {
-            let (rest, at) = (&mut buf[done..], offset + done as u64);
-            let skip = (at % ALIGNMENT as u64) as usize;
-            let whole = rest.len() / ALIGNMENT * ALIGNMENT;
-            let straight = skip == 0 && whole > 0 && rest.as_ptr().addr() % ALIGNMENT == 0;
-            let (read, asked) = if straight {
-                (self.read_aligned(&mut rest[..whole], at)?, whole)
-            } else {
-                if bounce.is_none() {
-                    bounce = Some(pages((skip + rest.len()).div_ceil(ALIGNMENT).min(PAGES)));
-                }
-                let pages = bounce.as_deref_mut().unwrap_or_default().as_mut_bytes();
-                let read = self.read_aligned(pages, at - skip as u64)?.saturating_sub(skip);
-                let copied = read.min(rest.len());
-                rest[..copied].copy_from_slice(&pages[skip..skip + copied]);
-                (copied, rest.len().min(pages.len() - skip))
-            };
-            done += read;
-            if read == 0 || (read < asked && read % ALIGNMENT != 0) {
-                break;
-            }
-        }
-        Ok(done)
+        read_by_pages(buf, offset, |pages, at| self.read_aligned(pages, at))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -247,6 +260,33 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    /// At every offset a read goes on to the end, however few pages the system brings at a time.
+    #[test]
+    fn a_short_read_that_ends_with_a_page_is_not_the_end() {
+        for len in [0, 1, 4095, 4096, 3 * 4096, 5 * 4096 + 7] {
+            let file: Vec<u8> = (0..len).map(|at| (at * 131 + at / 251) as u8).collect();
+            for at_once in [1, 2, PAGES] {
+                let read = |buf: &mut [u8], offset: u64| {
+                    assert_eq!((buf.len() % ALIGNMENT, offset % ALIGNMENT as u64), (0, 0));
+                    let rest = &file[file.len().min(offset as usize)..];
+                    let found = rest.len().min(buf.len()).min(at_once * ALIGNMENT);
+                    buf[..found].copy_from_slice(&rest[..found]);
+                    Ok(found)
+                };
+                for offset in [0, 1, 100, 4096, 4097] {
+                    for wanted in [1, 4096, 9000, 6 * 4096] {
+                        let expected = &file[len.min(offset)..len.min(offset + wanted)];
+                        let mut pages = pages(6);
+                        let buf = &mut pages.as_mut_bytes()[..wanted];
+                        let found = read_by_pages(buf, offset as u64, read).unwrap();
+                        let what = (len, at_once, offset, wanted);
+                        assert!(buf[..found] == *expected, "{found} bytes of {what:?}");
+                    }
+                }
+            }
+        }
+    }
 
     /// As ramfs and others refuse it.
     #[test]
