@@ -51,12 +51,15 @@ def length_on_disk(plain_len, chunk_len=1 << 16):
     return 4096 + plain_len + 16 * -(-plain_len // chunk_len) + 16
 
 
+def plain_path(path):
+    return b"\0" not in path and all(part not in (b"", b".", b"..") for part in path.split(b"/"))
+
+
 def good_path(path):
     """B3."""
     reserved = (b"KEYRING.", b".atrest-reencrypt-", b".atrest-partial-")
-    parts = path.split(b"/")
-    return b"\0" not in path and all(
-        part not in (b"", b".", b"..", b"KEYRING") and not part.startswith(reserved) for part in parts)
+    return plain_path(path) and all(
+        part != b"KEYRING" and not part.startswith(reserved) for part in path.split(b"/"))
 
 
 def ascending(things):
@@ -97,8 +100,10 @@ def check_lacks(manifest, files):
         path, file = lack["path"], files.get(lack["path"])
         absolute = lack["why"] == 3
         broken(1 <= lack["why"] <= 6, "M10")
-        broken(path[:1] == b"/" if absolute else True, "M10")
-        broken(path == b"/" if absolute and path == b"/" else good_path(path[1:] if absolute else path), "M10")
+        if absolute:
+            broken(path == b"/" or path[:1] == b"/" and plain_path(path[1:]), "M10")
+        else:
+            broken(good_path(path), "M10")
         if lack["why"] == 2:
             broken(file is not None and file["what"] == ENCRYPTED and file["suite"] in (1, 3), "M10")
         elif lack["why"] == 5:
@@ -353,7 +358,7 @@ def manifest_edits(rng):
 
     yield "one copy of two kinds of file", other_name
     for why in range(8):
-        for path in (b"/elsewhere/x", b"z", b"a/../z", b"/", b"/a/../b"):
+        for path in (b"/elsewhere/x", b"z", b"a/../z", b"/", b"/a/../b", b"/a/KEYRING.x/b", b"a/KEYRING.x/b"):
             yield f"a lack of {path} for {why}", lambda manifest, w=why, p=path: manifest.update(
                 lacks=[{"path": p, "why": w, "here": 1, "missing": 2}])
 
