@@ -64,6 +64,10 @@ impl Log {
     fn extend(&self, source: &impl Source) -> Result<()> {
         let mut torn = self.torn.lock().unwrap_or_else(PoisonError::into_inner);
         let body_len = source.body_len()?;
+        if body_len > BODY_LEN_MAX {
+            // Whatever is in it, as in every suite.
+            return Err(too_large(format!("expected at most {BODY_LEN_MAX} bytes in a log")));
+        }
         let mut count = self.index.len();
         let mut end = self.index.start(count);
         if body_len < self.physical(count) {
@@ -80,11 +84,6 @@ impl Log {
                 end += *len as u64;
                 self.index.push(end);
                 count += 1;
-                if self.physical(count) > BODY_LEN_MAX {
-                    return Err(too_large(format!(
-                        "expected at most {BODY_LEN_MAX} bytes in a log"
-                    )));
-                }
             }
             if good < lens.len() {
                 break Some(TornReason::Authentication);

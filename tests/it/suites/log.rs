@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use atrest::ErrorKind::{Authentication, CmekRevoked, InvalidArgument};
 use atrest::fs::TornReason;
-use atrest::{FRAME_LEN_MAX, Store};
+use atrest::{BODY_LEN_MAX, FRAME_LEN_MAX, Store};
 
 use super::*;
 use crate::renewal::exchange::Between;
@@ -390,4 +390,19 @@ fn a_list_goes_on_past_a_log_that_a_shorter_one_replaced() {
     let entries = fs.list(store.data()).unwrap();
     let found = entries.iter().find(|entry| entry.path == log).unwrap();
     assert_eq!((found.len, found.physical_len), (77, HEADER + 77 + 40));
+}
+
+#[test]
+fn a_body_longer_than_any_is_refused_however_early_its_frames_end() {
+    let (file, appends) = damaged();
+    let roomy = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = roomy.path().join("long");
+    std::fs::write(&path, &file.good).unwrap();
+    let long = OpenOptions::new().write(true).open(&path).unwrap();
+    long.set_len(HEADER + BODY_LEN_MAX).unwrap();
+    let reader = file.fs.open(&path).unwrap();
+    assert_eq!(read_all(&reader).unwrap(), appends.concat());
+    long.set_len(HEADER + BODY_LEN_MAX + 1).unwrap();
+    assert_eq!(file.fs.open(&path).unwrap_err().kind(), ErrorKind::FileTooLarge);
+    assert_eq!(reader.len().unwrap_err().kind(), ErrorKind::FileTooLarge);
 }
