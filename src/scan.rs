@@ -148,7 +148,9 @@ fn scan_by_walk<V: Visitor>(
             Met::Link => to.link(&entry.path),
             Met::NestedStore => shared.pass_by(|to| to.nested_stores.push(entry.path.clone())),
             Met::LostFound => shared.pass_by(|to| to.lost_found.push(entry.path.clone())),
-            Met::Own if is_staging(name.as_encoded_bytes()) => {
+            Met::Own
+                if entry.kind == EntryKind::Directory && is_staging(name.as_encoded_bytes()) =>
+            {
                 scan_staged(vfs, &entry.path, shared, to)?;
             }
             _ => {}

@@ -16,7 +16,8 @@ use atrest::vfs::Vfs;
 use atrest::{DataKeyId, EncryptedFs, Error, ErrorKind, FileKind, Store};
 use atrest_testkit::MemFs;
 
-use super::write;
+use super::exchange::Between;
+use super::{counts, write};
 use crate::support::{
     DIR, ManualClock, ScriptedKms, TestStore, check_file, in_dir, kind, manual, mem_create,
     options, write_file,
@@ -257,4 +258,25 @@ fn a_whole_store_may_lie_below_a_reserved_name() {
     fs.create_new(path, FileKind::Other).unwrap().finish().unwrap();
     let inside = Path::new("/disk/KEYRING.copy/store/KEYRING.x/file");
     assert_eq!(kind(fs.create_new(inside, FileKind::Other)), ErrorKind::InvalidArgument);
+}
+
+/// The links of a running backup are in a directory: what only has such a name is passed by, on
+/// any file system.
+#[test]
+fn what_has_the_name_of_a_staging_and_is_none_is_not_looked_into() {
+    let store = TestStore::new();
+    let fs = store.fs();
+    write(&fs, &store.data().join("table"), b"rows");
+    let outside = store.dir.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::copy(store.data().join("table"), outside.join("7")).unwrap();
+    symlink(&outside, store.data().join("KEYRING.staging.link")).unwrap();
+    std::fs::write(store.data().join("KEYRING.staging.file"), b"no directory").unwrap();
+    let usage = store_of(&fs).renewal().scan_usage(&quiet).unwrap();
+    drop(fs);
+    let vfs = Arc::new(Between::new(|_| Ok(())));
+    let walked = Store::over_vfs(store.keyring(), vfs).unwrap();
+    let walked = walked.renewal().scan_usage(&quiet).unwrap();
+    assert_eq!(counts(&walked), counts(&usage));
+    assert_eq!(walked.keys[0].count.files, 1);
 }
