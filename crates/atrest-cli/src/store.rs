@@ -393,11 +393,21 @@ pub(crate) fn newer_images(place: &Place, info: &KeyringInfo) -> Result<Vec<u64>
     }
 }
 
-/// Whether this is a place for backups, and no store.
-pub(crate) fn is_backups(place: &Path) -> bool {
-    match Place::parse(place) {
-        Ok(Place::Directory(dir)) => dir.join(atrest::backup::LABEL_NAME).is_file(),
-        _ => true,
+/// Whether the key opens what is there. No answer is no.
+pub(crate) fn opens(place: &Place, key: Arc<dyn Kms>) -> bool {
+    let mut options = Options::default();
+    options.background = false;
+    match place {
+        Place::Directory(dir) => {
+            storage(dir).is_ok_and(|it| Keyring::open_read_only(it, key, options).is_ok())
+        }
+        bucket => {
+            let open = |target: Box<dyn BackupTarget>| {
+                let storage: Arc<dyn KeyringStorage> = Arc::from(target.keyring()?);
+                Keyring::open_read_only(storage, key, options)
+            };
+            bucket.existing().is_ok_and(|target| open(target).is_ok())
+        }
     }
 }
 

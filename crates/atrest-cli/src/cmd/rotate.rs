@@ -182,12 +182,12 @@ impl Cmek {
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let key_uri = new.key_uri().to_string();
         let before = store.keyring().slots().list();
-        let chains = self.chains.before(before.clone())?;
-        store.commit(|store| store.keyring().slots().rotate(new))?;
+        let chains = self.chains.before(&self.at.dir, before.clone())?;
+        store.commit(|store| store.keyring().slots().rotate(new.clone()))?;
         let KeyringInfo { generation, slots, .. } = store.keyring().status().info;
         let replaced = before.into_iter().find(|slot| !slots.contains(slot));
         let old_key_uri = replaced.map_or_else(|| key_uri.clone(), |slot| slot.key_uri);
-        let backups = chains.warn(&self.at.dir, &slots, out);
+        let backups = chains.warn(&slots, Some(&new), out);
         let report = CmekReport { rotated: "cmek", old_key_uri, key_uri, generation, backups };
         out.result(&report, || {
             format!(

@@ -171,7 +171,8 @@ fn a_chain_in_a_bucket_moves_to_another_key() {
     cloud.json(&["backup", "verify", uri, "--cmek", &us]);
     cloud.json(&["cmek", "remove", uri, "us", "--cmek", &old]);
     cloud.bad(5, "kms-integrity", "", &["backup", "verify", uri, "--cmek", &us]);
-    cloud.json(&["rotate", "cmek", uri, "--cmek", &old, "--new-cmek", &new]);
+    let moved = cloud.json(&["rotate", "cmek", uri, "--cmek", &old, "--new-cmek", &new]);
+    assert_eq!(moved.get("warnings"), None, "{moved}");
     cloud.json(&["rotate", "store-key", uri, "--cmek", &new]);
     cloud.bad(5, "kms-integrity", "", &["verify", uri, "--cmek", &old]);
     // Pins hold for a chain as for a store, before any key is asked.
@@ -223,7 +224,8 @@ fn a_store_in_a_bucket_is_shown_verified_and_rotated() {
     cloud.json(&["rotate", "data-key", uri]);
     cloud.bench.keygen("new.key");
     let new = cloud.bench.uri("new.key");
-    cloud.json(&["rotate", "cmek", uri, "--new-cmek", &new]);
+    let rotated = cloud.json(&["rotate", "cmek", uri, "--new-cmek", &new]);
+    assert!(rotated["warnings"][0].as_str().unwrap().contains("backups made under"), "{rotated}");
     cloud.json(&["rotate", "store-key", uri, "--cmek", &new]);
     let bytes = bucket
         .block_on(async { store.get(&Path::from("sst/2")).await.unwrap().bytes().await.unwrap() });

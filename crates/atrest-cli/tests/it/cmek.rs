@@ -166,6 +166,81 @@ fn backups_that_need_the_old_key_are_named() {
     bench.good(&["backup", "restore", "dest", "restored", "--cmek", &third]);
 }
 
+/// Whether the backups need the old key, and what was warned of.
+fn needs(report: &Value) -> (bool, String) {
+    let warned = report.get("warnings").map(|it| it[0].as_str().unwrap().to_owned());
+    (report["backups"][0]["needs_old_key"].as_bool().unwrap(), warned.unwrap_or_default())
+}
+
+#[test]
+fn backups_under_other_words_need_the_old_ones() {
+    let bench = Bench::empty();
+    let run = |args: &[&str], old: &str, new: &str| -> Value {
+        let variables = [
+            ("ATREST_CMEK", "passphrase:"),
+            ("ATREST_PASSPHRASE", old),
+            ("ATREST_NEW_PASSPHRASE", new),
+        ];
+        let run = bench.run_with(&[args, &["--json"]].concat(), &variables, b"");
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        serde_json::from_slice(&run.stdout).unwrap()
+    };
+    run(&["init", "data"], "first words", "");
+    run(&["backup", "create", "data", "dest"], "first words", "");
+    let rotate = ["rotate", "cmek", "data", "--new-cmek", "passphrase:"];
+    let rotate = [&rotate[..], &["--backups", "dest"]].concat();
+    let (needs_old, warned) = needs(&run(&rotate, "first words", "second words"));
+    assert!(needs_old && warned.contains("dest still need the old passphrase:"), "{warned}");
+    let rotate_dest = ["rotate", "cmek", "dest", "--new-cmek", "passphrase:"];
+    let rotated = run(&rotate_dest, "first words", "third words");
+    assert_eq!(rotated.get("warnings"), None, "{rotated}");
+    assert_eq!(needs(&run(&rotate, "second words", "third words")), (false, String::new()));
+    let rotated = run(&rotate[..5], "third words", "fourth words");
+    let warned = rotated["warnings"][0].as_str().unwrap();
+    assert!(warned.contains("backups made under the old passphrase: still"), "{warned}");
+}
+
+#[test]
+fn backups_under_a_key_file_that_moved_need_it() {
+    let mut bench = Bench::new();
+    let own = bench.uri("cmek.key");
+    let replaced = |bench: &mut Bench, to: &str| {
+        std::fs::rename(bench.path("cmek.key"), bench.path(to)).unwrap();
+        bench.keygen("cmek.key");
+        bench.uri(to)
+    };
+    bench.good(&["backup", "create", "data", "dest"]);
+    let first = replaced(&mut bench, "first.key");
+    let rotate = |dir, old| ["rotate", "cmek", dir, "--new-cmek", &own, "--cmek", old];
+    let looking = |old| [&rotate("data", old)[..], &["--backups", "dest"]].concat();
+    let (needs_old, warned) = needs(&bench.json(&looking(&first)));
+    assert!(needs_old && warned.contains("dest still need the old file:"), "{warned}");
+    let second = replaced(&mut bench, "second.key");
+    bench.good(&rotate("dest", &first));
+    let looking = ["cmek", "rotate", "data", "--slot", "default", "--cmek", &second]
+        .into_iter()
+        .chain(["--new-cmek", &own, "--backups", "dest"]);
+    assert_eq!(needs(&bench.json(&looking.collect::<Vec<_>>())), (false, String::new()));
+}
+
+#[test]
+fn switching_warns_of_backups() {
+    let bench = bench();
+    let (customer, local) = (bench.uri("cmek.key"), bench.uri("local.key"));
+    bench.good(&["backup", "create", "data", "dest"]);
+    let wrong = ["cmek", "disable", "data", "--new-cmek", &local, "--backups", "nowhere"];
+    assert_eq!(bench.run(&wrong).code, 7);
+    let off = bench.json(&["cmek", "disable", "data", "--new-cmek", &local, "--backups", "dest"]);
+    let (needs_old, warned) = needs(&off);
+    assert!(needs_old && warned.contains(&format!("dest still need {customer}")), "{warned}");
+    let enable = ["cmek", "enable", "data", "--cmek", &local, "--new-cmek", &customer];
+    let on = bench.json(&enable);
+    assert!(on["warnings"][0].as_str().unwrap().contains("backups made under"), "{on}");
+    bench.good(&["cmek", "disable", "data", "--new-cmek", &local]);
+    let on = bench.json(&[&enable[..], &["--backups", "dest"]].concat());
+    assert_eq!(needs(&on), (false, String::new()));
+}
+
 #[test]
 fn a_credential_that_ends_soon_is_warned_of() {
     let bench = Bench::empty();

@@ -2,10 +2,13 @@
 //! else does.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use atrest::keyring::SlotInfo;
+use atrest::kms::Kms;
 use serde::Serialize;
 
+use crate::cmd::backup::is_chain;
 use crate::failure::Result;
 use crate::output::Out;
 use crate::paint::clean;
@@ -30,41 +33,59 @@ pub(crate) struct ChainReport {
 
 /// What opened each place, and the store.
 pub(crate) struct Before {
-    chains: Vec<(PathBuf, Vec<SlotInfo>)>,
+    chains: Vec<Known>,
+    slots: Vec<SlotInfo>,
+    /// Whether the keys that change are those of backups themselves.
+    is_chain: bool,
+}
+
+struct Known {
+    shown: String,
+    place: Place,
     slots: Vec<SlotInfo>,
 }
 
 impl Chains {
-    /// Before anything is changed: a place that is none must not be found out after it.
-    pub(crate) fn before(&self, slots: Vec<SlotInfo>) -> Result<Before> {
-        let chains = self.places.iter().map(|place| {
-            let info = store::inspect_anywhere(&Place::parse(place)?)?;
-            Ok((place.clone(), info.slots))
+    /// Before anything is changed in `dir`, which has these slots: a place that is none must not
+    /// be found out after it.
+    pub(crate) fn before(&self, dir: &Path, slots: Vec<SlotInfo>) -> Result<Before> {
+        let chains = self.places.iter().map(|given| {
+            let place = Place::parse(given)?;
+            let slots = store::inspect_anywhere(&place)?.slots;
+            Ok(Known { shown: given.display().to_string(), place, slots })
         });
-        Ok(Before { chains: chains.collect::<Result<_>>()?, slots })
+        let is_chain = is_chain(&Place::parse(dir)?)?;
+        Ok(Before { chains: chains.collect::<Result<_>>()?, slots, is_chain })
     }
 }
 
 impl Before {
-    /// Warns of the backups that still need what `dir` was opened by until now.
-    pub(crate) fn warn(&self, dir: &Path, after: &[SlotInfo], out: &mut Out) -> Vec<ChainReport> {
-        let has = |slots: &[SlotInfo], wanted: &SlotInfo| {
-            let key = |slot: &SlotInfo| (slot.key_uri.clone(), slot.key_version.clone());
-            slots.iter().any(|slot| key(slot) == key(wanted))
+    /// Warns of the backups that still need what the store was opened by until now. It has the
+    /// slots `after`, and `new` if a key was given for them: that one may have the old one's URI.
+    pub(crate) fn warn(
+        &self,
+        after: &[SlotInfo],
+        new: Option<&Arc<dyn Kms>>,
+        out: &mut Out,
+    ) -> Vec<ChainReport> {
+        let is_replaced = |slot: &&SlotInfo| match new {
+            Some(_) => !after.contains(slot),
+            None => !has(after, slot),
         };
-        let replaced: Vec<_> = self.slots.iter().filter(|slot| !has(after, slot)).collect();
-        let report = |(place, slots): &(PathBuf, Vec<SlotInfo>)| ChainReport {
-            destination: place.display().to_string(),
-            needs_old_key: replaced.iter().any(|old| has(slots, old)),
+        let replaced: Vec<_> = self.slots.iter().filter(is_replaced).collect();
+        let report = |chain: &Known| ChainReport {
+            destination: chain.shown.clone(),
+            needs_old_key: replaced.iter().any(|old| chain.needs(old, new)),
         };
         let reports: Vec<_> = self.chains.iter().map(report).collect();
-        if replaced.is_empty() || store::is_backups(dir) {
+        if replaced.is_empty() || self.is_chain {
             return reports;
         }
-        let old: Vec<_> = replaced.iter().map(|slot| named(slot)).collect();
+        let old: Vec<_> = replaced.iter().map(|slot| named(slot, after)).collect();
         let old = old.join(", ");
         let need: Vec<_> = reports.iter().filter(|report| report.needs_old_key).collect();
-        let again = "keep it until the same command was run with their directory or URI";
+        let again =
+            "keep it until the same command, or `rotate cmek`, was run with their directory or URI";
         if self.chains.is_empty() {
             out.warn(&format!("backups made under {old} still need it: {again}"));
         } else if !need.is_empty() {
@@ -75,9 +96,28 @@ impl Before {
     }
 }
 
-fn named(slot: &SlotInfo) -> String {
+impl Known {
+    fn needs(&self, old: &SlotInfo, new: Option<&Arc<dyn Kms>>) -> bool {
+        if !has(&self.slots, old) {
+            return false;
+        }
+        // Without versions the names may be those of the new key, and only a try tells.
+        let tells = !old.key_version.is_empty();
+        tells || new.is_none_or(|new| !store::opens(&self.place, new.clone()))
+    }
+}
+
+/// Whether one of the slots is by the same version of the same key, as far as names tell.
+fn has(slots: &[SlotInfo], wanted: &SlotInfo) -> bool {
+    let key = |slot: &SlotInfo| (slot.key_uri.clone(), slot.key_version.clone());
+    slots.iter().any(|slot| key(slot) == key(wanted))
+}
+
+fn named(slot: &SlotInfo, after: &[SlotInfo]) -> String {
+    let uri = clean(&slot.key_uri);
     match slot.key_version.as_str() {
-        "" => clean(&slot.key_uri),
-        version => format!("{} in version {}", clean(&slot.key_uri), clean(version)),
+        "" if has(after, slot) => format!("the old {uri}"),
+        "" => uri,
+        version => format!("{uri} in version {}", clean(version)),
     }
 }

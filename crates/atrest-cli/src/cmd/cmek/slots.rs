@@ -1,8 +1,10 @@
 //! The CMEK slots of a store: which keys open it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use atrest::keyring::{KeyringInfo, SlotInfo};
+use atrest::kms::Kms;
 use atrest::{ErrorKind, Keyring};
 use serde::Serialize;
 
@@ -51,23 +53,27 @@ fn table(slots: &[SlotInfo]) -> String {
 }
 
 /// Opens the store, changes it, and reports the slots; warns of backups where a key may have
-/// been replaced.
+/// been replaced, by a new one if that is given beside them.
 fn change(
     at: &StoreArgs,
     done: &'static str,
     out: &mut Out,
     headline: &str,
-    chains: Option<&Chains>,
+    chains: Option<(&Chains, Option<&Arc<dyn Kms>>)>,
     change: impl FnOnce(&Keyring) -> atrest::Result<()>,
 ) -> Result<()> {
     let store = at.open_keys()?;
-    let before = chains.map(|chains| chains.before(store.keyring().slots().list())).transpose()?;
+    let slots = store.keyring().slots().list();
+    let before = match chains {
+        Some((chains, new)) => Some((chains.before(&at.dir, slots)?, new)),
+        None => None,
+    };
     store.commit(|fs| change(fs.keyring())).map_err(|failure| match failure.kind() {
         Some(ErrorKind::InvalidArgument) => failure.advise(present(store.keyring())),
         _ => failure,
     })?;
     let mut report = Report::new(done, store.keyring().status().info);
-    report.backups = before.map(|before| before.warn(&at.dir, &report.slots, out));
+    report.backups = before.map(|(before, new)| before.warn(&report.slots, new, out));
     out.result(&report, || report.text(headline))
 }
 
@@ -154,7 +160,8 @@ pub(crate) struct Remove {
 
 impl Remove {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
-        change(&self.at, "removed", out, "Removed the slot.", Some(&self.chains), |keyring| {
+        let chains = Some((&self.chains, None));
+        change(&self.at, "removed", out, "Removed the slot.", chains, |keyring| {
             keyring.slots().remove(&self.name)
         })
     }
@@ -185,7 +192,7 @@ pub(crate) struct Rewrap {
 impl Rewrap {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let headline = "Wrapped the slot's key anew; an unwrap proved it.";
-        change(&self.at, "rewrapped", out, headline, Some(&self.chains), |keyring| {
+        change(&self.at, "rewrapped", out, headline, Some((&self.chains, None)), |keyring| {
             keyring.slots().rewrap(self.name.as_deref()).map(drop)
         })
     }
@@ -223,15 +230,17 @@ impl Rotate {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let Some(uri) = &self.new_cmek else {
             let headline = "Wrapped the slot's key by the newest version of the customer's.";
-            return change(&self.at, "rotated", out, headline, Some(&self.chains), |keyring| {
+            let chains = Some((&self.chains, None));
+            return change(&self.at, "rotated", out, headline, chains, |keyring| {
                 keyring.slots().rewrap(self.slot.as_deref()).map(drop)
             });
         };
         let new = key::open(uri, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
         let headline = "Replaced the customer's key; an unwrap proved the new one.";
-        change(&self.at, "rotated", out, headline, Some(&self.chains), |keyring| match &self.slot {
-            Some(slot) => keyring.slots().replace(slot, new),
-            None => keyring.slots().rotate(new),
+        let chains = Some((&self.chains, Some(&new)));
+        change(&self.at, "rotated", out, headline, chains, |keyring| match &self.slot {
+            Some(slot) => keyring.slots().replace(slot, new.clone()),
+            None => keyring.slots().rotate(new.clone()),
         })
     }
 }

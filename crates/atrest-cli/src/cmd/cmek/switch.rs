@@ -3,6 +3,7 @@
 use atrest::{ErrorKind, Keyring, StoreKeyId};
 use serde::Serialize;
 
+use super::chains::{ChainReport, Chains};
 use crate::failure::{Failure, Result};
 use crate::key::{self, Words};
 use crate::output::Out;
@@ -19,16 +20,18 @@ struct Report {
     key_uri: String,
     store_key_id: StoreKeyId,
     generation: u64,
+    backups: Vec<ChainReport>,
 }
 
 impl Report {
-    fn new(done: &'static str, keyring: &Keyring) -> Self {
+    fn new(done: &'static str, keyring: &Keyring, backups: Vec<ChainReport>) -> Self {
         let info = keyring.status().info;
         Self {
             done,
             key_uri: info.slots[0].key_uri.clone(),
             store_key_id: info.store_key_id,
             generation: info.generation,
+            backups,
         }
     }
 
@@ -53,11 +56,14 @@ Examples:
   atrest cmek enable data --new-cmek file:///etc/app/cmek.key
   atrest cmek enable data --cmek file:///etc/app/local.key --new-cmek file:///mnt/hsm/cmek.key
 
-JSON fields: done (\"enabled\"), key_uri, store_key_id, generation
+JSON fields: done (\"enabled\"), key_uri, store_key_id, generation,
+backups [destination, needs_old_key]
 ")]
 pub(crate) struct Enable {
     #[command(flatten)]
     at: StoreArgs,
+    #[command(flatten)]
+    chains: Chains,
     /// The customer's key.
     #[arg(long, value_name = "URI")]
     new_cmek: String,
@@ -72,16 +78,19 @@ impl Enable {
             let failure = Failure::new(ErrorKind::InvalidArgument, what);
             return Err(failure.advise("create a new store with `atrest init DIR --cmek URI`"));
         }
-        let keyring = if self.at.has_keyring()? {
+        let (keyring, before) = if self.at.has_keyring()? {
             let store = self.at.open()?;
-            store.commit(|store| store.keyring().slots().enable_cmek(new))?;
-            store.keyring().clone()
+            let before = self.chains.before(&self.at.dir, store.keyring().slots().list())?;
+            store.commit(|store| store.keyring().slots().enable_cmek(new.clone()))?;
+            (store.keyring().clone(), before)
         } else {
             refuse_foreign(&scan(&self.at.dir, None, out.is_json())?, &self.at.dir)?;
+            let before = self.chains.before(&self.at.dir, Vec::new())?;
             let _committing = signal::Committing::begin();
-            self.at.enable(new)?
+            (self.at.enable(new.clone())?, before)
         };
-        let report = Report::new("enabled", &keyring);
+        let backups = before.warn(&keyring.slots().list(), Some(&new), out);
+        let report = Report::new("enabled", &keyring, backups);
         out.result(&report, || report.text("The store is under the customer's key."))
     }
 }
@@ -95,11 +104,14 @@ impl Enable {
 Examples:
   atrest cmek disable data --cmek file:///mnt/hsm/cmek.key --new-cmek file:///etc/app/local.key
 
-JSON fields: done (\"disabled\"), key_uri, store_key_id, generation
+JSON fields: done (\"disabled\"), key_uri, store_key_id, generation,
+backups [destination, needs_old_key]
 ")]
 pub(crate) struct Disable {
     #[command(flatten)]
     at: StoreArgs,
+    #[command(flatten)]
+    chains: Chains,
     /// The local key.
     #[arg(long, value_name = "URI")]
     new_cmek: String,
@@ -109,8 +121,10 @@ impl Disable {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let store = self.at.open()?;
         let new = key::open(&self.new_cmek, Words::New, key::NEW_PASSPHRASE_VARIABLE)?;
-        store.commit(|store| store.keyring().slots().disable_cmek(new))?;
-        let report = Report::new("disabled", store.keyring());
+        let before = self.chains.before(&self.at.dir, store.keyring().slots().list())?;
+        store.commit(|store| store.keyring().slots().disable_cmek(new.clone()))?;
+        let backups = before.warn(&store.keyring().slots().list(), Some(&new), out);
+        let report = Report::new("disabled", store.keyring(), backups);
         out.result(&report, || report.text("The store is under a local key."))
     }
 }
