@@ -18,7 +18,9 @@ use crate::key::CmekArgs;
 use crate::place::{Place, refuse_uri};
 use crate::{signal, units};
 
+mod making;
 mod names;
+mod pins;
 
 /// The store that a command is about, and the keys that open it.
 #[derive(clap::Args)]
@@ -110,11 +112,6 @@ impl StoreArgs {
         inspect(&self.dir)
     }
 
-    /// Whether another store would be refused.
-    pub(crate) fn is_pinned(&self) -> bool {
-        self.store_id.is_some() || self.anchor.is_some()
-    }
-
     /// Generations of the images that are newer than the keyring that was read.
     pub(crate) fn newer_images(&self, info: &KeyringInfo) -> Result<Vec<u64>> {
         newer_images(&Place::Directory(self.dir.clone()), info)
@@ -137,18 +134,6 @@ impl StoreArgs {
     pub(crate) fn resolve(&self, name: &str) -> Result<PathBuf> {
         self.check()?;
         names::resolve(&self.dir, name)
-    }
-
-    /// Creates the keyring of a new store in the directory, which exists.
-    pub(crate) fn create(&self, key: Arc<dyn Kms>, options: Options) -> Result<Keyring> {
-        let storage = self.mirrored(DirectoryStorage::new(&self.dir))?;
-        let store = Store::create(storage, key, options);
-        store.map(|store| store.keyring().clone()).map_err(|error| self.at(error))
-    }
-
-    /// Creates a keyring beside the plaintext files of a directory in use.
-    pub(crate) fn enable(&self, key: Arc<dyn Kms>) -> Result<Keyring> {
-        self.create(key, self.options().allowing_plaintext())
     }
 
     /// The images of the keyring that are there, each tried with the keys.

@@ -73,13 +73,15 @@ struct Report {
 impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         refuse_uri(&self.at.dir)?;
+        self.at.refuse_pins()?;
         let key = self.at.cmek.new_key()?;
         let found = self.look(out.is_json())?;
-        let committing = signal::Committing::begin();
-        let made = make_directories(&self.at.dir)?;
-        let created = self.at.create(key, self.options());
-        let keyring = created.inspect_err(|_| made.take_back(&self.at.dir))?;
-        drop(committing);
+        let keyring = self.at.patiently(|| {
+            let _committing = signal::Committing::begin();
+            let made = make_directories(&self.at.dir)?;
+            let created = self.at.create(key.clone(), self.options());
+            created.inspect_err(|_| made.take_back(&self.at.dir))
+        })?;
         let status = keyring.status();
         let report = Report {
             directory: self.at.dir.display().to_string(),

@@ -127,7 +127,9 @@ impl Args {
         }
         let keys = self.at.cmek.open()?;
         let mut report = if keys.is_empty() {
-            Report::without_keys(self, store::inspect_anywhere(&place)?, scan(None)?)
+            let info = store::inspect_anywhere(&place)?;
+            self.at.check_pins(&info)?;
+            Report::without_keys(self, info, scan(None)?)
         } else {
             let store = self.at.read_keys(&place, keys)?;
             let files = scan(Some(store.keyring()))?;

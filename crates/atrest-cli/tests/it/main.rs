@@ -21,6 +21,7 @@ mod moto;
 mod open_files;
 mod opening;
 mod passphrases;
+mod pins;
 mod round_trip;
 mod s3;
 mod serve;

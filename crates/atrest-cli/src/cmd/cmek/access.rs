@@ -76,6 +76,9 @@ impl Revoke {
                 },
             }
         }
+        if self.at.is_pinned() {
+            self.at.check_pins(&self.at.inspect()?)?;
+        }
         self.at.request_revocation()?;
         Ok("requested")
     }
@@ -155,6 +158,8 @@ impl Status {
         if let Place::Directory(dir) = &place {
             store::check(dir)?;
         }
+        let info = store::inspect_anywhere(&place)?;
+        self.at.check_pins(&info)?;
         let (mut keys, mut kinds) = (Vec::new(), Vec::new());
         for key in self.at.cmek.open()? {
             let key_uri = key.key_uri().to_string();
@@ -179,7 +184,7 @@ impl Status {
                 _ => "unavailable",
             },
             revocation_requested: requested,
-            info: store::inspect_anywhere(&place)?,
+            info,
             keys,
             worst_case_s: policy.worst_case().as_secs(),
             worst_case_unreachable_s: policy.worst_case_unreachable().map(|time| time.as_secs()),

@@ -84,10 +84,14 @@ impl Enable {
             store.commit(|store| store.keyring().slots().enable_cmek(new.clone()))?;
             (store.keyring().clone(), before)
         } else {
+            self.at.refuse_pins()?;
             refuse_foreign(&scan(&self.at.dir, None, out.is_json())?, &self.at.dir)?;
             let before = self.chains.before(&self.at.dir, Vec::new())?;
-            let _committing = signal::Committing::begin();
-            (self.at.enable(new.clone())?, before)
+            let made = self.at.patiently(|| {
+                let _committing = signal::Committing::begin();
+                self.at.enable(new.clone())
+            })?;
+            (made, before)
         };
         let backups = before.warn(&keyring.slots().list(), Some(&new), out);
         let report = Report::new("enabled", &keyring, backups);

@@ -44,7 +44,7 @@ pub(super) fn all(at: &StoreArgs, keys: Vec<Arc<dyn Kms>>, json: bool) -> Result
     let info = keyring(info, &names, &mut to);
     if let Some(info) = &info {
         rolled_back(at, info, &mut to);
-        pinned(at, info, &mut to);
+        pinned(at, info, opened.is_none(), &mut to);
         unlocked(&opened, &mut to);
         if let Err(failure) = at.check_mirrors() {
             to.problem(
@@ -126,8 +126,13 @@ fn keyring(
     }
 }
 
-fn pinned(at: &StoreArgs, info: &KeyringInfo, to: &mut Findings) {
+fn pinned(at: &StoreArgs, info: &KeyringInfo, without_key: bool, to: &mut Findings) {
     if at.is_pinned() {
+        // With a key the opening says so.
+        if without_key && let Err(failure) = at.check_pins(info) {
+            let kind = failure.kind().unwrap_or(ErrorKind::Poisoned);
+            to.problem("keyring", told(&failure), Verdict::of(kind).advice);
+        }
         return;
     }
     let Some(slot) = info.slots.iter().find(|slot| at.cmek.is_public(slot)) else { return };
