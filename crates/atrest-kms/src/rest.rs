@@ -127,6 +127,7 @@ impl Rest {
         if let Some(answer) = crate::script::next() {
             return Answer::scripted(answer);
         }
+        refuse_log_of_bytes()?;
         let left = deadline.remaining();
         if left.is_zero() {
             return Err(fail(KmsErrorKind::Unreachable, "the deadline passed before an answer"));
@@ -240,6 +241,16 @@ pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<Zeroizing<Vec<u8>
     serde_json::to_writer(&mut *body, value)
         .map_err(|_| protocol("the request does not serialize"))?;
     Ok(body)
+}
+
+/// At this level the client writes all that it sends and hears to the log, as it is without TLS.
+fn refuse_log_of_bytes() -> Result<(), KmsError> {
+    if log::log_enabled!(target: "ureq_proto::util", log::Level::Trace) {
+        let what = "the log takes every byte of requests and answers, with tokens and keys: \
+                    filter `ureq_proto` out of the log";
+        return Err(misconfigured(what));
+    }
+    Ok(())
 }
 
 fn no_answer(error: ureq::Error) -> KmsError {

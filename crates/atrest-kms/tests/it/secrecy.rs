@@ -1,8 +1,9 @@
 //! Services that repeat everything they are sent: no credential and no key shows.
 
-use std::sync::Arc;
+use std::cell::Cell;
+use std::sync::{Arc, Mutex};
 
-use atrest::kms::{Kms, WrappedKey};
+use atrest::kms::{Kms, KmsErrorKind, WrappedKey};
 use atrest_kms::{Environment, from_uri_with};
 use serde_json::json;
 
@@ -64,6 +65,56 @@ fn echoing_services() {
             check(&*kms, blob, &format!("{uri}: {status}"));
         }
     }
+}
+
+/// Keeps all that is logged by a thread that wants it.
+struct Log(Mutex<String>);
+
+static LOG: Log = Log(Mutex::new(String::new()));
+
+thread_local! {
+    static LOGGED: Cell<log::LevelFilter> = const { Cell::new(log::LevelFilter::Off) };
+}
+
+impl log::Log for Log {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= LOGGED.get()
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            // Of rows that show bytes the part that is text, so that they join.
+            let text = format!("{:?}", record.args());
+            let at = text.char_indices().rev().nth(15).map_or(0, |(at, _)| at);
+            LOG.0.lock().unwrap().push_str(&text[at..]);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_log_of_all_that_is_sent_is_refused() {
+    log::set_logger(&LOG).expect("no other logger");
+    log::set_max_level(log::LevelFilter::Trace);
+    let proxy = Proxy::new(0, Mode::Echo(200));
+    let uri = format!("hcvault://127.0.0.1:{}/transit/keys/k?tls=false", proxy.port);
+    let kms: Arc<dyn Kms> = from_uri_with(&uri, &environment()).expect("a provider");
+    let wrap = |level| {
+        LOGGED.set(level);
+        let wrapped = kms.wrap(&key(1), &context(1), soon());
+        LOGGED.set(log::LevelFilter::Off);
+        wrapped.expect_err("an echo is no key").kind()
+    };
+    let kind = wrap(log::LevelFilter::Trace);
+    let logged = std::mem::take(&mut *LOG.0.lock().unwrap());
+    assert!(!logged.contains("sentinel"), "{logged}");
+    assert_eq!((kind, proxy.connections()), (KmsErrorKind::Misconfigured, 0));
+    // All else that is logged may be.
+    assert_ne!(wrap(log::LevelFilter::Debug), KmsErrorKind::Misconfigured);
+    assert_eq!(proxy.connections(), 1);
+    let logged = LOG.0.lock().unwrap();
+    assert!(!logged.is_empty() && !logged.contains("sentinel"), "{logged}");
 }
 
 #[test]
