@@ -19,6 +19,7 @@ static STATE: Mutex<State> = Mutex::new(State {
     stoppable: 0,
     terminal: None,
     json: false,
+    ignored: 0,
 });
 /// The signal that stoppable work has to end for; 0 for none.
 static INTERRUPTED: AtomicI32 = AtomicI32::new(0);
@@ -36,6 +37,8 @@ struct State {
     terminal: Option<(File, Termios)>,
     /// Whether machines read standard error.
     json: bool,
+    /// Signals that were ignored when the process began, a bit for each.
+    ignored: u64,
 }
 
 fn state() -> MutexGuard<'static, State> {
@@ -44,10 +47,13 @@ fn state() -> MutexGuard<'static, State> {
 
 /// Starts the thread that waits for signals.
 pub(crate) fn install(json: bool) -> Result<()> {
-    state().json = json;
+    {
+        let mut state = state();
+        (state.json, state.ignored) = (json, ignored());
+    }
     let what = "signals cannot be handled";
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|e| atrest::Error::io(what, e))?;
+    let heeded = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+    let mut signals = Signals::new(heeded).map_err(|e| atrest::Error::io(what, e))?;
     let wait = move || {
         let mut seen = false;
         for signal in signals.forever() {
@@ -75,6 +81,19 @@ pub(crate) fn install(json: bool) -> Result<()> {
             "raise the limit of threads (`ulimit -u`, TasksMax= of the service): nothing was begun",
         )),
     }
+}
+
+/// What the process began with, as the system tells it; elsewhere than on Linux it does not.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Whether whoever started the process had it ignore this signal, as `nohup` does, and shells do
+/// for jobs in the background.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    state().ignored >> (signal - 1) & 1 == 1
 }
 
 /// Ends the process as Ctrl-C does, for a reader of the terminal that took it itself.

@@ -11,14 +11,14 @@ use atrest::kms::{Kms, LapsedCredential};
 use atrest::{ErrorKind, KeyMemory, Options};
 use atrest_admin::{AdminState, Keys, PlainHttp, Server, Store, Token, router, tls_config};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::{Failure, Result};
 use crate::key::{self, CmekArgs, PASSPHRASE_VARIABLE, Words};
 use crate::output::Out;
 use crate::paint::BOLD;
 use crate::place::refuse_uri;
-use crate::signal::Committing;
+use crate::signal::{Committing, is_ignored};
 use crate::store;
 use crate::units;
 
@@ -301,19 +301,30 @@ fn pinned<T: FromStr<Err = atrest::Error>>(
     Ok(found.map(str::parse).transpose()?)
 }
 
-/// Ready at the first SIGTERM or Ctrl-C.
+/// Ready at the first SIGTERM or Ctrl-C, but for those that are ignored.
 fn shutdown() -> Result<impl Future<Output = ()>> {
+    let heeded = |kind: SignalKind| match is_ignored(kind.as_raw_value()) {
+        true => Ok(None),
+        false => signal(kind).map(Some),
+    };
     let io = |error| atrest::Error::io("signals cannot be handled", error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(io)?;
+    let terminate = heeded(SignalKind::terminate()).map_err(io)?;
+    let interrupt = heeded(SignalKind::interrupt()).map_err(io)?;
+    let hang_up = heeded(SignalKind::hangup()).map_err(io)?;
     Ok(async move {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hang_up.recv() => {}
+            () = received(terminate) => {}
+            () = received(interrupt) => {}
+            () = received(hang_up) => {}
         }
     })
+}
+
+async fn received(signal: Option<Signal>) {
+    match signal {
+        Some(mut signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
 }
 
 fn text(report: &Report) -> String {

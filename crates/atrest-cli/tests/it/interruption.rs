@@ -1,6 +1,8 @@
 //! Ctrl-C, and a reader that goes away.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use crate::support::Bench;
@@ -21,6 +23,60 @@ fn an_interrupted_encryption_leaves_nothing() {
         assert_eq!(child.wait().unwrap().code(), Some(code));
         assert_eq!(bench.names("data"), before);
     }
+}
+
+/// The command in a shell that ignores signals, as `nohup` and jobs in the background do.
+fn ignoring(signals: &str, command: &Command) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(["-c", &format!("trap '' {signals}; exec \"$0\" \"$@\"")])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .current_dir(command.get_current_dir().unwrap())
+        .env_clear()
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+}
+
+#[test]
+fn a_signal_that_is_ignored_stays_ignored() {
+    let bench = Bench::new();
+    for (signals, code) in [("HUP", 130), ("HUP INT", 0)] {
+        let mut command = ignoring(signals, &bench.command(&["encrypt", "data", "-", signals]));
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&vec![1; 2 << 20]).unwrap();
+        let pid = child.id().to_string();
+        for signal in ["HUP", "INT"] {
+            assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        }
+        if code == 0 {
+            drop(stdin);
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signals}");
+        assert_eq!(bench.path("data").join(signals).exists(), code == 0);
+    }
+}
+
+#[test]
+fn a_server_goes_on_when_a_signal_that_is_ignored_comes() {
+    let bench = Bench::new();
+    bench.write("token", b"a-token-of-the-tests");
+    std::fs::set_permissions(bench.path("token"), Permissions::from_mode(0o600)).unwrap();
+    let args = ["serve", "data", "--listen", "127.0.0.1:0", "--token-file", "token"];
+    let mut command = ignoring("HUP", &bench.command(&args));
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 10]).unwrap();
+    let pid = child.id().to_string();
+    let kill = |signal: &str| {
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+    };
+    kill("HUP");
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    assert!(child.try_wait().unwrap().is_none());
+    kill("TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
