@@ -88,8 +88,8 @@ fn expected(what: &str, how: &str) -> Failure {
         .advise(format!("give it {how}; without --cmek it comes from {CMEK_VARIABLE}"))
 }
 
-/// The URIs in a text. Blanks separate them, except inside of a path: what follows a blank
-/// has to begin with a scheme.
+/// The URIs in a text. Blanks separate them: no URI has any inside. What begins with no scheme
+/// stays with what is in front of it, so that the error is about the whole.
 fn separated(text: &str) -> Vec<String> {
     let mut uris: Vec<String> = Vec::new();
     for piece in text.split_inclusive(char::is_whitespace) {
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blanks_separate_uris_and_not_paths() {
+    fn blanks_separate_uris() {
         let of = |text: &str| separated(text);
         assert_eq!(of(""), [""; 0]);
         assert_eq!(of("  "), [""; 0]);
@@ -186,8 +186,10 @@ mod tests {
             of(" env:A\n\tfile:///b  hcvault://h/k,1 \n"),
             ["env:A", "file:///b", "hcvault://h/k,1"]
         );
-        assert_eq!(of("file:///my own keys/a env:B"), ["file:///my own keys/a", "env:B"]);
-        // No URI at all: the error quotes it whole.
+        // No URIs: the error is about the whole.
+        let wrong = of("file:///my own keys/a env:B");
+        assert_eq!(wrong, ["file:///my own keys/a", "env:B"]);
+        assert!(wrong[0].parse::<atrest::kms::KeyUri>().is_err());
         assert_eq!(of("cmek.key other"), ["cmek.key other"]);
     }
 }

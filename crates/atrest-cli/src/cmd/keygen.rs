@@ -1,9 +1,10 @@
 //! `atrest keygen`: a new customer's key in a file.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use atrest::ErrorKind;
+use atrest::kms::KeyUri;
+use atrest::{Error, ErrorKind};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -41,6 +42,7 @@ impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let path = std::path::absolute(&self.path)
             .map_err(|e| Failure::io("the path has no absolute form", &self.path, e))?;
+        let key_uri = named(&path)?;
         let committing = crate::signal::Committing::begin();
         atrest::kms::generate_key_file(&path).map_err(|error| {
             let advice = match error.kind() {
@@ -53,7 +55,7 @@ impl Args {
             Failure::from(error).advise(advice)
         })?;
         drop(committing);
-        let report = Report { path: path.display().to_string(), key_uri: key::file_uri(&path) };
+        let report = Report { path: path.display().to_string(), key_uri };
         out.result(&report, || {
             format!(
                 "Made the key file {}, readable by its owner alone.\n\
@@ -63,5 +65,18 @@ impl Args {
                 clean(&report.key_uri),
             )
         })
+    }
+}
+
+/// The URI of a key file at `path`. No command takes a key that no URI names.
+fn named(path: &Path) -> Result<String> {
+    let uri = path.to_str().map(|_| key::file_uri(path));
+    match uri.filter(|uri| uri.parse::<KeyUri>().is_ok()) {
+        Some(uri) => Ok(uri),
+        None => {
+            let what = "expected a path in UTF-8, without blanks and control characters, of at most 2000 bytes";
+            let error = Error::new(ErrorKind::InvalidArgument, what).with_path(path);
+            Err(Failure::from(error).advise("give another path: no key URI can name this one"))
+        }
     }
 }

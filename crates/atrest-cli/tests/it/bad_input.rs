@@ -112,6 +112,23 @@ fn a_new_cmek_that_is_not_usable_changes_nothing() {
 }
 
 #[test]
+fn no_key_file_is_made_that_no_uri_can_name() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let bench = Bench::empty();
+    fs::create_dir(bench.path("a b")).unwrap();
+    for path in ["a b/k", "k\n"] {
+        let run = bench.bad(2, "invalid-argument", &["keygen", path]);
+        assert!(run.stderr.contains("without blanks"), "{}", run.stderr);
+    }
+    let mut command = bench.command(&["keygen"]);
+    let output = command.arg(OsStr::from_bytes(b"k\xff")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(bench.names("."), ["a b"]);
+    assert_eq!(bench.names("a b"), [""; 0]);
+}
+
+#[test]
 fn a_store_that_is_none_is_left_alone() {
     let bench = with_file();
     bench.bad(7, "io-not-found", &["status", "nowhere"]);
