@@ -62,13 +62,15 @@ impl Place {
             Self::Directory(dir) => dir,
             Self::Bucket(bucket) => return Ok(Box::new(bucket.connect()?)),
         };
+        let missing = dest.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists());
+        let missing: Vec<_> = missing.collect();
         let fail = |e| Failure::io("the directory of backups cannot be created", dest, e);
         std::fs::create_dir_all(dest).map_err(fail)?;
         let inside =
             |dir: &Path| Some(dest.canonicalize().ok()?.starts_with(dir.canonicalize().ok()?));
         if inside(store) == Some(true) {
-            // Gone if it was made just now.
-            drop(std::fs::remove_dir(dest));
+            // What was made just now, and nothing else.
+            missing.iter().for_each(|made| drop(std::fs::remove_dir(made)));
             let what = "expected a directory outside of the store, found one inside";
             let error = Error::new(ErrorKind::InvalidArgument, what).with_path(dest);
             return Err(Failure::from(error).advise("give a directory on another disk"));

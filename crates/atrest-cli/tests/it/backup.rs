@@ -128,6 +128,16 @@ fn damage_is_found_and_has_its_exit_code() {
 }
 
 #[test]
+fn a_place_inside_of_the_store_is_refused_and_left_as_it_was() {
+    let bench = filled();
+    fs::create_dir(bench.path("data/wal")).unwrap();
+    bench.bad(2, "invalid-argument", &["backup", "create", "data", "data/wal"]);
+    assert!(bench.path("data/wal").is_dir());
+    bench.bad(2, "invalid-argument", &["backup", "create", "data", "data/wal/new/place"]);
+    assert_eq!(bench.names("data/wal"), [""; 0]);
+}
+
+#[test]
 fn a_lost_keyring_is_recovered_by_choice() {
     let bench = filled();
     bench.good(&["rotate", "data-key", "data"]);
