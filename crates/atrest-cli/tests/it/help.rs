@@ -66,6 +66,34 @@ fn every_command_shows_examples_and_its_json() {
     assert!(help.contains("Examples:\n") && help.contains("Exit codes:\n"));
 }
 
+/// A key that is destroyed cannot be held.
+#[test]
+fn the_example_that_holds_all_keys_holds_those_there_are() {
+    let bench = Bench::new();
+    bench.good(&["rotate", "data-key", "data"]);
+    bench.retire();
+    let help = String::from_utf8(bench.good(&["keys", "hold", "--help"])).unwrap();
+    let (_, example) = help.split_once("auditors'\n").unwrap();
+    let (example, _) = example.split_once("\n\n").unwrap();
+    let plain = bench.command(&[]);
+    let there = std::path::Path::new(plain.get_program()).parent().unwrap().display();
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell
+        .args(["-c", example])
+        .current_dir(bench.path("."))
+        .env("PATH", format!("{there}:{}", std::env::var("PATH").unwrap()))
+        .env("ATREST_CMEK", bench.uri("cmek.key"));
+    let output = shell.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    if told.contains("jq: not found") {
+        eprintln!("SKIPPED: no jq");
+        return;
+    }
+    assert!(output.status.success(), "{told}");
+    let holds = bench.json(&["keys", "holds", "data"]);
+    assert_eq!(holds["holds"][0]["keys"].as_array().unwrap().len(), 1);
+}
+
 #[test]
 fn nothing_is_coloured_outside_of_a_terminal() {
     let bench = Bench::new();

@@ -33,7 +33,8 @@ pub(super) struct Holds {
 #[command(after_help = "\
 Examples:
   atrest keys hold data 0123456789abcdef0123456789abcdef --name 'copy for the auditors'
-  atrest keys list data --json | jq -r '.keys[].id' | xargs atrest keys hold data --name tape-7
+  atrest keys list data --json | jq -r '.keys[] | select(.state != \"destroyed\") | .id' \\
+    | xargs atrest keys hold data --name tape-7
 
 JSON fields: hold [name, created_ns, keys]
 ")]
