@@ -3,6 +3,8 @@
 //! Never by itself: an older image lacks the data keys that came after it, so somebody has
 //! to choose. What was in the place stays, under another name.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,6 +56,9 @@ pub struct ImageInfo {
     /// With the customer's key: its data keys that are not destroyed. `None` if it was not
     /// tried, or does not open.
     pub data_keys: Option<Vec<DataKeyId>>,
+    /// If it opens: the directories it knows of where files of the store are, its own left out.
+    #[serde(serialize_with = "crate::shown::paths")]
+    pub directories: Vec<PathBuf>,
     /// Why it does not open.
     pub problem: Option<String>,
 }
@@ -163,31 +168,35 @@ fn cannot_keep(error: std::io::Error, path: &Path) -> Error {
 }
 
 fn judge(place: ImagePlace, bytes: Vec<u8>, kms: &[Arc<dyn Kms>], options: &Options) -> ImageInfo {
+    let directories = Vec::new();
+    let mut found = ImageInfo { place, info: None, data_keys: None, directories, problem: None };
     let image = match Image::parse(StoredImage { bytes, version: String::new() }) {
         Ok(image) => image,
         Err(error) => {
-            let problem = Some(error.to_string());
-            return ImageInfo { place, info: None, data_keys: None, problem };
+            found.problem = Some(error.to_string());
+            return found;
         }
     };
-    let info = Some(KeyringInfo::from(&image));
+    found.info = Some(KeyringInfo::from(&image));
     if kms.is_empty() {
-        return ImageInfo { place, info, data_keys: None, problem: None };
+        return found;
     }
     match open(&image, kms, options) {
         Ok((_, body)) => {
             let live = body.keys.iter().filter(|record| record.state != KeyState::Destroyed);
-            let data_keys = Some(live.map(|record| DataKeyId::from_bytes(record.id)).collect());
-            ImageInfo { place, info, data_keys, problem: None }
+            found.data_keys = Some(live.map(|record| DataKeyId::from_bytes(record.id)).collect());
+            let directories = body.directories.into_iter();
+            found.directories = directories.map(|dir| OsString::from_vec(dir).into()).collect();
         }
         Err(error) => {
             let mut problem = error.to_string();
             if let Some(cause) = std::error::Error::source(&error) {
                 problem = format!("{problem}: {cause}");
             }
-            ImageInfo { place, info, data_keys: None, problem: Some(problem) }
+            found.problem = Some(problem);
         }
     }
+    found
 }
 
 fn open(image: &Image, kms: &[Arc<dyn Kms>], options: &Options) -> Result<(Arc<StoreKey>, Body)> {

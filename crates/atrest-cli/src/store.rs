@@ -18,9 +18,12 @@ use crate::key::CmekArgs;
 use crate::place::{Place, refuse_uri};
 use crate::{signal, units};
 
+mod elsewhere;
 mod making;
 mod names;
 mod pins;
+
+pub(crate) use elsewhere::{is_there, without};
 
 /// The store that a command is about, and the keys that open it.
 #[derive(clap::Args)]

@@ -1,12 +1,12 @@
 //! `atrest recover`: a lost or damaged keyring.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use atrest::keyring::{ImageInfo, ImagePlace, KEYRING_FILE, Recovery};
 use atrest::kms::Kms;
-use atrest::{DataKeyId, Error, ErrorKind};
+use atrest::{DataKeyId, Error, ErrorKind, StoreId};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -14,7 +14,7 @@ use crate::output::Out;
 use crate::paint::{BOLD, GREEN, YELLOW, clean};
 use crate::place::refuse_uri;
 use crate::scan::{Usage, scan};
-use crate::store::StoreArgs;
+use crate::store::{self, StoreArgs};
 use crate::table::{Align, Cell, Table};
 use crate::units;
 
@@ -31,8 +31,8 @@ Examples:
   atrest recover data --cmek file:///etc/app/cmek.key --generation 41
   atrest recover data --cmek file:///etc/app/cmek.key --mirror /mnt/b/keyring --from-mirror
 
-JSON fields: directory, images [place, info, data_keys, problem, files, files_lost,
-bytes_lost], recovered [place, generation, kept_aside, data_key_id] or null, forgotten (names)
+JSON fields: directory, images [place, info, data_keys, directories, problem, files, files_lost,
+bytes_lost], not_looked_at (directories of the store that are not there), recovered [place, generation, kept_aside, data_key_id] or null, forgotten (names)
 ")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -57,6 +57,8 @@ pub(crate) struct Args {
 struct Report {
     directory: String,
     images: Vec<ImageReport>,
+    /// Directories that an image knows of, where more files may be.
+    not_looked_at: Vec<String>,
     recovered: Option<Recovery>,
     /// Names of copies of the keyring that were deleted.
     forgotten: Vec<String>,
@@ -86,13 +88,26 @@ impl Args {
             return Err(Failure::from(error)
                 .advise("give the mirror's directory with --mirror, or restore a backup"));
         }
-        let files = scan(dir, None, out.is_json())?;
+        let mut files = scan(dir, None, out.is_json())?;
+        let mut not_looked_at = Vec::new();
+        for (other, store_id) in elsewhere(dir, &images)? {
+            let found =
+                store::is_there(&other, store_id).then(|| scan(&other, None, out.is_json()));
+            match found {
+                Some(Ok(found)) => files.add(found),
+                _ => {
+                    let shown = other.display().to_string();
+                    out.warn(&format!("not looked at: {}", clean(&shown)));
+                    not_looked_at.push(shown);
+                }
+            }
+        }
         let images = images.into_iter().map(|image| ImageReport::new(image, &files.by_key));
         let images = images.collect();
         let recovered = self.chosen().map(|place| self.recover(place, keys)).transpose()?;
         let forgotten = if self.forget_aside { self.forget()? } else { Vec::new() };
         let directory = dir.display().to_string();
-        let report = Report { directory, images, recovered, forgotten };
+        let report = Report { directory, images, not_looked_at, recovered, forgotten };
         out.result(&report, || report.text(dir))
     }
 
@@ -128,6 +143,17 @@ impl Args {
             _ => failure,
         })
     }
+}
+
+/// The store's other directories, by the images that open: the newest need not know most.
+fn elsewhere(dir: &Path, images: &[ImageInfo]) -> Result<BTreeMap<PathBuf, StoreId>> {
+    let mut all = BTreeMap::new();
+    for image in images {
+        let Some(info) = &image.info else { continue };
+        let others = store::without(dir, image.directories.clone())?;
+        all.extend(others.into_iter().map(|other| (other, info.store_id)));
+    }
+    Ok(all)
 }
 
 impl ImageReport {
@@ -172,7 +198,8 @@ impl Report {
             let keys = report.image.data_keys.as_ref().map(Vec::len);
             let verdict = match (&report.image.problem, report.files_lost) {
                 (Some(problem), _) => Cell::painted(clean(problem), YELLOW),
-                (None, 0) => Cell::painted("opens all", GREEN),
+                (None, 0) if self.not_looked_at.is_empty() => Cell::painted("opens all", GREEN),
+                (None, 0) => Cell::painted("opens all that is there", YELLOW),
                 (None, _) => {
                     let lost = units::bytes(report.bytes_lost);
                     Cell::painted(format!("{lost} stay unreadable"), YELLOW)

@@ -13,7 +13,7 @@ use crate::failure::Result;
 use crate::output::Out;
 use crate::paint::{BOLD, DIM, GREEN, YELLOW, clean};
 use crate::place::Place;
-use crate::scan::{Scan, Usage, passed_by_lines, scan, scan_bucket};
+use crate::scan::{Scan, Usage, passed_by_lines, scan as scan_directory, scan_bucket};
 use crate::store::{self, StoreArgs};
 use crate::table::{Align, Cell, Table, bar};
 use crate::units;
@@ -47,7 +47,7 @@ const PROBLEMS_SHOWN: usize = 10;
 /// Show a store's keys, settings and files.
 ///
 /// Without --cmek: what can be read without any key, not authenticated. With it: all, and
-/// every file's header is proven. The store is only read, beside a writer or not.
+/// every file's header is proven, also in the store's directories elsewhere. The store is only read, beside a writer or not.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -119,7 +119,7 @@ impl Args {
     pub(crate) fn run(&self, out: &mut Out) -> Result<()> {
         let place = Place::parse(&self.at.dir)?;
         let scan = |keyring: Option<&Keyring>| match &place {
-            Place::Directory(dir) => scan(dir, keyring, out.is_json()),
+            Place::Directory(dir) => scan_directory(dir, keyring, out.is_json()),
             Place::Bucket(bucket) => scan_bucket(bucket, keyring, out.is_json()),
         };
         if let Place::Directory(dir) = &place {
@@ -132,7 +132,14 @@ impl Args {
             Report::without_keys(self, info, scan(None)?)
         } else {
             let store = self.at.read_keys(&place, keys)?;
-            let files = scan(Some(store.keyring()))?;
+            let mut files = scan(Some(store.keyring()))?;
+            if let Place::Directory(dir) = &place {
+                let (there, absent) = store.elsewhere(dir)?;
+                for other in there {
+                    files.add(scan_directory(&other, Some(store.keyring()), out.is_json())?);
+                }
+                absent.iter().for_each(|error| out.warn(&format!("not counted: {error}")));
+            }
             // After the scan, which reads the keyring again if a writer rotated.
             let anchor = store.keyring().anchor().to_string();
             Report::authenticated(self, store.keyring().status(), files).with_anchor(anchor)

@@ -218,6 +218,48 @@ fn a_directory_that_is_gone_is_forgotten() {
 }
 
 #[test]
+fn files_in_other_directories_count_when_an_image_is_chosen() {
+    let bench = Bench::new();
+    let other = bench.path("other");
+    std::fs::create_dir(&other).unwrap();
+    let open = || {
+        let kms = atrest::kms::from_uri(&bench.uri("cmek.key")).unwrap();
+        atrest::Store::open(bench.path("data"), kms, atrest::Options::default()).unwrap()
+    };
+    let store = open();
+    store.directories().register(&other).unwrap();
+    store.close().unwrap();
+    bench.good(&["rotate", "data-key", "data"]);
+    let store = open();
+    let mut file = store.files().create_new(other.join("f"), atrest::FileKind::Table).unwrap();
+    file.append(&[7; 1000]).unwrap();
+    file.finish().unwrap();
+    store.close().unwrap();
+    let newest = bench.json(&["keys", "list", "data"])["keys"][1]["id"].clone();
+
+    let status = bench.json(&["status", "data"]);
+    assert_eq!(status["files"]["encrypted"]["files"], 1);
+    assert_eq!(status["data_keys"][1]["files"], 1);
+    let images = |report: Value| report["images"].as_array().unwrap().clone();
+    let shown = images(bench.json(&["recover", "data"]));
+    let has_newest = |image: &Value| image["data_keys"].as_array().unwrap().contains(&newest);
+    let counted = |image: &Value| (image["files"].as_u64(), image["files_lost"].as_u64());
+    assert!(!has_newest(shown.last().unwrap()), "an image from before the rotation");
+    for image in &shown {
+        let has_it = u64::from(has_newest(image));
+        assert_eq!(counted(image), (Some(has_it), Some(1 - has_it)), "{image}");
+    }
+    // What cannot be looked at is not said to open.
+    let text = || String::from_utf8(bench.good(&["recover", "data"])).unwrap();
+    assert!(text().contains("opens all\n"), "{}", text());
+    std::fs::rename(&other, bench.path("away")).unwrap();
+    assert!(!text().contains("opens all\n"), "{}", text());
+    let run = bench.run(&["recover", "data"]);
+    assert!(run.stderr.contains("other"), "{}", run.stderr);
+    assert!(bench.run(&["status", "data"]).stderr.contains("other"));
+}
+
+#[test]
 fn a_directory_is_taken_over_by_a_store_that_moved_and_forgotten_by_a_copy() {
     let bench = Bench::new();
     let other = bench.path("other");

@@ -387,27 +387,19 @@ fn elsewhere(
     to: &mut Findings,
     json: bool,
 ) -> Result<()> {
-    let fail = |e| Failure::io("the directory is lost", dir, e);
-    let own = dir.canonicalize().map_err(fail)?;
-    let directories = store.store().directories();
-    let absent = directories.absent();
-    for other in directories.list() {
-        if other.starts_with(&own) {
-            continue;
-        }
-        if absent.iter().all(|(absent, _)| *absent != other) {
-            let shown = other.display();
-            found.add(scan(&other, Some(store.keyring()), json)?);
-            let advice = "back it up by other means: `atrest backup` does not take it along";
-            to.note("directories", format!("files of the store are in {shown} too"), advice);
-        }
+    let (there, absent) = store.elsewhere(dir)?;
+    for other in there {
+        let shown = other.display();
+        found.add(scan(&other, Some(store.keyring()), json)?);
+        let advice = "back it up by other means: `atrest backup` does not take it along";
+        to.note("directories", format!("files of the store are in {shown} too"), advice);
     }
-    for (_, error) in absent {
+    for error in absent {
         let advice =
             "mount it or bring it back, or take it off with `atrest keys forget-directory`";
         to.problem("directories", error.to_string(), advice);
     }
-    for (_, error) in directories.foreign() {
+    for (_, error) in store.store().directories().foreign() {
         let advice = "take it over with `atrest keys take-directory`; in a copy of the store take it off with `atrest keys forget-directory`";
         to.problem("directories", error.to_string(), advice);
     }
