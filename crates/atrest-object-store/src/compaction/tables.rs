@@ -117,7 +117,9 @@ impl Tables {
                     reason != StaleReason::WeakSuite || self.integrity == Integrity::Authenticated;
                 mended.then_some(key_created_ns)
             }
-            Contents::Plaintext | Contents::Empty | Contents::Unwritten => judge.plaintext().then_some(0),
+            Contents::Plaintext | Contents::Empty | Contents::Unwritten => {
+                judge.plaintext().then_some(0)
+            }
             // Nothing that a compaction could read.
             _ => None,
         }
