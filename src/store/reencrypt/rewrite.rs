@@ -356,7 +356,9 @@ impl Run<'_> {
 
     fn account_plaintext(&self, path: &Path) {
         let Ok(now) = stat(&**self.fs.vfs(), path) else { return };
-        let record = FileRecord { owner: Owner::Plaintext, bytes: now.len, created_ns: 0 };
+        // As a scan counts a file of nothing.
+        let owner = if now.len == 0 { Owner::Torn } else { Owner::Plaintext };
+        let record = FileRecord { owner, bytes: now.len, created_ns: 0 };
         if let Some(place) = self.fs.places().place(path) {
             self.fs.places().ledger().created(place, record);
         }

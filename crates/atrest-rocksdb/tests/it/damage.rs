@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use atrest::HEADER_LEN;
 
@@ -23,7 +23,7 @@ fn frames(log: &[u8]) -> Vec<Range<usize>> {
     frames
 }
 
-fn is_log(path: &PathBuf) -> bool {
+fn is_log(path: &Path) -> bool {
     path.extension().is_some_and(|it| it == "log")
 }
 
@@ -44,7 +44,7 @@ impl Kept {
     }
 
     /// Changes a byte of the middle frame of the first such file, and says which frame that is.
-    fn damage(&self, which: impl Fn(&PathBuf) -> bool) -> usize {
+    fn damage(&self, which: impl Fn(&Path) -> bool) -> usize {
         let (path, bytes) = self.1.iter().find(|(path, _)| which(path)).unwrap();
         let frames = frames(bytes);
         let mut changed = bytes.clone();

@@ -157,7 +157,7 @@ fn a_checkpoint_outside_of_the_store_is_known_by_its_name() {
     engine.run(&[&format!("half-checkpoint {}", copy.display())]);
     engine.run(&[&format!("checkpoint {}", copy.display()), "compact"]);
     engine.quit();
-    assert_eq!(known(), [copy.clone()]);
+    assert_eq!(known(), std::slice::from_ref(&copy));
     let store = place.store();
     let files = store.files().list(&copy).unwrap();
     assert!(files.iter().any(|file| file.path.extension().is_some_and(|it| it == "sst")));
