@@ -218,6 +218,10 @@ impl Reads {
             }
             (Some(plaintext), body) => {
                 let at = body.header_len() + range.start..body.header_len() + range.end;
+                let missing = at.end.saturating_sub(start.len() as u64);
+                if missing > 0 {
+                    return Err(cut_short(location, missing));
+                }
                 plaintext.stream(one(start.slice(at.start as usize..at.end as usize)))
             }
             (None, _) => unreachable!("only chunks have tags"),

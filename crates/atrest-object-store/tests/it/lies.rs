@@ -159,6 +159,23 @@ fn what_is_not_found_once_takes_nothing_away() {
     assert_eq!(keyring.keys().active_id().unwrap_err().kind(), ErrorKind::CmekRevoked);
 }
 
+/// Without ETags the whole of it is asked for at once.
+#[test]
+fn an_answer_that_ends_too_early_is_an_error() {
+    for keys in Keys::both() {
+        let liar = Liar::default();
+        let at = Path::from("table");
+        block_on(keys.store(liar.clone()).put(&at, pattern(10_000, 1).into())).unwrap();
+        liar.begin(Lie::CutsShort(1));
+        // One that takes either kind knows no kind beforehand.
+        for reader in [keys.store(liar.clone()), keys.store(liar.clone()).with_both_read()] {
+            let read = block_on(async { reader.get(&at).await?.bytes().await });
+            let told = read.unwrap_err().to_string();
+            assert!(told.contains("too early"), "{:?}: {told}", keys.integrity);
+        }
+    }
+}
+
 #[test]
 fn what_is_said_to_be_endless_takes_no_memory() {
     for keys in Keys::both() {
