@@ -178,7 +178,7 @@ impl DirectoryStorage {
     }
 
     /// Refuses a mirror that is another store's.
-    fn check_mirror(&self, dir: &Path, bytes: &[u8]) -> Result<()> {
+    pub(super) fn check_mirror(&self, dir: &Path, bytes: &[u8]) -> Result<()> {
         let mirror = self.load_mirror()?.as_deref().and_then(parse);
         let (Some(mirror), Some(image)) = (mirror, parse(bytes)) else { return Ok(()) };
         let (expected, found) = (image.fixed.store_id, mirror.fixed.store_id);

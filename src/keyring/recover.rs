@@ -219,7 +219,7 @@ impl DirectoryStorage {
     /// # Errors
     /// [`KeyringExists`](ErrorKind::KeyringExists) if the current keyring opens, is no
     /// older than the chosen image, and has neither newer images beside it nor a mirror of another
-    /// line; [`KeyringMissing`](ErrorKind::KeyringMissing) if there
+    /// line, and if the mirror is another store's; [`KeyringMissing`](ErrorKind::KeyringMissing) if there
     /// is no such image; the errors of a damaged image and of [`Keyring::open`];
     /// [`Io`](ErrorKind::Io). A recovery that was cut off is done again.
     pub fn recover(
@@ -233,6 +233,9 @@ impl DirectoryStorage {
             Error::new(ErrorKind::KeyringMissing, "there is no such image of the keyring")
         })?;
         let image = Image::parse(StoredImage { bytes: bytes.clone(), version: String::new() })?;
+        if let Some(dir) = &self.mirror {
+            self.check_mirror(dir, &bytes)?;
+        }
         let (store_key, body) = open(&image, &kms, &options)?;
         if body.revoked_ns != 0 {
             return Err(withdrawn());

@@ -60,6 +60,22 @@ fn a_recovery_goes_on_with_the_store_or_its_mirror_and_keeps_the_other() {
 }
 
 #[test]
+fn a_recovery_leaves_another_stores_mirror_alone() {
+    let mirror = std::path::Path::new(MIRROR).join(KEYRING_FILE);
+    let (mem, kms) = three();
+    damage(&mem);
+    let other = MemFs::new(DIR);
+    drop(Keyring::create(mirrored(&other), kms.clone(), manual()).unwrap());
+    let has = other.read(&mirror);
+    mem.put_dir(std::path::Path::new(MIRROR));
+    mem.put(&mirror, has.as_ref().unwrap());
+    let before = mem.files();
+    let recovered = recover(&mem, mirrored(&mem), ImagePlace::Kept(2), &kms);
+    assert_eq!(kind(recovered), ErrorKind::KeyringExists);
+    assert!(mem.read(&mirror) == has && mem.files() == before);
+}
+
+#[test]
 fn a_mirror_that_was_away_for_long_catches_up() {
     let (mem, kms) = (MemFs::new(DIR), ScriptedKms::new(7));
     let mirror = std::path::Path::new(MIRROR).join(KEYRING_FILE);
