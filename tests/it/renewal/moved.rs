@@ -120,7 +120,7 @@ fn a_rename_to_the_same_name_changes_nothing() {
     fs.keyring().keys().rotate().unwrap();
     for same in [outside.clone(), up.join("outside")] {
         fs.rename(&outside, same).unwrap();
-        assert_eq!(registered(&fs), [outside.clone()]);
+        assert_eq!(registered(&fs), std::slice::from_ref(&outside));
         assert_eq!(retire(&fs, key), RetireOutcome::InUse);
     }
 }
