@@ -164,7 +164,7 @@ impl Places {
             return Ok(target);
         }
         drop(covered);
-        self.directories.cover(&dir)?;
+        self.directories.cover(&dir, now.device)?;
         self.covered
             .write()
             .unwrap_or_else(PoisonError::into_inner)
