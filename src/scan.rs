@@ -129,6 +129,8 @@ pub(crate) fn scan<V: Visitor>(
             let passed_by = shared.passed_by.into_inner();
             let mut passed_by = passed_by.unwrap_or_else(PoisonError::into_inner);
             passed_by.settle();
+            // Below another one.
+            passed_by.nested_stores.retain(|dir| !roots.contains(dir));
             Ok((visitors, passed_by))
         }
     }

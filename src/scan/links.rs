@@ -40,7 +40,8 @@ pub(crate) fn look_through(
     match vfs.stat(&target).map_err(fail)?.kind {
         EntryKind::File => look(vfs, &target),
         EntryKind::Directory => {
-            let root = roots.iter().find(|root| target.starts_with(root));
+            let above = roots.iter().filter(|root| target.starts_with(root));
+            let root = above.max_by_key(|root| root.as_os_str().len());
             let seen = match root {
                 Some(root) => is_passed_by(vfs, root, &target)?.is_none(),
                 None => false,

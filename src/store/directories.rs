@@ -1,7 +1,7 @@
 //! The directories that hold a store's files: where to look before a data key is
 //! destroyed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -41,15 +41,23 @@ impl Directories {
     }
 
     /// The directories that hold the store's files, each with all below it: the keyring's
-    /// own, and those registered. None contains another.
+    /// own, and those registered. One that is below another is left out, if a walk over that one
+    /// comes by: it passes by the keyring's.
     pub fn list(&self) -> Vec<PathBuf> {
         let (own, registered) = self.keyring.roots();
         let registered = registered.iter().map(|path| path_of(path).to_owned());
         let mut all: Vec<_> = own.into_iter().chain(registered).collect();
+        // Sorted, a directory stands before all below it.
         all.sort_unstable();
-        // Sorted, a directory stands right before all below it.
-        all.dedup_by(|below, above| below.starts_with(above));
-        all
+        let mut kept: BTreeSet<PathBuf> = BTreeSet::new();
+        for dir in all {
+            let above = dir.ancestors().find(|above| kept.contains(*above));
+            let met = |above| matches!(is_passed_by(&*self.vfs, above, &dir), Ok(None));
+            if !above.is_some_and(met) {
+                kept.insert(dir);
+            }
+        }
+        kept.into_iter().collect()
     }
 
     /// Adds a directory of the store's files, for good, under its canonical path, and puts
@@ -117,8 +125,10 @@ impl Directories {
             return Ok(());
         }
         self.mark(dir)?;
+        let mut below = Vec::new();
         self.keyring.edit_roots(|directories| {
             let bytes = bytes_of(dir);
+            below.clear();
             if directories.contains(&bytes) {
                 return Ok(false);
             }
@@ -126,13 +136,28 @@ impl Directories {
             // store's: this one must not speak for it.
             directories.retain(|other| {
                 let other = path_of(other);
-                !other.starts_with(dir)
-                    || self.device(other).ok() != Some(device)
-                    || !matches!(self.is_own(other), Ok(Some(true)))
+                let known = other.starts_with(dir)
+                    && self.device(other).ok() == Some(device)
+                    && matches!(self.is_own(other), Ok(Some(true)));
+                if known {
+                    below.push(other.to_owned());
+                }
+                !known
             });
             directories.push(bytes);
             Ok(true)
-        })
+        })?;
+        below.iter().for_each(|dir| self.remove_marker(dir));
+        Ok(())
+    }
+
+    /// From a directory that is not on the list: once the store is elsewhere it would say that
+    /// the directory is another's.
+    fn remove_marker(&self, dir: &Path) {
+        // The directory may be gone, or never come back: a marker does no harm until then.
+        if matches!(self.is_own(dir), Ok(Some(true))) {
+            drop(self.vfs.remove(&self.marker(dir)));
+        }
     }
 
     /// Whether scans of the store come by a directory of this canonical path, and will: what is
@@ -339,9 +364,8 @@ impl Directories {
             Ok(true)
         });
         self.serial.fetch_add(1, Ordering::Release);
-        // The directory may be gone, or never come back: a marker does no harm.
-        if result.is_ok() && matches!(self.is_own(dir), Ok(Some(true))) {
-            drop(self.vfs.remove(&self.marker(dir)));
+        if result.is_ok() {
+            self.remove_marker(dir);
         }
         result
     }

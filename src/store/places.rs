@@ -233,7 +233,8 @@ impl Places {
     /// # Errors
     /// Those of [`Directories::register`].
     pub(crate) fn moving(&self, from: &Path, to: &Path) -> Result<Moving> {
-        if self.keyring.registered().is_empty() {
+        let is_file = || self.vfs.stat(from).is_ok_and(|it| it.kind != EntryKind::Directory);
+        if self.keyring.registered().is_empty() || is_file() {
             return Ok(Moving::default());
         }
         let name = |path: &Path| Some(self.directory(path)?.join(path.file_name()?));

@@ -37,7 +37,9 @@ class Reader {
 
   IOStatus Open(const StorePointer& store) {
     const Atrest1 code = atrest1_reader_open(store.get(), file_.c_str(), 0, 0, &reader_);
-    // A crash between a file's creation and its first bytes: nothing was ever readable in it.
+    // A crash between a file's creation and its first bytes: nothing was ever readable in it. It may
+    // have been, where other bytes are behind a header of zeros.
+    lost_ = code == ATREST1_TRUNCATED_HEADER && HasBytesBehindHeader(file_);
     if (code == ATREST1_EMPTY_FILE || code == ATREST1_TRUNCATED_HEADER) return IOStatus::OK();
     return Done(code, file_);
   }
@@ -60,6 +62,7 @@ class Reader {
 
   // Of a log whose good part does not end as a crash ends it, but looks like a shorter log.
   IOStatus Damage() const {
+    if (lost_) return IOStatus::Corruption(file_, "the header is lost");
     if (reader_ == nullptr) return IOStatus::OK();
     Atrest1Torn torn;
     const Atrest1 code = atrest1_reader_torn(reader_, &torn);
@@ -72,6 +75,7 @@ class Reader {
  private:
   const std::string file_;
   Atrest1Reader* reader_ = nullptr;
+  bool lost_ = false;
 };
 
 class Sequential : public FSSequentialFile {
@@ -84,14 +88,17 @@ class Sequential : public FSSequentialFile {
     IOStatus status = reader_.Read(offset_, size, result, scratch);
     const size_t count = result->size();
     if (!status.ok() || size == 0) return status;
-    // A damaged log is copied not at all, for some who copy one stop where its good part ends.
-    if (count < size || !recovers_) status = reader_.Damage();
+    uint64_t length = 0;
+    if (count == size && !recovers_) status = reader_.Length(&length);
+    // Who copies a log asks for no more than its good part, and would not meet the damage.
+    const bool copied = count == size && !recovers_ && offset_ + count == length;
+    if (status.ok() && (count < size || copied)) status = reader_.Damage();
     if (status.ok()) {
       offset_ += count;
       return status;
     }
     *result = Slice(scratch, 0);
-    if (!recovers_ || count == 0) return status;
+    if (copied || count == 0) return status;
     // A read that falls short is the end to RocksDB, and of one that fails it takes nothing. So it
     // gets the good bytes, then zeros, which it skips, and the error when it reads on.
     memset(scratch + count, 0, size - count);

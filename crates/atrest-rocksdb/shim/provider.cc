@@ -48,7 +48,8 @@ class Stream : public BlockAccessCipherStream {
   Status Decrypt(uint64_t offset, char* data, size_t size) override {
     if (size == 0) return Status::OK();
     if (lost_) {
-      // No key reads it. Where nothing reached the disk RocksDB finds zeros, and knows them.
+      if (HasBytesBehindHeader(file_)) return Status::Corruption(file_, "the header is lost");
+      // Nothing reached the disk: RocksDB finds zeros, and knows them.
       memset(data, 0, size);
       return Status::OK();
     }

@@ -6,6 +6,8 @@
 #include <rocksdb/utilities/options_type.h>
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -46,6 +48,15 @@ S Failed(Atrest1 code, const std::string& file) {
     default:
       return S::IOError(file, text);
   }
+}
+
+// Whether anything but zeros is behind where a file's header would be: more than a crash leaves of a
+// file that had nothing yet.
+inline bool HasBytesBehindHeader(const std::string& file) {
+  std::ifstream bytes(file, std::ios::binary);
+  bytes.seekg(ATREST1_HEADER_LEN);
+  const std::istreambuf_iterator<char> begin(bytes), end;
+  return std::any_of(begin, end, [](char byte) { return byte != 0; });
 }
 
 enum Kind : uint32_t { kTable = 1, kLog = 2, kManifest = 3, kBlob = 4, kOther = 5 };

@@ -134,6 +134,18 @@ Status Ingest(Engine& engine, const std::string& file, long from, long count,
   return status.ok() ? engine.db->IngestExternalFile({file}, options) : status;
 }
 
+// So many records at least, one after the other from the first, and then what is wrong.
+Status Updates(Engine& engine, long count) {
+  std::unique_ptr<TransactionLogIterator> updates;
+  Status status = engine.db->GetUpdatesSince(1, &updates);
+  if (!status.ok()) return status;
+  long found = 0;
+  for (; updates->Valid(); updates->Next()) {
+    if (updates->GetBatch().sequence == static_cast<uint64_t>(found) + 1) found++;
+  }
+  return found < count ? Status::Aborted(std::to_string(found)) : updates->status();
+}
+
 Status RandomWrite(Engine& engine, const std::string& file) {
   std::unique_ptr<RandomRWFile> opened;
   const Status status = engine.options.env->NewRandomRWFile(file, &opened, EnvOptions());
@@ -178,6 +190,7 @@ Status Run(Engine& engine, std::istream& line) {
     all.bottommost_level_compaction = BottommostLevelCompaction::kForce;
     return engine.db->CompactRange(all, nullptr, nullptr);
   }
+  if (command == "updates") return line >> count, Updates(engine, count);
   if (command == "sync-log") return engine.db->FlushWAL(true);
   if (command == "resume") return engine.db->Resume();
   if (command == "checkpoint") return line >> path, Checkpoint(engine, path);

@@ -17,6 +17,8 @@ pub(crate) struct Moving {
     old: Vec<PathBuf>,
     /// Those of the new names that no known directory holds.
     new: Vec<PathBuf>,
+    /// Those that are below a known directory, and need no place on the list.
+    covered: Vec<PathBuf>,
     /// Whether nothing else that moves is the store's.
     pub(crate) alone: bool,
 }
@@ -88,6 +90,8 @@ impl Directories {
             let new: PathBuf = to.components().chain(below.components()).collect();
             if !self.covers(&new, self.device(known)?)? {
                 moving.new.push(new);
+            } else if !self.is_registered(&new) {
+                moving.covered.push(new);
             }
             moving.old.push(known.into());
         }
@@ -128,6 +132,9 @@ impl Directories {
             Ok(true)
         })?;
         self.serial.fetch_add(1, Ordering::Release);
+        if done {
+            moving.covered.iter().for_each(|dir| self.remove_marker(dir));
+        }
         // Others may have begun to use one of these names while it was on the list.
         for dir in gone {
             match self.device(dir) {

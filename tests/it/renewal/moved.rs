@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use atrest::keyring::{KeyState, RetireOutcome};
-use atrest::{DataKeyId, EncryptedFs, ErrorKind, Store};
+use atrest::keyring::{DirectoryStorage, KeyState, RetireOutcome};
+use atrest::store::{Reencrypt, StalePolicy};
+use atrest::{DataKeyId, EncryptedFs, ErrorKind, Keyring, Store};
 use atrest_testkit::MemFs;
 use atrest_testkit::mem_fs::{After, kill_everywhere};
 
@@ -260,9 +261,9 @@ fn in_the_store_s_own_directory_it_needs_no_place() {
     fs.rename(&outside, &inside).unwrap();
     assert!(registered(&fs).is_empty());
     assert_eq!(retire(&fs, key), RetireOutcome::InUse);
-    // Its marker says nothing any more, and keeps it from nothing.
+    // Nor a marker, which would say that it is another's once the store is elsewhere.
+    assert_eq!(markers(&inside), 0);
     fs.remove(inside.join("a")).unwrap();
-    assert_eq!(markers(&inside), 1);
     fs.remove_dir(&inside).unwrap();
     assert_ne!(retire(&fs, key), RetireOutcome::InUse);
 }
@@ -284,6 +285,62 @@ fn what_leaves_the_store_s_directory_is_known_where_it_comes() {
     files.rename(&inside, &outside).unwrap();
     files.remove(outside.join("disk/b")).unwrap();
     assert_eq!(retire(&files, key), RetireOutcome::InUse);
+}
+
+/// The walk over that one passes the store's by, as any with a keyring.
+#[test]
+fn a_directory_above_the_store_s_hides_no_file() {
+    for by_rename in [false, true] {
+        let (store, fs, base) = beside();
+        let data = store.data().canonicalize().unwrap();
+        let (outside, key) = (base.join("outside"), write(&fs, &data.join("a"), b"1"));
+        fs.create_dir(&outside).unwrap();
+        write(&fs, &outside.join("b"), b"2");
+        write(&fs, &data.join("c"), b"3");
+        symlink(data.join("d"), base.join("link")).unwrap();
+        std::fs::create_dir(data.join("d")).unwrap();
+        fs.keyring().keys().rotate().unwrap();
+        if by_rename {
+            fs.rename(data.join("c"), base.join("c")).unwrap();
+        } else {
+            write(&fs, &base.join("e"), b"4");
+        }
+        assert_eq!(store_of(&fs).directories().list(), [base.clone(), data.clone()]);
+        assert_eq!(markers(&outside), 0, "the one above speaks for it");
+        for _ in 0..2 {
+            assert_eq!(retire(&fs, key), RetireOutcome::InUse);
+        }
+        let usage = store_of(&fs).renewal().scan_usage(&|_| {}).unwrap();
+        assert_eq!(usage.of_key(key).unwrap().count.files, 3);
+        assert!(usage.passed_by.nested_stores.is_empty());
+        // The same by a walk, and of a store that was moved.
+        drop(fs);
+        let moved = base.join("moved");
+        std::fs::rename(&data, &moved).unwrap();
+        std::fs::remove_file(base.join("link")).unwrap();
+        let keyring = Keyring::open(DirectoryStorage::new(&moved), store.kms(), manual()).unwrap();
+        let walked = Store::over_vfs(keyring, Arc::new(Between::new(|_| Ok(())))).unwrap();
+        walked.directories().take_over(&base).unwrap();
+        let usage = walked.renewal().scan_usage(&|_| {}).unwrap();
+        assert_eq!(usage.of_key(key).unwrap().count.files, 3);
+        let mut how = Reencrypt::default();
+        how.policy = StalePolicy::older_than(Duration::ZERO);
+        let report = walked.renewal().reencrypt(&how).unwrap();
+        assert!(report.failed.is_empty() && report.files > 2, "{report:?}");
+    }
+}
+
+/// Whatever a registered directory was called once.
+#[test]
+fn a_file_with_a_registered_name_is_renamed_like_any() {
+    let (_store, fs, base) = beside();
+    let outside = base.join("outside");
+    fs.create_dir(&outside).unwrap();
+    std::fs::remove_dir_all(&outside).unwrap();
+    write(&fs, &base.join("a"), b"1");
+    fs.rename(base.join("a"), &outside).unwrap();
+    fs.rename(&outside, base.join("b")).unwrap();
+    assert!(base.join("b").exists());
 }
 
 const OLD: &str = "/elsewhere/copy.tmp";

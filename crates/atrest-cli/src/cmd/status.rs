@@ -134,11 +134,15 @@ impl Args {
             let store = self.at.read_keys(&place, keys)?;
             let mut files = scan(Some(store.keyring()))?;
             if let Place::Directory(dir) = &place {
-                let (there, absent) = store.elsewhere(dir)?;
+                let (mut there, absent) = store.elsewhere(dir)?;
+                let foreign = store.store().directories().foreign();
+                there.retain(|other| !foreign.iter().any(|(foreign, _)| foreign == other));
                 for other in there {
                     files.add(scan_directory(&other, Some(store.keyring()), out.is_json())?);
                 }
-                absent.iter().for_each(|error| out.warn(&format!("not counted: {error}")));
+                let foreign = foreign.iter().map(|(_, error)| error);
+                let not_counted = absent.iter().chain(foreign);
+                not_counted.for_each(|error| out.warn(&format!("not counted: {error}")));
             }
             // After the scan, which reads the keyring again if a writer rotated.
             let anchor = store.keyring().anchor().to_string();

@@ -63,6 +63,9 @@ fn nested_stores_are_named_and_not_looked_into() {
     }
     let told = findings(&bench, "files");
     assert!(told.iter().any(|(_, what)| what.contains("data/old is another store")), "{told:?}");
+    // Nor is one put there, of which nobody would know.
+    bench.bad(2, "invalid-argument", &["encrypt", "data", "src", "old/g"]);
+    assert!(!bench.path("data/old/g").exists());
 }
 
 #[test]

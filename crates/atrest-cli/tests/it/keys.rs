@@ -287,6 +287,8 @@ fn a_directory_is_taken_over_by_a_store_that_moved_and_forgotten_by_a_copy() {
     let taken = bench.json(&["keys", "take-directory", "moved", other_name]);
     assert_eq!((fields(&taken), &taken["taken"]), (vec!["taken"], &other_name.into()));
     bench.good(&["keys", "retire", "moved"]);
+    // Of a directory that is not its own a store counts nothing.
+    assert_eq!(bench.json(&["status", "moved"])["files"]["encrypted"]["files"], 0);
     bench.bad(2, "invalid-argument", &["keys", "forget-directory", "moved", other_name]);
     bench.good(&["keys", "forget-directory", "data", other_name]);
     bench.good(&["keys", "retire", "data"]);

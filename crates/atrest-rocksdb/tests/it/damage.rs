@@ -65,9 +65,7 @@ impl Kept {
 #[test]
 fn a_damaged_log_does_not_end_in_front_of_the_damage() {
     let Some(mut place) = Place::new(Form::FileSystem) else { return };
-    // With records that RocksDB takes for the old log's where their checksum is wrong.
     place.options += MANY_LOGS;
-    place.options += ";recycle_log_file_num=2;wal_recovery_mode=kTolerateCorruptedTailRecords";
     let mut engine = place.engine();
     engine.run(&["put 0 1500 a"]);
     engine.quit();
@@ -92,6 +90,47 @@ fn a_damaged_log_does_not_end_in_front_of_the_damage() {
     engine.run(&[&format!("get 0 {good} a"), &format!("get {first} {} a", 1500 - first)]);
     assert!(engine.ask(&format!("get {good} 1 a")).is_err());
     engine.quit();
+}
+
+/// It gets what is in front of the damage, and then hears of it.
+#[test]
+fn who_follows_a_damaged_log_misses_nothing_silently() {
+    let Some(mut place) = Place::new(Form::FileSystem) else { return };
+    place.options += MANY_LOGS;
+    let mut engine = place.engine();
+    engine.run(&["put 0 1500 a", "updates 1500"]);
+    let kept = Kept::new(place);
+    let good = kept.damage(is_log);
+    let told = engine.ask(&format!("updates {good}")).unwrap_err();
+    assert!(told.contains("Gap in sequence numbers"), "{told}");
+}
+
+/// More than a crash leaves: what was in it is lost, and what comes behind it has to be too.
+#[test]
+fn a_log_that_lost_its_header_is_not_empty() {
+    for form in [Form::FileSystem, Form::Provider] {
+        let Some(mut place) = Place::new(form) else { return };
+        place.options += MANY_LOGS;
+        let mut engine = place.engine();
+        engine.run(&["put 0 1500 a"]);
+        engine.quit();
+        let mut kept = Kept::new(place);
+        let (path, bytes) = kept.1.iter().find(|(path, _)| is_log(path)).unwrap();
+        let (path, mut bytes) = (path.clone(), bytes.clone());
+        bytes[..HEADER_LEN].fill(0);
+        let mut opened = |mode: &str| {
+            kept.put_back();
+            std::fs::write(&path, &bytes).unwrap();
+            kept.0.options = format!("wal_recovery_mode={mode}");
+            kept.0.try_engine()
+        };
+        assert!(opened("kAbsoluteConsistency").is_err());
+        let mut engine = opened("kPointInTimeRecovery").unwrap();
+        for gone in [0, 700, 1499] {
+            assert!(engine.ask(&format!("get {gone} 1 a")).is_err(), "{form:?}: {gone}");
+        }
+        engine.quit();
+    }
 }
 
 /// What a crash leaves.
