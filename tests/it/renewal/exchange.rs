@@ -37,6 +37,8 @@ pub struct Between {
     before: Arc<Before>,
     /// As if another device was mounted there.
     pub mounted: Option<PathBuf>,
+    /// Whether the greatest names are listed first.
+    pub descending: bool,
     pub read: Option<Arc<Read>>,
 }
 
@@ -60,7 +62,7 @@ impl ReadFile for Told {
 
 impl Between {
     pub fn new(before: impl Fn(&Call<'_>) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self { before: Arc::new(before), mounted: None, read: None }
+        Self { before: Arc::new(before), mounted: None, descending: false, read: None }
     }
 
     pub fn reading(read: impl Fn(&Path, Option<u64>) + Send + Sync + 'static) -> Self {
@@ -97,6 +99,9 @@ impl Vfs for Between {
         (self.before)(&Call::List(dir))?;
         let mut entries = OsVfs.list(dir)?;
         entries.sort_by(|one, other| one.path.cmp(&other.path));
+        if self.descending {
+            entries.reverse();
+        }
         Ok(entries)
     }
     fn rename(&self, from: &Path, to: &Path, how: Rename) -> io::Result<()> {

@@ -264,18 +264,19 @@ fn a_backup_that_begins_before_a_file_is_met_holds_no_key() {
 #[test]
 fn a_checkpoint_keeps_its_key_when_a_name_moves_while_it_is_looked_for() {
     let (store, clock) = (TestStore::new(), ManualClock::new());
-    let dirs = ["1-from", "2-to"].map(|dir| store.data().join(dir));
+    let dirs = ["2-from", "1-to"].map(|dir| store.data().join(dir));
     dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
     let [from, to] = dirs.map(|dir| dir.join("f"));
     let [old, new] = [from.clone(), to.clone()];
     let armed = Arc::new(AtomicBool::new(true));
     let strike = armed.clone();
-    let between = Between::new(move |call| match call {
-        Call::List(dir) if dir.ends_with("2-to") && !strike.swap(true, Ordering::Relaxed) => {
+    let mut between = Between::new(move |call| match call {
+        Call::List(dir) if dir.ends_with("1-to") && !strike.swap(true, Ordering::Relaxed) => {
             std::fs::rename(&old, &new)
         }
         _ => Ok(()),
     });
+    between.descending = true;
     let keyring = Keyring::open_or_create(store.storage(), store.kms(), options(&clock)).unwrap();
     let fs = Store::over_vfs(keyring, Arc::new(between)).unwrap().files().clone();
     let key = write(&fs, &from, b"content");
