@@ -46,6 +46,10 @@ impl Keyring {
         self.inner.vault.load().body.directories.clone()
     }
 
+    pub(crate) fn has_registered(&self) -> bool {
+        !self.inner.vault.load().body.directories.is_empty()
+    }
+
     /// Where the keyring is, in hexadecimal, as the markers of the store's directories have it.
     pub(crate) fn place(&self) -> String {
         crate::hex::encode(&self.inner.storage.location().id)

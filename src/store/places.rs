@@ -234,7 +234,7 @@ impl Places {
     /// Those of [`Directories::register`].
     pub(crate) fn moving(&self, from: &Path, to: &Path) -> Result<Moving> {
         let is_file = || self.vfs.stat(from).is_ok_and(|it| it.kind != EntryKind::Directory);
-        if self.keyring.registered().is_empty() || is_file() {
+        if !self.keyring.has_registered() || is_file() {
             return Ok(Moving::default());
         }
         let name = |path: &Path| Some(self.directory(path)?.join(path.file_name()?));

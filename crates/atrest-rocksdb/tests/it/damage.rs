@@ -31,6 +31,22 @@ fn is_log(path: &Path) -> bool {
 struct Kept(Place, BTreeMap<PathBuf, Vec<u8>>);
 
 impl Kept {
+    /// A database of so many records, in many logs.
+    fn of_records(form: Form, records: u32) -> Option<Self> {
+        let mut place = Place::new(form)?;
+        place.options += MANY_LOGS;
+        let mut engine = place.engine();
+        engine.run(&[&format!("put 0 {records} a")]);
+        engine.quit();
+        Some(Self::new(place))
+    }
+
+    /// The first log.
+    fn log(&self) -> (PathBuf, Vec<u8>) {
+        let (path, bytes) = self.1.iter().find(|(path, _)| is_log(path)).unwrap();
+        (path.clone(), bytes.clone())
+    }
+
     fn new(place: Place) -> Self {
         let files = place.everything().into_iter();
         let of_db = files.filter(|(path, _)| path.starts_with(place.db())).collect();
@@ -64,12 +80,7 @@ impl Kept {
 
 #[test]
 fn a_damaged_log_does_not_end_in_front_of_the_damage() {
-    let Some(mut place) = Place::new(Form::FileSystem) else { return };
-    place.options += MANY_LOGS;
-    let mut engine = place.engine();
-    engine.run(&["put 0 1500 a"]);
-    engine.quit();
-    let mut kept = Kept::new(place);
+    let Some(mut kept) = Kept::of_records(Form::FileSystem, 1500) else { return };
     let logs: Vec<_> = kept.1.iter().filter(|(path, _)| is_log(path)).collect();
     assert!(logs.len() > 1 && frames(logs[1].1).len() > 10);
     let (good, first) = (frames(logs[0].1).len() / 2, frames(logs[0].1).len());
@@ -109,14 +120,8 @@ fn who_follows_a_damaged_log_misses_nothing_silently() {
 #[test]
 fn a_log_that_lost_its_header_is_not_empty() {
     for form in [Form::FileSystem, Form::Provider] {
-        let Some(mut place) = Place::new(form) else { return };
-        place.options += MANY_LOGS;
-        let mut engine = place.engine();
-        engine.run(&["put 0 1500 a"]);
-        engine.quit();
-        let mut kept = Kept::new(place);
-        let (path, bytes) = kept.1.iter().find(|(path, _)| is_log(path)).unwrap();
-        let (path, mut bytes) = (path.clone(), bytes.clone());
+        let Some(mut kept) = Kept::of_records(form, 1500) else { return };
+        let (path, mut bytes) = kept.log();
         bytes[..HEADER_LEN].fill(0);
         let mut opened = |mode: &str| {
             kept.put_back();
@@ -136,14 +141,8 @@ fn a_log_that_lost_its_header_is_not_empty() {
 /// What a crash leaves.
 #[test]
 fn a_log_that_is_cut_ends_there() {
-    let Some(mut place) = Place::new(Form::FileSystem) else { return };
-    place.options += MANY_LOGS;
-    let mut engine = place.engine();
-    engine.run(&["put 0 400 a"]);
-    engine.quit();
-    let mut kept = Kept::new(place);
-    let (path, bytes) = kept.1.iter().find(|(path, _)| is_log(path)).unwrap();
-    let (path, bytes) = (path.clone(), bytes.clone());
+    let Some(mut kept) = Kept::of_records(Form::FileSystem, 400) else { return };
+    let (path, bytes) = kept.log();
     let frames = frames(&bytes);
     let good = frames.len() / 2;
     for mode in ["kAbsoluteConsistency", "kPointInTimeRecovery"] {
