@@ -128,9 +128,7 @@ pub(crate) fn scan<V: Visitor>(
         None => {
             let passed_by = shared.passed_by.into_inner();
             let mut passed_by = passed_by.unwrap_or_else(PoisonError::into_inner);
-            passed_by.settle();
-            // Below another one.
-            passed_by.nested_stores.retain(|dir| !roots.contains(dir));
+            passed_by.settle(roots);
             Ok((visitors, passed_by))
         }
     }

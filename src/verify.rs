@@ -116,7 +116,7 @@ pub fn verify(
             Ok(())
         })?;
     }
-    passed_by.settle();
+    passed_by.settle(&canonical);
     files.sort_unstable();
     let bytes = files.iter().map(|(_, len)| len).sum();
     let meter = Meter::new(on, files.len() as u64, bytes);

@@ -314,9 +314,9 @@ pub trait WriteFile: Send + Sync + Debug {
     /// Those of [`append`](Self::append).
     fn flush(&mut self) -> io::Result<()>;
 
-    /// The device that the file is on, if the path at which it was created leads through no
-    /// symbolic link. `None` where that is not known: it is asked otherwise then.
-    fn straight_device(&self) -> Option<u64> {
+    /// The device and the mount that the file is on, if the path at which it was created leads
+    /// through no symbolic link. `None` where that is not known: it is asked otherwise then.
+    fn straight_place(&self) -> Option<(u64, u64)> {
         None
     }
 

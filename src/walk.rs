@@ -54,8 +54,10 @@ impl PassedBy {
         self.lost_found.append(&mut other.lost_found);
     }
 
-    /// Sorts, and leaves out what was met twice.
-    pub(crate) fn settle(&mut self) {
+    /// In order, each once, without those that were looked at as one of the `roots`, below another
+    /// one of them.
+    pub(crate) fn settle(&mut self, roots: &[PathBuf]) {
+        self.nested_stores.retain(|dir| !roots.contains(dir));
         for paths in [&mut self.nested_stores, &mut self.lost_found] {
             paths.sort_unstable();
             paths.dedup();

@@ -249,9 +249,8 @@ def blank_registers(core):
     assert notes, f"expected notes in {core}, found none"
 
 
-def search_core(engine, program, keys, directory, everything=True):
-    """Which of the keys are in the engine's memory and registers, or in what the system would dump
-    of its memory alone, by name."""
+def dump_core(engine, directory, everything=True):
+    """The engine's memory and registers, or what the system would dump of its memory alone."""
     core = directory / "core"
     excluded, chosen = ("on", "off") if everything else ("off", "on")
     commands = [f"set dump-excluded-mappings {excluded}", f"set use-coredump-filter {chosen}", f"gcore {core}"]
@@ -262,6 +261,11 @@ def search_core(engine, program, keys, directory, everything=True):
     assert core.exists(), f"gcore failed: {dumped.stderr[-2000:]}"
     if not everything:
         blank_registers(core)
+    return core
+
+
+def search_core(program, keys, core):
+    """Which of the keys are in this dump, by name. It is removed."""
     lines = "\n".join(piece.hex() for piece in keys)
     searched = subprocess.run([program, "search", core], input=lines, capture_output=True, text=True, check=True)
     size = core.stat().st_size
@@ -277,11 +281,28 @@ def search_core(engine, program, keys, directory, everything=True):
 def no_key_left(engine, program, keys, directory, everything=True):
     # A key that rests where it is dumped is in each dump, one that a call uses is not.
     for _ in range(1 if everything else 3):
-        found, size = search_core(engine, program, keys, directory, everything)
+        found, size = search_core(program, keys, dump_core(engine, directory, everything))
         if not found:
             break
+    say_none_is_left(keys, found, size)
+
+
+def say_none_is_left(keys, found, size):
     assert not found, f"keys are left in {size:,} bytes of core: {found}"
     say(f"  none of {len(keys):,} pieces of keys is in {size:,} bytes of core")
+
+
+def copy_heads(data, directory):
+    """What tells all keys of a store, as it is at this moment."""
+    for path in data.rglob("*"):
+        if path.is_file() and path.name != "KEYRING.lock":
+            to = directory / path.relative_to(data)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with path.open("rb") as file:
+                    to.write_bytes(file.read() if path.name == "KEYRING" else file.read(4096))
+            except FileNotFoundError:
+                pass  # Compacted away.
 
 
 def revoke_and_restore(engine, bao, program, data, scratch, core):
@@ -289,7 +310,7 @@ def revoke_and_restore(engine, bao, program, data, scratch, core):
     engine.works()
     keys, files = all_keys(data, bao)
     if core:
-        found, size = search_core(engine, program, keys, scratch)
+        found, size = search_core(program, keys, dump_core(engine, scratch))
         for kind in ("the store key", "data key 0", "a file key", "a file key, a round key"):
             assert found.get(kind), f"{kind} is not found even before: {found}"
         say(f"  before: {sum(found.values()):,} places in {size:,} bytes of core, keys of {files} files")
@@ -337,10 +358,18 @@ def freeze_and_thaw(engine, bao, program, data, scratch, core):
         say(f"  the last success came {late_s:.2f} s after the stop, the bound is {bound_s:.2f} s")
         assert late_s <= bound_s
         if core:
-            no_key_left(engine, program, keys, scratch)
+            dumped = dump_core(engine, scratch)
+            heads = scratch / "heads"
+            copy_heads(data, heads)
     finally:
         bao.process.send_signal(signal.SIGCONT)
     say("the key service goes on")
+    if core:
+        # It alone tells the keys of the files that were written in the grace.
+        later, files = all_keys(heads, bao)
+        assert later.keys() - keys.keys(), "no file was written in the grace"
+        say_none_is_left(keys | later, *search_core(program, keys | later, dumped))
+        say(f"  those of {files} files, with the ones written in the grace")
     engine.wait_for({"restored", "active"}, "service back")
     engine.works()
     engine.verify()

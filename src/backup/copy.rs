@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -26,6 +27,7 @@ use crate::keyring::{Expect, KeyState};
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
 use crate::store::Store;
+use crate::vfs::{Links, Vfs};
 
 /// A plaintext file changed so shortly before a backup may have changed again within the
 /// same tick of its file system's clock.
@@ -108,7 +110,7 @@ impl Chain {
         let number = last.manifest.as_ref().map_or(0, |manifest| manifest.number) + 1;
         let leftovers = self.leftovers(&last, number)?;
         let destroyed = destroyed_keys(fs);
-        let (plans, copies, mut lacks) = plan(snapshot, &destroyed, &last, &leftovers);
+        let (plans, copies, mut lacks) = plan(&**fs.vfs(), snapshot, &destroyed, &last, &leftovers);
         let bytes_total = copies.iter().map(|file| file.stat.len).sum();
         let meter = Meter::new(on, copies.len() as u64, bytes_total);
         meter.add(0, 0)?;
@@ -361,6 +363,7 @@ fn is_damage(kind: ErrorKind) -> bool {
 type Planned<'a> = (Vec<(&'a SnapFile, Plan<'a>)>, Vec<&'a SnapFile>, Vec<LackEntry>);
 
 fn plan<'a>(
+    vfs: &dyn Vfs,
     snapshot: &'a Snapshot,
     destroyed: &HashSet<DataKeyId>,
     last: &'a Last,
@@ -378,7 +381,8 @@ fn plan<'a>(
     for file in &snapshot.files {
         if file.empty {
             let same = by_path.get(file.path.as_os_str().as_bytes());
-            lacks.extend(same.and_then(|same| emptied(file, same)));
+            let emptied = same.and_then(|same| emptied(file, same));
+            lacks.extend(emptied.or_else(|| without_header(vfs, file)));
             plans.push((file, Plan::Empty));
             continue;
         }
@@ -439,6 +443,27 @@ fn is_under(file: &SnapFile, keys: &HashSet<DataKeyId>) -> bool {
 fn emptied(file: &SnapFile, same: &Entry) -> Option<LackEntry> {
     let lost = same.object.len > 0 && same.inode == file.stat.inode;
     lost.then(|| LackEntry::new(&file.path, LackReason::Emptied).bytes(0, same.object.len))
+}
+
+/// What is behind a header that is lost: more than a crash leaves of a file that had nothing yet.
+fn without_header(vfs: &dyn Vfs, file: &SnapFile) -> Option<LackEntry> {
+    let len = file.stat.len;
+    let has_bytes = || -> io::Result<bool> {
+        let opened = vfs.open(&file.link.path(), Links::Refuse)?;
+        let (mut at, mut piece) = (HEADER_LEN as u64, vec![0; 64 << 10]);
+        while at < len {
+            let part = piece.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
+            let read = opened.read_at(&mut piece[..part], at)?;
+            if piece[..read].iter().any(|byte| *byte != 0) {
+                return Ok(true);
+            }
+            at = if read == 0 { len } else { at + read as u64 };
+        }
+        Ok(false)
+    };
+    // What cannot be read counts.
+    let lost = len > HEADER_LEN as u64 && has_bytes().unwrap_or(true);
+    lost.then(|| LackEntry::new(&file.path, LackReason::Emptied).bytes(0, len))
 }
 
 /// Whether a file lacks the end that its suite gives it: its length is no finished file's.

@@ -36,7 +36,8 @@ pub enum LackReason {
     Elsewhere,
     /// A symbolic link. What it leads to is not in the backup either.
     Link,
-    /// The backup before holds bytes of this very file, of which none is left.
+    /// A file of which nothing can be read, although the backup before holds bytes of it, or
+    /// something is behind where its header was.
     Emptied,
     /// A file whose data key was destroyed, as all are when their keyspace is shredded: nobody
     /// reads it. No copy that an earlier backup has of it is in this one either.

@@ -5,10 +5,11 @@
 //! gone would cost a look at the storage each time it is tried.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::ids::DataKeyId;
+use crate::sync::Mutex;
 
 /// How long one look stands for all: as long as somebody may wait who put a keyring back.
 const STANDS: Duration = Duration::from_secs(1);

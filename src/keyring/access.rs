@@ -39,8 +39,6 @@ pub use status::{AccessStatus, CredentialStatus};
 pub(super) use watch::Watch;
 pub(super) use withdrawal::revocation_requested;
 
-use withdrawal::REVOKE_REQUEST;
-
 /// Access to the customer's key of an open keyring.
 #[derive(Clone, Copy, Debug)]
 pub struct Access<'a>(pub(super) &'a Keyring);
@@ -106,8 +104,9 @@ impl Access<'_> {
     /// keys alone.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io) and the other kinds of a failed commit: the keys are gone,
-    /// and the store is not marked.
+    /// [`Io`](crate::ErrorKind::Io): the keys are gone, and the store is neither marked, nor does a
+    /// [request](Self::request_revocation) stand for the mark, as it does where the commit
+    /// failed.
     pub fn revoke(&self) -> Result<()> {
         self.0.inner.revoke(AuditKind::Revoked, "on request")
     }
@@ -150,7 +149,7 @@ impl Access<'_> {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
     pub fn request_revocation(storage: &dyn KeyringStorage) -> Result<()> {
-        storage.put_beside(REVOKE_REQUEST, b"")
+        withdrawal::request_revocation(storage)
     }
 
     /// Whether a [request](Self::request_revocation) is waiting beside the keyring. Needs

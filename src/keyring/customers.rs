@@ -1,6 +1,6 @@
 //! The customer's keys that this process was given.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::client::Client;
@@ -8,6 +8,7 @@ use super::options::Options;
 use super::unlock::Search;
 use crate::error::Result;
 use crate::kms::{Deadline, KmsError, KmsErrorKind, LapsedCredential};
+use crate::sync::Mutex;
 
 pub(super) struct CustomerKeys {
     given: Mutex<Vec<Arc<Client>>>,

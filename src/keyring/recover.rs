@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::access::revocation_requested;
 use super::audit::AuditKind;
 use super::body::Body;
 use super::client::Client;
@@ -229,6 +230,11 @@ impl DirectoryStorage {
         options: Options,
     ) -> Result<(Keyring, Recovery)> {
         self.lock_alone()?;
+        if revocation_requested(&self)? {
+            let what = "a request to revoke access lies beside the keyring: remove KEYRING.revoke \
+                        if access is to come back, and recover then";
+            return Err(Error::new(ErrorKind::CmekRevoked, what).with_path(&self.dir));
+        }
         let bytes = self.image(place)?.ok_or_else(|| {
             Error::new(ErrorKind::KeyringMissing, "there is no such image of the keyring")
         })?;

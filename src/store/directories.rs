@@ -22,7 +22,7 @@ mod moved;
 pub(crate) use moved::Moving;
 
 /// Where a directory is: the device, and which of its mounts.
-type Device = (u64, u64);
+pub(super) type Device = (u64, u64);
 
 /// The directories that hold a store's files.
 #[derive(Debug)]
@@ -60,6 +60,12 @@ impl Directories {
         kept.into_iter().collect()
     }
 
+    /// All registered directories, also those that [`list`](Self::list) leaves out.
+    pub fn registered(&self) -> Vec<PathBuf> {
+        let registered = self.keyring.registered();
+        registered.iter().map(|dir| path_of(dir).to_owned()).collect()
+    }
+
     /// Adds a directory of the store's files, for good, under its canonical path, and puts
     /// a marker into it: a file `KEYRING.directory.<store id>` with the place of the keyring,
     /// without which nothing is taken for proven by what the directory holds. Done again it
@@ -86,7 +92,7 @@ impl Directories {
         if self.is_registered(&dir) {
             return self.mark(&dir);
         }
-        self.cover(&dir, self.device(&dir)?.0)
+        self.cover(&dir, self.device(&dir)?)
     }
 
     /// [Registers](Self::register) a directory although its marker has another place, for a
@@ -101,7 +107,12 @@ impl Directories {
         self.keyring.check_writable()?;
         let dir = self.named(dir.as_ref())?;
         self.put_marker(&dir)?;
-        self.register(dir)
+        self.register(&dir)?;
+        if !self.is_registered(&dir) {
+            // It is below another one, and the old marker alone was in the way.
+            self.remove_marker(&dir);
+        }
+        Ok(())
     }
 
     /// The canonical path of a directory that a caller names.
@@ -119,8 +130,7 @@ impl Directories {
     ///
     /// # Errors
     /// Those of [`register`](Self::register).
-    pub(super) fn cover(&self, dir: &Path, device: u64) -> Result<()> {
-        let device = (device, self.mount(dir));
+    pub(super) fn cover(&self, dir: &Path, device: Device) -> Result<()> {
         if self.covers(dir, device)? {
             return Ok(());
         }
@@ -133,12 +143,13 @@ impl Directories {
                 return Ok(false);
             }
             // One whose marker is not to be seen may be a device that is not mounted, or another
-            // store's: this one must not speak for it.
+            // store's: this one must not speak for it. Nor for one that a walk passes by.
             directories.retain(|other| {
                 let other = path_of(other);
                 let known = other.starts_with(dir)
                     && self.device(other).ok() == Some(device)
-                    && matches!(self.is_own(other), Ok(Some(true)));
+                    && matches!(self.is_own(other), Ok(Some(true)))
+                    && matches!(is_passed_by(&*self.vfs, dir, other), Ok(None));
                 if known {
                     below.push(other.to_owned());
                 }
@@ -337,7 +348,7 @@ impl Directories {
         stat.map(|stat| (stat.device, self.mount(dir))).map_err(fail)
     }
 
-    fn mount(&self, dir: &Path) -> u64 {
+    pub(super) fn mount(&self, dir: &Path) -> u64 {
         if is_os(&*self.vfs) { mount_of(dir) } else { 0 }
     }
 

@@ -120,7 +120,7 @@ fn keys_in(
         let (moved, passed) = scan(vfs, &directories, on_scan, collect)?;
         found.extend(moved);
         passed_by.append(passed);
-        passed_by.settle();
+        passed_by.settle(roots);
         links.extend(found.iter_mut().flat_map(|part| std::mem::take(&mut part.links)));
         for link in links {
             if let Some((_, what)) = look_through(&**vfs, &link, roots)? {

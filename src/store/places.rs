@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::directories::{Directories, Moving};
+use super::directories::{Device, Directories, Moving};
 use super::ledger::{FileRecord, Ledger, Owner, Place, PlacesIn, Token};
 use super::left::{Leaving, Left};
 use super::moves::Moves;
@@ -35,7 +35,8 @@ pub(crate) struct Places {
 /// Of which directory it was found that scans come by, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Covered {
-    device: u64,
+    /// And which of its mounts.
+    device: Device,
     inode: u64,
     /// Of the keyring's directories.
     serial: u64,
@@ -49,14 +50,14 @@ pub(crate) struct Target {
     /// the file has its name: then its directory has to be covered again.
     pub(crate) linked: bool,
     /// Where the directory was when it was covered; `None` if it was just looked at.
-    device: Option<u64>,
+    device: Option<Device>,
 }
 
 impl Target {
     /// Whether the file that was created there is in a directory that is covered.
     pub(crate) fn holds(&self, file: &dyn WriteFile) -> bool {
         match self.device {
-            Some(device) => file.straight_device() == Some(device),
+            Some(device) => file.straight_place() == Some(device),
             None => !self.linked,
         }
     }
@@ -158,7 +159,8 @@ impl Places {
         let target = Target { place, linked: path.parent() != Some(&*dir), device: None };
         let Ok(stat) = self.vfs.stat(&dir) else { return Ok(again) };
         let serial = self.directories.serial();
-        let now = Covered { device: stat.device, inode: stat.inode, serial };
+        let device = (stat.device, self.directories.mount(&dir));
+        let now = Covered { device, inode: stat.inode, serial };
         let covered = self.covered.read().unwrap_or_else(PoisonError::into_inner);
         if covered.get(dir.as_os_str()).is_some_and(|(known, _)| *known == now) {
             return Ok(target);

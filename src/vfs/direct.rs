@@ -245,8 +245,8 @@ impl WriteFile for DirectWriter {
         Ok(())
     }
 
-    fn straight_device(&self) -> Option<u64> {
-        os::straight_device(&self.file, self.straight)
+    fn straight_place(&self) -> Option<(u64, u64)> {
+        os::straight_place(&self.file, self.straight)
     }
 
     fn sync(&mut self) -> io::Result<()> {

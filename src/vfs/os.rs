@@ -191,15 +191,18 @@ pub(super) fn create_new(path: &Path, mode: u32) -> io::Result<(File, bool)> {
     Ok((created?.into(), false))
 }
 
-/// See [`WriteFile::straight_device`].
-pub(super) fn straight_device(file: &File, straight: bool) -> Option<u64> {
+/// See [`WriteFile::straight_place`].
+pub(super) fn straight_place(file: &File, straight: bool) -> Option<(u64, u64)> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if straight {
         use rustix::fs::{StatxFlags, makedev, statx};
         // Not the times: after those are asked for, the next write has to take a finer one.
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let stat = statx(file, c"", flags, StatxFlags::empty()).ok()?;
-        return Some(makedev(stat.stx_dev_major, stat.stx_dev_minor));
+        let stat = statx(file, c"", flags, StatxFlags::MNT_ID).ok()?;
+        let told = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+        // As of a directory: see `mount_of`.
+        let mount = if told { stat.stx_mnt_id } else { 0 };
+        return Some((makedev(stat.stx_dev_major, stat.stx_dev_minor), mount));
     }
     let _ = (file, straight);
     None
@@ -339,8 +342,8 @@ impl WriteFile for OsWriter {
         io::Write::write_all(&mut self.file, buf)
     }
 
-    fn straight_device(&self) -> Option<u64> {
-        straight_device(&self.file, self.straight)
+    fn straight_place(&self) -> Option<(u64, u64)> {
+        straight_place(&self.file, self.straight)
     }
 
     fn flush(&mut self) -> io::Result<()> {

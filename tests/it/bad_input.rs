@@ -14,8 +14,8 @@ use atrest::{
 };
 
 use crate::support::{
-    DIR, Mode, ScriptedKms, TestStore, check_file, in_dir, killed, kind, manual, mem_create,
-    mem_open, mem_storage, write_file,
+    DIR, Mode, ScriptedKms, TestStore, check_file, in_dir, killed, kind, left_out, manual,
+    mem_create, mem_open, mem_storage, write_file,
 };
 use atrest_testkit::MemFs;
 
@@ -245,8 +245,7 @@ fn a_full_file_system_leaves_the_store_as_it_was() {
         .output()
         .is_ok_and(|output| output.status.success());
     if !mounted {
-        println!("skipped: this user may not mount a file system");
-        return;
+        return left_out("this user may not mount a file system");
     }
     struct Mounted(std::path::PathBuf);
     impl Drop for Mounted {

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::golden::describe::sha256;
-use crate::support::{TestStore, key_file, manual};
+use crate::support::{TestStore, key_file, left_out, manual};
 
 mod backups;
 mod key_files;
@@ -40,7 +40,7 @@ pub fn available() -> bool {
     let required = std::env::var_os("ATREST_REQUIRE_SERVERS").is_some_and(|value| value == "1");
     assert!(available || !required, "python3 with the package cryptography is missing");
     if !available {
-        eprintln!("SKIPPED: python3 with the package cryptography is missing");
+        left_out("python3 with the package cryptography is missing");
     }
     available
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use atrest::keyring::{
-    AuditKind, DirectoryStorage, ImagePlace, KEYRING_FILE, KeyringInfo, Recovery,
+    Access, AuditKind, DirectoryStorage, FilesBeside as _, ImagePlace, KEYRING_FILE, KeyringInfo,
+    Recovery,
 };
 use atrest::kms::Kms;
 use atrest::{EncryptedFs, Error, ErrorKind, Keyring};
@@ -82,6 +83,13 @@ fn an_image_is_put_back_only_when_it_is_chosen_and_needed() {
     let chosen = recover(&mem, mem_storage(&mem), ImagePlace::Kept(2), &kms);
     assert_eq!(kind(chosen), ErrorKind::KeyringExists);
     damage(&mem);
+    // While access is revoked no service is asked, and nothing changes.
+    Access::request_revocation(&mem_storage(&mem)).unwrap();
+    let (before, asked) = (mem.files(), kms.unwraps());
+    let withdrawn = recover(&mem, mem_storage(&mem), ImagePlace::Kept(2), &kms);
+    assert_eq!(kind(withdrawn), ErrorKind::CmekRevoked);
+    assert_eq!((mem.files(), kms.unwraps()), (before, asked));
+    mem_storage(&mem).remove_beside("revoke").unwrap();
     let before = mem.files();
     let absent = recover(&mem, mem_storage(&mem), ImagePlace::Kept(9), &kms);
     assert_eq!(kind(absent), ErrorKind::KeyringMissing);

@@ -14,6 +14,7 @@ mod copies;
 mod crash;
 mod directories;
 pub mod exchange;
+mod hidden;
 mod killed;
 mod links;
 mod moved;

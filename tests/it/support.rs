@@ -10,7 +10,7 @@ use atrest::kms::{self, Kms, generate_key_file};
 use atrest::store::StorePlace;
 use atrest::{EncryptedFs, Error, ErrorKind, FileKind, Keyring, Reader, Store};
 use atrest_testkit::MemFs;
-pub use atrest_testkit::{ManualClock, Mode, ScriptedKms};
+pub use atrest_testkit::{ManualClock, Mode, ScriptedKms, left_out};
 
 /// A fresh directory with a key file beside the store.
 pub struct TestStore {

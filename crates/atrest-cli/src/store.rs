@@ -110,6 +110,11 @@ impl StoreArgs {
         Access::request_revocation(&storage(&self.dir)?).map_err(|error| self.at(error))
     }
 
+    /// Whether somebody did.
+    pub(crate) fn is_revocation_requested(&self) -> Result<bool> {
+        Access::is_revocation_requested(&storage(&self.dir)?).map_err(|error| self.at(error))
+    }
+
     /// What can be read without a key.
     pub(crate) fn inspect(&self) -> Result<KeyringInfo> {
         inspect(&self.dir)

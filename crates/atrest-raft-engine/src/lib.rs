@@ -209,7 +209,7 @@ impl Log {
 /// The first `keep` bytes. In frames as long as they were: who reads a byte of one decrypts all of
 /// it, and the engine reads as it wrote.
 fn copy(old: &Reader, keep: u64, writer: &mut Writer) -> io::Result<()> {
-    let has_frames = old.suite() == Some(Suite::Aes256GcmLog);
+    let has_frames = old.suite().is_some_and(Suite::keeps_appends);
     let mut piece = Vec::new();
     for frame in 0.. {
         let rest = usize::try_from(keep - writer.position()).unwrap_or(usize::MAX);

@@ -6,8 +6,8 @@
 #include <rocksdb/utilities/options_type.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
+#include <array>
+#include <cstdio>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -51,12 +51,16 @@ S Failed(Atrest1 code, const std::string& file) {
 }
 
 // Whether anything but zeros is behind where a file's header would be: more than a crash leaves of a
-// file that had nothing yet.
+// file that had nothing yet. What cannot be read counts.
 inline bool HasBytesBehindHeader(const std::string& file) {
-  std::ifstream bytes(file, std::ios::binary);
-  bytes.seekg(ATREST1_HEADER_LEN);
-  const std::istreambuf_iterator<char> begin(bytes), end;
-  return std::any_of(begin, end, [](char byte) { return byte != 0; });
+  const std::unique_ptr<FILE, int (*)(FILE*)> bytes(std::fopen(file.c_str(), "rbe"), std::fclose);
+  if (!bytes || std::fseek(bytes.get(), ATREST1_HEADER_LEN, SEEK_SET) != 0) return true;
+  std::array<char, 64 << 10> piece;
+  size_t len;
+  while ((len = std::fread(piece.data(), 1, piece.size(), bytes.get())) > 0) {
+    if (std::any_of(piece.begin(), piece.begin() + len, [](char byte) { return byte != 0; })) return true;
+  }
+  return std::ferror(bytes.get()) != 0;
 }
 
 enum Kind : uint32_t { kTable = 1, kLog = 2, kManifest = 3, kBlob = 4, kOther = 5 };

@@ -17,6 +17,15 @@ use crate::secret::StoreKey;
 /// it can destroy the store too.
 pub(super) const REVOKE_REQUEST: &str = "revoke";
 
+/// Puts a request there, which differs from those before.
+pub(super) fn request_revocation(storage: &dyn KeyringStorage) -> Result<()> {
+    let mut number = [0; 16];
+    let told_apart =
+        crate::random::fill(&mut number).and_then(|()| storage.put_beside(REVOKE_REQUEST, &number));
+    // On a full disk there may be room for a name.
+    told_apart.or_else(|_| storage.put_beside(REVOKE_REQUEST, b""))
+}
+
 /// Whether somebody asked for the keys to be given up. A request that cannot be read, such as
 /// another user's, counts.
 pub(in super::super) fn revocation_requested(storage: &dyn KeyringStorage) -> Result<bool> {
@@ -65,7 +74,7 @@ impl Inner {
         if marked.is_err() {
             // No key to authenticate a mark with: the request stands for it.
             self.watch.monitor().note(self.clock.now_ns(), what, detail);
-            marked = self.storage.put_beside(REVOKE_REQUEST, b"");
+            marked = request_revocation(&*self.storage);
         }
         // Whoever restored since the keys were withdrawn saw no mark.
         drop(self.give_up(if marked.is_ok() { RevokedBy::Mark } else { by }));
@@ -81,6 +90,8 @@ impl Inner {
     pub(super) fn remove_marks(&self) -> Result<()> {
         let mut writer = self.writer();
         let requested = revocation_requested(&*self.storage)?;
+        let request = || self.storage.load_beside(REVOKE_REQUEST).ok();
+        let before = request();
         self.commit(&mut writer, |draft| {
             let marked = draft.body.revoked_ns != 0 || requested;
             if marked {
@@ -93,7 +104,12 @@ impl Inner {
             Ok(marked)
         })?;
         // Last, so that a crash before it leaves the store refusing.
-        if requested { self.storage.remove_beside(REVOKE_REQUEST) } else { Ok(()) }
+        match requested {
+            // Somebody asked once more meanwhile.
+            true if request() != before => Err(revoked()),
+            true => self.storage.remove_beside(REVOKE_REQUEST),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn restore(&self) -> Result<()> {

@@ -1,6 +1,5 @@
 //! Registered directories that get other names, or go.
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -37,9 +36,7 @@ impl Directories {
         }
         let dir = self.canonical(dir)?;
         let entries = self.vfs.list(&dir).map_err(fail)?;
-        let (marker, new) = self.marker_names();
-        let is_marker = |name: &OsStr| [&*marker, &*new].iter().any(|ours| name == *ours);
-        if !entries.iter().all(|entry| entry.path.file_name().is_some_and(is_marker)) {
+        if !entries.iter().all(|entry| self.is_marker(&entry.path)) {
             return Err(fail(io::ErrorKind::DirectoryNotEmpty.into()));
         }
         let registered = self.is_registered(&dir);
@@ -127,21 +124,39 @@ impl Directories {
         if gone.is_empty() {
             return Ok(());
         }
+        let covered: &[PathBuf] = if done { &moving.covered } else { &[] };
+        // What came along may be what walks pass by.
+        let (covered, hidden): (Vec<_>, Vec<_>) = covered.iter().partition(|dir| {
+            let device = self.device(dir);
+            matches!(device.and_then(|device| self.covers(dir, device)), Ok(true))
+        });
         self.keyring.edit_roots(|directories| {
             directories.retain(|dir| !gone.iter().any(|gone| gone == path_of(dir)));
+            directories.extend(hidden.iter().map(|dir| bytes_of(dir)));
             Ok(true)
         })?;
         self.serial.fetch_add(1, Ordering::Release);
-        if done {
-            moving.covered.iter().for_each(|dir| self.remove_marker(dir));
-        }
+        covered.iter().for_each(|dir| self.remove_marker(dir));
         // Others may have begun to use one of these names while it was on the list.
         for dir in gone {
             match self.device(dir) {
                 Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => {}
-                other => other.and_then(|(device, _)| self.cover(dir, device))?,
+                Ok(device) if self.has_more_than_markers(dir)? => self.cover(dir, device)?,
+                other => drop(other?),
             }
         }
         Ok(())
+    }
+
+    fn has_more_than_markers(&self, dir: &Path) -> Result<bool> {
+        let fail = |e| Error::io("the directory cannot be listed", e).with_path(dir);
+        let entries = self.vfs.list(dir).map_err(fail)?;
+        Ok(!entries.iter().all(|entry| self.is_marker(&entry.path)))
+    }
+
+    /// Whether a path is that of the store's marker, or of one that is being written.
+    fn is_marker(&self, path: &Path) -> bool {
+        let (marker, new) = self.marker_names();
+        path.file_name().is_some_and(|name| [&*marker, &*new].iter().any(|ours| name == *ours))
     }
 }

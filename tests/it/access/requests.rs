@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
-use atrest::keyring::{Access, AccessState, AuditKind, FileSpec, FilesBeside};
+use atrest::keyring::{Access, AccessState, AuditKind, DirectoryStorage, FileSpec, FilesBeside};
 use atrest::kms::KmsErrorKind;
 use atrest::{ErrorKind, FileKind, Keyring};
 
 use super::{Store, store};
+use crate::renewal::exchange::{Between, Call};
 use crate::support::options;
+use atrest::vfs::Rename;
 
 use AccessState::*;
 
@@ -103,7 +105,7 @@ fn a_request_is_heeded_however_often_the_keyring_is_committed_or_read_again() {
 #[test]
 fn a_request_that_cannot_be_read_counts() {
     let (dir, store) = (tempfile::tempdir().unwrap(), store("unreadable"));
-    let storage = || atrest::keyring::DirectoryStorage::new(dir.path());
+    let storage = || DirectoryStorage::new(dir.path());
     let keyring = Keyring::create(storage(), store.kms.clone(), options(&store.clock)).unwrap();
     assert!(!Access::is_revocation_requested(&storage()).unwrap());
     // Another user's file, mode 0600, is none to the superuser; this is none to anybody.
@@ -113,6 +115,43 @@ fn a_request_that_cannot_be_read_counts() {
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::CmekRevoked);
     assert_eq!(keyring.access().check_now().state, Revoked);
     assert_eq!(keyring.keys().active_id().unwrap_err().kind(), ErrorKind::CmekRevoked);
+}
+
+/// Somebody asks for the keys to be given up once more while a restoration commits.
+#[test]
+fn a_request_that_comes_while_access_is_given_back_is_heeded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, again) = (store("again"), Arc::new(AtomicBool::new(false)));
+    let (asks, place) = (again.clone(), dir.path().to_owned());
+    let between = Between::new(move |call| {
+        let commits = matches!(call, Call::Rename(_, Rename::Replace));
+        if commits && asks.swap(false, Ordering::SeqCst) {
+            Access::request_revocation(&DirectoryStorage::new(&place)).unwrap();
+        }
+        Ok(())
+    });
+    let storage = || DirectoryStorage::with_vfs(dir.path(), Arc::new(between.clone()));
+    let make = || (storage(), store.kms.clone(), options(&store.clock));
+    let (first, kms, with) = make();
+    let keyring = Keyring::create(first, kms, with).unwrap();
+    let is_requested = || Access::is_revocation_requested(&storage()).unwrap();
+    keyring.access().revoke().unwrap();
+    for asked_again in [true, false] {
+        Access::request_revocation(&storage()).unwrap();
+        again.store(asked_again, Ordering::SeqCst);
+        let restored = keyring.access().restore();
+        assert_eq!((restored.is_err(), is_requested()), (asked_again, asked_again));
+        assert_eq!(keyring.keys().active_id().is_err(), asked_again);
+    }
+    drop(keyring);
+    // The same of what is opened to give access back.
+    for asked_again in [true, false] {
+        Access::request_revocation(&storage()).unwrap();
+        again.store(asked_again, Ordering::SeqCst);
+        let (place, kms, with) = make();
+        let opened = Access::open_and_restore(place, kms, with).map(drop);
+        assert_eq!((opened.is_err(), is_requested()), (asked_again, asked_again));
+    }
 }
 
 #[test]

@@ -57,6 +57,31 @@ fn a_torn_log_and_an_emptied_file_are_in_the_manifest_as_such() {
     assert_eq!(lacks[1].lost_bytes, 20 + 6 - 1);
 }
 
+/// What a crash leaves of a file that had nothing yet is empty; what has something is not.
+#[test]
+fn a_file_that_lost_its_header_is_named() {
+    let bench = Bench::new();
+    let log = FileSpec::new(FileKind::Log).suite(Suite::Aes256GcmLog);
+    bench.write("wal", log, &[&pattern(100_000, 1)]);
+    let wal = bench.store.data().join("wal");
+    let whole = std::fs::read(&wal).unwrap();
+    let cases = [(4096, 0), (whole.len(), 0), (whole.len() - 1, whole.len()), (4096, whole.len())];
+    for (zeros, lost) in cases {
+        let mut damaged = whole.clone();
+        damaged[..zeros].fill(0);
+        if lost == 0 {
+            damaged.truncate(zeros);
+        }
+        // Another file, of which no backup has bytes.
+        std::fs::remove_file(&wal).unwrap();
+        std::fs::write(&wal, damaged).unwrap();
+        let lacks = bench.back_up().info.lacks;
+        let named: Vec<_> = lacks.iter().map(|lack| (lack.why, lack.lost_bytes)).collect();
+        let expected = (lost > 0).then_some((LackReason::Emptied, lost as u64));
+        assert_eq!(named, Vec::from_iter(expected), "{zeros} zeros");
+    }
+}
+
 #[test]
 fn a_file_system_mounted_inside_of_the_store_is_backed_up_too() {
     let bench = Bench::new();

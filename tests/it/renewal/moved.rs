@@ -20,31 +20,31 @@ use crate::support::{
 };
 
 /// The registered directories.
-fn registered(fs: &EncryptedFs) -> Vec<PathBuf> {
+pub fn registered(fs: &EncryptedFs) -> Vec<PathBuf> {
     let mut all = store_of(fs).directories().list();
     all.retain(|dir| !dir.ends_with("data") && dir != Path::new(DIR));
     all
 }
 
-fn retire(fs: &EncryptedFs, key: DataKeyId) -> RetireOutcome {
+pub fn retire(fs: &EncryptedFs, key: DataKeyId) -> RetireOutcome {
     let retired = store_of(fs).renewal().retire(None, Duration::ZERO, &|_| {}).unwrap();
     retired.keys.into_iter().find(|of| of.id == key).unwrap().outcome
 }
 
-fn markers(dir: &Path) -> usize {
+pub fn markers(dir: &Path) -> usize {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
     entries.filter(|name| name.to_str().unwrap().starts_with("KEYRING.directory.")).count()
 }
 
 /// A store, and where directories beside it may be.
-fn beside() -> (TestStore, EncryptedFs, PathBuf) {
+pub fn beside() -> (TestStore, EncryptedFs, PathBuf) {
     let store = TestStore::new();
     let fs = store.fs();
     let base = store.dir.path().canonicalize().unwrap();
     (store, fs, base)
 }
 
-fn io(error: io::ErrorKind) -> ErrorKind {
+pub fn io(error: io::ErrorKind) -> ErrorKind {
     ErrorKind::Io(error)
 }
 

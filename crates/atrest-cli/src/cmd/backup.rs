@@ -108,7 +108,10 @@ fn lacking(lack: &Lack) -> String {
         }
         LackReason::Link => format!("{path} is not in the backup: it is a symbolic link"),
         LackReason::Emptied => {
-            format!("{path} is in the backup without a byte: the one before has {lost}")
+            format!(
+                "{path} is in the backup without a byte: {lost} are in the one before, or behind a \
+                 header that is lost"
+            )
         }
         LackReason::KeyDestroyed => {
             format!("{path} is not in the backup: its data key was destroyed, nobody reads it")

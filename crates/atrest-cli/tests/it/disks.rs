@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Bench, image};
+use crate::support::{Bench, image, left_out};
 
 struct Disk(PathBuf);
 
@@ -20,7 +20,7 @@ impl Disk {
         if mount.output().is_ok_and(|output| output.status.success()) {
             return Some(Self(path.to_owned()));
         }
-        eprintln!("SKIPPED: no tmpfs can be mounted here, the test needs root");
+        left_out("no tmpfs can be mounted here, which needs root");
         None
     }
 
@@ -64,7 +64,34 @@ fn a_full_disk_leaves_the_store_as_it_was() {
     assert_eq!(bench.good(&["decrypt", "disk/data", "f"]), [1; 10_000]);
     bench.bad(11, "io-storage-full", &["init", "disk/other"]);
     assert_eq!(bench.names("disk"), ["data", "filler"]);
+    // A mark has no room, a request that stands for it has: it is not called a mark.
+    assert_eq!(bench.json(&["cmek", "revoke", "disk/data"])["done"], "requested");
+    bench.bad(3, "cmek-revoked", &["decrypt", "disk/data", "f"]);
     drop(disk);
+}
+
+#[test]
+fn a_disk_in_the_store_is_among_its_directories() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("data/sub")).unwrap();
+    let Some(disk) = Disk::mount(&bench.path("data/disk"), 256 << 10) else { return };
+    bench.write("src", b"words");
+    bench.good(&["encrypt", "data", "src", "sub/f"]);
+    bench.good(&["encrypt", "data", "src", "disk/f"]);
+    bench.good(&["rotate", "data-key", "data"]);
+    let shown = || {
+        let told = bench.json(&["keys", "directories", "data"]);
+        let all = told["directories"].as_array().unwrap().clone();
+        let all = all.iter().map(|dir| (dir["path"].as_str().unwrap(), &dir["registered"]));
+        all.map(|(path, registered)| (path.to_owned(), registered == true)).collect::<Vec<_>>()
+    };
+    let path = |name: &str| bench.path(name).canonicalize().unwrap().to_str().unwrap().to_owned();
+    let expected = [(path("data"), false), (path("data/disk"), true)];
+    assert_eq!(shown(), expected);
+    // One that is not mounted too: it is what a retirement misses.
+    drop(disk);
+    assert_eq!(shown(), expected);
+    bench.bad(2, "invalid-argument", &["keys", "retire", "data"]);
 }
 
 /// What comes last is to tell it: by then all is done.

@@ -1,6 +1,6 @@
 //! Help texts.
 
-use crate::support::Bench;
+use crate::support::{Bench, left_out};
 
 #[test]
 fn every_command_shows_examples_and_its_json() {
@@ -85,9 +85,9 @@ fn the_example_that_holds_all_keys_holds_those_there_are() {
         .env("ATREST_CMEK", bench.uri("cmek.key"));
     let output = shell.output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
-    if told.contains("jq: not found") {
-        eprintln!("SKIPPED: no jq");
-        return;
+    let required = std::env::var("ATREST_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
+    if told.contains("jq: not found") && !required {
+        return left_out("there is no jq");
     }
     assert!(output.status.success(), "{told}");
     let holds = bench.json(&["keys", "holds", "data"]);

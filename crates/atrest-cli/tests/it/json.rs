@@ -1,4 +1,4 @@
-//! The shapes of what machines read: every field of the README, and no other.
+//! The shapes of what machines read.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

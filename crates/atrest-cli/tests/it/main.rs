@@ -12,6 +12,7 @@ mod disks;
 mod doctor;
 mod exit_codes;
 mod few_threads;
+mod fields;
 mod help;
 mod interruption;
 mod json;

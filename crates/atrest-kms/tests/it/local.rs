@@ -78,13 +78,15 @@ fn environment_keys_conform() {
         return;
     }
     // A process's own variables cannot be set safely among threads: a child has them.
-    let status = Command::new(std::env::current_exe().unwrap())
+    let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "local::environment_keys_conform", "--nocapture"])
         .env(VARIABLES[0], "11".repeat(32))
         .env(VARIABLES[1], "22".repeat(32))
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success());
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
 struct Words(AtomicU32);

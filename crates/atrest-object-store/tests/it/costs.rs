@@ -73,14 +73,30 @@ async fn a_read_of_an_authenticated_object_asks_for_tags_once() {
         assert_eq!(gets(&spy, &cold, range.clone()).await, 1, "known {range:?}");
         assert_eq!(gets(&spy, &writer, range.clone()).await, 1, "written here {range:?}");
     }
-    for (range, requests) in [(None, 1), (Some((0..100).into()), 1), (Some((50_000..).into()), 1)] {
+    // The most that comes with the header, tags included, and a byte more.
+    let (most, more) = (Path::from("most"), Path::from("more"));
+    writer.put(&most, pattern(65_264, 1).into()).await.unwrap();
+    writer.put(&more, pattern(65_265, 1).into()).await.unwrap();
+    let suffix = || Some(GetRange::Suffix(100));
+    let cases = [
+        (&small, None, 1),
+        (&small, Some((0..100).into()), 1),
+        (&small, Some((50_000..).into()), 1),
+        (&small, suffix(), 3),
+        (&most, None, 1),
+        (&more, None, 3),
+    ];
+    for (path, range, requests) in cases {
         let cold = keys.store(spy.clone());
         let options = GetOptions { range, ..GetOptions::default() };
         for requests in [requests, 1] {
-            let found = cold.get_opts(&small, options.clone()).await.unwrap();
+            let found = cold.get_opts(path, options.clone()).await.unwrap();
             found.bytes().await.unwrap();
-            assert_eq!(spy.gets().len(), requests);
+            assert_eq!(spy.gets().len(), requests, "{path} {options:?}");
         }
+    }
+    for path in [&most, &more] {
+        writer.delete(path).await.unwrap();
     }
     // What is asked for is whole chunks of what is wanted, and the tags in front of the end.
     let cold = keys.store(spy.clone());

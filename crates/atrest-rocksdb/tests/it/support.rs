@@ -46,7 +46,9 @@ pub(crate) fn built() -> Option<&'static Path> {
     static BUILT: OnceLock<Option<TempDir>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         if !Path::new("/usr/include/rocksdb/env_encryption.h").exists() {
-            eprintln!("NOT TESTED: RocksDB (librocksdb-dev, rocksdb-tools) is not installed");
+            // Past the test harness, which hides what a passing test prints.
+            let absent = "\nNOT TESTED: RocksDB (librocksdb-dev, rocksdb-tools) is not installed";
+            drop(writeln!(std::io::stderr(), "{absent}"));
             return None;
         }
         let dir = tempfile::tempdir().unwrap();

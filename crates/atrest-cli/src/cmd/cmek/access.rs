@@ -66,7 +66,9 @@ impl Revoke {
             match self.at.open_with(keys) {
                 Ok(store) => {
                     store.commit(|store| store.keyring().access().revoke())?;
-                    return Ok("marked");
+                    // Where the mark could not be written a request stands for it.
+                    let requested = self.at.is_revocation_requested()?;
+                    return Ok(if requested { "requested" } else { "marked" });
                 }
                 Err(failure) => match failure.kind() {
                     Some(ErrorKind::CmekRevoked) => return Ok("already"),

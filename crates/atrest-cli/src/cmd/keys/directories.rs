@@ -1,5 +1,6 @@
 //! The directories of a store's files: where `keys retire` looks.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use atrest::ErrorKind;
@@ -108,7 +109,9 @@ impl Directories {
             registered: path != own,
             exists: exists(&path),
         };
-        let directories = store.store().directories().list().into_iter().map(entry).collect();
+        let known = store.store().directories();
+        let paths: BTreeSet<_> = known.list().into_iter().chain(known.registered()).collect();
+        let directories = paths.into_iter().map(entry).collect();
         let report = Report { directories };
         out.result(&report, || {
             let line = |entry: &Entry| match entry.exists {
