@@ -101,7 +101,7 @@ pub const RESERVED_NAMES: &[ReservedName] = &[
     row("KEYRING.*.new", "any other of these files that a crash cut off: ignored, replaced"),
     row("KEYRING.lock", "locked (flock) by the one writer"),
     row("KEYRING.audit.<hash>", "archived events, 64 hexadecimal digits (section 9)"),
-    row("KEYRING.revoke", "empty: somebody asked for access to be withdrawn"),
+    row("KEYRING.revoke", "somebody asked for access to be withdrawn: 16 random bytes, or nothing"),
     row(
         "KEYRING.staging.<random>/",
         "hard links that keep the files of a running backup (section 13)",
