@@ -10,6 +10,8 @@ use atrest::{DataKeyId, ErrorKind, Keyring};
 use crate::support::options;
 use atrest_testkit::{ManualClock, Mode, ScriptedKms};
 
+mod time;
+
 fn store() -> (Arc<MemoryStorage>, Arc<ScriptedKms>, Arc<ScriptedKms>) {
     let storage = Arc::new(MemoryStorage::new());
     let (eu, us) = (ScriptedKms::new("eu"), ScriptedKms::new("us"));

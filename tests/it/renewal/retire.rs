@@ -47,6 +47,7 @@ fn an_unused_key_is_destroyed_after_its_grace_and_not_before() {
     let path = |name: &str| store.data().join(name);
     let old = write(&fs, &path("old"), &[1; 5000]);
     assert_eq!(retire(&fs).keys, [], "the active key is no candidate");
+    assert_eq!(GRACE, Duration::from_secs(604_800), "seven days");
     let new = fs.keyring().keys().rotate().unwrap();
     write(&fs, &path("new"), b"new");
     assert_eq!(outcome(&retire(&fs), old), RetireOutcome::InUse);
