@@ -28,7 +28,7 @@ impl Kms for Noting {
         key: &SlotKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> std::result::Result<WrappedKey, KmsError> {
+    ) -> Result<WrappedKey, KmsError> {
         self.inner.wrap(key, context, deadline)
     }
 
@@ -37,7 +37,7 @@ impl Kms for Noting {
         wrapped: &WrappedKey,
         context: &WrapContext,
         deadline: Deadline,
-    ) -> std::result::Result<SlotKey, KmsError> {
+    ) -> Result<SlotKey, KmsError> {
         self.told.lock().unwrap().push(deadline.remaining());
         self.inner.unwrap(wrapped, context, deadline)
     }
