@@ -43,6 +43,7 @@ mod manifest;
 mod object;
 mod objects;
 mod own;
+mod plan;
 mod restore;
 mod sequence;
 mod settings;

@@ -10,8 +10,6 @@ use atrest::{DataKeyId, ErrorKind, Keyring};
 use crate::support::options;
 use atrest_testkit::{ManualClock, Mode, ScriptedKms};
 
-mod time;
-
 fn store() -> (Arc<MemoryStorage>, Arc<ScriptedKms>, Arc<ScriptedKms>) {
     let storage = Arc::new(MemoryStorage::new());
     let (eu, us) = (ScriptedKms::new("eu"), ScriptedKms::new("us"));
@@ -310,4 +308,20 @@ fn a_removed_slots_key_opens_nothing_that_comes_after() {
     assert!(!opens(&us) && opens(&eu));
     keyring.keys().rotate_store_key().unwrap();
     assert!(!opens(&us) && opens(&eu));
+}
+
+/// Else a service that hangs would take the time of those that come behind it, or more.
+#[test]
+fn all_slots_share_the_time_of_one_operation() {
+    let (storage, eu, us) = store();
+    eu.fail(KmsErrorKind::Unreachable);
+    us.fail(KmsErrorKind::Unreachable);
+    let (all, half) = (Duration::from_secs(2000), Duration::from_secs(1000));
+    let mut with = Options::default();
+    with.kms_deadline = all;
+    let refused = Keyring::open(storage, both(&eu, &us), with).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Kms(KmsErrorKind::Unreachable));
+    let [first, second] = [eu.patience(), us.patience()];
+    assert!(!first.is_zero() && first <= half, "{first:?}");
+    assert!(second > half && second <= all, "{second:?}");
 }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard};
+use std::time::Duration;
 
 use atrest::error::KmsErrorKind;
 use atrest::kms::{Deadline, KeyUri, Kms, KmsError, SlotKey, WrapContext, WrappedKey};
@@ -35,6 +36,7 @@ pub struct ScriptedKms {
     unwraps: AtomicU64,
     version: AtomicU64,
     nonce: AtomicU64,
+    patience: Mutex<Duration>,
 }
 
 const NONCE_LEN: usize = 8;
@@ -57,6 +59,7 @@ impl ScriptedKms {
             unwraps: AtomicU64::new(0),
             version: AtomicU64::new(1),
             nonce: AtomicU64::new(1),
+            patience: Mutex::default(),
         })
     }
 
@@ -88,6 +91,11 @@ impl ScriptedKms {
     /// The same, and counts anew from here.
     pub fn take_unwraps(&self) -> u64 {
         self.unwraps.swap(0, Ordering::SeqCst)
+    }
+
+    /// How long the last unwrap was allowed to take.
+    pub fn patience(&self) -> Duration {
+        *self.patience.lock().unwrap()
     }
 
     /// All calls so far.
@@ -153,9 +161,10 @@ impl Kms for ScriptedKms {
         &self,
         wrapped: &WrappedKey,
         context: &WrapContext,
-        _deadline: Deadline,
+        deadline: Deadline,
     ) -> Result<SlotKey, KmsError> {
         self.unwraps.fetch_add(1, Ordering::SeqCst);
+        *self.patience.lock().unwrap() = deadline.remaining();
         let meet = self.meet.lock().unwrap().take();
         if let Some(barrier) = &meet {
             barrier.wait();

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 /// Says what this test leaves out, past the harness, which hides what a passing one prints.
+/// `atrest_testkit` has the same, but links the core as it is simulated.
 pub(crate) fn left_out(why: &str) {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     drop(writeln!(std::io::stderr(), "\nNOT TESTED by {test}: {why}"));

@@ -13,6 +13,7 @@ use atrest::kms::{Deadline, KeyUri, Kms, KmsError, SlotKey, WrapContext, Wrapped
 use serde_json::Value;
 
 /// Says what this test leaves out, past the harness, which hides what a passing one prints.
+/// `atrest_testkit` has the same, but links the core as it is simulated.
 pub fn left_out(why: &str) {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     drop(writeln!(std::io::stderr(), "\nNOT TESTED by {test}: {why}"));
