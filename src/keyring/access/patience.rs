@@ -27,3 +27,20 @@ impl Pauses {
         between(half, half, jitter)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_half_to_whole_of_a_longest_that_doubles_up_to_its_limit() {
+        for jitter in [0, Jitter::MAX] {
+            let mut pauses = Pauses::default();
+            let longest = [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000];
+            for most in longest.map(Duration::from_millis) {
+                let expected = if jitter == 0 { most / 2 } else { most };
+                assert_eq!(pauses.next(jitter), expected);
+            }
+        }
+    }
+}

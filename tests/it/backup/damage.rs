@@ -314,3 +314,26 @@ fn an_append_under_way_makes_no_torn_log() {
     let report = bench.back_up();
     assert_eq!((report.torn.len(), report.torn[0].lost_bytes), (1, 8));
 }
+
+/// What no append under way looks like.
+#[test]
+fn damage_in_a_log_that_is_being_written_is_told() {
+    use atrest::fs::TornReason;
+    let bench = Bench::new();
+    let log = FileSpec::new(FileKind::Log).suite(Suite::Aes256GcmLog);
+    let path = bench.store.data().join("wal");
+    let mut writer = bench.fs.create_new(&path, log).unwrap();
+    writer.append(b"synced").unwrap();
+    writer.append(b"damaged").unwrap();
+    writer.sync().unwrap();
+    let second = 4096 + 20 + 6;
+    for (at, reason) in [(second + 20, TornReason::Authentication), (second, TornReason::Length)] {
+        flip(&path, at);
+        let torn = bench.back_up().torn;
+        let told: Vec<_> = torn.iter().map(|torn| (torn.reason, torn.kept_bytes)).collect();
+        assert_eq!(told, [(Some(reason), 6)]);
+        flip(&path, at);
+    }
+    writer.append(b"more").unwrap();
+    assert_eq!(bench.back_up().torn, []);
+}

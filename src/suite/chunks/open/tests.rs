@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::fs::ReadPath;
@@ -10,8 +11,7 @@ use crate::{ErrorKind, FileKind, FileSpec, Store, Suite};
 /// A section is shorter in unit tests than a file can be elsewhere.
 const SECTION_LEN: usize = super::super::geometry::SECTION_CHUNKS as usize * 4096;
 
-/// A store with a file of several sections, where that is, and what is in it.
-fn file() -> (tempfile::TempDir, Store, std::path::PathBuf, Vec<u8>) {
+fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let (key, store) = (dir.path().join("cmek.key"), dir.path().join("data"));
     generate_key_file(&key).unwrap();
@@ -19,14 +19,40 @@ fn file() -> (tempfile::TempDir, Store, std::path::PathBuf, Vec<u8>) {
     let kms: Arc<dyn Kms> = Arc::new(KeyFile::new(&key).unwrap());
     let options = Options { background: false, ..Options::default() };
     let store = Store::create(store, kms, options).unwrap();
-    let data: Vec<u8> =
-        (0..2 * SECTION_LEN + 3 * 4096 - 100).map(|at| (at * 131 + at / 251) as u8).collect();
-    let path = dir.path().join("data/t.sst");
+    (dir, store)
+}
+
+/// Writes so many bytes in chunks of 4 KiB; returns them.
+fn write(store: &Store, path: &Path, len: usize) -> Vec<u8> {
+    let data: Vec<u8> = (0..len).map(|at| (at * 131 + at / 251) as u8).collect();
     let spec = FileSpec::new(FileKind::Table).suite(Suite::Aes256GcmChunks).chunk_len(4096);
-    let mut writer = store.files().create_new(&path, spec).unwrap();
+    let mut writer = store.files().create_new(path, spec).unwrap();
     writer.append(&data).unwrap();
     writer.finish().unwrap();
+    data
+}
+
+/// A store with a file of several sections, where that is, and what is in it.
+fn file() -> (tempfile::TempDir, Store, PathBuf, Vec<u8>) {
+    let (dir, store) = store();
+    let path = dir.path().join("data/t.sst");
+    let data = write(&store, &path, 2 * SECTION_LEN + 3 * 4096 - 100);
     (dir, store, path, data)
+}
+
+/// Up to 64 tags of the last page are read along with the end: around that, and around a page,
+/// files open and read as they were written.
+#[test]
+fn files_with_any_number_of_tags_in_front_of_the_end_are_read() {
+    let (dir, store) = store();
+    for chunks in [0, 1, 2, 62, 63, 64, 65, 255, 256, 257, 319, 320, 321] {
+        let path = dir.path().join(format!("data/{chunks}.sst"));
+        let data = write(&store, &path, chunks * 4096);
+        let reader = store.files().open(&path).unwrap();
+        let mut buf = vec![0; data.len()];
+        reader.read_exact_at(&mut buf, 0).unwrap();
+        assert!(buf == data, "{chunks} chunks");
+    }
 }
 
 /// Tags that were wrong when they were read are read once more, those of a later page too.
