@@ -146,3 +146,6 @@ pub(in crate::suite) fn claimed_len(body_len: u64, source: &impl Source) -> Resu
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
