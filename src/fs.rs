@@ -157,7 +157,7 @@ impl EncryptedFs {
             let created = self.vfs.create_new(path, 0o666);
             created.map_err(|e| Error::io("the file cannot be created", e).with_path(path))?
         };
-        if !target.holds(&*file) {
+        if !target.holds(&self.places, &*file) {
             target = self.cover(path)?;
         }
         self.counts.created.fetch_add(1, Ordering::Relaxed);
@@ -281,7 +281,7 @@ impl EncryptedFs {
         self.check_name(from)?;
         self.check_name(to)?;
         let moving = self.places.moving(from, to).map_err(|e| e.with_path(from))?;
-        let target = if moving.alone { Target::default() } else { self.cover(to)? };
+        let target = if moving.alone { None } else { Some(self.cover(to)?) };
         let renamed = {
             let moves = self.places.moves();
             let _shared = moves.shared();
@@ -297,7 +297,7 @@ impl EncryptedFs {
         let settled = self.places.directories().moved(&moving, renamed.is_ok());
         renamed.map_err(|e| Error::io("the file cannot be renamed", e).with_path(from))?;
         settled?;
-        if target.linked {
+        if target.is_some_and(|target| !target.stays(&self.places)) {
             self.cover(to)?;
         }
         Ok(())
@@ -320,7 +320,7 @@ impl EncryptedFs {
             .hard_link(from, to)
             .map_err(|e| Error::io("the file cannot be linked", e).with_path(from))?;
         self.places.linked(from, to);
-        if target.linked {
+        if !target.stays(&self.places) {
             self.cover(to)?;
         }
         Ok(())

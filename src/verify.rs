@@ -14,7 +14,7 @@ use crate::names::is_in_the_making;
 use crate::parallel;
 use crate::progress::{Meter, OnProgress};
 use crate::vfs::{EntryKind, Vfs};
-use crate::walk::{Met, PassedBy, walk};
+use crate::walk::{Met, PassedBy, is_passed_by, walk};
 
 /// Bytes read and verified at once.
 const PIECE_LEN: usize = 256 << 10;
@@ -242,10 +242,17 @@ impl Extent {
         };
         let directories = fs.places().directories();
         let below = |dir: &PathBuf| dir.starts_with(&top);
+        let vfs = &**fs.vfs();
+        let own = fs.keyring().roots().0;
+        // A walk does not come by all that are below.
+        let met = |dir: &PathBuf| {
+            let is_own = Some(dir) == own.as_ref();
+            below(dir) && (is_own || matches!(is_passed_by(vfs, &top, dir), Ok(None)))
+        };
         let mut absent = directories.absent();
         let mut elsewhere: Vec<_> =
-            directories.list().into_iter().filter(|dir| !below(dir)).collect();
-        if fs.keyring().roots().0.is_some_and(|own| own == top) {
+            directories.list().into_iter().filter(|dir| !met(dir)).collect();
+        if own.as_ref() == Some(&top) {
             let is_there = |dir: &PathBuf| absent.iter().all(|(absent, _)| absent != dir);
             roots.extend(elsewhere.drain(..).filter(is_there));
         } else {

@@ -37,6 +37,7 @@ pub(super) use patience::Pauses;
 pub use policy::{AccessPolicy, Grace};
 pub use status::{AccessStatus, CredentialStatus};
 pub(super) use watch::Watch;
+use withdrawal::Request;
 pub(super) use withdrawal::revocation_requested;
 
 /// Access to the customer's key of an open keyring.
@@ -134,9 +135,11 @@ impl Access<'_> {
         options: Options,
     ) -> Result<Keyring> {
         storage.lock()?;
+        // Before the key service is asked, which may take long.
+        let request = Request::of(&storage)?;
         let keyring =
             Keyring::open_locked(Box::new(storage), kms.into().0, options, true, Marks::Remove)?;
-        keyring.inner.remove_marks()?;
+        keyring.inner.remove_marks(&request)?;
         Ok(keyring)
     }
 

@@ -90,7 +90,11 @@ impl Directories {
     pub fn register(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = self.named(dir.as_ref())?;
         if self.is_registered(&dir) {
-            return self.mark(&dir);
+            self.mark(&dir)?;
+            // It may have been on the list for a rename that failed meanwhile.
+            if self.is_registered(&dir) {
+                return Ok(());
+            }
         }
         self.cover(&dir, self.device(&dir)?)
     }

@@ -51,15 +51,25 @@ pub(crate) struct Target {
     pub(crate) linked: bool,
     /// Where the directory was when it was covered; `None` if it was just looked at.
     device: Option<Device>,
+    /// Of the keyring's directories when it was covered.
+    serial: u64,
 }
 
 impl Target {
     /// Whether the file that was created there is in a directory that is covered.
-    pub(crate) fn holds(&self, file: &dyn WriteFile) -> bool {
+    pub(crate) fn holds(&self, places: &Places, file: &dyn WriteFile) -> bool {
         match self.device {
-            Some(device) => file.straight_place() == Some(device),
-            None => !self.linked,
+            Some(device) => {
+                places.directories.serial() == self.serial && file.straight_place() == Some(device)
+            }
+            None => self.stays(places),
         }
+    }
+
+    /// Whether the file that has its name now is in the directory that was covered, and that one
+    /// still is: it may have been on the list for a rename that failed meanwhile.
+    pub(crate) fn stays(&self, places: &Places) -> bool {
+        !self.linked && places.directories.serial() == self.serial
     }
 }
 
@@ -156,9 +166,9 @@ impl Places {
         let Some(dir) = self.directory(path) else { return Ok(again) };
         let names = self.ledger.directory(&dir);
         let place = path.file_name().map(|name| names.place(name.as_encoded_bytes()));
-        let target = Target { place, linked: path.parent() != Some(&*dir), device: None };
-        let Ok(stat) = self.vfs.stat(&dir) else { return Ok(again) };
         let serial = self.directories.serial();
+        let target = Target { place, linked: path.parent() != Some(&*dir), device: None, serial };
+        let Ok(stat) = self.vfs.stat(&dir) else { return Ok(again) };
         let device = (stat.device, self.directories.mount(&dir));
         let now = Covered { device, inode: stat.inode, serial };
         let covered = self.covered.read().unwrap_or_else(PoisonError::into_inner);
@@ -185,8 +195,9 @@ impl Places {
         let covered = self.covered.read().unwrap_or_else(PoisonError::into_inner);
         let (known, names) = covered.get(dir.as_os_str())?;
         let place = Some(names.place(name.as_encoded_bytes()));
-        let target = Target { place, linked: false, device: Some(known.device) };
-        (known.serial == self.directories.serial()).then_some(target)
+        let (device, serial) = (Some(known.device), known.serial);
+        let target = Target { place, linked: false, device, serial };
+        (serial == self.directories.serial()).then_some(target)
     }
 
     /// The canonical path of the directory that holds `path`, asked each time: a symbolic

@@ -61,6 +61,8 @@ struct Faulty {
     inner: MemoryStorage,
     gate: Arc<Gate>,
     down: Mutex<bool>,
+    /// Whether a request to revoke is there cannot be told; all else can.
+    deaf: Mutex<bool>,
 }
 
 impl Faulty {
@@ -71,6 +73,14 @@ impl Faulty {
             return Err(Error::new(kind, "the storage is down"));
         }
         Ok(&self.inner)
+    }
+
+    fn beside(&self) -> Result<&MemoryStorage> {
+        if *self.deaf.lock().unwrap() {
+            let kind = ErrorKind::Io(std::io::ErrorKind::PermissionDenied);
+            return Err(Error::new(kind, "a part of the storage is down"));
+        }
+        self.reach()
     }
 }
 
@@ -133,11 +143,11 @@ impl FilesBeside for Faulty {
     }
 
     fn exists_beside(&self, name: &str) -> Result<bool> {
-        self.reach()?.exists_beside(name)
+        self.beside()?.exists_beside(name)
     }
 
     fn load_beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        self.reach()?.load_beside(name)
+        self.beside()?.load_beside(name)
     }
 
     fn remove_beside(&self, name: &str) -> Result<()> {
@@ -453,25 +463,29 @@ fn a_process_that_cannot_follow_its_keyring_gives_its_keys_up() {
 
 #[test]
 fn a_storage_that_fails_is_borne_for_the_grace_of_the_view() {
-    let (storage, clock) = (Arc::new(Faulty::default()), ManualClock::new());
-    let kms = ScriptedKms::new("down");
-    let mut with = options(&clock);
-    with.access.view_grace = Grace::For(Duration::from_secs(600));
-    let keyring = Keyring::create(storage.clone(), kms.clone(), with).unwrap();
-    let after = |seconds| {
-        clock.advance(Duration::from_secs(seconds));
-        drop(keyring.maintain());
-        keyring.access().status()
-    };
-    *storage.down.lock().unwrap() = true;
-    let status = after(331);
-    assert!(status.keyring_problem.unwrap().contains("down"));
-    assert!(after(600).state.serves());
-    // 330 s, twice 15 s, and the grace.
-    assert_eq!(after(29).state, AccessState::Suspended);
-    *storage.down.lock().unwrap() = false;
-    let status = after(67);
-    assert!(status.state.serves() && status.since_keyring_read.is_zero(), "{status:?}");
+    // All of it, and what tells of requests to revoke.
+    let parts: [fn(&Faulty) -> &Mutex<bool>; 2] = [|it| &it.down, |it| &it.deaf];
+    for fails in parts {
+        let (storage, clock) = (Arc::new(Faulty::default()), ManualClock::new());
+        let kms = ScriptedKms::new("down");
+        let mut with = options(&clock);
+        with.access.view_grace = Grace::For(Duration::from_secs(600));
+        let keyring = Keyring::create(storage.clone(), kms.clone(), with).unwrap();
+        let after = |seconds| {
+            clock.advance(Duration::from_secs(seconds));
+            drop(keyring.maintain());
+            keyring.access().status()
+        };
+        *fails(&storage).lock().unwrap() = true;
+        let status = after(331);
+        assert!(status.keyring_problem.unwrap().contains("down"));
+        assert!(after(600).state.serves());
+        // 330 s, twice 15 s, and the grace.
+        assert_eq!(after(29).state, AccessState::Suspended);
+        *fails(&storage).lock().unwrap() = false;
+        let status = after(67);
+        assert!(status.state.serves() && status.since_keyring_read.is_zero(), "{status:?}");
+    }
 }
 
 #[test]

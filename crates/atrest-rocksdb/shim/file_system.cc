@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <mutex>
 
 namespace atrest_rocksdb {
 namespace {
@@ -36,25 +37,27 @@ class Reader {
   Reader(const Reader&) = delete;
 
   IOStatus Open(const StorePointer& store) {
-    const Atrest1 code = atrest1_reader_open(store.get(), file_.c_str(), 0, 0, &reader_);
-    // A crash between a file's creation and its first bytes: nothing was ever readable in it. It may
-    // have been, where other bytes are behind a header of zeros.
-    lost_ = code == ATREST1_TRUNCATED_HEADER && HasBytesBehindHeader(file_);
-    if (code == ATREST1_EMPTY_FILE || code == ATREST1_TRUNCATED_HEADER) return IOStatus::OK();
-    return Done(code, file_);
+    store_ = store;
+    Atrest1Reader* reader;
+    return Done(Look(&reader), file_);
   }
 
   IOStatus Length(uint64_t* length) const {
     *length = 0;
-    return reader_ == nullptr ? IOStatus::OK() : Done(atrest1_reader_len(reader_, length), file_);
+    Atrest1Reader* reader;
+    const Atrest1 code = Begun(&reader);
+    if (reader == nullptr) return Done(code, file_);
+    return Done(atrest1_reader_len(reader, length), file_);
   }
 
   IOStatus Read(uint64_t offset, size_t size, Slice* result, char* scratch) const {
     size_t count = 0;
     *result = Slice(scratch, 0);
-    if (reader_ == nullptr) return IOStatus::OK();
+    Atrest1Reader* reader;
+    const Atrest1 code = Begun(&reader);
+    if (reader == nullptr) return Done(code, file_);
     const IOStatus status = Done(
-        atrest1_reader_read_at(reader_, offset, reinterpret_cast<uint8_t*>(scratch), size, &count),
+        atrest1_reader_read_at(reader, offset, reinterpret_cast<uint8_t*>(scratch), size, &count),
         file_);
     if (status.ok()) *result = Slice(scratch, count);
     return status;
@@ -62,10 +65,12 @@ class Reader {
 
   // Of a log whose good part does not end as a crash ends it, but looks like a shorter log.
   IOStatus Damage() const {
+    Atrest1Reader* reader;
+    Atrest1 code = Begun(&reader);
     if (lost_) return IOStatus::Corruption(file_, "the header is lost");
-    if (reader_ == nullptr) return IOStatus::OK();
+    if (reader == nullptr) return Done(code, file_);
     Atrest1Torn torn;
-    const Atrest1 code = atrest1_reader_torn(reader_, &torn);
+    code = atrest1_reader_torn(reader, &torn);
     if (code != ATREST1_OK) return Done(code, file_);
     const bool damaged = torn != ATREST1_TORN_NO && torn != ATREST1_TORN_CUT &&
                          torn != ATREST1_TORN_ZEROS;
@@ -73,9 +78,33 @@ class Reader {
   }
 
  private:
+  // None before the file has its first bytes: who follows a log may have it open by then.
+  Atrest1 Begun(Atrest1Reader** reader) const {
+    *reader = reader_;
+    if (*reader != nullptr) return ATREST1_OK;
+    const std::lock_guard<std::mutex> lock(looking_);
+    *reader = reader_;
+    if (*reader != nullptr) return ATREST1_OK;
+    const Atrest1 code = Look(reader);
+    // Who has a file open goes on when it is removed.
+    return code == ATREST1_IO_NOT_FOUND ? ATREST1_OK : code;
+  }
+
+  Atrest1 Look(Atrest1Reader** reader) const {
+    *reader = nullptr;
+    const Atrest1 code = atrest1_reader_open(store_.get(), file_.c_str(), 0, 0, reader);
+    // A crash between a file's creation and its first bytes: nothing was ever readable in it. It may
+    // have been, where other bytes are behind a header of zeros.
+    lost_ = code == ATREST1_TRUNCATED_HEADER && HasBytesBehindHeader(file_);
+    if (code == ATREST1_OK) reader_ = *reader;
+    return code == ATREST1_EMPTY_FILE || code == ATREST1_TRUNCATED_HEADER ? ATREST1_OK : code;
+  }
+
   const std::string file_;
-  Atrest1Reader* reader_ = nullptr;
-  bool lost_ = false;
+  StorePointer store_;
+  mutable std::mutex looking_;
+  mutable std::atomic<Atrest1Reader*> reader_{nullptr};
+  mutable std::atomic<bool> lost_{false};
 };
 
 class Sequential : public FSSequentialFile {

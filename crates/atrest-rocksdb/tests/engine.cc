@@ -68,6 +68,23 @@ Status Get(Engine& engine, long from, long count, const std::string& tag) {
   return Status::OK();
 }
 
+// A secondary that is opened before the log has its first record.
+Status Follow(Engine& engine, const std::string& path, long from, long count,
+              const std::string& tag) {
+  Engine follower{engine.options, engine.directory, nullptr};
+  follower.options.max_open_files = -1;
+  DB* opened;
+  Status status = DB::OpenAsSecondary(follower.options, follower.directory, path, &opened);
+  if (!status.ok()) return status;
+  follower.db.reset(opened);
+  for (int part = 0; status.ok() && part < 2; part++, from += count) {
+    status = Put(engine, from, count, tag);
+    if (status.ok()) status = opened->TryCatchUpWithPrimary();
+    if (status.ok()) status = Get(follower, from, count, tag);
+  }
+  return status;
+}
+
 // Writes without end, and says which record is acknowledged.
 Status Acknowledge(Engine& engine, long from, const std::string& tag) {
   for (long i = from;; i++) {
@@ -189,6 +206,9 @@ Status Run(Engine& engine, std::istream& line) {
     CompactRangeOptions all;
     all.bottommost_level_compaction = BottommostLevelCompaction::kForce;
     return engine.db->CompactRange(all, nullptr, nullptr);
+  }
+  if (command == "follow") {
+    return line >> path >> from >> count >> tag, Follow(engine, path, from, count, tag);
   }
   if (command == "updates") return line >> count, Updates(engine, count);
   if (command == "sync-log") return engine.db->FlushWAL(true);

@@ -11,7 +11,7 @@ use super::super::snapshot::Snapshot;
 use super::super::unlock::Refusal;
 use super::machine::Answer;
 use super::monitor::{RevokedBy, jitter};
-use super::withdrawal::{REVOKE_REQUEST, revocation_requested};
+use super::withdrawal::Request;
 use crate::error::{ErrorKind, Result};
 use crate::secret::StoreKey;
 
@@ -110,12 +110,19 @@ impl Inner {
 
     /// Heeds what others did to the store: a request to revoke, a mark, a rotation.
     fn heed_others(&self) -> Result<()> {
-        // A storage that cannot be read says nothing about access: its lease does.
-        if !revocation_requested(&*self.storage).unwrap_or(false) {
-            let now = self.clock.since_boot();
-            self.watch.monitor().view.looked(now, jitter());
-            return self.reload(&mut self.writer());
-        }
+        let request = match Request::of(&*self.storage) {
+            Ok(Request::None) => {
+                let now = self.clock.since_boot();
+                self.watch.monitor().view.looked(now, jitter());
+                return self.reload(&mut self.writer());
+            }
+            Ok(request) => request,
+            Err(error) => {
+                // It says nothing about access: the lease does.
+                self.reload(&mut self.writer())?;
+                return Err(error);
+            }
+        };
         let old = self.give_up(RevokedBy::Mark);
         if self.writable
             && self
@@ -124,7 +131,7 @@ impl Inner {
             && self.vault.load().body.revoked_ns != 0
         {
             // The mark stands for it now. If it stays, the mark is made once more.
-            drop(self.storage.remove_beside(REVOKE_REQUEST));
+            drop(request.remove(&*self.storage));
         }
         Ok(())
     }

@@ -13,6 +13,8 @@ use super::machine::{Jitter, jittered, spread};
 pub(super) struct View {
     /// When the image in memory was last known to be the present one.
     seen: Duration,
+    /// When it was last known that no request to revoke is beside it.
+    looked: Duration,
     /// When to look again, for a request beside the image too: what reads or commits the image
     /// alone does not put it off.
     pub(super) next: Duration,
@@ -29,7 +31,7 @@ impl View {
         let interval = policy.check_interval;
         let retry = policy.recovery_interval.min(interval);
         let (lease, next) = (policy.view_lease(), now.saturating_add(spread(interval, jitter)));
-        Self { seen: now, next, lease, interval, retry, problem: None }
+        Self { seen: now, looked: now, next, lease, interval, retry, problem: None }
     }
 
     /// The image in memory is the present one.
@@ -41,6 +43,7 @@ impl View {
     pub(super) fn looked(&mut self, now: Duration, jitter: Jitter) {
         // What is mended now may be mended for many at once.
         let spread = if self.problem.is_some() { spread } else { jittered };
+        self.looked = now;
         self.next = now.saturating_add(spread(self.interval, jitter));
     }
 
@@ -53,8 +56,8 @@ impl View {
         now.saturating_sub(self.seen)
     }
 
-    /// When the keys are given up unless it was seen before; `None` for never.
+    /// When the keys are given up unless both were seen before; `None` for never.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.lease.and_then(|lease| self.seen.checked_add(lease))
+        self.lease.and_then(|lease| self.seen.min(self.looked).checked_add(lease))
     }
 }

@@ -32,6 +32,43 @@ pub(in super::super) fn revocation_requested(storage: &dyn KeyringStorage) -> Re
     storage.exists_beside(REVOKE_REQUEST)
 }
 
+/// What stands beside the keyring at one moment, to be told apart from what others put there later.
+#[derive(PartialEq, Eq)]
+pub(super) enum Request {
+    None,
+    Number(Vec<u8>),
+    /// One that cannot be read, and so is like any other such.
+    SomeOther,
+}
+
+impl Request {
+    pub(super) fn of(storage: &dyn KeyringStorage) -> Result<Self> {
+        match storage.load_beside(REVOKE_REQUEST) {
+            Ok(None) => Ok(Self::None),
+            Ok(Some(number)) => Ok(Self::Number(number)),
+            Err(_) if revocation_requested(storage)? => Ok(Self::SomeOther),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes it, unless another one has taken its place: that stays. Between the look and the
+    /// removal are two calls of the storage.
+    ///
+    /// # Errors
+    /// [`CmekRevoked`](crate::ErrorKind::CmekRevoked) for another one; [`Io`](crate::ErrorKind::Io).
+    pub(super) fn remove(&self, storage: &dyn KeyringStorage) -> Result<()> {
+        match (self, storage.load_beside(REVOKE_REQUEST)) {
+            (_, Ok(None)) => Ok(()),
+            (Self::Number(before), Ok(Some(now))) if *before == now => {
+                storage.remove_beside(REVOKE_REQUEST)
+            }
+            (_, Ok(Some(_))) => Err(revoked()),
+            (Self::SomeOther, Err(_)) => storage.remove_beside(REVOKE_REQUEST),
+            (_, Err(error)) => Err(error),
+        }
+    }
+}
+
 impl Inner {
     pub(super) fn revoke(&self, what: AuditKind, detail: &str) -> Result<()> {
         let old = self.give_up(RevokedBy::ThisProcess);
@@ -86,12 +123,11 @@ impl Inner {
         Ok(body.revoked_ns != 0 || revocation_requested(&*self.storage)?)
     }
 
-    /// Removes what keeps the store from opening.
-    pub(super) fn remove_marks(&self) -> Result<()> {
+    /// Removes what keeps the store from opening: the mark, and the request that stood there
+    /// when somebody began to give access back.
+    pub(super) fn remove_marks(&self, request: &Request) -> Result<()> {
         let mut writer = self.writer();
-        let requested = revocation_requested(&*self.storage)?;
-        let request = || self.storage.load_beside(REVOKE_REQUEST).ok();
-        let before = request();
+        let requested = *request != Request::None;
         self.commit(&mut writer, |draft| {
             let marked = draft.body.revoked_ns != 0 || requested;
             if marked {
@@ -104,12 +140,7 @@ impl Inner {
             Ok(marked)
         })?;
         // Last, so that a crash before it leaves the store refusing.
-        match requested {
-            // Somebody asked once more meanwhile.
-            true if request() != before => Err(revoked()),
-            true => self.storage.remove_beside(REVOKE_REQUEST),
-            false => Ok(()),
-        }
+        request.remove(&*self.storage)
     }
 
     pub(super) fn restore(&self) -> Result<()> {
@@ -119,6 +150,8 @@ impl Inner {
         if self.vault.load().unlocked.is_some() {
             return Ok(());
         }
+        // Before the key service is asked, which may take long.
+        let request = Request::of(&*self.storage)?;
         let marked = loop {
             let image = self.load_newer(&self.vault.load_full())?;
             let search = self.customers.search(self.watch.monitor().barrier.clone());
@@ -131,7 +164,7 @@ impl Inner {
                 break marked;
             }
         };
-        if marked && let Err(error) = self.remove_marks() {
+        if marked && let Err(error) = self.remove_marks(&request) {
             drop(self.give_up(RevokedBy::Mark));
             self.watch.deliver();
             return Err(error);

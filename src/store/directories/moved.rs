@@ -141,17 +141,16 @@ impl Directories {
         for dir in gone {
             match self.device(dir) {
                 Err(error) if error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) => {}
-                Ok(device) if self.has_more_than_markers(dir)? => self.cover(dir, device)?,
+                Ok(device) if self.has_entries(dir)? => self.cover(dir, device)?,
                 other => drop(other?),
             }
         }
         Ok(())
     }
 
-    fn has_more_than_markers(&self, dir: &Path) -> Result<bool> {
+    fn has_entries(&self, dir: &Path) -> Result<bool> {
         let fail = |e| Error::io("the directory cannot be listed", e).with_path(dir);
-        let entries = self.vfs.list(dir).map_err(fail)?;
-        Ok(!entries.iter().all(|entry| self.is_marker(&entry.path)))
+        Ok(!self.vfs.list(dir).map_err(fail)?.is_empty())
     }
 
     /// Whether a path is that of the store's marker, or of one that is being written.

@@ -154,6 +154,42 @@ fn a_request_that_comes_while_access_is_given_back_is_heeded() {
     }
 }
 
+/// The service answers late, and somebody asks for the keys to be given up before it does.
+#[test]
+fn a_request_that_comes_while_the_key_service_is_asked_is_heeded() {
+    let store = store("late");
+    let is_requested = || Access::is_revocation_requested(&*store.storage).unwrap();
+    let opens = || {
+        let (storage, kms) = (store.storage.clone(), store.kms.clone());
+        Access::open_and_restore(storage, kms, options(&store.clock)).map(drop)
+    };
+    let restores = || store.keyring.access().restore();
+    store.keyring.access().revoke().unwrap();
+    for give_back in [&restores as &(dyn Fn() -> _ + Sync), &opens] {
+        // With an older request there, and with none.
+        for asked_before in [true, false] {
+            if asked_before {
+                Access::request_revocation(&*store.storage).unwrap();
+            }
+            let barrier = Arc::new(Barrier::new(2));
+            store.kms.meet(&barrier);
+            let given_back = std::thread::scope(|scope| {
+                let giving = scope.spawn(give_back);
+                barrier.wait();
+                Access::request_revocation(&*store.storage).unwrap();
+                barrier.wait();
+                giving.join().unwrap()
+            });
+            assert_eq!(given_back.unwrap_err().kind(), ErrorKind::CmekRevoked);
+            assert!(is_requested() && !store.serves());
+            give_back().unwrap();
+            assert!(!is_requested());
+            restores().unwrap();
+            store.keyring.access().revoke().unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_reader_follows_the_writers_revocation_and_restoration() {
     let store = store("reader");

@@ -4,8 +4,8 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 
 use atrest::keyring::RetireOutcome;
 use atrest::store::{Reencrypt, StalePolicy};
@@ -58,6 +58,22 @@ fn one_that_moves_with_what_hides_it_stays_on_the_list() {
     assert_eq!(retire(&fs, key), RetireOutcome::InUse);
 }
 
+/// As a checkpoint among another store's backups in the store's own directory.
+#[test]
+fn one_below_the_stores_own_that_a_walk_passes_by_is_verified() {
+    let (store, fs, base) = beside();
+    let disk = base.join("disk");
+    with_a_checkpoint(&fs, &disk);
+    let backups = store.data().canonicalize().unwrap().join("backups");
+    fs.rename(disk.join("backups"), &backups).unwrap();
+    let moved = backups.join("checkpoint");
+    assert_eq!(registered(&fs), std::slice::from_ref(&moved));
+    std::fs::write(moved.join("a"), b"damaged").unwrap();
+    let told = verify(&fs, store.data(), &|_| std::ops::ControlFlow::Continue(())).unwrap();
+    let problems: Vec<_> = told.problems.iter().map(|problem| &problem.path).collect();
+    assert_eq!(problems, [&moved.join("a")]);
+}
+
 /// After the next move of the store its marker would be another one's, and none would be on the
 /// list.
 #[test]
@@ -99,6 +115,55 @@ fn a_rename_that_fails_registers_nothing() {
     fails.store(true, Ordering::Relaxed);
     assert_eq!(kind(fs.rename(&from, &to)), io(std::io::ErrorKind::CrossesDevices));
     assert_eq!((registered(&fs), markers(&from), markers(&to)), (vec![from], 1, 0));
+}
+
+/// While a rename is under way its target is on the list.
+#[test]
+fn what_comes_into_the_target_of_a_rename_that_fails_is_seen() {
+    for registers in [false, true] {
+        let store = TestStore::new();
+        let base = store.dir.path().canonicalize().unwrap();
+        let (from, to) = (base.join("from"), base.join("to"));
+        let (fails, barrier) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(2)));
+        let (failing, meets, creates) = (fails.clone(), barrier.clone(), to.join("f"));
+        let between = Between::new(move |call| match call {
+            Call::Rename(..) if failing.swap(false, Ordering::SeqCst) => {
+                // The other thread begins, and is in the middle.
+                meets.wait();
+                meets.wait();
+                Err(std::io::ErrorKind::CrossesDevices.into())
+            }
+            Call::Create(path) if *path == creates => {
+                meets.wait();
+                meets.wait();
+                Ok(())
+            }
+            _ => Ok(()),
+        });
+        let opened = Store::over_vfs(store.keyring(), Arc::new(between)).unwrap();
+        let fs = opened.files().clone();
+        fs.create_dir(&from).unwrap();
+        std::fs::create_dir(&to).unwrap();
+        fails.store(true, Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                barrier.wait();
+                if registers {
+                    opened.directories().register(&to).unwrap();
+                    barrier.wait();
+                } else {
+                    write(&fs, &to.join("f"), b"1");
+                }
+            });
+            assert_eq!(kind(fs.rename(&from, &to)), io(std::io::ErrorKind::CrossesDevices));
+            if !registers {
+                assert_eq!(registered(&fs), std::slice::from_ref(&from));
+                barrier.wait();
+            }
+            other.join().unwrap();
+        });
+        assert_eq!((registered(&fs), markers(&to)), (vec![from, to], 1), "{registers}");
+    }
 }
 
 #[test]

@@ -16,8 +16,10 @@ impl Opened {
         let directories = self.store().directories();
         let absent = directories.absent();
         let is_absent = |other: &PathBuf| absent.iter().any(|(absent, _)| absent == other);
-        let mut there = without(dir, directories.list())?;
-        there.retain(|other| !is_absent(other));
+        let own = dir.canonicalize().map_err(|e| Failure::io("the directory is lost", dir, e))?;
+        // Those below it are no walk's over it: they are not listed otherwise.
+        let mut there = directories.list();
+        there.retain(|other| *other != own && !is_absent(other));
         Ok((there, absent.into_iter().map(|(_, error)| error).collect()))
     }
 }

@@ -13,7 +13,7 @@ use slatedb::{PathResolver, VersionedManifest};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::v0_14::first_of;
+use crate::v0_14::{check_start, first_of};
 
 /// Headers read at the same time.
 const LOOKS_MAX: usize = 64;
@@ -147,7 +147,9 @@ async fn look(inner: &dyn ObjectStore, location: &Path) -> Option<Contents> {
     let range = GetRange::Bounded(0..HEADER_LEN as u64);
     let options = GetOptions::new().with_range(Some(range));
     let result = inner.get_opts(location, options).await.ok()?;
+    let physical_len = result.meta.size;
     let start = first_of(result, HEADER_LEN).await.ok()?;
+    check_start(location, &start, physical_len).ok()?;
     Some(Contents::of(&start))
 }
 

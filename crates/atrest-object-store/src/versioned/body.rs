@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::object_store::path::Path;
 use super::object_store::{Error, GetResult, GetResultPayload, Result};
-use atrest::Decryptor;
 use atrest::keyring::AccessFlag;
+use atrest::{Decryptor, HEADER_LEN};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
@@ -132,6 +132,13 @@ impl Plaintext {
         };
         plain.map_err(|error| refused(&self.location, error))
     }
+}
+
+/// An answer that begins with an object's first byte has to have its header, or all of it: what
+/// ended before looks like another object, or an empty one.
+pub(crate) fn check_start(location: &Path, start: &[u8], physical_len: u64) -> Result<()> {
+    let missing = physical_len.min(HEADER_LEN as u64).saturating_sub(start.len() as u64);
+    if missing > 0 { Err(cut_short(location, missing)) } else { Ok(()) }
 }
 
 pub(crate) fn cut_short(location: &Path, missing: u64) -> Error {

@@ -299,6 +299,11 @@ impl FilesBeside for ObjectStoreKeyringStorage {
         Ok(self.read_any(&self.beside(name))?.map(|(bytes, _)| bytes))
     }
 
+    /// Also what is too long to be read.
+    fn exists_beside(&self, name: &str) -> Result<bool> {
+        self.is_there(&self.beside(name))
+    }
+
     fn remove_beside(&self, name: &str) -> Result<()> {
         self.delete(&self.beside(name))
     }

@@ -18,7 +18,7 @@ mod store;
 mod upload;
 mod usage;
 
-pub(crate) use body::first_of;
+pub(crate) use body::{check_start, first_of};
 
 pub use backup_target::ObjectStoreTarget;
 pub use keyring_storage::ObjectStoreKeyringStorage;

@@ -11,6 +11,7 @@ use atrest::{
 };
 use tokio::sync::{Mutex, oneshot};
 
+use super::body::check_start;
 use super::error::refused;
 use super::headers::Body;
 use crate::policy::ObjectPolicy;
@@ -42,13 +43,14 @@ impl Opener {
     }
 
     /// The body of an object of `physical_len` bytes that begins with `start`: at least its
-    /// first 4096 bytes, or all of it.
+    /// first 4096 bytes, or all of it, or else this is an error.
     pub(crate) async fn open(
         &self,
         location: &Path,
         start: &[u8],
         physical_len: u64,
     ) -> Result<Body> {
+        check_start(location, start, physical_len)?;
         let body_len = physical_len.saturating_sub(HEADER_LEN as u64);
         // Nothing proves it yet: no caller is to make room for more than an object can have.
         if body_len > BODY_LEN_MAX {

@@ -14,7 +14,7 @@ use super::object_store::{
     Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, PutResult,
     Result,
 };
-use atrest::{Decryptor, HEADER_LEN};
+use atrest::{BODY_LEN_MAX, Decryptor, HEADER_LEN};
 use bytes::Bytes;
 use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -193,6 +193,9 @@ impl Reads {
         len_max: usize,
     ) -> Result<Begun> {
         let answer = emptied(&result);
+        // Nothing else bounds an answer that is collected whole.
+        let len_most = answer.meta.size.min(HEADER_LEN as u64 + BODY_LEN_MAX);
+        let len_max = len_max.min(usize::try_from(len_most).unwrap_or(usize::MAX));
         let start = first_of(result, len_max).await?;
         let body = self.opener.open(location, &start, answer.meta.size).await?;
         self.keep(location, options, &answer.meta, &body);

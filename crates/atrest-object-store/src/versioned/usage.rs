@@ -13,10 +13,10 @@ use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
 
 use super::error::refused;
-use super::first_of;
 use super::open::blocking;
 use super::reserved::is_reserved;
 use super::store::EncryptedStore;
+use super::{check_start, first_of};
 use crate::bridge::Bridge;
 
 /// Headers read at the same time.
@@ -205,11 +205,15 @@ async fn read_start(
     }
     let range = GetRange::Bounded(0..meta.size.min(HEADER_LEN as u64));
     let options = GetOptions::new().with_range(Some(range));
-    let start = match inner.get_opts(&meta.location, options).await {
-        Ok(result) => first_of(result, HEADER_LEN).await,
-        Err(error) => Err(error),
+    let start = async {
+        let result = inner.get_opts(&meta.location, options).await?;
+        let physical_len = result.meta.size;
+        let start = first_of(result, HEADER_LEN).await?;
+        // What looks empty is under no key.
+        check_start(&meta.location, &start, physical_len)?;
+        Ok(start)
     };
-    match start {
+    match start.await {
         Ok(start) => Ok(Some((meta, start))),
         Err(Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),

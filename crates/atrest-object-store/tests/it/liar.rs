@@ -41,6 +41,10 @@ pub enum Lie {
     Fails(usize),
     /// Has no ETags, and ends so many bytes before the end of an object.
     CutsShort(usize),
+    /// Has an object, and its header, and sends no byte of it: the next so many times.
+    SendsNothing(usize),
+    /// Has no ETags, and goes on for ever behind the end of an object that is asked for whole.
+    NeverEnds,
     /// Claims that any object is endless, and sends so much of it; of a keyring it does not
     /// even say so.
     Endless,
@@ -81,6 +85,7 @@ impl Liar {
             Lie::Conflicts(left)
             | Lie::NotFound(left)
             | Lie::Forbidden(left)
+            | Lie::SendsNothing(left)
             | Lie::Fails(left) => {
                 let lies = *left > 0;
                 *left = left.saturating_sub(1);
@@ -161,6 +166,7 @@ impl ObjectStore for Liar {
             Lie::Fails(_) if keyring && self.once_more() => return Err(Self::failed("500")),
             _ => {}
         }
+        let whole = options.range.is_none() && !options.head;
         let mut result = self.inner.get_opts(at, options).await?;
         self.tag(&mut result.meta.e_tag);
         if let Lie::CutsShort(missing) = self.lie() {
@@ -173,11 +179,21 @@ impl ObjectStore for Liar {
             let payload = GetResultPayload::Stream(stream::iter([Ok(sent)]).boxed());
             return Ok(GetResult { payload, meta, range, attributes, extensions });
         }
-        if self.lie() == Lie::Endless {
-            if !keyring {
+        if matches!(self.lie(), Lie::SendsNothing(_)) && self.once_more() {
+            let payload = GetResultPayload::Stream(stream::empty().boxed());
+            return Ok(GetResult { payload, ..result });
+        }
+        if self.lie() == Lie::NeverEnds {
+            result.meta.e_tag = None;
+        }
+        let never_ends = self.lie() == Lie::NeverEnds && whole;
+        if self.lie() == Lie::Endless || never_ends {
+            if !keyring && !never_ends {
                 result.meta.size = 1 << 60;
             }
-            result.range = 0..1 << 60;
+            if !never_ends {
+                result.range = 0..1 << 60;
+            }
             let state = self.state.clone();
             let more = stream::repeat_with(move || {
                 state.lock().unwrap().pieces += 1;

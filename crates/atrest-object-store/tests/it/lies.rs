@@ -1,10 +1,11 @@
 //! What a store promises and does not keep is refused at opening, waited out, or found out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use atrest::keyring::Access;
+use atrest::keyring::{Access, PlaintextPolicy};
 use atrest::kms::Kms;
-use atrest::{ErrorKind, FileKind, Keyring};
+use atrest::{ErrorKind, FileKind, Integrity, Keyring};
 use futures_executor::block_on;
 use futures_util::TryStreamExt;
 use object_store::path::Path;
@@ -12,6 +13,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
 use crate::keyring::{customer_key, options, storage};
 use crate::liar::{Liar, Lie};
+use crate::served::EncryptedStore;
 use crate::support::{Keys, pattern};
 
 fn create(store: &Liar, kms: &Arc<dyn Kms>) -> Result<Keyring, ErrorKind> {
@@ -173,6 +175,50 @@ fn an_answer_that_ends_too_early_is_an_error() {
             let told = read.unwrap_err().to_string();
             assert!(told.contains("too early"), "{:?}: {told}", keys.integrity);
         }
+    }
+}
+
+/// What looks like an empty object is neither plaintext nor nobody's.
+#[test]
+fn an_answer_without_a_byte_is_an_error() {
+    for integrity in [Integrity::Confidential, Integrity::Authenticated] {
+        let keys = Keys { integrity, ..Keys::with_policy(PlaintextPolicy::Allow) };
+        let (liar, at) = (Liar::default(), Path::from("table"));
+        let data = pattern(300_000, 1);
+        block_on(keys.store(liar.clone()).put(&at, data.clone().into())).unwrap();
+        let read = |store: &EncryptedStore| block_on(async { store.get(&at).await?.bytes().await });
+        for reader in [keys.store(liar.clone()), keys.store(liar.clone()).with_both_read()] {
+            liar.begin(Lie::SendsNothing(1));
+            let told = read(&reader).unwrap_err().to_string();
+            assert!(told.contains("too early"), "{integrity:?}: {told}");
+            // Nothing was learnt from it.
+            assert!(read(&reader).unwrap() == data, "{integrity:?}");
+        }
+        let old = keys.keyring.keys().active_id().unwrap();
+        keys.keyring.keys().rotate().unwrap();
+        let store = keys.store(liar.clone());
+        for _ in 0..2 {
+            liar.begin(Lie::SendsNothing(1));
+            assert!(block_on(store.retire(Duration::ZERO)).is_err(), "{integrity:?}");
+        }
+        let status = keys.keyring.status();
+        let key = status.data_keys.iter().find(|key| key.id == old).unwrap();
+        assert!(key.destroyed_ns.is_none(), "{integrity:?}");
+        assert!(read(&store).unwrap() == data, "{integrity:?}");
+    }
+}
+
+/// Nothing pins the object, so that all of it is asked for at once.
+#[test]
+fn an_answer_that_does_not_end_takes_no_memory() {
+    for keys in Keys::both() {
+        let (liar, at) = (Liar::default(), Path::from("table"));
+        block_on(keys.store(liar.clone()).put(&at, pattern(300_000, 1).into())).unwrap();
+        liar.begin(Lie::NeverEnds);
+        let options = GetOptions { range: Some((0..100).into()), ..GetOptions::default() };
+        let read = async { keys.store(liar.clone()).get_opts(&at, options).await?.bytes().await };
+        assert_eq!(block_on(read).unwrap(), pattern(300_000, 1)[..100]);
+        assert!(liar.pieces() < 10, "{} pieces", liar.pieces());
     }
 }
 

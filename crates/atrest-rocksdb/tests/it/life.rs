@@ -8,7 +8,7 @@ use atrest::kms::generate_key_file;
 
 use crate::support::{Form, Place, assert_encrypted, in_both_forms, run};
 
-in_both_forms! { every_file_is_encrypted_under_a_key_of_its_own a_rotation_shows_in_new_files_and_compaction_moves_data_to_it a_wrong_customer_s_key_and_a_plain_database_are_refused checkpoints_backups_and_ingested_tables a_log_is_made_durable_on_request }
+in_both_forms! { every_file_is_encrypted_under_a_key_of_its_own a_rotation_shows_in_new_files_and_compaction_moves_data_to_it a_wrong_customer_s_key_and_a_plain_database_are_refused checkpoints_backups_and_ingested_tables a_follower_reads_a_log_that_was_empty_at_first a_log_is_made_durable_on_request }
 
 fn every_file_is_encrypted_under_a_key_of_its_own(form: Form) {
     let Some(mut place) = Place::new(form) else { return };
@@ -59,6 +59,14 @@ fn a_rotation_shows_in_new_files_and_compaction_moves_data_to_it(form: Form) {
         let stays = ["IDENTITY", "OPTIONS", "LOG"].iter().any(|start| name.starts_with(start));
         assert!(stays || contents.header().unwrap().data_key_id == new, "{name}");
     }
+}
+
+fn a_follower_reads_a_log_that_was_empty_at_first(form: Form) {
+    let Some(place) = Place::new(form) else { return };
+    let mut engine = place.engine();
+    let follower = place.db().with_file_name("follower");
+    engine.run(&[&format!("follow {} 0 10 a", follower.display())]);
+    engine.quit();
 }
 
 fn a_wrong_customer_s_key_and_a_plain_database_are_refused(form: Form) {

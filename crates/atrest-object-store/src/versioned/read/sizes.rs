@@ -1,9 +1,8 @@
 //! The sizes of objects that are not read: what heads and listings say.
 
-use super::super::body::cut_short;
 use super::super::object_store::path::Path;
 use super::super::object_store::{Error, GetOptions, GetResult, ObjectMeta, Result};
-use super::super::{emptied, first_of};
+use super::super::{check_start, emptied, first_of};
 use super::{Reads, without_body};
 use crate::policy::claimed_len_of;
 use atrest::{HEADER_LEN, Header};
@@ -62,10 +61,7 @@ impl Reads {
         let mut answer = emptied(&result);
         let physical_len = answer.meta.size;
         let start = first_of(result, HEADER_LEN).await?;
-        let missing = physical_len.min(HEADER_LEN as u64).saturating_sub(start.len() as u64);
-        if missing > 0 {
-            return Err(cut_short(location, missing));
-        }
+        check_start(location, &start, physical_len)?;
         answer.meta.size = match self.opener.open(location, &start, physical_len).await {
             Ok(body) => {
                 self.keep(location, options, &answer.meta, &body);
