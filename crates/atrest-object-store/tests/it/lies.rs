@@ -161,6 +161,21 @@ fn what_is_not_found_once_takes_nothing_away() {
     assert_eq!(keyring.keys().active_id().unwrap_err().kind(), ErrorKind::CmekRevoked);
 }
 
+/// It is looked for, and not read.
+#[test]
+fn a_request_that_is_too_long_to_be_read_counts() {
+    let (_dir, kms) = customer_key();
+    let store = Liar::default();
+    let keyring = create(&store, &kms).unwrap();
+    let asked = storage(store.clone());
+    Access::request_revocation(&asked).unwrap();
+    let name = names(&store).into_iter().find(|name| name.ends_with("revoke")).unwrap();
+    block_on(store.inner.put(&Path::from(name), vec![0; 65 << 20].into())).unwrap();
+    assert!(Access::is_revocation_requested(&asked).unwrap());
+    drop(keyring.access().check_now());
+    assert_eq!(keyring.keys().active_id().unwrap_err().kind(), ErrorKind::CmekRevoked);
+}
+
 /// Without ETags the whole of it is asked for at once.
 #[test]
 fn an_answer_that_ends_too_early_is_an_error() {
